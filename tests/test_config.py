@@ -1,0 +1,49 @@
+"""Presets parse, mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+
+from training.config import PRESET_FOLDER as TRAINING_PRESETS
+from training.config import TrainingConfig, load_training_config
+from vlm.config import PRESET_FOLDER, ModelConfig, from_dict, load_model_config, to_dict
+from vlm.errors import UserError
+
+MODEL_PRESETS = sorted(PRESET_FOLDER.glob("*.yaml"))
+TRAINING_PRESET_FILES = sorted(TRAINING_PRESETS.glob("*.yaml"))
+
+
+def test_there_are_presets() -> None:
+    assert {path.stem for path in MODEL_PRESETS} >= {"embedded"}
+    assert {path.stem for path in TRAINING_PRESET_FILES} >= {"embedded"}
+
+
+@pytest.mark.parametrize("path", MODEL_PRESETS, ids=lambda path: path.stem)
+def test_a_model_preset_parses_and_survives_a_round_trip(path: Path) -> None:
+    config = load_model_config(path.stem)
+    assert config.name == path.stem
+    assert from_dict(ModelConfig, to_dict(config), "round trip") == config
+
+
+@pytest.mark.parametrize("path", TRAINING_PRESET_FILES, ids=lambda path: path.stem)
+def test_a_training_preset_parses_and_names_a_model_preset(path: Path) -> None:
+    config = load_training_config(path.stem)
+    assert load_model_config(config.model)
+    assert config.sources
+    assert from_dict(TrainingConfig, to_dict(config), "round trip") == config
+
+
+def test_an_unknown_key_is_refused_and_the_valid_ones_are_named() -> None:
+    with pytest.raises(UserError, match=r"preset\.vision has no key grids\. Valid keys: .*grid"):
+        from_dict(ModelConfig, {"vision": {"grids": 4}}, "preset")
+
+
+def test_an_unknown_preset_names_the_shipped_ones() -> None:
+    with pytest.raises(UserError, match="embedded"):
+        load_model_config("no-such-preset")
+
+
+def test_a_command_line_override_wins_and_what_is_not_given_does_not() -> None:
+    config = load_training_config("embedded", seed=7, data=None)
+    assert config.seed == 7
+    assert config.data == "data/embedded"

@@ -1,0 +1,1 @@
+"""Data, training and evaluation of adapters; `vlm` never imports from here."""

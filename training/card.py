@@ -1,0 +1,93 @@
+"""Parquet files -> the data card: counts, licences, what was left out, and one fingerprint over every row.
+
+In: the folder that prepare.py wrote, read in batches without the images (their SHA-256 stands for
+them). Out: a dictionary for `card.json`, and the same as Markdown. Unusual: it reads only what is on
+disk, so that a resumed run gets the same card as an unbroken one.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from training.sources.packages import PACKAGES
+from training.splits import SALT
+
+COLUMNS = ["image.path", "image_id", "question", "answer", "task", "source", "style", "kind", "split",
+           "concept", "group", "noun", "accepted"]  # fmt: skip
+
+
+def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
+    """Folder, and {file name: packages it came from} -> the card."""
+    digest = hashlib.sha256()
+    counts: dict[str, Counter] = {}
+    tasks: Counter = Counter()
+    last = ""
+    for name in sorted(packages):
+        for row in read_rows(out / f"{name}.parquet"):
+            digest.update(json.dumps(row, sort_keys=True).encode())
+            count = counts.setdefault(f"{name} | {row['kind']} | {row['split']}", Counter())
+            count["images"] += row["image_id"] != last
+            count["rows"] += 1
+            tasks[f"{row['split']} | {row['task']}"] += 1
+            last = row["image_id"]
+    return {
+        "fingerprint": digest.hexdigest(),
+        "salt": SALT,
+        "counts": {key: dict(counts[key]) for key in sorted(counts)},
+        "tasks": dict(sorted(tasks.items())),
+        "licences": {name: {p: describe_package(p) for p in packages[name]} for name in packages},
+        "dropped": {path: why for name in sorted(packages) for path, why in read_dropped(out, name).items()},
+        "test_photographs": compare_nouns(out, list(packages)),
+    }
+
+
+def read_rows(file: Path) -> Iterator[dict]:
+    for batch in pq.ParquetFile(file).iter_batches(columns=COLUMNS):
+        yield from batch.to_pylist()
+
+
+def read_dropped(out: Path, name: str) -> dict[str, str]:
+    """{path: reason} of the pictures left out of this file, as prepare.py noted in its metadata."""
+    metadata = pq.read_metadata(out / f"{name}.parquet").metadata or {}
+    return json.loads(metadata.get(b"dropped", b"{}"))
+
+
+def describe_package(name: str) -> str:
+    return f"{PACKAGES[name].version}, {PACKAGES[name].licence}" if name in PACKAGES else "unknown"
+
+
+def compare_nouns(out: Path, names: list[str]) -> dict:
+    """Which test photographs show something that training names."""
+    taught: set[str] = set()
+    tested: dict[str, tuple[str, list[str]]] = {}
+    for row in (row for name in names for row in read_rows(out / f"{name}.parquet")):
+        if row["split"] == "train" and row["noun"]:
+            taught |= {row["noun"], row["concept"]}
+        if row["split"] == "test" and row["kind"] == "photo":
+            tested[row["image"]["path"]] = row["noun"], row["accepted"]
+    return {
+        "count": len(tested),
+        "noun_in_training": sum(noun in taught for noun, _ in tested.values()),
+        "accepted_in_training": sum(bool(set(accepted) & taught) for _, accepted in tested.values()),
+        "nouns": {path: noun for path, (noun, _) in sorted(tested.items())},
+        "not_in_training": sorted({noun for noun, _ in tested.values()} - taught),
+    }
+
+
+def to_markdown(card: dict) -> str:
+    photographs = card["test_photographs"]
+    known = f"training names the noun of {photographs['noun_in_training']}, an accepted one of"
+    lines = ["# Data card", "", f"Fingerprint `{card['fingerprint']}`, splits by salt `{card['salt']}`.", ""]
+    lines += ["| source | kind | split | images | rows |", "|---|---|---|---|---|"]
+    lines += [f"| {key} | {n['images']} | {n['rows']} |" for key, n in card["counts"].items()]
+    lines += ["", "| source | packages, versions and licences |", "|---|---|"]
+    for name, packages in card["licences"].items():
+        lines.append(f"| {name} | {'; '.join(f'{p} {v}' for p, v in packages.items())} |")
+    lines += ["", f"Test photographs: {photographs['count']}; {known} {photographs['accepted_in_training']}."]
+    lines += ["", f"Left out for their likeness to held-out pictures ({len(card['dropped'])}):", ""]
+    lines += [f"- {path}: {why}" for path, why in card["dropped"].items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,59 @@
+"""A training preset: which model on which data, in which stages."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vlm.config import from_dict, read_yaml
+from vlm.errors import UserError
+
+PRESET_FOLDER = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage: the parts that train (`vlm.model.STAGES`), a learning rate for each, and for how long."""
+
+    train: str = "projector+lora"
+    connector_learning_rate: float = 1e-3
+    lora_learning_rate: float = 3e-4
+    epochs: int = 1
+    max_steps: int = -1  # optimizer steps; -1 for all of the epochs
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """How a source of the data set enters an epoch: each picture `share` times on average, each time with up to
+    `turns` of its questions, drawn anew, as one conversation."""
+
+    name: str
+    share: float = 1.0
+    turns: int = 6
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    model: str = "embedded"
+    data: str = "data/embedded"
+    output: str = "runs/embedded"
+    sources: tuple[SourceConfig, ...] = ()
+    projector_stage: StageConfig = StageConfig(train="projector")
+    joint_stage: StageConfig = StageConfig()
+    batch_size: int = 8
+    gradient_accumulation: int = 1
+    tag_dropout: float = 0.2  # share of examples without tags, so that the picture itself is looked at
+    seed: int = 0
+    warmup_steps: int = 50
+    max_gradient_norm: float = 1.0
+    logging_steps: int = 10
+    save_steps: int = 100
+    report_to: str = "none"
+
+
+def load_training_config(preset: str, **overrides: object) -> TrainingConfig:
+    """A shipped preset's name or a YAML file, with overrides from the command line (None: not given)."""
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESET_FOLDER / f"{preset}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in PRESET_FOLDER.glob("*.yaml")))
+        raise UserError(f"There is no training preset {preset!r}. Shipped presets: {names}.")
+    config = from_dict(TrainingConfig, read_yaml(path), path.name)
+    return replace(config, **{key: value for key, value in overrides.items() if value is not None})  # type: ignore

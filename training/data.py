@@ -1,0 +1,158 @@
+"""Parquet -> rows -> conversations -> batches with answer-only labels.
+
+All questions about one picture become one conversation of several turns, as in LLaVA (arXiv:2304.08485): the picture is
+read once for many answers, which trains several times faster than one question at a time and teaches follow-up
+questions. Only the texts are held in memory; features come from the `FeatureStore`.
+"""
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet
+import torch
+from torch.utils.data import Dataset
+
+from training.config import SourceConfig
+from training.features import FeatureStore
+from vlm.answers import to_keywords
+from vlm.errors import UserError
+from vlm.model import VisionLanguageModel, VisualTurn
+from vlm.prompts import Encoded, collate
+from vlm.vision import Sight
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question about one picture; `picture` is its id, or the SHA-256 of the image bytes where it has none."""
+
+    picture: str
+    question: str
+    answer: str
+    source: str
+    kind: str
+    noun: str
+    accepted: tuple[str, ...]
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise UserError(f"{folder} holds no parquet files. Make them with python -m training.prepare --out {folder}")
+    return files
+
+
+def iterate_rows(folder: Path, split: str, source: str | None = None) -> Iterator[tuple[Row, bytes]]:
+    """Stream rows of one split with their image bytes; memory does not grow with the data set."""
+    for file in parquet_files(folder):
+        for batch in parquet.ParquetFile(file).iter_batches(batch_size=512):
+            for values in batch.to_pylist():
+                if values["split"] == split and source in (None, values["source"]):
+                    yield _row(values), values["image"]["bytes"]
+
+
+def _row(values: dict[str, Any]) -> Row:
+    return Row(
+        picture=values.get("image_id") or hashlib.sha256(values["image"]["bytes"]).hexdigest(),
+        question=values["question"],
+        answer=values["answer"],
+        source=values["source"],
+        kind=values.get("kind") or "",
+        noun=values.get("noun") or "",
+        accepted=tuple(values.get("accepted") or ()),
+    )
+
+
+def read_rows(folder: Path, split: str, source: str | None = None) -> list[Row]:
+    return [row for row, _ in iterate_rows(folder, split, source)]
+
+
+def pictures_of(folder: Path, split: str, source: str | None = None) -> Iterator[tuple[str, bytes]]:
+    for row, content in iterate_rows(folder, split, source):
+        yield row.picture, content
+
+
+class Conversations(Dataset):
+    """Rows -> conversations about one picture each, laid out for all epochs, to be read in order.
+
+    Deterministic in `seed`, so that a resumed run sees the same examples. Conversations of similar length stand
+    together, `batch_size` at a time, so that little is padded."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        store: FeatureStore,
+        model: VisionLanguageModel,
+        *,
+        system: str,
+        style: str,
+        sources: Sequence[SourceConfig],
+        batch_size: int,
+        epochs: int,
+        tag_dropout: float,
+        seed: int,
+    ) -> None:
+        self.store, self.model, self.system, self.style = store, model, system, style
+        self.tag_dropout, self.seed = tag_dropout, seed
+        by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+        for row in rows:
+            by_source[row.source][row.picture].append(row)
+        self.examples: list[list[Row]] = []
+        for epoch in range(epochs):
+            order = random.Random(f"{seed} {epoch}")
+            drawn = [
+                example for source in sources for example in _draw(by_source.get(source.name, {}), source, order)
+            ]
+            self.examples += _by_length(drawn, batch_size, order)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rows = self.examples[index]
+        sight = self.store[rows[0].picture]
+        if random.Random(f"{self.seed} {index} tags").random() < self.tag_dropout:
+            sight = Sight(sight.patch_features, "")
+        first, *later = rows
+        turns = [VisualTurn(first.question, self._answer(first), (sight,))]
+        turns += [VisualTurn(row.question, self._answer(row)) for row in later]
+        return {"encoded": self.model.encode(turns, self.system), "patch_features": sight.patch_features}
+
+    def _answer(self, row: Row) -> str:
+        return to_keywords(row.answer) if self.style == "keywords" else row.answer
+
+
+def _draw(pictures: dict[str, list[Row]], source: SourceConfig, order: random.Random) -> Iterator[list[Row]]:
+    """Each picture `share` times on average, each time with other questions."""
+    for rows in pictures.values():
+        times = int(source.share) + (order.random() < source.share % 1)
+        for _ in range(times):
+            yield order.sample(rows, min(source.turns, len(rows)))
+
+
+def _by_length(examples: list[list[Row]], batch_size: int, order: random.Random) -> list[list[Row]]:
+    """Shuffled batches whose members have similar numbers of turns."""
+    order.shuffle(examples)
+    window = 32 * batch_size
+    batches = []
+    for start in range(0, len(examples), window):
+        alike = sorted(examples[start : start + window], key=len)
+        batches += [alike[first : first + batch_size] for first in range(0, len(alike), batch_size)]
+    order.shuffle(batches)
+    return [example for batch in batches for example in batch]
+
+
+class Collator:
+    """Examples -> the model's forward arguments, padded on the right."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        encoded: list[Encoded] = [example["encoded"] for example in examples]
+        features = torch.stack([example["patch_features"] for example in examples])
+        return collate(encoded, self.pad_id)._asdict() | {"patch_features": features}

@@ -1,0 +1,85 @@
+"""Pictures of a data set -> their patch features and tags, computed once and kept.
+
+The encoder is frozen, so each distinct picture is encoded a single time. Shards of safetensors are written one by one
+under temporary names: a killed run goes on after its last whole shard. The folder is named after the encoder's
+configuration, so that features of another encoder are never read by mistake.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from vlm.config import VisionConfig, to_dict
+from vlm.vision import EfficientNetLite2, Sight
+
+SHARD_SIZE = 256  # pictures; about 11 MB of 17 x 1280 half-precision features
+
+
+class FeatureStore:
+    """Sights by the picture's id, read from the shards as they are needed."""
+
+    def __init__(self, folder: Path, vision: VisionConfig) -> None:
+        description = json.dumps(to_dict(vision), sort_keys=True)
+        self.folder = folder / f"features-{hashlib.sha256(description.encode()).hexdigest()[:12]}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "encoder.json").write_text(description, encoding="utf-8")
+        self._shards: list[safe_open] = []
+        self._places: dict[str, tuple[int, int]] = {}
+        self._tags: dict[str, str] = {}
+        for file in sorted(self.folder.glob("shard-*.safetensors")):
+            self._open(file)
+
+    def __contains__(self, picture: str) -> bool:
+        return picture in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, picture: str) -> Sight:
+        shard, row = self._places[picture]
+        return Sight(self._shards[shard].get_slice("patch_features")[row].float(), self._tags[picture])
+
+    def add(self, pictures: Iterable[tuple[str, bytes]], encoder: EfficientNetLite2, batch_size: int = 16) -> None:
+        """Encode the (id, image bytes) that are not there yet. A picture may come any number of times."""
+        waiting = self._new(pictures)
+        while shard := list(islice(waiting, SHARD_SIZE)):
+            names, sights = [], []
+            for start in tqdm(range(0, len(shard), batch_size), desc=f"features, shard {len(self._shards)}"):
+                batch = shard[start : start + batch_size]
+                names += [name for name, _ in batch]
+                sights += encoder.see([Image.open(io.BytesIO(content)).convert("RGB") for _, content in batch])
+            self._write(names, sights)
+
+    def _new(self, pictures: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        seen: set[str] = set()
+        for name, content in pictures:
+            if name not in self and name not in seen:
+                seen.add(name)
+                yield name, content
+
+    def _write(self, names: list[str], sights: list[Sight]) -> None:
+        features = torch.stack([sight.patch_features for sight in sights]).half().cpu()
+        file = self.folder / f"shard-{len(self._shards):05d}.safetensors"
+        working = file.with_suffix(".tmp")
+        metadata = {"pictures": json.dumps(names), "tags": json.dumps([sight.tags for sight in sights])}
+        save_file({"patch_features": features.contiguous()}, working, metadata=metadata)
+        working.rename(file)
+        self._open(file)
+
+    def _open(self, file: Path) -> None:
+        shard = safe_open(file, framework="pt")
+        metadata = shard.metadata()
+        names, tags = json.loads(metadata["pictures"]), json.loads(metadata["tags"])
+        for row, (name, text) in enumerate(zip(names, tags, strict=True)):
+            self._places[name] = (len(self._shards), row)
+            self._tags[name] = text
+        self._shards.append(shard)

@@ -1,0 +1,182 @@
+"""python -m training.finetune --preset embedded: parquet -> adapter folder, in two stages.
+
+The connector learns alone first, then connector and LoRA together with separate learning rates (LLaVA,
+arXiv:2310.03744). Each stage is a run of Hugging Face's Trainer, whose checkpoints hold an adapter folder; a killed run
+goes on where its last checkpoint left off when the same command is given again.
+"""
+
+import argparse
+import ctypes
+import json
+import logging
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.helpers import disable_input_dtype_casting
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from training.config import StageConfig, TrainingConfig, load_training_config
+from training.data import Collator, Conversations, pictures_of, read_rows
+from training.features import FeatureStore
+from vlm.artifact import load_adapter, save_adapter
+from vlm.config import ModelConfig, load_model_config, to_dict
+from vlm.language import choose_dtype
+from vlm.model import VisionLanguageModel, build_model
+
+log = logging.getLogger("training")
+
+
+class AdapterTrainer(Trainer):
+    """Trainer whose checkpoints hold the adapter folder in place of the whole model."""
+
+    model_config: ModelConfig
+    training_config: TrainingConfig
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)  # `Conversations` are shuffled already
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
+        folder.mkdir(parents=True, exist_ok=True)
+        training = to_dict(self.training_config)
+        save_adapter(self.model, folder / "adapter", self.model_config, training, {}, torch.float32)  # type: ignore
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        restore(self.model, Path(resume_from_checkpoint) / "adapter")  # type: ignore[arg-type]
+
+
+def restore(model: VisionLanguageModel, adapter: Path) -> None:
+    """Copy an adapter's weights into a model whose LoRA is in place already."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    model.connector.load_state_dict(load_file(adapter / "projector.safetensors"))
+    set_peft_model_state_dict(model.language.model, load_file(adapter / "lora" / "adapter_model.safetensors"))
+
+
+def train_stage(
+    name: str, stage: StageConfig, model: VisionLanguageModel, store: FeatureStore, config: TrainingConfig
+) -> None:
+    """Train the stage's parts, going on from its last checkpoint if there is one, and save its adapter folder."""
+    folder = Path(config.output) / name
+    if (folder / "adapter").is_dir():
+        log.info("stage %s is finished already; its adapter is loaded", name)
+        restore(model, folder / "adapter")
+        return
+    model_config = load_model_config(config.model)
+    parts = model.train_only(stage.train)
+    rates = {"connector": stage.connector_learning_rate, "lora": stage.lora_learning_rate}
+    groups = [{"params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
+    examples = Conversations(
+        read_rows(Path(config.data), "train"),
+        store,
+        model,
+        system=model_config.answers.image_system,
+        style=model_config.answers.style,
+        sources=config.sources,
+        batch_size=config.batch_size,
+        epochs=stage.epochs,
+        tag_dropout=config.tag_dropout,
+        seed=config.seed,
+    )
+    trainer = AdapterTrainer(
+        model=model,
+        args=training_arguments(folder, stage, config, next(model.parameters()).device.type),
+        train_dataset=examples,
+        data_collator=Collator(model.language.pad_id),
+        optimizers=(torch.optim.AdamW(groups, weight_decay=0.0), None),  # type: ignore[arg-type]
+    )
+    trainer.model_config, trainer.training_config = model_config, config
+    with disable_input_dtype_casting(model.language.model):  # autocast does it, and once
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
+    trainer._save(str(folder))
+    (folder / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
+
+
+def training_arguments(folder: Path, stage: StageConfig, config: TrainingConfig, device: str) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        num_train_epochs=1,  # all epochs are laid out in the data set
+        max_steps=stage.max_steps,
+        warmup_steps=config.warmup_steps,
+        lr_scheduler_type="cosine",
+        max_grad_norm=config.max_gradient_norm,
+        use_cpu=device == "cpu",
+        bf16=choose_dtype("auto", device) is torch.bfloat16,  # autocast: trained parameters stay in float32
+        logging_steps=config.logging_steps,
+        save_steps=config.save_steps,
+        save_total_limit=2,
+        seed=config.seed,
+        data_seed=config.seed,
+        report_to=config.report_to,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_num_workers=0,
+    )
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory: handing the activations of each step back to the system and asking for them
+    again takes a third of a training step on a CPU."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # malloc.h
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+        libc.mallopt(m_top_pad, 1 << 28)
+
+
+def run(config: TrainingConfig) -> Path:
+    """Features, two stages, adapter folder."""
+    keep_memory()
+    set_seed(config.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model_config = load_model_config(config.model)
+    model = build_model(model_config, device)
+    model.language.add_adapter(model_config.lora)
+    store = FeatureStore(Path(config.data), model_config.vision)
+    store.add(pictures_of(Path(config.data), "train"), model.vision)
+    train_stage("projector", config.projector_stage, model, store, config)
+    train_stage("joint", config.joint_stage, model, store, config)
+    adapter = Path(config.output) / "adapter"
+    shutil.rmtree(adapter, ignore_errors=True)
+    training = to_dict(config) | {"device": device, "data_card": _fingerprint(Path(config.data))}
+    save_adapter(model, adapter, model_config, training, {})
+    return adapter
+
+
+def _fingerprint(folder: Path) -> str | None:
+    card = folder / "card.json"
+    return json.loads(card.read_text(encoding="utf-8")).get("fingerprint") if card.is_file() else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.finetune", description=__doc__)
+    parser.add_argument("--preset", default="embedded", help="a training preset's name or a YAML file")
+    parser.add_argument("--data", help="folder of parquet files (default: the preset's)")
+    parser.add_argument("--output", help="folder of the run; the adapter is OUTPUT/adapter")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--report-to", help="wandb, trackio or tensorboard; their package must be installed")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    adapter = run(
+        load_training_config(
+            arguments.preset,
+            data=arguments.data,
+            output=arguments.output,
+            seed=arguments.seed,
+            report_to=arguments.report_to,
+        )
+    )
+    log.info("the adapter is in %s", adapter)
+
+
+if __name__ == "__main__":
+    main()

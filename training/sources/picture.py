@@ -1,0 +1,61 @@
+"""One captioned picture before it becomes rows: where it is, what it shows, and how to load it.
+
+In: an image file, or an SVG's text. Out: an RGBA picture of at most 256 pixels, and its bytes flattened on
+white. Unusual: loading is a function in the record, so that every source can list all its pictures, and
+splits and wrong answers can be drawn over all of them, without a single image in memory.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+MAX_SIDE = 256  # px; the vision encoder reads 224 to 260
+
+
+@dataclass(frozen=True)
+class Picture:
+    path: str  # unique over all sources: "<source>/<path inside the package>"
+    source: str
+    style: str  # finer than the source: the emoji set, else the source
+    kind: str  # photo | drawing | render | synthetic | composited
+    load: Callable[[], Image.Image]
+    phrase: str = ""  # noun phrase with its article: "a great blue heron"; empty where `turns` says it all
+    group: str = ""  # key of phrases.GROUPS: what it may be confused with
+    action: str = ""  # "swimming", where somebody does something
+    turns: tuple[tuple[str, str, str], ...] = ()  # (task, question, answer) the source itself brings
+    split: str = ""  # the source's own split; empty: decided by splits.py
+
+
+def open_raster(data: bytes | Path) -> Image.Image:
+    """Bytes or file -> RGBA, at most MAX_SIDE on the long side; never enlarged."""
+    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+        rgba = image.convert("RGBA")
+    rgba.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    return rgba
+
+
+def render_svg(svg: str) -> Image.Image:
+    """SVG text -> RGBA, MAX_SIDE wide, and at most MAX_SIDE on the long side."""
+    import resvg_py  # only the drawings need it
+
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=MAX_SIDE, dpi=96)  # dpi 0 makes pt and mm nothing
+    return open_raster(bytes(png))
+
+
+def flatten_on_white(image: Image.Image) -> Image.Image:
+    """RGBA -> RGB; cut-outs have arbitrary colours under their transparent pixels."""
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def encode(image: Image.Image) -> bytes:
+    """RGB -> WebP; the tiny synthetic shapes stay lossless, as PNG is smaller there."""
+    buffer = io.BytesIO()
+    if max(image.size) <= 64:
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "WEBP", quality=90, method=4)
+    return buffer.getvalue()

@@ -1,0 +1,95 @@
+"""Who is kept out of training: fixed by salted hashes before the first run, with near-duplicates removed.
+
+In: every source's pictures. Out: a split for each: train, validation, test, or test-style (a drawing style
+never trained on). Unusual: 60 photographs are the test and 30 the validation of naming; whatever looks like
+one of them, mirrored or not, is taken out of training, whichever source it came from.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageChops
+
+from training.sources.picture import Picture
+
+SALT = "embedded-2026-11"  # changing it makes another benchmark
+TEST_PHOTOGRAPHS, VALIDATION_PHOTOGRAPHS = 60, 30
+VALIDATION_SHARE = 0.03  # of the pictures that are not photographs
+HELD_OUT_STYLES = {"noto-v1", "emojione-v1"}
+NEAR_BITS = 6  # of 64: at most this many differ between near-duplicates
+NEAR_COLOUR = 28.0  # of 255: mean difference of their colours
+PLAIN_PHRASE = re.compile(r"(?:an? )(?:(?:pair|bunch|head) of )?(?:[\w'-]+ ){0,3}[\w'-]+")
+NOT_PLAIN = re.compile(r"\b(?:in|with|at|for|from|made|called|its|and|by|on)\b")
+
+
+def hash_fraction(*parts: str) -> float:
+    """Text -> [0, 1), the same on every machine."""
+    digest = hashlib.sha256("\0".join([SALT, *parts]).encode()).hexdigest()
+    return int(digest[:12], 16) / 16**12
+
+
+def is_plain(phrase: str) -> bool:
+    """'a red kangaroo', 'a pair of binoculars'; not 'a walnut in its shell'."""
+    return bool(PLAIN_PHRASE.fullmatch(phrase)) and not NOT_PLAIN.search(phrase)
+
+
+def assign_splits(pictures: Sequence[Picture]) -> dict[str, str]:
+    """Pictures -> {path: split}."""
+    pool = [p for p in pictures if p.source == "tuxpaint" and p.kind == "photo" and is_plain(p.phrase)]
+    pool = [p for p in pool if not p.path.startswith(("tuxpaint/military/", "tuxpaint/symbols/"))]
+    pool.sort(key=lambda p: hashlib.sha256((SALT + p.path).encode()).hexdigest())
+    splits = {p.path: "test" for p in pool[:TEST_PHOTOGRAPHS]}
+    held_out = pool[TEST_PHOTOGRAPHS : TEST_PHOTOGRAPHS + VALIDATION_PHOTOGRAPHS]
+    splits |= {p.path: "validation" for p in held_out}
+    for picture in pictures:
+        splits.setdefault(picture.path, split_of(picture))
+    return splits
+
+
+def split_of(picture: Picture) -> str:
+    if picture.split:
+        return picture.split
+    if picture.style in HELD_OUT_STYLES:
+        return "test-style"
+    hashed = hash_fraction("validation", picture.path) < VALIDATION_SHARE
+    return "validation" if hashed and picture.kind != "photo" else "train"
+
+
+class Likeness(NamedTuple):
+    """What two pictures are compared by, cropped to their content and squeezed to a square."""
+
+    bits: int  # 64: whether each of 8 x 8 cells is brighter than its right neighbour
+    colours: np.ndarray  # [8, 8, 3] mean colours
+
+
+def likeness(image: Image.Image) -> Likeness:
+    """RGB on white -> what near-duplicates share."""
+    box = ImageChops.invert(image).convert("L").point(lambda value: 255 * (value > 8)).getbbox()
+    cropped = image.crop(box) if box else image
+    grey = np.asarray(cropped.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)  # [8, 9]
+    bits = (grey[:, :-1] > grey[:, 1:] + 2).ravel()  # 2 of 255: a flat background must not flip bits
+    colours = np.asarray(cropped.resize((8, 8), Image.Resampling.BOX), dtype=np.float32)
+    return Likeness(int(np.packbits(bits).tobytes().hex(), 16), colours)
+
+
+def are_near_duplicates(left: Likeness, right: Likeness) -> bool:
+    """Few bits and little colour apart: the bits alone call an orange and a coin the same."""
+    if (left.bits ^ right.bits).bit_count() > NEAR_BITS:
+        return False
+    drawn = (left.colours.min(axis=2) < 235) | (
+        right.colours.min(axis=2) < 235
+    )  # [8, 8]; white is background
+    return float(np.abs(left.colours - right.colours)[drawn].mean()) <= NEAR_COLOUR
+
+
+def find_twin(image: Image.Image, kept_out: dict[str, Likeness]) -> str:
+    """RGB -> path of the kept-out picture it nearly is, maybe mirrored; empty where there is none."""
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    sides = likeness(image), likeness(mirrored)
+    for path, other in kept_out.items():
+        if any(are_near_duplicates(side, other) for side in sides):
+            return path
+    return ""

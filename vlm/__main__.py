@@ -1,0 +1,43 @@
+"""Ask from the shell: python -m vlm "What is this?" --image cat.jpg"""
+
+import argparse
+import json
+import sys
+
+from vlm import UserError, load_assistant
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m vlm", description="Ask about pictures, by typing or speaking.")
+    parser.add_argument("question", nargs="?", default="", help="the question; may be left out with --audio")
+    parser.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture; may be repeated")
+    parser.add_argument("--audio", metavar="FILE", help="a spoken question")
+    parser.add_argument("--preset", default="embedded", help="a preset's name or a YAML file")
+    parser.add_argument("--adapter", help="a shipped adapter's name or an adapter folder")
+    parser.add_argument("--json", action="store_true", help="print the whole trace as JSON")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        assistant = load_assistant(arguments.preset, arguments.adapter)
+        if arguments.json:
+            answer = assistant.answer(arguments.question, arguments.image, arguments.audio)
+            print(json.dumps(answer.to_dict(), indent=1, ensure_ascii=False))
+            return 0
+        printed = ""
+        for answer in assistant.stream(arguments.question, arguments.image, arguments.audio):
+            # a draft may still be rewritten, so only text that stays is printed as it comes
+            if answer.route == "text" or answer.stage == "done":
+                print(answer.text.removeprefix(printed), end="", flush=True)
+                printed = answer.text
+        print()
+    except UserError as error:
+        print(f"vlm: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The adapter folder: what training writes and the app reads. Safetensors and text only, never a pickle.
+
+    config.yaml             the resolved model config, and how it was trained
+    projector.safetensors   the connector
+    lora/                   the LoRA in PEFT's own format
+    metrics.json            scores, with their baselines and commands
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from peft import get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vlm.config import ModelConfig, from_dict, load_model_config, read_yaml, to_dict
+from vlm.errors import UserError
+from vlm.model import VisionLanguageModel
+
+ADAPTERS = Path(__file__).parent.parent / "assets" / "adapters"
+
+
+def find_adapter(name: str) -> Path:
+    """A shipped adapter's name or the path of a folder -> the folder, checked to hold an adapter."""
+    folder = Path(name) if Path(name).is_dir() else ADAPTERS / name
+    missing = [part for part in ("config.yaml", "projector.safetensors", "lora") if not (folder / part).exists()]
+    if missing:
+        shipped = ", ".join(sorted(path.name for path in ADAPTERS.glob("*/"))) or "none"
+        raise UserError(
+            f"{folder} is not an adapter folder: {', '.join(missing)} missing. Shipped adapters: {shipped}; "
+            "or train one with python -m training.finetune."
+        )
+    pickles = [path.name for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}]
+    if pickles:
+        raise UserError(f"{folder} holds {', '.join(pickles)}: pickles can run code and are not loaded. Remove them.")
+    return folder
+
+
+def adapter_config(folder: Path) -> ModelConfig:
+    """The model that an adapter was trained for."""
+    return from_dict(ModelConfig, read_yaml(folder / "config.yaml")["model"], str(folder / "config.yaml"))
+
+
+def check_adapter(folder: Path, config: ModelConfig) -> None:
+    """Refuse an adapter of another model with a sentence that names both."""
+    trained = adapter_config(folder)
+    for part in ("vision", "connector", "language"):
+        theirs, ours = getattr(trained, part), getattr(config, part)
+        if part == "language":  # precision may differ from training
+            theirs = replace(theirs, dtype=ours.dtype)
+        if theirs != ours:
+            raise UserError(
+                f"The adapter {folder} does not fit the preset {config.name!r}: it was trained with {theirs}, "
+                f"the preset has {ours}. Use the preset {trained.name!r} or another adapter."
+            )
+
+
+def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = False) -> None:
+    """Put the projector and the LoRA of an adapter folder into the model."""
+    try:
+        model.connector.load_state_dict(load_file(folder / "projector.safetensors"))
+        model.language.load_adapter(folder / "lora", trainable)
+    except (SafetensorError, RuntimeError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The adapter {folder} is damaged or incomplete ({reason}). Copy or train it again.") from error
+    if not trainable:
+        weight = model.language.embed(torch.zeros(1, 1, dtype=torch.long))
+        model.connector.to(weight.device, weight.dtype).eval()
+
+
+def save_adapter(
+    model: VisionLanguageModel,
+    folder: Path,
+    config: ModelConfig,
+    training: dict[str, Any],
+    metrics: dict[str, Any],
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Write the adapter folder under a temporary name and rename it, so that a killed run leaves no half of one.
+
+    bfloat16 to ship, float32 in a checkpoint that training goes on from."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    working = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _write(model, working, config, training, metrics, dtype)
+        working.chmod(0o755)
+        old = folder.with_name(f".{folder.name}-old")
+        if folder.exists():
+            folder.rename(old)
+        working.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def _write(
+    model: VisionLanguageModel,
+    folder: Path,
+    config: ModelConfig,
+    training: dict[str, Any],
+    metrics: dict[str, Any],
+    dtype: torch.dtype,
+) -> None:
+    resolved = {"model": to_dict(config), "training": training}
+    (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+    save_file(_converted(model.connector.state_dict(), dtype), folder / "projector.safetensors")
+    lora = model.language.model.peft_config["default"]
+    (folder / "lora").mkdir()
+    save_file(
+        _converted(get_peft_model_state_dict(model.language.model), dtype),
+        folder / "lora" / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    description = lora.to_dict() | {"base_model_name_or_path": config.language.weights, "inference_mode": True}
+    description["target_modules"] = sorted(lora.target_modules)
+    plain = {key: value for key, value in description.items() if _is_plain(value)}
+    (folder / "lora" / "adapter_config.json").write_text(json.dumps(plain, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def _converted(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+def model_config_of(preset: str, adapter: str | None) -> tuple[ModelConfig, Path | None]:
+    """The preset's config and the folder of its adapter (None: the preset has none yet)."""
+    config = load_model_config(preset)
+    name = adapter or config.adapter
+    if name is None:
+        return config, None
+    folder = find_adapter(name)
+    check_adapter(folder, config)
+    return config, folder

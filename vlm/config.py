@@ -1,0 +1,128 @@
+"""YAML -> frozen configuration, for a model preset and for an adapter folder's resolved config.
+
+Default in the dataclass < YAML < keyword override. An unknown key is an error that names the valid ones, so that a
+typing mistake never trains or serves another model than the one that was meant.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import yaml
+
+from vlm.errors import UserError
+
+Config = TypeVar("Config")
+PRESET_FOLDER = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    encoder: str = "efficientnet-lite2"
+    weights: str = "efficientnet-lite2"
+    image_size: int = 256  # pixels a side; every picture is padded to a square and resized to it
+    grid: int = 4  # patches a side: grid x grid patch features, after the average of the whole map
+    tags: int = 3  # names of the encoder's own classifier written into the prompt; 0 for none
+
+
+@dataclass(frozen=True)
+class ConnectorConfig:
+    kind: str = "mlp"
+    hidden: int = 1024
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    weights: str = "smollm2-135m-instruct"
+    dtype: str = "auto"
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    engine: str = "faster-whisper"
+    weights: str = "whisper-base"
+    language: str | None = "en"
+
+
+@dataclass(frozen=True)
+class AnswersConfig:
+    image_system: str = "Answer the question about the picture."
+    clean_up: bool = True
+    style: str = "full"
+    max_new_tokens: int = 200
+    temperature: float = 0.0
+    repetition_penalty: float = 1.1
+    max_prompt_tokens: int = 2048  # earlier turns are left out, oldest first, to stay below it
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model is made of; saved whole in the adapter folder."""
+
+    name: str = "embedded"
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    connector: ConnectorConfig = field(default_factory=ConnectorConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    answers: AnswersConfig = field(default_factory=AnswersConfig)
+    adapter: str | None = None  # folder of the adapter that the app loads with this preset
+
+
+def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
+    """Build a (nested) dataclass from plain values; `where` names the place in error messages."""
+    hints = get_type_hints(kind)
+    if not isinstance(values, dict):
+        raise UserError(f"{where} must be a mapping with the keys {', '.join(hints)}.")
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise UserError(f"{where} has no key {', '.join(unknown)}. Valid keys: {', '.join(hints)}.")
+    built = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            value = from_dict(hint, value, f"{where}.{name}")  # type: ignore[arg-type]
+        elif isinstance(value, list):
+            (item, *_) = get_args(hint) or (None,)
+            value = tuple(
+                from_dict(item, entry, f"{where}.{name}") if dataclasses.is_dataclass(item) else entry  # type: ignore
+                for entry in value
+            )
+        built[name] = value
+    return kind(**built)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values of a configuration, ready for YAML or JSON (tuples become lists)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path} could not be read as YAML: {error}") from error
+
+
+def load_model_config(preset: str) -> ModelConfig:
+    """A preset's name, or the path of a YAML file of one's own -> ModelConfig."""
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESET_FOLDER / f"{preset}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in PRESET_FOLDER.glob("*.yaml")))
+        raise UserError(f"There is no preset {preset!r}. Shipped presets: {names}; or give the path of a YAML file.")
+    return from_dict(ModelConfig, read_yaml(path), path.name)

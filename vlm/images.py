@@ -1,0 +1,145 @@
+"""A picture from anywhere -> an upright RGB picture for the encoder, or a UserError that says what to do.
+
+In: a path, the bytes of a file, or a Pillow image. Out: RGB, upright by its EXIF, flattened on white, the
+first frame of an animation, at most MAX_SIDE pixels on a side. Unusual: uploads are hostile until shown
+otherwise, so the formats, the bytes and the pixels are bounded here, per call; Pillow's own limits are
+process-wide and are left alone.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vlm.errors import UserError
+
+MAX_BYTES = 20 * 1024 * 1024  # a 50-megapixel phone JPEG is about 15 MB
+MAX_PIXELS = 64_000_000  # 256 MB as RGBA while it is decoded; below Pillow's own bomb limit of 89 million
+MAX_SIDE = 1600  # pixels; about three times what any encoder here looks at, and still sharp when it is shown
+# Only formats that decode in this process: EPS, for one, would start Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+READABLE = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
+WHITE = (255, 255, 255)
+_ANOTHER = "Save or download it again, or choose another picture."
+
+
+def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
+    """Read `source` as upright RGB on white, at most MAX_SIDE pixels on a side. Raises UserError."""
+    title = _title(source)
+    try:
+        if isinstance(source, Image.Image):
+            _check_pixels(source, title)
+            image = source.copy()  # the caller's picture stays as it is
+        else:
+            image = _decode(_read(source, title), title)
+        return _upright_rgb(image)
+    except UserError:
+        raise
+    except UnidentifiedImageError as problem:
+        raise UserError(f"{title} is not a picture that can be read here. Use {READABLE}.") from problem
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+        raise UserError(_too_many_pixels(title)) from problem
+    except Exception as problem:  # damaged files make Pillow raise SyntaxError, struct.error, zlib.error, ...
+        raise UserError(f"{title} is damaged or cut off. {_ANOTHER}") from problem
+
+
+def pad_to_square(image: Image.Image, fill: tuple[int, int, int] = WHITE) -> Image.Image:
+    """Centre an RGB picture on the smallest square that holds it, so that nothing is cropped or stretched."""
+    width, height = image.size
+    side = max(width, height)
+    if width == height:
+        return image
+    square = Image.new("RGB", (side, side), fill)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def _title(source: object) -> str:
+    """How an error names the picture: a file's own name, never its folder on the server."""
+    if not isinstance(source, str | Path):
+        return "The picture"
+    name = Path(source).name
+    return f'The picture "{name if len(name) <= 60 else name[:57] + "..."}"'
+
+
+def _read(source: str | Path | bytes, title: str) -> bytes:
+    data = source if isinstance(source, bytes) else _read_file(Path(source), title)
+    if not data:
+        raise UserError(f"{title} is empty. {_ANOTHER}")
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{title} is larger than {MAX_BYTES // 2**20} MB. Make it smaller and try again.")
+    return data
+
+
+def _read_file(path: Path, title: str) -> bytes:
+    try:
+        if not path.is_file():  # also keeps out folders and devices that never end
+            raise UserError(f"{title} was not found. Check its name, or choose another picture.")
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)  # one more than allowed is enough to know that it is too much
+    except UserError:
+        raise
+    except (OSError, ValueError) as problem:  # no permission; a name too long, or with a null character
+        raise UserError(f"{title} cannot be opened. Check its name, or choose another picture.") from problem
+
+
+def _decode(data: bytes, title: str) -> Image.Image:
+    """The first frame of a file, all of its pixels read, so that a file that is cut off is found here."""
+    image = Image.open(BytesIO(data), formats=FORMATS)
+    _check_pixels(image, title)
+    scale = MAX_SIDE / max(image.size)
+    if scale < 1:
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; the other formats ignore this.
+        image.draft(None, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    image.load()
+    return image
+
+
+def _check_pixels(image: Image.Image, title: str) -> None:
+    if image.width < 1 or image.height < 1:
+        raise UserError(f"{title} has no pixels. Choose another picture.")
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(_too_many_pixels(title))
+
+
+def _too_many_pixels(title: str) -> str:
+    return f"{title} has more than {MAX_PIXELS // 10**6} million pixels. Make it smaller and try again."
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Upright, 8 bits, small, flat: in this order a large picture is held at full size only once or twice."""
+    with suppress(Exception):  # a picture whose EXIF is broken, in whatever way, is still a picture
+        ImageOps.exif_transpose(image, in_place=True)
+    image = _eight_bits(image)
+    transparent = image.has_transparency_data
+    image = image.convert("RGBA" if transparent else "RGB")
+    image.thumbnail((MAX_SIDE, MAX_SIDE), reducing_gap=2.0)
+    if not transparent:
+        return image
+    flat = Image.new("RGB", image.size, WHITE)
+    flat.paste(image, mask=image.getchannel("A"))
+    return flat
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale greys deeper than 8 bits down; Pillow's `convert` would clip them, which turns the picture white.
+
+    16-bit files use the whole range. 32-bit integers and floats have none of their own: values within 0..1
+    (floats), 0..255 or 0..65535 are taken as parts of that, all others are stretched from lowest to highest.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = 0.0, 65535.0
+    if not image.mode.startswith("I;16"):
+        low, high = float(values.min()), float(values.max())
+        tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        fitting = [top for top in tops if low >= 0 and high <= top]
+        if fitting:
+            low, high = 0.0, fitting[0]
+    scaled = (values - low) * (255.0 / max(high - low, 1e-12))
+    return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))

@@ -1,0 +1,188 @@
+"""The causal language model, its tokenizer and its LoRA adapter: embeddings in, streamed text out.
+
+One copy of the base weights serves both sides: with the adapter on it reads pictures, with the adapter off it is the
+base model, bit for bit. Which side is on is state of the model, so a lock is held while anything is generated.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
+
+from vlm.config import LanguageConfig, LoraConfig
+from vlm.errors import UserError
+from vlm.prompts import IGNORE
+from vlm.weights import resolve
+
+DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Generated(NamedTuple):
+    """Text so far and the number of tokens it took."""
+
+    text: str
+    tokens: int
+
+
+class LanguageModel(nn.Module):
+    """A causal LM with an optional LoRA adapter; `model` and `tokenizer` are Transformers' own."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.end_ids: list[int] = _as_list(model.generation_config.eos_token_id or tokenizer.eos_token_id)
+        self.pad_id = _pad_id(tokenizer, self.end_ids)
+        self.lock = threading.Lock()
+        self.requires_grad_(False).eval()
+
+    @property
+    def embedding_size(self) -> int:
+        return self.model.config.hidden_size
+
+    @property
+    def has_adapter(self) -> bool:
+        return isinstance(self.model, PeftModel)
+
+    def add_adapter(self, config: LoraConfig) -> None:
+        """A fresh LoRA (arXiv:2106.09685); its B matrices are zero, so nothing changes until it is trained."""
+        peft_config = PeftLoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=list(config.targets),
+            task_type="CAUSAL_LM",
+        )
+        self.model = get_peft_model(self.model, peft_config)
+
+    def load_adapter(self, folder: Path, trainable: bool = False) -> None:
+        """The LoRA in PEFT's own format. In float32 while it trains, in the base model's precision to serve."""
+        self.model = PeftModel.from_pretrained(
+            self.model, str(folder), is_trainable=trainable, autocast_adapter_dtype=trainable
+        )
+        if not trainable:
+            self.model.to(self.embed(torch.zeros(1, 1, dtype=torch.long)).dtype).eval()
+
+    def lora_parameters(self) -> list[nn.Parameter]:
+        return [parameter for name, parameter in self.model.named_parameters() if "lora_" in name]
+
+    def base(self) -> AbstractContextManager[Any]:
+        """Within it the adapter is off."""
+        return self.model.disable_adapter() if self.has_adapter else nullcontext()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """[B, T] -> [B, T, Dl]"""
+        embedding = self.model.get_input_embeddings()
+        return embedding(ids.to(embedding.weight.device))
+
+    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of the labels [B, T] given the embeddings [B, T, Dl].
+
+        Only the positions that are learned, about a quarter, go through the vocabulary's large matrix."""
+        causal = self.model.get_base_model() if self.has_adapter else self.model
+        hidden = causal.get_decoder()(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        targets = labels[:, 1:]
+        learned = targets != IGNORE
+        logits = causal.get_output_embeddings()(hidden[:, :-1][learned])  # [learned, vocabulary]
+        return functional.cross_entropy(logits.float(), targets[learned])
+
+    def generate(self, inputs_embeds: Tensor, attention_mask: Tensor, adapter: bool, **options: Any) -> Tensor:
+        """New token ids only, [B, new], padded with `pad_id`. Blocks; `stream` is the one that people wait for."""
+        with torch.inference_mode(), self.lock, nullcontext() if adapter else self.base():
+            return self.model.generate(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                eos_token_id=self.end_ids,
+                pad_token_id=self.pad_id,
+                **options,
+            )
+
+    def stream(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, adapter: bool, **options: Any
+    ) -> Iterator[Generated]:
+        """The answer to one prompt, [1, T, Dl], as it grows. Closing the iterator stops the model at its next token."""
+        tokens = _TokenQueue()
+
+        def work() -> None:
+            try:
+                self.generate(
+                    inputs_embeds, attention_mask, adapter, streamer=tokens, stopping_criteria=[tokens], **options
+                )
+            except BaseException as error:  # handed to the reader, who is in another thread
+                tokens.end(error)
+
+        thread = threading.Thread(target=work, name="generate", daemon=True)
+        thread.start()
+        ids: list[int] = []
+        try:
+            while (token := tokens.get()) is not None:
+                if token not in self.end_ids:
+                    ids.append(token)
+                text = self.tokenizer.decode(ids, skip_special_tokens=True)
+                if not text.endswith("\ufffd"):  # half of a character that takes several tokens
+                    yield Generated(text, len(ids))
+        finally:
+            tokens.stopped.set()
+            thread.join()
+
+
+class _TokenQueue(BaseStreamer, StoppingCriteria):
+    """Carries tokens from the generating thread to the reader, and the reader's stop back."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self._items: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+
+    def put(self, value: Tensor) -> None:
+        for token in value.flatten().tolist():
+            self._items.put(token)
+
+    def end(self, error: BaseException | None = None) -> None:
+        self._items.put(error)
+
+    def get(self) -> int | None:
+        item = self._items.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        return torch.full((input_ids.shape[0],), self.stopped.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+def _as_list(ids: int | Sequence[int]) -> list[int]:
+    return [ids] if isinstance(ids, int) else list(ids)
+
+
+def _pad_id(tokenizer: Any, end_ids: list[int]) -> int:
+    """A padding token that does not end a turn: otherwise the model would never learn to stop."""
+    for candidate in (tokenizer.pad_token_id, tokenizer.unk_token_id, 0):
+        if candidate is not None and candidate not in end_ids:
+            return candidate
+    raise UserError("The tokenizer has no token for padding that differs from the end of a turn.")
+
+
+def choose_dtype(name: str, device: str) -> torch.dtype:
+    """`auto`: bfloat16 where the processor multiplies it faster than float32, which older CPUs do not."""
+    if name not in DTYPES:
+        raise UserError(f"There is no dtype {name!r}. Valid: {', '.join(DTYPES)}.")
+    fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return DTYPES[name] or (torch.bfloat16 if fast else torch.float32)
+
+
+def build_language(config: LanguageConfig, device: str) -> LanguageModel:
+    folder = resolve(config.weights)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=choose_dtype(config.dtype, device)).to(device)
+    return LanguageModel(model, AutoTokenizer.from_pretrained(folder))

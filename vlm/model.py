@@ -1,0 +1,136 @@
+"""The vision-language model: vision encoder -> connector -> language model, composed.
+
+Says which parts train in which stage, gives the loss of a batch, and turns conversations into streamed text.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vlm.config import AnswersConfig, ModelConfig
+from vlm.connectors import build_connector
+from vlm.errors import UserError
+from vlm.language import Generated, LanguageModel, build_language
+from vlm.prompts import Batch, Encoded, PromptTurn, collate, encode
+from vlm.vision import EfficientNetLite2, Sight, build_vision
+
+STAGES = {"projector": ("connector",), "projector+lora": ("connector", "lora")}
+
+
+class VisualTurn(NamedTuple):
+    """A question with what the encoder saw in the pictures shown before it; answer "" for the one to come."""
+
+    question: str
+    answer: str = ""
+    sights: tuple[Sight, ...] = ()
+
+
+class VisionLanguageModel(nn.Module):
+    def __init__(self, vision: EfficientNetLite2, connector: nn.Module, language: LanguageModel) -> None:
+        super().__init__()
+        self.vision = vision
+        self.connector = connector
+        self.language = language
+
+    def train_only(self, stage: str) -> dict[str, list[nn.Parameter]]:
+        """Freeze all but the parts that `stage` trains; returns the trainable parameters by part."""
+        if stage not in STAGES:
+            raise UserError(f"There is no training stage {stage!r}. Valid: {', '.join(STAGES)}.")
+        self.requires_grad_(False)
+        parts = {"connector": list(self.connector.parameters()), "lora": self.language.lora_parameters()}
+        trained = {name: parts[name] for name in STAGES[stage]}
+        for parameters in trained.values():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+        return trained
+
+    def embed(self, batch: Batch, patch_features: Tensor | None) -> Tensor:
+        """Token embeddings [B, T, Dl] with the visual tokens of all pictures [M, N, Dv], in order, in their places."""
+        embeds = self.language.embed(batch.input_ids)
+        if patch_features is None or not len(patch_features):
+            return embeds
+        weight = next(self.connector.parameters())
+        visual_tokens = self.connector(patch_features.to(weight.device, weight.dtype))  # [M, N, Dl]
+        places = batch.visual_mask.to(embeds.device).unsqueeze(-1)
+        return embeds.masked_scatter(places, visual_tokens.to(embeds.dtype))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        visual_mask: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        patch_features: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """A collated batch [B, T] and the features of its pictures [M, N, Dv] -> the loss, as Trainer takes it."""
+        embeds = self.embed(Batch(input_ids, visual_mask, attention_mask, labels), patch_features)
+        return {"loss": self.language(embeds, attention_mask.to(embeds.device), labels.to(embeds.device))}
+
+    def encode(self, turns: Sequence[VisualTurn], system: str | None = None) -> Encoded:
+        prompt = [PromptTurn(turn.question, turn.answer, tuple(s.tags for s in turn.sights)) for turn in turns]
+        return encode(self.language.tokenizer, prompt, self.vision.feature_count, system)
+
+    def stream(
+        self, turns: Sequence[VisualTurn], answers: AnswersConfig, adapter: bool, system: str | None = None
+    ) -> Iterator[Generated]:
+        """The answer to the last turn as it grows. Oldest turns are left out where the prompt would get too long."""
+        turns = self._within_limit(turns, answers.max_prompt_tokens, system)
+        embeds, attention_mask = self._prompt([turns], system)
+        yield from self.language.stream(embeds, attention_mask, adapter, **_generation_options(answers))
+
+    def answer_all(
+        self, conversations: Sequence[Sequence[VisualTurn]], answers: AnswersConfig, system: str | None = None
+    ) -> list[str]:
+        """Drafts for several conversations in one batch (evaluation)."""
+        embeds, attention_mask = self._prompt(conversations, system)
+        ids = self.language.generate(embeds, attention_mask, adapter=True, **_generation_options(answers))
+        return self.language.tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+    def see(self, images: Sequence[Image.Image]) -> list[Sight]:
+        return self.vision.see(images) if images else []
+
+    def _prompt(
+        self, conversations: Sequence[Sequence[VisualTurn]], system: str | None
+    ) -> tuple[Tensor, Tensor]:
+        encoded = [self.encode(turns, system) for turns in conversations]
+        batch = collate(encoded, self.language.pad_id, pad_left=True)
+        sights = [sight for turns in conversations for turn in turns for sight in turn.sights]
+        features = torch.stack([sight.patch_features for sight in sights]) if sights else None
+        with torch.inference_mode():
+            embeds = self.embed(batch, features)
+        return embeds, batch.attention_mask.to(embeds.device)
+
+    def _within_limit(
+        self, turns: Sequence[VisualTurn], limit: int, system: str | None
+    ) -> Sequence[VisualTurn]:
+        while (length := len(self.encode(turns, system).ids)) > limit:
+            if len(turns) == 1:
+                raise UserError(
+                    f"The question takes {length} tokens and at most {limit} fit. Please shorten it or split it up."
+                )
+            # pictures of a turn that is left out stay: later questions may be about them
+            first, second, *rest = turns
+            turns = [second._replace(sights=first.sights + second.sights), *rest]
+        return turns
+
+
+def _generation_options(answers: AnswersConfig) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "max_new_tokens": answers.max_new_tokens,
+        "repetition_penalty": answers.repetition_penalty,
+        "do_sample": answers.temperature > 0,
+    }
+    if answers.temperature > 0:
+        options |= {"temperature": answers.temperature, "top_p": 0.9}
+    return options
+
+
+def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:
+    """The parts of a preset on one device, without an adapter. The connector is fresh until one is loaded."""
+    language = build_language(config.language, device)
+    vision = build_vision(config.vision).to(device)
+    connector = build_connector(config.connector, vision.feature_size, language.embedding_size).to(device)
+    return VisionLanguageModel(vision, connector, language)

@@ -1,0 +1,116 @@
+"""Conversation -> token ids with the places of visual tokens, and batches of them. Pure functions of the tokenizer.
+
+The chat template's own text is used, split where a picture stands: visual tokens go between the embedded parts, with no
+placeholder token in the vocabulary, so any number of them fits. What people type is tokenised with the control tokens
+switched off, so that "<|im_end|>" in a question is just text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+IGNORE = -100  # label of a position that is not learned (the convention of torch's cross_entropy)
+VISUAL = -1  # in `Encoded.ids`: a visual token stands here
+
+
+@dataclass(frozen=True)
+class PromptTurn:
+    """One question, its answer ("" for the one to come), and the tags of the pictures shown before the question."""
+
+    question: str
+    answer: str = ""
+    picture_tags: tuple[str, ...] = ()
+
+
+class Encoded(NamedTuple):
+    """`ids` with VISUAL where a visual token stands; `labels` are the ids to learn, IGNORE elsewhere."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+class Batch(NamedTuple):
+    """All [B, T]. `visual_mask` is True where the visual tokens go, in reading order; `input_ids` there is padding."""
+
+    input_ids: Tensor
+    visual_mask: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+
+def encode(
+    tokenizer: Any, turns: Sequence[PromptTurn], tokens_per_picture: int, system: str | None = None
+) -> Encoded:
+    """The conversation as the model reads it. Answers and their end-of-turn token are the labels; when the last turn
+    has no answer yet the ids end where the model is to begin it."""
+    ids: list[int] = []
+    labels: list[int] = []
+
+    def add(new: list[int], learn: bool) -> None:
+        ids.extend(new)
+        labels.extend(new if learn else [IGNORE] * len(new))
+
+    frame = _template_frame(tokenizer, len(turns), bool(turns[-1].answer), system)
+    for turn, (before_user, before_answer, after_answer) in zip(turns, frame, strict=True):
+        add(_control(tokenizer, before_user), learn=False)
+        for tags in turn.picture_tags:
+            add([VISUAL] * tokens_per_picture, learn=False)
+            add(_text(tokenizer, f"\nTags: {tags}.\n" if tags else "\n"), learn=False)
+        add(_text(tokenizer, turn.question.strip()), learn=False)
+        add(_control(tokenizer, before_answer), learn=False)
+        if turn.answer:
+            ending = _control(tokenizer, after_answer)
+            add(_text(tokenizer, turn.answer.strip()) + ending[:1], learn=True)  # learn where to stop as well
+            add(ending[1:], learn=False)
+    return Encoded(ids, labels)
+
+
+def _template_frame(
+    tokenizer: Any, turn_count: int, answered: bool, system: str | None
+) -> list[tuple[str, str, str]]:
+    """The template's text around each turn: before the question, between question and answer, after the answer.
+
+    The template is rendered with private-use characters for contents and split at them, so whatever a template puts
+    around its messages (system prompts, line ends, headers) is kept as it is.
+    """
+    user, assistant = "\ue000", "\ue001"
+    messages = [{"role": "system", "content": system}] if system else []
+    for index in range(turn_count):
+        messages.append({"role": "user", "content": user})
+        if answered or index < turn_count - 1:
+            messages.append({"role": "assistant", "content": assistant})
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
+    frame = []
+    before, *rest = text.split(user)
+    for index, part in enumerate(rest):
+        before_answer, _, after = part.partition(assistant)
+        # text between an answer and the next question belongs to both; it is put after the answer
+        frame.append((before if index == 0 else "", before_answer, after))
+    return frame
+
+
+def _control(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+
+def _text(tokenizer: Any, text: str) -> list[int]:
+    """Somebody's words: control tokens in them are spelled out, not obeyed."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] if text else []
+
+
+def collate(conversations: Sequence[Encoded], pad_id: int, pad_left: bool = False) -> Batch:
+    """Pad to one length: on the right for training, on the left for generation."""
+    length = max(len(conversation.ids) for conversation in conversations)
+
+    def padded(values: list[int], filler: int) -> list[int]:
+        filling = [filler] * (length - len(values))
+        return filling + values if pad_left else values + filling
+
+    ids = torch.tensor([padded(conversation.ids, pad_id) for conversation in conversations])
+    present = torch.tensor([padded([1] * len(conversation.ids), 0) for conversation in conversations])
+    labels = torch.tensor([padded(conversation.labels, IGNORE) for conversation in conversations])
+    visual_mask = ids == VISUAL
+    return Batch(ids.masked_fill(visual_mask, pad_id), visual_mask, present, labels)

@@ -1,0 +1,147 @@
+"""A recording -> what was said in it, by Whisper (Radford et al. 2022, arXiv 2212.04356).
+
+One `Transcriber`, two engines over the same CTranslate2 files: faster-whisper (int8 on a CPU) and openai-whisper
+(its own PyTorch module, float32). Both hear only what the Silero detector takes for speech, so both agree that
+silence and noise hold no words: Whisper alone invents some. Decoding is greedy; looping text is dropped.
+"""
+
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vlm.audio import SAMPLE_RATE, open_audio
+from vlm.weights import REMEDY
+from vlm.whisper_weights import load_openai_whisper
+
+MIN_SECONDS = 0.3  # shorter than any word: Whisper would make one up
+MAX_COMPRESSION_RATIO = 2.4  # Whisper's own threshold: text that zips better than this is a loop
+# Given an animal's cry, Whisper writes "I'm sorry." Of Tux Paint's 101 sound effects the detector lets 8 through; the
+# two limits below drop 6 of them, and none of its 66 spoken words (whisper-base, int8).
+MIN_LOG_PROBABILITY = -1.5  # mean over a segment's tokens
+MAX_NO_SPEECH = 0.5  # Whisper's default is 0.6; it counts where the mean log probability is below -1
+FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.*")
+INSTALL_FASTER_WHISPER = "pip install faster-whisper==1.2.1"
+
+# What both engines are told, under the names that they share.
+_OPTIONS: dict[str, Any] = {
+    "task": "transcribe",
+    "temperature": 0.0,
+    "condition_on_previous_text": False,  # one window's mistake must not lead the next astray
+    "no_speech_threshold": MAX_NO_SPEECH,
+}
+
+
+class Transcript(NamedTuple):
+    """`text` is "" where nothing was heard, and then so is `language` if it was to be detected."""
+
+    text: str
+    language: str
+    audio_seconds: float
+
+
+class Segment(NamedTuple):
+    """A phrase, with the scores of the window of 30 seconds that it was heard in."""
+
+    text: str
+    compression_ratio: float
+    log_probability: float
+
+    @property
+    def is_plausible(self) -> bool:
+        return self.compression_ratio <= MAX_COMPRESSION_RATIO and self.log_probability >= MIN_LOG_PROBABILITY
+
+
+class FasterWhisper:
+    """CTranslate2's engine: int8 on a CPU, float16 on CUDA."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        try:
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise ImportError(f"Speech needs faster-whisper: {INSTALL_FASTER_WHISPER}") from error
+        kind, _, index = device.partition(":")
+        if kind not in ("cpu", "cuda"):
+            raise ValueError(f"faster-whisper runs on 'cpu' or 'cuda', not on {device!r}.")
+        self._model = WhisperModel(
+            str(folder),
+            device=kind,
+            device_index=int(index or 0),
+            compute_type="int8" if kind == "cpu" else "float16",
+            local_files_only=True,
+        )
+        self.languages = frozenset(self._model.supported_languages)
+
+    def read(self, samples: np.ndarray, language: str | None) -> tuple[list[Segment], str]:
+        segments, info = self._model.transcribe(samples, language=language, beam_size=1, **_OPTIONS)
+        heard = [Segment(each.text, each.compression_ratio, each.avg_logprob) for each in segments]
+        return heard, info.language
+
+
+class OpenAIWhisper:
+    """OpenAI's reference engine in PyTorch: slower on long recordings, and the yardstick for the other."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self._model = load_openai_whisper(folder, device)
+        from whisper.tokenizer import LANGUAGES
+
+        self.languages = frozenset(LANGUAGES) if self._model.is_multilingual else frozenset({"en"})
+        self._half = device.startswith("cuda")
+
+    def read(self, samples: np.ndarray, language: str | None) -> tuple[list[Segment], str]:
+        # No beam_size: openai-whisper takes 1 for a beam search with one beam, and greedy is its default.
+        result = self._model.transcribe(samples, language=language, fp16=self._half, **_OPTIONS)
+        heard = [
+            Segment(*(each[name] for name in ("text", "compression_ratio", "avg_logprob")))
+            for each in result["segments"]
+        ]
+        return heard, result["language"]
+
+
+ENGINES: dict[str, type[FasterWhisper] | type[OpenAIWhisper]] = {
+    "faster-whisper": FasterWhisper,
+    "openai-whisper": OpenAIWhisper,
+}
+
+
+class Transcriber:
+    """`folder` holds FILES; `language` is a code such as "en", or None to detect it, which single words mislead."""
+
+    def __init__(self, engine: str, folder: Path, language: str | None = "en", device: str = "cpu") -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"Unknown speech engine {engine!r}. Choose one of: {', '.join(ENGINES)}.")
+        # Checked here because faster-whisper looks on the model hub for a tokenizer that is missing.
+        for name in FILES:
+            if not any(folder.glob(name)):
+                raise FileNotFoundError(f"{folder / name} is missing. For the installed weights: {REMEDY}")
+        self._engine = ENGINES[engine](folder, device)
+        if language is not None and language not in self._engine.languages:
+            known = ", ".join(sorted(self._engine.languages))
+            raise ValueError(f"This speech model does not know the language {language!r}. It knows: {known}.")
+        self.language = language
+        self.description = f"{engine}, {folder.name}, {device}"
+        # openai-whisper keeps its cache in hooks on the module: two recordings at once would mix.
+        self._lock = threading.Lock()
+
+    def transcribe(self, audio: str | Path | tuple[int, np.ndarray]) -> Transcript:
+        """A path, or (rate, samples) as Gradio gives; UserError where it cannot be read or is too long."""
+        samples = open_audio(audio)
+        seconds = len(samples) / SAMPLE_RATE
+        speech = keep_speech(samples)
+        if len(speech) < MIN_SECONDS * SAMPLE_RATE:
+            return Transcript("", self.language or "", seconds)
+        with self._lock:
+            segments, language = self._engine.read(speech, self.language)
+        kept = [each.text for each in segments if each.is_plausible]
+        return Transcript(" ".join(" ".join(kept).split()), language, seconds)
+
+
+def keep_speech(samples: np.ndarray) -> np.ndarray:
+    """float32 [T] -> [T'], T' <= T: the parts with a voice in them, by faster-whisper's Silero detector."""
+    try:
+        from faster_whisper.vad import get_speech_timestamps
+    except ImportError as error:
+        raise ImportError(f"Speech needs faster-whisper: {INSTALL_FASTER_WHISPER}") from error
+    parts = [samples[each["start"] : each["end"]] for each in get_speech_timestamps(samples)]
+    return np.concatenate(parts) if parts else samples[:0]
