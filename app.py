@@ -42,16 +42,22 @@ if (navigator.clipboard) {{
 }}
 </script>"""
 
-THEME = gr.themes.Soft(
-    primary_hue="teal",
+THEME = gr.themes.Default(
+    primary_hue="blue",
     neutral_hue="slate",
+    radius_size="lg",
     font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Arial", "sans-serif"],
     font_mono=["ui-monospace", "Consolas", "monospace"],
+).set(
+    body_background_fill="*neutral_50",
+    body_text_color_subdued="*neutral_600",  # the theme's own grey is too faint to read comfortably
+    body_text_color_subdued_dark="*neutral_300",
 )
 
 
 def build_app(assistant: Assistant) -> gr.Blocks:
     """The whole page. It keeps nothing of what is said: conversations belong to the sessions."""
+    gr.set_static_paths(ASSETS / "examples")  # served as they are; copies would be deleted with old uploads
     with gr.Blocks(
         title=TITLE,
         analytics_enabled=False,

@@ -7,15 +7,15 @@ back is trusted. Unusual: messages are plain text, see `literal`.
 
 import logging
 import mimetypes
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import wraps
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 from gradio.processing_utils import save_pil_to_cache
@@ -37,9 +37,11 @@ STAGES = {
 }
 UNEXPECTED = "Something went wrong here and was noted in the log. Please try again."
 
-# The events that use the model share one place before it; all others answer at once.
+# The events that use the model share one place before it; all others answer at once. Those that may refuse are queued
+# nevertheless: Gradio shows the message of an error only then.
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+MAY_REFUSE: dict[str, Any] = AT_ONCE | {"queue": True, "concurrency_limit": None}
 DOWNLOAD = """text => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], {type: "text/markdown"}));
@@ -74,15 +76,30 @@ def trace_html(answer: Answer, running: bool) -> str:
     return f'<details class="trace"><summary>{stopped}How this answer came about</summary><dl>{rows}</dl></details>'
 
 
+def pictures_html(paths: Sequence[str]) -> str:
+    images = (
+        f'<img src="gradio_api/file={quote(path)}" alt="Picture {escape(Path(path).name)}">' for path in paths
+    )
+    return f'<div class="pictures">{"".join(images)}</div>'
+
+
+def message(role: str, *, text: str | None = None, html: str = "") -> dict[str, Any]:
+    """One message. A dict for the HTML: a `gr.HTML` for each, at each redrawing, would take a hundred times as long."""
+    if text is not None:
+        content = {"type": "text", "text": literal(text)}
+    else:
+        content = {"type": "component", "component": "html", "value": html, "constructor_args": {}, "props": {}}
+    return {"role": role, "content": [content]}
+
+
 def messages_of(exchange: Exchange, running: bool) -> list[dict[str, Any]]:
-    """One message of the person and, from the first sign of an answer on, a trace and the answer."""
-    asked = exchange.asked or "Spoken question…"
-    pictures = [{"path": path, "alt_text": Path(path).name} for path in exchange.pictures]
-    messages = [{"role": "user", "content": [*pictures, {"type": "text", "text": literal(asked)}]}]
+    """Pictures and question and, from the first sign of an answer on, a trace and the answer."""
+    messages = [message("user", html=pictures_html(exchange.pictures))] if exchange.pictures else []
+    messages.append(message("user", text=exchange.asked or "Spoken question…"))
     if exchange.answer:
-        messages.append({"role": "assistant", "content": gr.HTML(trace_html(exchange.answer, running))})
+        messages.append(message("assistant", html=trace_html(exchange.answer, running)))
     if exchange.text:
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": literal(exchange.text)}]})
+        messages.append(message("assistant", text=exchange.text))
     return messages
 
 
@@ -124,14 +141,6 @@ def is_recording(path: str) -> bool:
     return (mimetypes.guess_type(path)[0] or "").startswith("audio/")
 
 
-def presentable(path: str) -> str:
-    """A picture that can be read (or UserError) as a file that browsers can show: few of them know TIFF."""
-    picture = open_image(path)
-    if Path(path).suffix.lower() in BROWSERS_SHOW:
-        return path
-    return save_pil_to_cache(picture, os.fspath(Path(path).parent), Path(path).stem, "png")
-
-
 class ConversationTab:
     """The components of one tab and what happens in it. Built inside `gr.Blocks`."""
 
@@ -142,7 +151,7 @@ class ConversationTab:
             label=f"{kind.name} conversation",
             show_label=False,
             elem_classes="conversation",
-            height="max(20rem, calc(100dvh - 22rem))",
+            height="max(20rem, calc(100dvh - 26rem))",
             render_markdown=False,
             latex_delimiters=[],
             editable="user",
@@ -153,7 +162,7 @@ class ConversationTab:
         )
         self._build_composer()
         with gr.Row(elem_classes="toolbar"):
-            self.stop = gr.Button("Stop", size="sm", interactive=False)
+            self.stop = gr.Button("Stop", size="sm", interactive=False, visible=not kind.typed)
             self.export = gr.Button("Download conversation", size="sm")
         self.exported = gr.Textbox(visible=False)
         self._wire()
@@ -167,6 +176,7 @@ class ConversationTab:
         kind = self.kind
         self.question = gr.MultimodalTextbox(
             label="Question",
+            show_label=False,
             placeholder=kind.invitation,
             visible=kind.typed,
             sources=["upload", "microphone"] if kind.pictures else [],
@@ -192,10 +202,10 @@ class ConversationTab:
         asked = [self.question, self.recording, self.conversation]
         sent = [self.question.submit] if self.kind.typed else [self.recording.stop_recording, self.recording.upload]
         starts = [
-            gr.on(sent, plainly(self.ask), asked, **AT_ONCE),
-            self.chat.example_select(plainly(self.ask_example), self.conversation, **AT_ONCE),
-            self.chat.retry(plainly(self.ask_again), self.conversation, **AT_ONCE),
-            self.chat.edit(plainly(self.ask_edited), self.conversation, **AT_ONCE),
+            gr.on(sent, plainly(self.ask), asked, **MAY_REFUSE),
+            self.chat.example_select(plainly(self.ask_example), self.conversation, **MAY_REFUSE),
+            self.chat.retry(plainly(self.ask_again), self.conversation, **MAY_REFUSE),
+            self.chat.edit(plainly(self.ask_edited), self.conversation, **MAY_REFUSE),
         ]
         page = [self.chat, self.question, self.stop]
         answers = [
@@ -211,7 +221,7 @@ class ConversationTab:
         stops.then(self.settle, typed, page, **AT_ONCE)
         clears = self.chat.clear(None, cancels=answers, api_visibility="private")
         clears.then(self.clear, self.conversation, page, **AT_ONCE)
-        self.chat.undo(plainly(self.undo), typed, page, **AT_ONCE)
+        self.chat.undo(plainly(self.undo), typed, page, **MAY_REFUSE)
         self.export.click(self.to_file, self.conversation, self.exported, **AT_ONCE).then(
             None, self.exported, js=DOWNLOAD, **AT_ONCE
         )
@@ -246,7 +256,16 @@ class ConversationTab:
             raise UserError("Questions about pictures go on the Image tab.")
         if self.kind.pictures and not any(each.pictures for each in [*conversation.exchanges[:at], exchange]):
             raise UserError("Please add a picture first: upload, paste or drop one, or use the camera.")
-        conversation.begin(replace(exchange, pictures=tuple(map(presentable, exchange.pictures))), at)
+        conversation.begin(replace(exchange, pictures=tuple(map(self._presentable, exchange.pictures))), at)
+
+    def _presentable(self, path: str) -> str:
+        """A picture that can be read, or UserError, as a file that browsers can show: few of them know TIFF."""
+        picture = open_image(path)
+        if Path(path).suffix.lower() in BROWSERS_SHOW:
+            return path
+        shown = save_pil_to_cache(picture, str(Path(path).parent), Path(path).stem, "png")
+        self.chat.temp_files.add(shown)  # deleted when its time is up, like the upload
+        return shown
 
     # ---- it is answered
 

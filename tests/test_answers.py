@@ -13,7 +13,7 @@ VOCABULARY = """
     """.replace("\\n", "\n").split(" ")
 SENTENCES = st.lists(st.sampled_from(VOCABULARY), max_size=14).map(" ".join)
 TEXTS = st.one_of(SENTENCES, st.text(max_size=60), st.text(alphabet="ab .,!?-\n'\"()\u00a0", max_size=40))
-quickly = settings(max_examples=8000, deadline=None, database=None)
+quickly = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,7 @@ def test_spaces_stops_and_the_first_capital_are_put_right(said: str, tidied: str
         "See https://example.com/a,b?c=d;e",
         "Write to me@example.com",
         "iPhone on a table.",
+        "example.com is a site.",
         "e.g. a dog.",
         "Run `ls  -l , a` now",
         "- a dog\n- a cat",
@@ -144,7 +145,9 @@ def test_an_answer_of_function_words_only_keeps_them_as_keywords() -> None:
     assert to_keywords("?!") == ""
 
 
-@pytest.mark.parametrize("word", ["no", "not", "without", "two", "red", "above", "left", "both", "all", "off"])
+@pytest.mark.parametrize(
+    "word", ["no", "not", "without", "two", "red", "above", "left", "both", "all", "off"]
+)
 def test_a_word_that_can_be_the_whole_answer_is_no_function_word(word: str) -> None:
     assert to_keywords(f"It is {word}.") == word
 

@@ -101,11 +101,14 @@ class Conversations(Dataset):
         by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
             by_source[row.source][row.picture].append(row)
+        missing = [source.name for source in sources if source.name not in by_source]
+        if missing or not sources:
+            raise UserError(f"The data has no source {', '.join(missing)}. It has: {', '.join(sorted(by_source))}.")
         self.examples: list[list[Row]] = []
         for epoch in range(epochs):
             order = random.Random(f"{seed} {epoch}")
             drawn = [
-                example for source in sources for example in _draw(by_source.get(source.name, {}), source, order)
+                example for source in sources for example in _draw(by_source[source.name], source, order)
             ]
             self.examples += _by_length(drawn, batch_size, order)
 

@@ -18,57 +18,20 @@ from PIL import Image
 
 from training.colours import NAMED_COLOURS, main_colour
 from training.phrases import concept_of, may_be_confused, sentence, with_article, without_article
+from training.questions import (
+    ACTION,
+    ASKABLE,
+    CATEGORY,
+    CHOOSE,
+    COLOUR,
+    DESCRIBE,
+    IS_THERE,
+    KIND_WORDS,
+    NAME,
+)
 from training.sources.picture import Picture
 from training.words import GENERIC, GROUPS
 
-NAME = [
-    "What is this?", "What is in the picture?", "What does the picture show?", "What can you see?",
-    "Name what you see.", "What is shown here?", "What do you see in this image?", "What is it?",
-    "What am I looking at?", "Can you tell me what this is?", "Identify the object in the picture.",
-    "What object is this?", "what is this", "What's this?", "What does this image show?",
-]  # fmt: skip
-DESCRIBE = [
-    "Describe the picture.", "Describe this image.", "Give a short description of the picture.",
-    "Write a caption for this picture.", "Describe what you see.", "Caption this image.",
-    "Tell me about this picture.", "What would be a good caption?", "Describe the image in one sentence.",
-    "Give me a description of this image.", "How would you describe this picture?",
-]  # fmt: skip
-CATEGORY = [
-    "What kind of thing is this?", "What category does it belong to?", "What type of thing is shown?",
-    "What sort of thing is it?", "Which category fits the picture?", "What class of things is this?",
-    "What kind of thing can you see?", "To which group of things does it belong?",
-    "What sort of thing is in the picture?", "What type of thing is it?",
-]  # fmt: skip
-IS_THERE = [
-    "Is there {x} in the picture?", "Is there {x} in this image?", "Can you see {x}?",
-    "Does the picture show {x}?", "Is this {x}?", "Is {x} in the picture?", "Do you see {x} here?",
-    "Does this image contain {x}?", "Is there {x} here?", "Is it true that there is {x} in the picture?",
-]  # fmt: skip
-CHOOSE = [
-    "Is it {x}?", "Which is it: {x}?", "What is this: {x}?", "Is this {x}?", "Choose one: {x}?",
-    "What do you see, {x}?", "Which of these is in the picture: {x}?", "Pick the right one: {x}?",
-    "What does the picture show: {x}?", "Which one is shown, {x}?",
-]  # fmt: skip
-COLOUR = [
-    "What color is it?", "What colour is it?", "What is its color?", "What is the main color?",
-    "What color is the object?", "Which color is it mostly?", "What is the main colour of this?",
-    "What color do you see most?", "What color is this?", "Name its color.",
-]  # fmt: skip
-ACTION = [
-    "What is happening?", "What is going on in the picture?", "What are they doing?",
-    "What is being done here?", "What activity is this?", "What activity does the picture show?",
-    "What is going on here?", "Name the activity.", "What action is shown?",
-    "What is being done in the picture?",
-]  # fmt: skip
-KIND_WORDS = {
-    "photo": "photo", "drawing": "drawing", "render": "3D picture", "synthetic": "drawing",
-    "composited": "picture",
-}  # fmt: skip
-ASKABLE = {
-    "mammal": "animal", "bird": "bird", "reptile": "animal", "sea animal": "animal", "insect": "animal",
-    "flower": "flower", "plant": "plant", "fruit": "fruit", "vegetable": "vegetable", "vehicle": "vehicle",
-    "tool": "tool", "music": "musical instrument", "building": "building",
-}  # fmt: skip
 CLEAR = {
     "mammal", "bird", "reptile", "sea animal", "insect", "fruit", "vegetable", "food", "drink", "vehicle",
     "music", "tool", "electronics", "furniture", "household", "dishes", "sport", "medical", "science",
@@ -76,10 +39,12 @@ CLEAR = {
 }  # fmt: skip
 SEEN_TOGETHER = (  # groups that one picture may well show at once: none is the other's wrong answer
     {"mammal", "bird", "reptile", "sea animal", "insect", "body", "face", "person"},
-    {"clothing", "body", "face", "medical", "person"}, {"vehicle", "sport", "game", "sky", "plant", "place", "person", "music", "season"},
+    {"clothing", "body", "face", "medical", "person"},
+    {"vehicle", "sport", "game", "music", "season", "sky", "plant", "place", "person"},
     {"food", "drink", "dishes", "fruit", "vegetable", "household"},
-    {"furniture", "household", "electronics", "office"}, {"flower", "plant", "fruit", "season", "vegetable"},
-)  # fmt: skip
+    {"furniture", "household", "electronics", "office"},
+    {"flower", "plant", "fruit", "season", "vegetable"},
+)
 
 
 class Row(NamedTuple):

@@ -20,7 +20,7 @@ TEST_PHOTOGRAPHS, VALIDATION_PHOTOGRAPHS = 60, 30
 VALIDATION_SHARE = 0.03  # of the pictures that are not photographs
 HELD_OUT_STYLES = {"noto-v1", "emojione-v1"}
 NEAR_BITS = 6  # of 64: at most this many differ between near-duplicates
-NEAR_COLOUR = 28.0  # of 255: mean difference of their colours
+NEAR_COLOUR = 20.0  # of 255: mean difference of their colours
 PLAIN_PHRASE = re.compile(r"(?:an? )(?:(?:pair|bunch|head) of )?(?:[\w'-]+ ){0,3}[\w'-]+")
 NOT_PLAIN = re.compile(r"\b(?:in|with|at|for|from|made|called|its|and|by|on)\b")
 

@@ -61,7 +61,7 @@ SYNONYMS = [
     {"phone", "telephone", "mobile phone", "mobile telephone"}, {"mobile phone", "cell phone"},
     {"trophy", "trophy cup"}, {"sheep", "ewe"}, {"goat", "mountain goat", "mountaingoat"}, {"llama", "lama"},
 ]  # fmt: skip
-# The everyday name where the caption's noun is a breed, a sex, an age or a species that few people could name.
+# The everyday name where the caption's noun is a breed, a sex, an age or a species few people could name.
 # Never the other way round, and never a mere "bird" or "flower" for what has an everyday name.
 ALSO_RIGHT = {
     "doe": {"deer", "fawn"}, "wapiti": {"deer", "elk"}, "caribou": {"deer"}, "gander": {"goose"},

@@ -94,10 +94,10 @@ def _collapse(tokens: list[str]) -> list[str]:
     """A word, phrase or sentence said again at once is said once: "a dog a dog a dog" -> "a dog"."""
     before: list[str] = []
     while tokens != before:
-        before = tokens
+        before, bare = tokens, _bare(tokens)
         start, kept = 0, list[str]()
         while start < len(tokens):
-            size, rounds = _longest_run(tokens, start)
+            size, rounds = _run(tokens, bare, start)
             kept += [*tokens[start : start + size - 1], _last_of_run(tokens, start, size, rounds)]
             start += size * rounds
             if rounds > 2 and _is_cut_off(tokens[start:], kept[-size:]):
@@ -107,16 +107,16 @@ def _collapse(tokens: list[str]) -> list[str]:
     return tokens
 
 
-def _longest_run(tokens: list[str], start: int) -> tuple[int, int]:
+def _run(tokens: list[str], bare: list[str], start: int) -> tuple[int, int]:
     """(words of the shortest phrase repeated from `start` on, how often it stands there); else (1, 1)."""
     for size in range(1, min(LONGEST_PHRASE_WORDS, (len(tokens) - start) // 2) + 1):
-        phrase = _bare(tokens[start : start + size])
-        if not any(character.isalpha() for character in "".join(phrase)):
-            continue  # 2 2, 1 + 1 + 1
-        if size == 1 and phrase[0] in _MEANT_TWICE:
+        phrase = bare[start : start + size]
+        if bare[start + size : start + 2 * size] != phrase or (size == 1 and phrase[0] in _MEANT_TWICE):
             continue
+        if not any(character.isalpha() for character in "".join(phrase)):
+            break  # 2 2, 1 + 1 + 1
         rounds, end = 1, start + size
-        while _bare(tokens[end : end + size]) == phrase and _runs_on(tokens, end - 1, end + size - 1):
+        while bare[end : end + size] == phrase and _runs_on(tokens, end - 1, end + size - 1):
             rounds, end = rounds + 1, end + size
         if rounds > 1:
             return size, rounds
@@ -154,7 +154,7 @@ def _last_of_run(tokens: list[str], start: int, size: int, rounds: int) -> str:
 
 
 def _capitalise(text: str) -> str:
-    first = re.match(r"[\"'\u201c\u2018(\[*_]*([^\W\d_][\w'\u2019-]*)(?![.@/]\w)", text)
+    first = re.match(r"[\"'\u201c\u2018(\[*_]*([^\W\d_][\w'\u2019-]*)(?![\w'\u2019-]|[.@/]\w)", text)
     if not first or first[1] != first[1].lower() or re.search(r"[\d_]", first[1]):
         return text  # iPhone, x86, e.g., example.com
     at, capital = first.start(1), first[1][0].title()
@@ -164,7 +164,10 @@ def _capitalise(text: str) -> str:
 def _stop(text: str) -> str:
     if not any(character.isalpha() for character in text):
         return text  # a bare number: "3." would be read as a list
-    text = re.sub(r"(?:\s*[,;]|\s[-\u2013\u2014]+)+$", "", text)
+    tokens = text.split()
+    while not set(tokens[-1]) - set(",;-\u2013\u2014"):
+        tokens.pop()
+    text = text[: text.rindex(tokens[-1]) + len(tokens[-1])].rstrip(",;")
     last = text.rstrip("\"'\u201d\u2019)]*_")[-1:]
     if not text or _LEFT_TO_READ.search(text.split()[-1]):
         return text

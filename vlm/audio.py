@@ -1,8 +1,9 @@
 """A recording, as a file or as samples -> mono float32 samples at 16 kHz within [-1, 1].
 
-That is the only form Whisper reads right: integers, two channels or another rate give wrong text without an error, so
-all sound comes in through here. Files are decoded by PyAV, which carries FFmpeg's libraries: wav, webm, ogg, mp3, flac
-and m4a need no ffmpeg program. Only plain containers are opened: FFmpeg also reads playlists, which name other files.
+That is the only form Whisper reads right: integers, two channels or another rate give wrong text without an
+error, so all sound comes in through here. Files are decoded by PyAV, which carries FFmpeg's libraries: wav,
+webm, ogg, mp3, flac and m4a need no ffmpeg program. Only plain containers are opened: FFmpeg also reads
+playlists, which name other files.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,10 +28,7 @@ EMPTY = "The recording is empty. Record it again or choose another file."
 
 def open_audio(source: str | Path | tuple[int, np.ndarray]) -> np.ndarray:
     """A path, or (rate in Hz, samples [T] or [T, channels]) -> float32 [T'] at SAMPLE_RATE, never empty."""
-    if isinstance(source, tuple):
-        samples = _resample(_frames_of_array(*source))
-    else:
-        samples = _read_file(Path(source))
+    samples = _read_array(*source) if isinstance(source, tuple) else _read_file(Path(source))
     if not samples.size:
         raise UserError(EMPTY)
     return samples
@@ -75,8 +73,8 @@ def _frames_of_file(container: Any) -> Iterator[Any]:
         yield from frames
 
 
-def _frames_of_array(rate: int, samples: np.ndarray) -> Iterator[Any]:
-    """One 16-bit mono frame: integers keep their scale, floats above 1 are taken down to it."""
+def _read_array(rate: int, samples: np.ndarray) -> np.ndarray:
+    """Integers keep their scale; floats above 1 are taken down to it."""
     import av
 
     samples = np.asarray(samples)
@@ -85,7 +83,7 @@ def _frames_of_array(rate: int, samples: np.ndarray) -> Iterator[Any]:
     if max(samples.shape) > (MAX_SECONDS + _SLACK_SECONDS) * rate:
         raise UserError(TOO_LONG)
     if not samples.size:
-        return
+        raise UserError(EMPTY)
     scale = float(np.iinfo(samples.dtype).max) + 1 if samples.dtype.kind in "iu" else 1.0
     waves = samples.astype(np.float32) / np.float32(scale)
     if samples.dtype.kind == "u":  # unsigned samples have their silence in the middle: [0, 1) -> [-1, 1)
@@ -97,7 +95,7 @@ def _frames_of_array(rate: int, samples: np.ndarray) -> Iterator[Any]:
     whole = np.clip(np.rint(waves / peak * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
     frame = av.AudioFrame.from_ndarray(whole[None, :], format="s16", layout="mono")
     frame.sample_rate = int(rate)
-    yield frame
+    return _resample([frame])
 
 
 def _resample(frames: Iterable[Any]) -> np.ndarray:

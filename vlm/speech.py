@@ -1,8 +1,9 @@
 """A recording -> what was said in it, by Whisper (Radford et al. 2022, arXiv 2212.04356).
 
-One `Transcriber`, two engines over the same CTranslate2 files: faster-whisper (int8 on a CPU) and openai-whisper
-(its own PyTorch module, float32). Both hear only what the Silero detector takes for speech, so both agree that
-silence and noise hold no words: Whisper alone invents some. Decoding is greedy; looping text is dropped.
+One `Transcriber`, two engines over the same CTranslate2 files: faster-whisper (int8 on a CPU) and
+openai-whisper (its own PyTorch module, float32). Both hear only what the Silero detector takes for speech,
+so both agree that silence and noise hold no words: Whisper alone invents some. Decoding is greedy; looping
+and improbable text is dropped.
 """
 
 import threading
@@ -17,8 +18,8 @@ from vlm.whisper_weights import load_openai_whisper
 
 MIN_SECONDS = 0.3  # shorter than any word: Whisper would make one up
 MAX_COMPRESSION_RATIO = 2.4  # Whisper's own threshold: text that zips better than this is a loop
-# Given an animal's cry, Whisper writes "I'm sorry." Of Tux Paint's 101 sound effects the detector lets 8 through; the
-# two limits below drop 6 of them, and none of its 66 spoken words (whisper-base, int8).
+# Given an animal's cry, Whisper writes "I'm sorry." Of Tux Paint's 101 sound effects the detector lets 8
+# through; the two limits below drop 6 of them, and none of its 66 spoken words (whisper-base, int8).
 MIN_LOG_PROBABILITY = -1.5  # mean over a segment's tokens
 MAX_NO_SPEECH = 0.5  # Whisper's default is 0.6; it counts where the mean log probability is below -1
 FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.*")
@@ -106,7 +107,7 @@ ENGINES: dict[str, type[FasterWhisper] | type[OpenAIWhisper]] = {
 
 
 class Transcriber:
-    """`folder` holds FILES; `language` is a code such as "en", or None to detect it, which single words mislead."""
+    """`folder` holds FILES; `language` is a code such as "en", or None to detect it from the speech."""
 
     def __init__(self, engine: str, folder: Path, language: str | None = "en", device: str = "cpu") -> None:
         if engine not in ENGINES:

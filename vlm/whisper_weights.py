@@ -1,13 +1,13 @@
-"""A Whisper model converted for CTranslate2 (`model.bin`) -> openai-whisper's own module with the same weights.
+"""A Whisper model converted for CTranslate2 (`model.bin`) -> openai-whisper's own module, same weights.
 
-So both engines run on one download, with no model hub. The two hold the same tensors under other names; what
-differs: CTranslate2 stacks the rows of query, key and value into one matrix, and gives the keys a bias, which Whisper
-has not (it is zero). Every key must fit: the weights are loaded with strict=True.
+So both engines run on one download, with no model hub. The two hold the same tensors under other names;
+what differs: CTranslate2 stacks the rows of query, key and value into one matrix, and gives the keys a
+bias, which Whisper has not (it is zero). Every key must fit: the weights are loaded with strict=True.
 
-The file (CTranslate2's `ModelSpec._serialize`, little-endian): version u32, spec name, revision u32, the number of
-variables u32, then for each its name, rank u8, dims u32 each, type u8, bytes u32, data; last the aliases. A string
-is its length u16 with the closing zero counted, then the bytes. Nothing in it is executed, and no size is believed
-before it is checked against the file.
+The file (CTranslate2's `ModelSpec._serialize`, little-endian): version u32, spec name, revision u32, the
+number of variables u32, then for each its name, rank u8, dims u32 each, type u8, bytes u32, data; last the
+aliases. A string is its length u16 with the closing zero counted, then the bytes. Nothing in it is
+executed, and no size is believed before it is checked against the file.
 """
 
 import struct

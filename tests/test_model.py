@@ -1,0 +1,160 @@
+"""The composed model: where visual tokens land, what trains, the adapter switched off, generation, overfitting."""
+
+import pytest
+import torch
+from tests.tiny import picture, tiny_model
+from torch import nn
+
+from vlm.config import AnswersConfig
+from vlm.errors import UserError
+from vlm.model import VisionLanguageModel, VisualTurn
+from vlm.prompts import Batch, collate
+
+GREEDY = AnswersConfig(max_new_tokens=12, repetition_penalty=1.0)
+
+
+def batch_of(model: VisionLanguageModel, conversations: list[list[VisualTurn]]) -> tuple[Batch, torch.Tensor]:
+    batch = collate([model.encode(turns) for turns in conversations], model.language.pad_id)
+    sights = [sight for turns in conversations for turn in turns for sight in turn.sights]
+    return batch, torch.stack([sight.patch_features for sight in sights])
+
+
+def colours(model: VisionLanguageModel, answers: dict[str, str]) -> tuple[Batch, torch.Tensor]:
+    return batch_of(
+        model, [[VisualTurn("Which?", answer, tuple(model.see([picture(name)])))] for name, answer in answers.items()]
+    )
+
+
+def shake_lora(model: VisionLanguageModel) -> None:
+    """Give the LoRA an effect; a fresh one has none."""
+    with torch.no_grad():
+        for parameter in model.language.lora_parameters():
+            parameter.normal_(std=0.3)
+
+
+def test_visual_tokens_land_between_the_embedded_parts_of_the_prompt() -> None:
+    model = tiny_model(lora=False)
+    sights = tuple(model.see([picture("red"), picture("blue")]))
+    batch, features = batch_of(model, [[VisualTurn("a?", "b", sights[:1])], [VisualTurn("longer?", "b", sights[1:])]])
+    embeds = model.embed(batch, features)
+    visual_tokens = model.connector(features)
+    for row in range(2):
+        assert torch.allclose(embeds[row][batch.visual_mask[row]], visual_tokens[row])
+        elsewhere = ~batch.visual_mask[row]
+        assert torch.equal(embeds[row][elsewhere], model.language.embed(batch.input_ids[row][elsewhere]))
+    assert (batch.labels[batch.visual_mask] == -100).all()
+
+
+def test_each_stage_trains_exactly_its_parts() -> None:
+    model = tiny_model()
+    connector = {name for name, _ in model.named_parameters() if name.startswith("connector.")}
+    lora = {name for name, _ in model.named_parameters() if "lora_" in name}
+    for stage, expected in {"projector": connector, "projector+lora": connector | lora}.items():
+        model.train_only(stage)
+        assert {name for name, p in model.named_parameters() if p.requires_grad} == expected
+    with pytest.raises(UserError, match="projector"):
+        model.train_only("everything")
+
+
+def test_a_step_changes_what_trains_and_leaves_the_rest_identical() -> None:
+    model = tiny_model()
+    shake_lora(model)
+    parts = model.train_only("projector+lora")
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    batch, features = colours(model, {"red": "r", "blue": "b"})
+    optimizer = torch.optim.SGD([p for parameters in parts.values() for p in parameters], lr=0.1)
+    model(**batch._asdict(), patch_features=features)["loss"].backward()
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+
+
+def test_the_loss_is_that_of_the_answers_alone() -> None:
+    model = tiny_model(lora=False)
+    batch, features = colours(model, {"red": "yes", "blue": "no"})
+    loss = model(**batch._asdict(), patch_features=features)["loss"]
+    reference = model.language.model(
+        inputs_embeds=model.embed(batch, features), attention_mask=batch.attention_mask, labels=batch.labels
+    ).loss
+    assert loss.item() == pytest.approx(reference.item(), rel=1e-5)
+
+
+def test_with_the_adapter_off_the_model_is_the_base_model() -> None:
+    adapted, base = tiny_model(), tiny_model(lora=False)
+    shake_lora(adapted)
+    ids = torch.tensor([[1, 20, 30, 40]])
+    with torch.no_grad():
+        expected = base.language.model(ids).logits
+        with adapted.language.base():
+            assert torch.equal(adapted.language.model(ids).logits, expected)
+        assert not torch.allclose(adapted.language.model(ids).logits, expected)
+
+
+def test_cached_and_uncached_generation_agree() -> None:
+    model = tiny_model()
+    shake_lora(model)
+    turns = [VisualTurn("What?", "", tuple(model.see([picture("green")])))]
+    *_, streamed = model.stream(turns, GREEDY, adapter=True)
+    ids = model.encode(turns)
+    with torch.no_grad():  # the whole sequence again for every token: no cache
+        embeds = model.embed(collate([ids], model.language.pad_id), turns[0].sights[0].patch_features.unsqueeze(0))
+        new: list[int] = []
+        while len(new) < GREEDY.max_new_tokens and (not new or new[-1] not in model.language.end_ids):
+            token = model.language.model(inputs_embeds=embeds).logits[0, -1].argmax()
+            new.append(int(token))
+            embeds = torch.cat([embeds, model.language.embed(token.view(1, 1))], dim=1)
+    kept = [token for token in new if token not in model.language.end_ids]
+    assert streamed.text == model.language.tokenizer.decode(kept, skip_special_tokens=True)
+
+
+def test_a_batch_answers_as_each_conversation_alone() -> None:
+    model = tiny_model()
+    shake_lora(model)
+    conversations = [
+        [VisualTurn("Hi?", "", tuple(model.see([picture("red")])))],
+        [VisualTurn("A much longer question?", "", tuple(model.see([picture("blue")])))],
+    ]
+    alone = [[*model.stream(turns, GREEDY, adapter=True)][-1].text for turns in conversations]
+    assert model.answer_all(conversations, GREEDY) == alone
+
+
+def test_closing_a_stream_stops_the_model_and_frees_it() -> None:
+    model = tiny_model()
+    endless = AnswersConfig(max_new_tokens=1000, repetition_penalty=1.0)
+    model.language.end_ids = [len(model.language.tokenizer) - 1]
+    stream = model.stream([VisualTurn("Go")], endless, adapter=False)
+    next(stream)
+    stream.close()
+    assert model.language.lock.acquire(timeout=5)
+    model.language.lock.release()
+    assert [*model.stream([VisualTurn("Go")], GREEDY, adapter=False)]
+
+
+def test_the_oldest_turns_are_left_out_of_a_long_conversation_but_their_pictures_stay() -> None:
+    model = tiny_model()
+    sights = tuple(model.see([picture("red")]))
+    turns = [VisualTurn("old " * 20, "answer", sights), VisualTurn("middle " * 20, "answer"), VisualTurn("now?")]
+    limit = len(model.encode(turns[1:]).ids) + 10
+    kept = model._within_limit(turns, limit, None)
+    assert [turn.question for turn in kept] == [turn.question for turn in turns[1:]]
+    assert kept[0].sights == sights
+    with pytest.raises(UserError, match="shorten"):
+        model._within_limit([VisualTurn("x" * 500)], 100, None)
+
+
+def test_four_pictures_can_be_learned_by_heart() -> None:
+    model = tiny_model()
+    answers = {"red": "r", "lime": "g", "blue": "b", "white": "w"}
+    batch, features = colours(model, answers)
+    parts = model.train_only("projector+lora")
+    optimizer = torch.optim.Adam([p for parameters in parts.values() for p in parameters], lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = model(**batch._asdict(), patch_features=features)["loss"]
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for parameters in parts.values() for p in parameters], 1.0)
+        optimizer.step()
+    assert loss.item() < 0.1
+    model.eval()
+    conversations = [[VisualTurn("Which?", "", tuple(model.see([picture(name)])))] for name in answers]
+    assert model.answer_all(conversations, GREEDY) == list(answers.values())
