@@ -162,7 +162,7 @@ class ConversationTab:
         )
         self._build_composer()
         with gr.Row(elem_classes="toolbar"):
-            self.stop = gr.Button("Stop", size="sm", interactive=False, visible=not kind.typed)
+            self.stop = gr.Button("Stop answering", size="sm", interactive=False, visible=not kind.typed)
             self.export = gr.Button("Download conversation", size="sm")
         self.exported = gr.Textbox(visible=False)
         self._wire()

@@ -148,7 +148,7 @@ def test_four_pictures_can_be_learned_by_heart() -> None:
     batch, features = colours(model, answers)
     parts = model.train_only("projector+lora")
     optimizer = torch.optim.Adam([p for parameters in parts.values() for p in parameters], lr=1e-2)
-    for _ in range(150):
+    for _ in range(100):
         optimizer.zero_grad()
         loss = model(**batch._asdict(), patch_features=features)["loss"]
         loss.backward()

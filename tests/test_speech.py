@@ -14,7 +14,7 @@ import pytest
 from vlm import speech
 from vlm.audio import MAX_SECONDS, SAMPLE_RATE, open_audio
 from vlm.errors import UserError
-from vlm.speech import ENGINES, Segment, Transcriber
+from vlm.speech import Segment, Transcriber
 from vlm.weights import resolve
 from vlm.whisper_weights import BINARY_VERSION, load_openai_whisper, read_variables, to_state_dict
 
@@ -34,16 +34,20 @@ def folder() -> Path:
     return resolve("whisper-base")
 
 
-@pytest.fixture(scope="module", params=list(ENGINES))
-def transcriber(request: pytest.FixtureRequest, folder: Path) -> Transcriber:
-    if request.param == "openai-whisper":
-        pytest.importorskip("whisper", reason="openai-whisper is not installed")
-    return Transcriber(request.param, folder)
-
-
 @pytest.fixture(scope="module")
 def faster(folder: Path) -> Transcriber:
     return Transcriber("faster-whisper", folder)
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> Transcriber:
+    pytest.importorskip("whisper", reason="openai-whisper is not installed")
+    return Transcriber("openai-whisper", folder)
+
+
+@pytest.fixture(scope="module", params=["faster", "reference"])
+def transcriber(request: pytest.FixtureRequest) -> Transcriber:
+    return request.getfixturevalue(request.param)
 
 
 def words(text: str) -> list[str]:
@@ -69,10 +73,12 @@ def test_real_sentences_are_heard_and_two_at_once_do_not_mix(transcriber: Transc
         assert transcript.audio_seconds == pytest.approx(3, abs=0.5)
 
 
-def test_both_engines_write_the_same_sentence(faster: Transcriber, folder: Path) -> None:
-    pytest.importorskip("whisper", reason="openai-whisper is not installed")
-    reference = Transcriber("openai-whisper", folder, language=None)  # which detects English, too
+def test_both_engines_write_the_same_sentence(faster: Transcriber, reference: Transcriber) -> None:
     assert reference.transcribe(CLIP) == faster.transcribe(CLIP)
+
+
+def test_the_language_is_detected_where_none_is_set(folder: Path) -> None:
+    assert Transcriber("faster-whisper", folder, language=None).transcribe(CLIP).language == "en"
 
 
 @pytest.mark.parametrize("name", ["what-is-in-the-picture", "what-color-is-it"])

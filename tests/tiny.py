@@ -73,6 +73,7 @@ def tiny_model(lora: bool = True) -> VisionLanguageModel:
         bos_token_id=1,
         pad_token_id=0,
         tie_word_embeddings=True,
+        initializer_range=0.3,  # large enough for confident predictions with frozen embeddings
     )
     llama = LlamaForCausalLM(config)
     llama.generation_config = GenerationConfig(eos_token_id=2, bos_token_id=1, pad_token_id=0)

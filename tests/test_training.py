@@ -1,0 +1,226 @@
+"""Features are computed once, examples are laid out for good, a resumed run ends like an unbroken one, scores are right."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from tests.tiny import picture, tiny_config, tiny_model
+
+from training import finetune
+from training.config import SourceConfig, StageConfig, TrainingConfig
+from training.data import Collator, Conversations, Row, iterate_rows, pictures_of, read_rows
+from training.evaluate import is_right, select
+from training.features import FeatureStore
+from training.finetune import restore, train_stage
+from training.metrics import is_exact, majority_answers, names_one_of, share
+from vlm.artifact import load_adapter
+from vlm.errors import UserError
+from vlm.model import VisionLanguageModel
+
+COLOURS = {"red": "Red.", "lime": "Green.", "blue": "Blue.", "white": "White."}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Four pictures with three questions each, as parquet with the image bytes inside."""
+    rows = []
+    for name, answer in COLOURS.items():
+        content = io.BytesIO()
+        picture(name).save(content, "PNG")
+        image = {"bytes": content.getvalue(), "path": f"{name}.png"}
+        for question in ("What color?", "Which color is it?", "Color?"):
+            rows.append({"image": image, "question": question, "answer": answer, "source": "tiny", "split": "train"})
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "tiny.parquet")
+    return tmp_path
+
+
+def store_of(data: Path, model: VisionLanguageModel) -> FeatureStore:
+    store = FeatureStore(data, tiny_config().vision)
+    store.add(pictures_of(data, "train"), model.vision)
+    return store
+
+
+def conversations(data: Path, model: VisionLanguageModel, **changes: object) -> Conversations:
+    options = {
+        "system": "Look.",
+        "style": "full",
+        "sources": [SourceConfig("tiny", turns=2)],
+        "batch_size": 2,
+        "epochs": 2,
+        "tag_dropout": 0.0,
+        "seed": 0,
+    }
+    return Conversations(read_rows(data, "train"), store_of(data, model), model, **options | changes)  # type: ignore
+
+
+def test_each_picture_is_encoded_once_and_features_survive_a_restart(data: Path) -> None:
+    model = tiny_model()
+    store = store_of(data, model)
+    assert len(store) == len(COLOURS)
+    seen = []
+    model.vision.see = lambda images: seen.append(images)  # type: ignore
+    again = FeatureStore(data, tiny_config().vision)
+    again.add(pictures_of(data, "train"), model.vision)
+    assert not seen
+    row, content = next(iterate_rows(data, "train"))
+    assert torch.allclose(again[row.picture].patch_features, store[row.picture].patch_features)
+
+
+def test_features_of_another_encoder_are_not_read(data: Path) -> None:
+    store_of(data, tiny_model())
+    config = replace(tiny_config().vision, grid=8)
+    assert len(FeatureStore(data, config)) == 0
+
+
+def test_a_half_written_shard_is_not_read(data: Path) -> None:
+    store = store_of(data, tiny_model())
+    (store.folder / "shard-00001.tmp").write_bytes(b"half")
+    assert len(FeatureStore(data, tiny_config().vision)) == len(COLOURS)
+
+
+def test_examples_are_conversations_about_one_picture_and_the_same_every_time(data: Path) -> None:
+    model = tiny_model()
+    examples = conversations(data, model)
+    assert len(examples) == 2 * len(COLOURS)
+    assert all(len(rows) == 2 and len({row.picture for row in rows}) == 1 for rows in examples.examples)
+    assert examples.examples == conversations(data, model).examples
+    assert examples.examples != conversations(data, model, seed=1).examples
+    half = conversations(data, model, sources=[SourceConfig("tiny", share=2.5)], epochs=1)
+    assert 2 * len(COLOURS) <= len(half) <= 3 * len(COLOURS)
+
+
+def test_keywords_are_learned_where_the_style_says_so(data: Path) -> None:
+    model = tiny_model()
+    labels = conversations(data, model, style="keywords")[0]["encoded"].labels
+    text = model.language.tokenizer.decode([label for label in labels if label >= 0])
+    assert "." not in text
+
+
+def test_a_source_that_the_data_lacks_is_an_error_that_names_the_others(data: Path) -> None:
+    with pytest.raises(UserError, match=r"no source emojis\. It has: tiny"):
+        conversations(data, tiny_model(), sources=[SourceConfig("emojis")])
+
+
+def test_a_folder_without_parquet_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training\.prepare"):
+        read_rows(tmp_path, "train")
+
+
+def test_a_batch_has_the_forward_arguments_and_a_loss(data: Path) -> None:
+    model = tiny_model()
+    examples = conversations(data, model)
+    batch = Collator(model.language.pad_id)([examples[0], examples[1]])
+    assert batch["patch_features"].shape == (2, 4, 8)
+    assert batch["visual_mask"].sum() == 2 * 4
+    assert torch.isfinite(model(**batch)["loss"])
+
+
+@pytest.fixture
+def training(data: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
+    monkeypatch.setattr(finetune, "load_model_config", lambda name: tiny_config())
+    return TrainingConfig(
+        data=str(data),
+        output=str(data / "run"),
+        sources=(SourceConfig("tiny"),),
+        batch_size=2,
+        warmup_steps=2,
+        logging_steps=1,
+        save_steps=4,
+    )
+
+
+def weights_after(config: TrainingConfig, steps: int) -> dict[str, torch.Tensor]:
+    model = tiny_model()
+    store = store_of(Path(config.data), model)
+    train_stage("joint", StageConfig(epochs=4, max_steps=steps), model, store, config)
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_a_resumed_run_ends_with_the_same_weights_as_an_unbroken_one(training: TrainingConfig) -> None:
+    unbroken = weights_after(replace(training, output=training.output + "-unbroken"), 8)
+
+    class Killed(Exception):
+        pass
+
+    saved = finetune.AdapterTrainer._save_checkpoint
+
+    def save_and_die(self: object, *arguments: object) -> None:
+        saved(self, *arguments)  # type: ignore
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune.AdapterTrainer, "_save_checkpoint", save_and_die)
+        with pytest.raises(Killed):
+            weights_after(training, 8)
+    assert [path.name for path in Path(training.output, "joint").iterdir()] == ["checkpoint-4"]
+    resumed = weights_after(training, 8)
+    assert unbroken.keys() == resumed.keys()
+    for name, weight in unbroken.items():
+        assert torch.allclose(weight, resumed[name], atol=1e-6), name
+
+
+def test_a_finished_stage_is_loaded_and_not_trained_again(training: TrainingConfig) -> None:
+    first = weights_after(training, 4)
+    (Path(training.output) / "joint" / "log.json").unlink()
+    model = tiny_model()
+    train_stage("joint", StageConfig(), model, store_of(Path(training.data), model), training)
+    assert not (Path(training.output) / "joint" / "log.json").exists()
+    weights = dict(model.named_parameters())
+    assert all(torch.equal(weights[name], weight) for name, weight in first.items())
+
+
+def test_what_training_writes_the_app_loads(training: TrainingConfig) -> None:
+    trained = weights_after(training, 4)
+    served = tiny_model(lora=False)
+    load_adapter(served, Path(training.output) / "joint" / "adapter")
+    weights = dict(served.named_parameters())
+    assert all(torch.equal(weights[name], weight) for name, weight in trained.items())
+    other = tiny_model()
+    restore(other, Path(training.output) / "joint" / "adapter")
+    assert all(torch.equal(dict(other.named_parameters())[name], weight) for name, weight in trained.items())
+
+
+def row(question: str, answer: str, noun: str = "", accepted: tuple[str, ...] = (), picture: str = "p") -> Row:
+    return Row(picture, question, answer, "s", "photo", noun, accepted)
+
+
+def test_answers_are_compared_without_articles_case_and_stops() -> None:
+    assert is_exact("a Rectangle", "A rectangle.")
+    assert not is_exact("A square.", "A rectangle.")
+    assert is_right(row("q", "Yes."), "yes")
+    assert not is_right(row("q", "Yes."), "Yes, it is.")
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("A heron.", True), ("Two herons!", True), ("A great egret.", True), ("A heronry.", False), ("", False)],
+)
+def test_a_noun_is_right_as_a_whole_word_or_an_accepted_one(answer: str, right: bool) -> None:
+    assert names_one_of(answer, ("heron", "great egret")) is right
+    assert is_right(row("What is this?", "A heron.", "heron", ("great egret",)), answer) is right
+
+
+def test_the_naming_question_is_asked_once_a_picture() -> None:
+    rows = [row("What is this?", "A cat.", "cat"), row("Is it a dog?", "No.", "cat"), row("What is this?", "A cat.", "cat")]
+    assert [chosen.question for chosen in select(rows, None)] == ["What is this?"]
+    questions = [row("a?", "b"), row("c?", "d")]
+    assert select(questions, None) == questions
+    assert select(questions, 1) == questions[:1]
+
+
+def test_the_share_has_the_wilson_interval() -> None:
+    # reference: Wilson interval of 81 of 263, 0.2553 to 0.3662 (Newcombe, Statistics in Medicine 17, 1998, table I)
+    result = share([True] * 81 + [False] * 182)
+    assert (result.right, result.of) == (81, 263)
+    assert result.low == pytest.approx(0.2553, abs=1e-4)
+    assert result.high == pytest.approx(0.3662, abs=1e-4)
+
+
+def test_the_question_only_baseline_is_the_most_frequent_answer() -> None:
+    answers = majority_answers([("Q?", "Yes."), ("q", "no"), ("Q", "yes"), ("Other", "Blue.")])
+    assert answers["q"] == "yes"
+    assert answers[""] == "yes"
