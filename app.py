@@ -1,7 +1,7 @@
-"""The page and the API: three tabs over one assistant, and the same as the endpoints /image, /text and /voice.
+"""The page and the API: three tabs over one assistant, and the endpoints /image, /text and /voice.
 
-In: an `Assistant`. Out: `gr.Blocks`, which `serve` puts on a port. One queue with one place before the model serves all of
-them. Unusual: nothing is fetched from the internet, by the page or by the server, and no usage is reported.
+In: an `Assistant`. Out: `gr.Blocks`, which `serve` puts on a port. One queue with one place before the model
+serves all of them. Unusual: neither the page nor the server fetches anything from the internet or reports to it.
 
     python app.py          # HOST, PORT, VLM_PRESET and VLM_ADAPTER choose what is served and where
 """
@@ -15,10 +15,12 @@ from typing import Any
 
 import gradio as gr
 
-from chat import MODEL, WORD_JOINER, ConversationTab, Kind, plainly
+from page.conversation import Exchange
+from page.messages import WORD_JOINER
+from page.notices import plainly
+from page.tab import MODEL, ConversationTab, Kind, settings_from
 from vlm import Assistant, Settings, UserError, load_assistant
 from vlm.assistant import Style
-from vlm.conversation import Exchange
 
 TITLE = "Ask a picture"
 ASSETS = Path(__file__).parent / "assets"
@@ -101,7 +103,7 @@ def settings_components(defaults: Settings) -> list[Any]:
     styles = [("Sentences", "full"), ("Keywords", "keywords")]
     return [
         gr.Slider(16, 512, defaults.max_new_tokens, step=1, label="Longest answer, in tokens", render=False),
-        gr.Slider(0, 1.5, defaults.temperature, step=0.1, label="Temperature: 0 always answers alike", render=False),
+        gr.Slider(0, 1.5, defaults.temperature, step=0.1, label="Temperature", render=False),
         gr.Checkbox(defaults.clean_up, label="Clean up answers about pictures", render=False),
         gr.Radio(styles, value=defaults.style, label="Answer style", render=False),
     ]
@@ -117,7 +119,7 @@ def show_settings(settings: list[Any]) -> None:
 
 
 class Endpoints:
-    """What programs call. The first line and the arguments of each docstring are its description, also over MCP."""
+    """What programs call. Each docstring is the description that clients, and MCP, are given."""
 
     def __init__(self, assistant: Assistant) -> None:
         self.assistant = assistant
@@ -126,11 +128,11 @@ class Endpoints:
         self,
         question: str,
         images: list[str] | None,
-        audio: str | None,
-        max_new_tokens: float,
-        temperature: float,
-        clean_up: bool,
-        style: Style,
+        audio: str | None = None,
+        max_new_tokens: float = Settings.max_new_tokens,
+        temperature: float = Settings.temperature,
+        clean_up: bool = Settings.clean_up,
+        style: Style = Settings.style,
     ) -> tuple[str, dict[str, Any]]:
         """Answer a question about one or more pictures. Returns the answer and how it came about.
 
@@ -145,7 +147,8 @@ class Endpoints:
         """
         if not images:
             raise UserError("Please send at least one picture.")
-        return self._finish(question, images, audio, Settings(int(max_new_tokens), temperature, clean_up, style))
+        settings = settings_from(max_new_tokens, temperature, clean_up, style)
+        return self._finish(question, images, audio, settings)
 
     def text(
         self, question: str, max_new_tokens: float, temperature: float, style: Style
@@ -158,12 +161,12 @@ class Endpoints:
             temperature: 0 always gives the same answer; higher values vary it.
             style: full for sentences, keywords for the words that matter.
         """
-        return self._finish(question, (), None, Settings(int(max_new_tokens), temperature, style=style))
+        return self._finish(question, (), None, settings_from(max_new_tokens, temperature, True, style))
 
     def voice(
         self, audio: str | None, max_new_tokens: float, temperature: float, style: Style
     ) -> tuple[str, dict[str, Any]]:
-        """Answer a spoken question. Returns the answer and how it came about, with what was heard as `transcript`.
+        """Answer a spoken question. Returns the answer and how it came about, what was heard among it.
 
         Args:
             audio: The recording, as a file.
@@ -173,7 +176,7 @@ class Endpoints:
         """
         if not audio:
             raise UserError("Please send a recording.")
-        return self._finish("", (), audio, Settings(int(max_new_tokens), temperature, style=style))
+        return self._finish("", (), audio, settings_from(max_new_tokens, temperature, True, style))
 
     def _finish(
         self, question: str | None, images: Sequence[str], audio: str | None, settings: Settings
@@ -194,7 +197,8 @@ def publish(endpoints: Endpoints, settings: list[Any]) -> None:
         (endpoints.text, [question, length, temperature, style]),
         (endpoints.voice, [audio, length, temperature, style]),
     ):
-        gr.Button(visible=False).click(plainly(function), inputs, results, api_name=function.__name__, **MODEL)
+        button = gr.Button(visible=False)
+        button.click(plainly(function), inputs, results, api_name=function.__name__, **MODEL)
 
 
 def serve(page: gr.Blocks, host: str, port: int, **options: Any) -> None:
@@ -216,8 +220,9 @@ def serve(page: gr.Blocks, host: str, port: int, **options: Any) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    assistant = load_assistant(os.environ.get("VLM_PRESET", "embedded"), os.environ.get("VLM_ADAPTER") or None)
-    serve(build_app(assistant), os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "7860")))
+    chosen = os.environ.get
+    assistant = load_assistant(chosen("VLM_PRESET", "embedded"), chosen("VLM_ADAPTER") or None)
+    serve(build_app(assistant), chosen("HOST", "127.0.0.1"), int(chosen("PORT", "7860")))
 
 
 if __name__ == "__main__":

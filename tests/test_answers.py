@@ -7,10 +7,14 @@ from hypothesis import strategies as st
 from vlm.answers import content_words, keeps_meaning, strip_echo, tidy, to_keywords
 from vlm.words import base_form, words
 
-VOCABULARY = """
-    a the dog cat brown red two 2 3.5 is not no yes and in on with, dog. it's isn't running runs e.g. U.S. , . ... ?
-    ! " ( ) - * 1. \n \u00e9t\u00e9 \u72ac https://a.b/c?d=1,2 A I bye grey gray T-shirt :) ; : \u2019s Answer:
-    """.replace("\\n", "\n").split(" ")
+VOCABULARY = (
+    """
+    a the dog cat brown red two 2 3.5 is not no yes and in on with, dog. it's isn't running runs e.g. U.S. , .
+    ... ? ! " ( ) - * 1. \u00e9t\u00e9 \u72ac https://a.b/c?d=1,2 A I bye grey gray T-shirt :) ; :
+    \u2019s Answer:
+    """.split()
+    + ["\n"]
+)
 SENTENCES = st.lists(st.sampled_from(VOCABULARY), max_size=14).map(" ".join)
 TEXTS = st.one_of(SENTENCES, st.text(max_size=60), st.text(alphabet="ab .,!?-\n'\"()\u00a0", max_size=40))
 quickly = settings(max_examples=200, deadline=None, derandomize=True, database=None)
@@ -164,12 +168,14 @@ def test_keywords_are_words_of_the_text_in_its_order(text: str) -> None:
 @pytest.mark.parametrize(
     "forms",
     [
-        "dog dogs", "box boxes", "glass glasses", "cherry cherries", "cookie cookies", "tomato tomatoes", "bus buses",
-        "horse horses", "house houses", "leaf leaves", "man men", "child children", "toe toes", "peach peaches",
-        "sit sits sitting sat", "run running runs", "make makes making", "dance dancing danced", "ride riding",
-        "eat eating eats", "wear wearing", "play plays playing played", "fly flies flying", "carry carries carried",
-        "juggle juggling", "close closed closing", "dress dressed dressing", "lie lying", "paint painted painting",
-        "drive driving", "skate skating", "fall falling", "color colour colored coloured", "gray grey", "two 2",
+        "dog dogs", "box boxes", "glass glasses", "cherry cherries", "cookie cookies", "tomato tomatoes",
+        "bus buses", "horse horses", "house houses", "leaf leaves", "man men", "child children",
+        "toe toes", "peach peaches", "sit sits sitting sat", "run running runs", "make makes making",
+        "dance dancing danced", "ride riding", "eat eating eats", "wear wearing",
+        "play plays playing played", "fly flies flying", "carry carries carried", "juggle juggling",
+        "close closed closing", "dress dressed dressing", "lie lying", "paint painted painting",
+        "drive driving", "skate skating", "fall falling", "color colour colored coloured", "gray grey",
+        "two 2",
     ],
 )  # fmt: skip
 def test_inflections_and_spellings_of_a_word_are_one_word(forms: str) -> None:
@@ -179,8 +185,9 @@ def test_inflections_and_spellings_of_a_word_are_one_word(forms: str) -> None:
 @pytest.mark.parametrize(
     "different",
     [
-        "cap cape", "cub cube", "plan plane", "car care", "star stare", "kit kite", "animal animated", "ring red king",
-        "photograph photographer", "university universe", "bus bush", "grass grape", "new news", "sing wing seed",
+        "cap cape", "cub cube", "plan plane", "car care", "star stare", "kit kite", "animal animated",
+        "ring red king", "photograph photographer", "university universe", "bus bush", "grass grape",
+        "new news", "sing wing seed",
     ],
 )  # fmt: skip
 def test_different_words_stay_different(different: str) -> None:
@@ -260,3 +267,17 @@ def test_a_new_word_or_a_lost_word_is_always_found(text: str, word: str) -> None
     draft, longer = f"dog {text}", f"dog {text} {word}"
     assert not keeps_meaning(draft, longer)[0]
     assert not keeps_meaning(longer, draft)[0]
+
+
+@pytest.mark.parametrize(
+    ("question", "candidate", "accepted"),
+    [
+        ("Is there a red shape in the image?", "No, there is no red shape in the image.", True),
+        ("Does the picture show a goat?", "No, there is no goat.", True),
+        ("Is there a circle in the image?", "No, there is no image.", False),
+        ("does the image not contain a circle?", "No, there is no circle.", False),
+        ("is there not a circle?", "No.", True),
+    ],
+)
+def test_a_bare_no_restates_the_whole_question_or_nothing(question: str, candidate: str, accepted: bool) -> None:
+    assert keeps_meaning("No.", candidate, question)[0] is accepted

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from vlm.answers import keeps_meaning, strip_echo, tidy, to_keywords
+from vlm import clean_up
+from vlm.answers import strip_echo, tidy, to_keywords
 from vlm.artifact import load_adapter, model_config_of
 from vlm.config import AnswersConfig, ModelConfig
 from vlm.errors import UserError
@@ -28,8 +29,6 @@ Style = Literal["full", "keywords"]
 
 MAX_QUESTION_CHARACTERS = 8_000
 MAX_PICTURES = 8  # in one conversation: each takes 17 visual tokens and a line of tags
-CLEAN_UP_TOKENS = 48  # a sentence
-CLEAN_UP_SYSTEM = "Rewrite the note as one short sentence that answers the question. Use only the words of the note."
 
 
 @dataclass(frozen=True)
@@ -216,19 +215,13 @@ class Assistant:
         answer = replace(answer, stage="cleaning")
         yield answer
         start = time.perf_counter()
-        request = VisualTurn(f"Question: {question}\nNote: {answer.text}")
-        candidate = ""
-        for generated in self.model.stream([request], self._options(CLEAN_UP_TOKENS, 0.0), False, CLEAN_UP_SYSTEM):
-            candidate = generated.text
-        candidate = tidy(strip_echo(candidate, question))
-        accepted, reason = keeps_meaning(answer.text, candidate, question)
-        verdict = "unchanged" if candidate == answer.text else "accepted" if accepted else f"rejected: {reason}"
-        return replace(
-            answer,
-            text=candidate if accepted else answer.text,
-            clean_up=verdict,
-            seconds=answer.seconds | {"clean_up": time.perf_counter() - start},
-        )
+        options = self._options(clean_up.MAX_NEW_TOKENS, temperature=0.0)
+        rewriting = ""
+        for generated in self.model.stream(clean_up.request(question, answer.text), options, False, clean_up.SYSTEM):
+            rewriting = generated.text
+        text, verdict = clean_up.judge(question, answer.text, rewriting)
+        seconds = answer.seconds | {"clean_up": time.perf_counter() - start}
+        return replace(answer, text=text, clean_up=verdict, seconds=seconds)
 
     def _options(self, max_new_tokens: int, temperature: float) -> AnswersConfig:
         return replace(self.config.answers, max_new_tokens=max_new_tokens, temperature=temperature)

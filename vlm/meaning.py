@@ -28,6 +28,10 @@ _RELATIONS = frozenset(
     in on at with by to from for of into through near beside behind above below under over between against
     """.split()
 )
+# Words of a question that need not come back in an answer that restates it.
+_PICTURE_WORDS = frozenset(
+    map(base_form, "picture image photo drawing here present shown show contain see tell true".split())
+)
 
 
 class _Claim(NamedTuple):
@@ -46,6 +50,7 @@ def keeps_meaning(draft: str, candidate: str, question: str = "") -> tuple[bool,
     reason = (
         _shape_reason(draft, candidate, question)
         or _polarity_reason(old, new)
+        or _restatement_reason(old, new, question)
         or _content_reason(old, new, question)
         or _order_reason(old, new, loose="," in draft)
     )
@@ -88,6 +93,19 @@ def _polarity_reason(old: _Claim, new: _Claim) -> str:
     if new.negations < negations:
         return 'says "no" and then the opposite' if bare_no else 'drops a "not"'
     return ""
+
+
+def _restatement_reason(old: _Claim, new: _Claim, question: str) -> str:
+    """A bare yes or no may restate the question, but all of it: to "Is there a circle in the image?" not "No, there is no
+    image." And nothing that is asked with a "not" is restated: too easily it turns into its opposite."""
+    if not old.opener or old.said or not new.said:
+        return ""
+    asked = _claim(question)
+    if asked.negations:
+        return "restates a question that denies something"
+    has = set(map(base_form, new.content))
+    missing = [word for word in asked.content if base_form(word) not in has | _PICTURE_WORDS]
+    return f'leaves out "{_list(missing)}"' if missing else ""
 
 
 def _content_reason(old: _Claim, new: _Claim, question: str) -> str:

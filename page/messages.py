@@ -1,0 +1,85 @@
+"""A conversation -> the messages of a Gradio chat: pictures and question, trace, answer.
+
+Unusual: words are plain text, whoever wrote them. A question stays what was typed, an answer cannot bring in
+pictures or links from elsewhere, and control tokens are shown as they are.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from page.conversation import Conversation, Exchange, trace_of
+from vlm import Answer
+
+Message = dict[str, Any]
+
+WORD_JOINER = "\u2060"  # invisible
+STAGES = {
+    "transcribing": "Listening to the recording…",
+    "looking": "Looking at the picture…",
+    "drafting": "Writing…",
+    "cleaning": "Checking the wording…",
+}
+
+
+def literal(text: str) -> str:
+    """Text that the chat shows as it is. It takes `<b>` and `&lt;` for markup even where Markdown is off. An
+    invisible character after the sign prevents that and, unlike an entity, is not in the way of who edits."""
+    return text.replace("<", f"<{WORD_JOINER}").replace("&", f"&{WORD_JOINER}")
+
+
+def typed(text: str) -> str:
+    """The text that `literal` was given."""
+    return text.replace(WORD_JOINER, "")
+
+
+def numbered_messages(conversation: Conversation) -> list[tuple[int, Message]]:
+    """Every message with the number of its exchange."""
+    last = len(conversation.exchanges) - 1
+    return [
+        (number, message)
+        for number, exchange in enumerate(conversation.exchanges)
+        for message in _messages_of(exchange, growing=conversation.busy and number == last)
+    ]
+
+
+def messages(conversation: Conversation) -> list[Message]:
+    return [message for _, message in numbered_messages(conversation)]
+
+
+def _messages_of(exchange: Exchange, growing: bool) -> list[Message]:
+    found = [_html("user", _pictures(exchange.pictures))] if exchange.pictures else []
+    found.append(_text("user", exchange.asked or "Spoken question…"))
+    if exchange.answer:
+        found.append(_html("assistant", _stage(exchange.answer) if growing else _trace(exchange.answer)))
+    if exchange.text:
+        found.append(_text("assistant", exchange.text))
+    return found
+
+
+def _text(role: str, text: str) -> Message:
+    return {"role": role, "content": [{"type": "text", "text": literal(text)}]}
+
+
+def _html(role: str, html: str) -> Message:
+    # what Gradio makes of a gr.HTML; making one for each message at every redrawing takes 100 times as long
+    part = {"type": "component", "component": "html", "value": html, "constructor_args": {}, "props": {}}
+    return {"role": role, "content": [part]}
+
+
+def _pictures(paths: Sequence[str]) -> str:
+    images = [f'<img src="gradio_api/file={quote(path)}" alt="{escape(Path(path).name)}">' for path in paths]
+    return f'<div class="pictures">{"".join(images)}</div>'
+
+
+def _stage(answer: Answer) -> str:
+    return f'<p class="stage">{STAGES.get(answer.stage, "")}</p>'
+
+
+def _trace(answer: Answer) -> str:
+    stopped = "" if answer.stage == "done" else "Stopped early. "
+    rows = "".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in trace_of(answer))
+    summary = f"<summary>{stopped}How this answer came about</summary>"
+    return f'<details class="trace">{summary}<dl>{rows}</dl></details>'

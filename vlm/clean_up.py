@@ -1,0 +1,42 @@
+"""Draft -> answer: what the base model is asked to rewrite, and whether its rewriting is taken.
+
+The base model is small, so it is shown a few rewritings first, and what it makes is taken only where it keeps the draft's
+meaning (`vlm.answers.keeps_meaning`).
+"""
+
+from vlm.answers import keeps_meaning, strip_echo, tidy
+from vlm.model import VisualTurn
+
+SYSTEM = "Rewrite the note as one short sentence that answers the question. Use only the words of the note."
+MAX_NEW_TOKENS = 48  # a sentence
+EXAMPLES = (
+    ("What is this?", "A cat.", "This is a cat."),
+    ("What color is the ball?", "Red.", "The ball is red."),
+    ("Is there a dog?", "No, there is no dog.", "No, there is no dog."),
+    ("How many birds are there?", "Two.", "There are two birds."),
+)
+
+
+def request(question: str, draft: str) -> list[VisualTurn]:
+    """The conversation whose last answer is the rewriting."""
+    shown = [VisualTurn(_note(asked, note), sentence) for asked, note, sentence in EXAMPLES]
+    return [*shown, VisualTurn(_note(question, draft))]
+
+
+def _note(question: str, draft: str) -> str:
+    return f"Question: {question}\nNote: {draft}"
+
+
+def judge(question: str, draft: str, rewriting: str) -> tuple[str, str]:
+    """The answer, and "accepted", "unchanged" or "rejected: <reason>"."""
+    candidate = tidy(strip_echo(rewriting, question))
+    if candidate == draft:
+        return draft, "unchanged"
+    accepted, reason = keeps_meaning(draft, candidate, question)
+    return (_in_lower_case(draft, candidate), "accepted") if accepted else (draft, f"rejected: {reason}")
+
+
+def _in_lower_case(draft: str, sentence: str) -> str:
+    """A draft of one word has a capital only because it stood first: "The shape is Teal." -> "The shape is teal." """
+    word = draft.rstrip(".!")
+    return sentence.replace(f" {word}", f" {word.lower()}") if word.isalpha() and word.istitle() else sentence
