@@ -15,7 +15,7 @@ VOCABULARY = (
     """.split()
     + ["\n"]
 )
-SENTENCES = st.lists(st.sampled_from(VOCABULARY), max_size=14).map(" ".join)
+SENTENCES = st.lists(st.sampled_from([*VOCABULARY, "\n"]), max_size=14).map(" ".join)
 TEXTS = st.one_of(SENTENCES, st.text(max_size=60), st.text(alphabet="ab .,!?-\n'\"()\u00a0", max_size=40))
 quickly = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 
@@ -279,5 +279,7 @@ def test_a_new_word_or_a_lost_word_is_always_found(text: str, word: str) -> None
         ("is there not a circle?", "No.", True),
     ],
 )
-def test_a_bare_no_restates_the_whole_question_or_nothing(question: str, candidate: str, accepted: bool) -> None:
+def test_a_bare_no_restates_the_whole_question_or_nothing(
+    question: str, candidate: str, accepted: bool
+) -> None:
     assert keeps_meaning("No.", candidate, question)[0] is accepted

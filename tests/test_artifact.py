@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from tests.test_model import colours, shake_lora
 from tests.tiny import tiny_config, tiny_model
-
 from vlm.artifact import adapter_config, check_adapter, find_adapter, load_adapter, save_adapter
 from vlm.errors import UserError
 
@@ -60,7 +60,9 @@ def test_an_adapter_of_another_model_is_refused_with_both_named(adapter: Path) -
     other = dataclasses.replace(config, vision=dataclasses.replace(config.vision, grid=8))
     with pytest.raises(UserError, match=r"grid=4.*grid=8"):
         check_adapter(adapter, other)
-    check_adapter(adapter, dataclasses.replace(config, language=dataclasses.replace(config.language, dtype="float32")))
+    check_adapter(
+        adapter, dataclasses.replace(config, language=dataclasses.replace(config.language, dtype="float32"))
+    )
 
 
 @pytest.mark.parametrize("name", ["projector.safetensors", "lora/adapter_model.safetensors"])

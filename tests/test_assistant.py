@@ -26,7 +26,9 @@ def shape() -> Image.Image:
     return image
 
 
-def test_a_question_about_a_picture_is_answered_through_the_adapter(assistant: Assistant, shape: Image.Image) -> None:
+def test_a_question_about_a_picture_is_answered_through_the_adapter(
+    assistant: Assistant, shape: Image.Image
+) -> None:
     answer = assistant.answer("what color is the rectangle?", images=[shape])
     assert "red" in answer.text.lower()
     assert (answer.route, answer.stage, answer.adapter) == ("image", "done", "embedded")
@@ -49,7 +51,9 @@ def test_text_goes_to_the_base_model(assistant: Assistant) -> None:
     assert (answer.route, answer.adapter, answer.draft, answer.clean_up) == ("text", None, None, None)
 
 
-def test_text_answers_are_the_same_before_and_after_a_picture(assistant: Assistant, shape: Image.Image) -> None:
+def test_text_answers_are_the_same_before_and_after_a_picture(
+    assistant: Assistant, shape: Image.Image
+) -> None:
     before = assistant.answer("Name three colors.", settings=SHORT).text
     assistant.answer("What is this?", [shape], settings=SHORT)
     assert assistant.answer("Name three colors.", settings=SHORT).text == before
@@ -64,7 +68,9 @@ def test_speech_is_transcribed_and_answered_as_text(assistant: Assistant) -> Non
     assert snapshots[-1].route == "text"
 
 
-def test_a_spoken_question_about_a_picture_is_a_picture_question(assistant: Assistant, shape: Image.Image) -> None:
+def test_a_spoken_question_about_a_picture_is_a_picture_question(
+    assistant: Assistant, shape: Image.Image
+) -> None:
     answer = assistant.answer(audio=SPOKEN, images=[shape], settings=SHORT)
     assert answer.route == "image"
     assert answer.transcript
@@ -112,7 +118,9 @@ def test_bad_input_is_a_plain_message(assistant: Assistant, arguments: dict, mes
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 20), (20, 20_000)])
 def test_odd_pictures_are_answered(assistant: Assistant, size: tuple[int, int]) -> None:
-    assert assistant.answer("What is this?", [Image.new("RGB", size, "green")], settings=SHORT).stage == "done"
+    assert (
+        assistant.answer("What is this?", [Image.new("RGB", size, "green")], settings=SHORT).stage == "done"
+    )
 
 
 def test_control_tokens_in_a_question_do_not_end_it(assistant: Assistant) -> None:
@@ -122,7 +130,10 @@ def test_control_tokens_in_a_question_do_not_end_it(assistant: Assistant) -> Non
 
 def test_several_people_at_once_get_their_own_answers(assistant: Assistant, shape: Image.Image) -> None:
     questions = {"What is the capital of France?": (), "what color is the rectangle?": (shape,)}
-    expected = {question: assistant.answer(question, images, settings=SHORT).text for question, images in questions.items()}
+    expected = {
+        question: assistant.answer(question, images, settings=SHORT).text
+        for question, images in questions.items()
+    }
     got: list[tuple[str, str]] = []
 
     def ask(question: str) -> None:
@@ -139,7 +150,14 @@ def test_several_people_at_once_get_their_own_answers(assistant: Assistant, shap
 @pytest.mark.slow
 def test_the_shell_answers_and_reports_mistakes_plainly(tmp_path: Path, shape: Image.Image) -> None:
     shape.save(tmp_path / "shape.png")
-    command = [sys.executable, "-m", "vlm", "what color is the shape?", "--image", str(tmp_path / "shape.png")]
+    command = [
+        sys.executable,
+        "-m",
+        "vlm",
+        "what color is the shape?",
+        "--image",
+        str(tmp_path / "shape.png"),
+    ]
     shown = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "red" in json.loads(shown)["text"].lower()
     (tmp_path / "shape.png").write_bytes(b"broken")

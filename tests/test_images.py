@@ -268,7 +268,7 @@ def test_a_pillow_image_with_too_many_pixels_is_refused(monkeypatch: pytest.Monk
 def test_pillows_own_limits_are_left_alone() -> None:
     before = Image.MAX_IMAGE_PIXELS
     open_image(encoded(noise(), "PNG"))
-    assert Image.MAX_IMAGE_PIXELS == before and before is not None and before > MAX_PIXELS
+    assert before == Image.MAX_IMAGE_PIXELS and before is not None and before > MAX_PIXELS
 
 
 def test_pictures_can_be_read_by_several_threads_at_once() -> None:

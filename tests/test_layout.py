@@ -66,7 +66,12 @@ def test_the_readmes_make_targets_exist() -> None:
 
 def test_the_readmes_python_commands_exist_and_know_their_options() -> None:
     commands = re.findall(r"python -m ([\w.]+)([^\n`]*)", README)
-    assert {module for module, _ in commands} >= {"vlm", "training.prepare", "training.finetune", "training.evaluate"}
+    assert {module for module, _ in commands} >= {
+        "vlm",
+        "training.prepare",
+        "training.finetune",
+        "training.evaluate",
+    }
     helps: dict[str, str] = {}
     for module, rest in commands:
         assert importlib.util.find_spec(module), module

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.tiny import picture, tiny_model
 from torch import nn
 
+from tests.tiny import picture, tiny_model
 from vlm.config import AnswersConfig
 from vlm.errors import UserError
 from vlm.model import VisionLanguageModel, VisualTurn
@@ -21,7 +21,11 @@ def batch_of(model: VisionLanguageModel, conversations: list[list[VisualTurn]]) 
 
 def colours(model: VisionLanguageModel, answers: dict[str, str]) -> tuple[Batch, torch.Tensor]:
     return batch_of(
-        model, [[VisualTurn("Which?", answer, tuple(model.see([picture(name)])))] for name, answer in answers.items()]
+        model,
+        [
+            [VisualTurn("Which?", answer, tuple(model.see([picture(name)])))]
+            for name, answer in answers.items()
+        ],
     )
 
 
@@ -35,7 +39,9 @@ def shake_lora(model: VisionLanguageModel) -> None:
 def test_visual_tokens_land_between_the_embedded_parts_of_the_prompt() -> None:
     model = tiny_model(lora=False)
     sights = tuple(model.see([picture("red"), picture("blue")]))
-    batch, features = batch_of(model, [[VisualTurn("a?", "b", sights[:1])], [VisualTurn("longer?", "b", sights[1:])]])
+    batch, features = batch_of(
+        model, [[VisualTurn("a?", "b", sights[:1])], [VisualTurn("longer?", "b", sights[1:])]]
+    )
     embeds = model.embed(batch, features)
     visual_tokens = model.connector(features)
     for row in range(2):
@@ -97,7 +103,9 @@ def test_cached_and_uncached_generation_agree() -> None:
     *_, streamed = model.stream(turns, GREEDY, adapter=True)
     ids = model.encode(turns)
     with torch.no_grad():  # the whole sequence again for every token: no cache
-        embeds = model.embed(collate([ids], model.language.pad_id), turns[0].sights[0].patch_features.unsqueeze(0))
+        embeds = model.embed(
+            collate([ids], model.language.pad_id), turns[0].sights[0].patch_features.unsqueeze(0)
+        )
         new: list[int] = []
         while len(new) < GREEDY.max_new_tokens and (not new or new[-1] not in model.language.end_ids):
             token = model.language.model(inputs_embeds=embeds).logits[0, -1].argmax()
@@ -133,7 +141,11 @@ def test_closing_a_stream_stops_the_model_and_frees_it() -> None:
 def test_the_oldest_turns_are_left_out_of_a_long_conversation_but_their_pictures_stay() -> None:
     model = tiny_model()
     sights = tuple(model.see([picture("red")]))
-    turns = [VisualTurn("old " * 20, "answer", sights), VisualTurn("middle " * 20, "answer"), VisualTurn("now?")]
+    turns = [
+        VisualTurn("old " * 20, "answer", sights),
+        VisualTurn("middle " * 20, "answer"),
+        VisualTurn("now?"),
+    ]
     limit = len(model.encode(turns[1:]).ids) + 10
     kept = model._within_limit(turns, limit, None)
     assert [turn.question for turn in kept] == [turn.question for turn in turns[1:]]

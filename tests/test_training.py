@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
-from tests.tiny import picture, tiny_config, tiny_model
 
+from tests.tiny import picture, tiny_config, tiny_model
 from training import finetune
 from training.config import SourceConfig, StageConfig, TrainingConfig
 from training.data import Collator, Conversations, Row, iterate_rows, pictures_of, read_rows
@@ -33,7 +33,9 @@ def data(tmp_path: Path) -> Path:
         picture(name).save(content, "PNG")
         image = {"bytes": content.getvalue(), "path": f"{name}.png"}
         for question in ("What color?", "Which color is it?", "Color?"):
-            rows.append({"image": image, "question": question, "answer": answer, "source": "tiny", "split": "train"})
+            rows.append(
+                {"image": image, "question": question, "answer": answer, "source": "tiny", "split": "train"}
+            )
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "tiny.parquet")
     return tmp_path
 
@@ -184,7 +186,9 @@ def test_what_training_writes_the_app_loads(training: TrainingConfig) -> None:
     assert all(torch.equal(dict(other.named_parameters())[name], weight) for name, weight in trained.items())
 
 
-def row(question: str, answer: str, noun: str = "", accepted: tuple[str, ...] = (), picture: str = "p") -> Row:
+def row(
+    question: str, answer: str, noun: str = "", accepted: tuple[str, ...] = (), picture: str = "p"
+) -> Row:
     return Row(picture, question, answer, "s", "photo", noun, accepted)
 
 
@@ -205,7 +209,11 @@ def test_a_noun_is_right_as_a_whole_word_or_an_accepted_one(answer: str, right: 
 
 
 def test_the_naming_question_is_asked_once_a_picture() -> None:
-    rows = [row("What is this?", "A cat.", "cat"), row("Is it a dog?", "No.", "cat"), row("What is this?", "A cat.", "cat")]
+    rows = [
+        row("What is this?", "A cat.", "cat"),
+        row("Is it a dog?", "No.", "cat"),
+        row("What is this?", "A cat.", "cat"),
+    ]
     assert [chosen.question for chosen in select(rows, None)] == ["What is this?"]
     questions = [row("a?", "b"), row("c?", "d")]
     assert select(questions, None) == questions

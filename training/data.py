@@ -42,7 +42,9 @@ class Row:
 def parquet_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        raise UserError(f"{folder} holds no parquet files. Make them with python -m training.prepare --out {folder}")
+        raise UserError(
+            f"{folder} holds no parquet files. Make them with python -m training.prepare --out {folder}"
+        )
     return files
 
 
@@ -103,7 +105,9 @@ class Conversations(Dataset):
             by_source[row.source][row.picture].append(row)
         missing = [source.name for source in sources if source.name not in by_source]
         if missing or not sources:
-            raise UserError(f"The data has no source {', '.join(missing)}. It has: {', '.join(sorted(by_source))}.")
+            raise UserError(
+                f"The data has no source {', '.join(missing)}. It has: {', '.join(sorted(by_source))}."
+            )
         self.examples: list[list[Row]] = []
         for epoch in range(epochs):
             order = random.Random(f"{seed} {epoch}")

@@ -43,7 +43,10 @@ def select(rows: list[Row], limit: int | None) -> list[Row]:
 
 
 def answer_all(
-    model: VisionLanguageModel, questions: Sequence[tuple[Sight, str]], answers: AnswersConfig, batch_size: int
+    model: VisionLanguageModel,
+    questions: Sequence[tuple[Sight, str]],
+    answers: AnswersConfig,
+    batch_size: int,
 ) -> list[str]:
     """Greedy drafts in batches of similar length."""
     order = sorted(range(len(questions)), key=lambda index: len(questions[index][1]))
@@ -68,7 +71,9 @@ def evaluate(
     model.eval()
     rows = select(read_rows(folder, split, source), limit)
     if not rows:
-        raise UserError(f"{folder} holds no rows of {source}, split {split}. Make them with python -m training.prepare.")
+        raise UserError(
+            f"{folder} holds no rows of {source}, split {split}. Make them with python -m training.prepare."
+        )
     store = FeatureStore(folder, config.vision)
     store.add(pictures_of(folder, split, source), model.vision)
     answers = AnswersConfig(image_system=config.answers.image_system, max_new_tokens=MAX_NEW_TOKENS)
@@ -88,7 +93,12 @@ def evaluate(
         "blank_picture": share([is_right(row, unseen[row.question]) for row in rows])._asdict(),
         "question_only": share([is_right(*pair) for pair in zip(rows, guesses, strict=True)])._asdict(),
         "answers": [
-            {"picture": row.picture, "question": row.question, "truth": row.noun or row.answer, "answer": draft}
+            {
+                "picture": row.picture,
+                "question": row.question,
+                "truth": row.noun or row.answer,
+                "answer": draft,
+            }
             for row, draft in zip(rows, drafts, strict=True)
         ],
     }
@@ -105,7 +115,9 @@ def record(adapter: Path, scores: dict[str, Any], command: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m training.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--adapter", default="embedded", help="a shipped adapter's name or an adapter folder")
     parser.add_argument("--data", required=True, help="the source to score, such as easy-vqa or tuxpaint")

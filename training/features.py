@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 from tqdm import tqdm
 
 from vlm.config import VisionConfig, to_dict
@@ -48,7 +49,14 @@ class FeatureStore:
         shard, row = self._places[picture]
         return Sight(self._shards[shard].get_slice("patch_features")[row].float(), self._tags[picture])
 
-    def add(self, pictures: Iterable[tuple[str, bytes]], encoder: EfficientNetLite2, batch_size: int = 16) -> None:
+    def sample(self, shards: int = 8) -> Tensor:
+        """Features of some pictures, [M, N, Dv], evenly from all shards: enough for statistics."""
+        step = max(1, len(self._shards) // shards)
+        return torch.cat([shard.get_tensor("patch_features").float() for shard in self._shards[::step]])
+
+    def add(
+        self, pictures: Iterable[tuple[str, bytes]], encoder: EfficientNetLite2, batch_size: int = 16
+    ) -> None:
         """Encode the (id, image bytes) that are not there yet. A picture may come any number of times."""
         waiting = self._new(pictures)
         while shard := list(islice(waiting, SHARD_SIZE)):
@@ -56,7 +64,9 @@ class FeatureStore:
             for start in tqdm(range(0, len(shard), batch_size), desc=f"features, shard {len(self._shards)}"):
                 batch = shard[start : start + batch_size]
                 names += [name for name, _ in batch]
-                sights += encoder.see([Image.open(io.BytesIO(content)).convert("RGB") for _, content in batch])
+                sights += encoder.see(
+                    [Image.open(io.BytesIO(content)).convert("RGB") for _, content in batch]
+                )
             self._write(names, sights)
 
     def _new(self, pictures: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:

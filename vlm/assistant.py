@@ -6,7 +6,7 @@ straight to the base model. Speech is transcribed first and then treated like ty
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from vlm.speech import Transcriber
 from vlm.weights import resolve
 
 Picture = Image.Image | str | Path
+Steps = Generator["Answer", None, "Answer"]  # yields snapshots on the way, returns the last one
 Style = Literal["full", "keywords"]
 
 MAX_QUESTION_CHARACTERS = 8_000
@@ -94,7 +95,9 @@ class Assistant:
         self.model, self.transcriber, self.config = model, transcriber, config
         self.model_name, self.adapter, self.device = config.language.weights, adapter, device
         answers = config.answers
-        self.settings = Settings(answers.max_new_tokens, answers.temperature, answers.clean_up, _style(answers.style))
+        self.settings = Settings(
+            answers.max_new_tokens, answers.temperature, answers.clean_up, _style(answers.style)
+        )
 
     @property
     def description(self) -> str:
@@ -144,13 +147,15 @@ class Assistant:
         start = time.perf_counter()
         transcript = self.transcriber.transcribe(audio)
         if not transcript.text:
-            raise UserError("Nothing was heard in the recording. Check the microphone, speak up, and try again.")
+            raise UserError(
+                "Nothing was heard in the recording. Check the microphone, speak up, and try again."
+            )
         seconds = {"transcribe": time.perf_counter() - start}
         return replace(answer, transcript=transcript.text, seconds=seconds)
 
     def _answer_text(
         self, answer: Answer, question: str, history: Sequence[Turn], settings: Settings
-    ) -> Iterator[Answer]:
+    ) -> Steps:
         turns = [VisualTurn(turn.question, turn.answer) for turn in history] + [VisualTurn(question)]
         answer = yield from self._generate(answer, turns, settings, adapter=False)
         text = answer.text.strip()
@@ -163,7 +168,7 @@ class Assistant:
         pictures: Sequence[Sequence[Picture]],
         history: Sequence[Turn],
         settings: Settings,
-    ) -> Iterator[Answer]:
+    ) -> Steps:
         if self.adapter is None:
             raise UserError(
                 f"The preset {self.config.name!r} has no adapter yet, so it cannot see. "
@@ -197,18 +202,20 @@ class Assistant:
         settings: Settings,
         adapter: bool,
         system: str | None = None,
-    ) -> Iterator[Answer]:
+    ) -> Steps:
         start = time.perf_counter()
         options = self._options(settings.max_new_tokens, settings.temperature)
         for generated in self.model.stream(turns, options, adapter, system):
             passed = time.perf_counter() - start
             seconds = {"first_token": passed} | answer.seconds | {"generate": passed}
-            answer = replace(answer, stage="drafting", text=generated.text, seconds=seconds, tokens=generated.tokens)
+            answer = replace(
+                answer, stage="drafting", text=generated.text, seconds=seconds, tokens=generated.tokens
+            )
             yield answer
         passed = time.perf_counter() - start
         return replace(answer, tokens_per_second=answer.tokens / passed if passed else 0.0)
 
-    def _clean_up(self, answer: Answer, question: str, settings: Settings) -> Iterator[Answer]:
+    def _clean_up(self, answer: Answer, question: str, settings: Settings) -> Steps:
         """The base model rewrites the draft; what it makes is taken only if it keeps the draft's meaning."""
         if not settings.clean_up or not answer.text:
             return replace(answer, clean_up="off")
@@ -217,7 +224,9 @@ class Assistant:
         start = time.perf_counter()
         options = self._options(clean_up.MAX_NEW_TOKENS, temperature=0.0)
         rewriting = ""
-        for generated in self.model.stream(clean_up.request(question, answer.text), options, False, clean_up.SYSTEM):
+        for generated in self.model.stream(
+            clean_up.request(question, answer.text), options, False, clean_up.SYSTEM
+        ):
             rewriting = generated.text
         text, verdict = clean_up.judge(question, answer.text, rewriting)
         seconds = answer.seconds | {"clean_up": time.perf_counter() - start}
@@ -241,7 +250,9 @@ def _style(name: str) -> Style:
     return "keywords" if name == "keywords" else "full"
 
 
-def load_assistant(preset: str = "embedded", adapter: str | None = None, device: str | None = None) -> Assistant:
+def load_assistant(
+    preset: str = "embedded", adapter: str | None = None, device: str | None = None
+) -> Assistant:
     """Build everything a preset is made of. `adapter` is a folder or a shipped name; `device` defaults to the best."""
     config, folder = model_config_of(preset, adapter)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

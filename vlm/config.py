@@ -124,5 +124,7 @@ def load_model_config(preset: str) -> ModelConfig:
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESET_FOLDER / f"{preset}.yaml"
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in PRESET_FOLDER.glob("*.yaml")))
-        raise UserError(f"There is no preset {preset!r}. Shipped presets: {names}; or give the path of a YAML file.")
+        raise UserError(
+            f"There is no preset {preset!r}. Shipped presets: {names}; or give the path of a YAML file."
+        )
     return from_dict(ModelConfig, read_yaml(path), path.name)

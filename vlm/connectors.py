@@ -1,5 +1,6 @@
 """Patch features [B, N, Dv] -> visual tokens [B, N, Dl] in the language model's embedding space."""
 
+import torch
 from torch import Tensor, nn
 
 from vlm.config import ConnectorConfig
@@ -7,16 +8,28 @@ from vlm.errors import UserError
 
 
 class MlpProjector(nn.Module):
-    """Two linear layers with a GELU between, as LLaVA-1.5 (arXiv:2310.03744). [B, N, Dv] -> [B, N, Dl]."""
+    """Two linear layers with a GELU between, as LLaVA-1.5 (arXiv:2310.03744). [B, N, Dv] -> [B, N, Dl].
+
+    The features are standardised first with fixed statistics of the training pictures: what all pictures share is
+    most of a convolutional feature, and would have to be unlearned before anything is told apart."""
 
     def __init__(self, feature_size: int, hidden_size: int, embedding_size: int) -> None:
         super().__init__()
+        self.register_buffer("feature_mean", torch.zeros(feature_size))
+        self.register_buffer("feature_deviation", torch.ones(feature_size))
         self.layers = nn.Sequential(
             nn.Linear(feature_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, embedding_size)
         )
 
+    def standardise(self, patch_features: Tensor) -> None:
+        """Take the statistics of training features [..., Dv]; a channel that hardly varies is not blown up."""
+        flat = patch_features.flatten(0, -2)
+        deviation = flat.std(dim=0)
+        self.feature_mean.copy_(flat.mean(dim=0))
+        self.feature_deviation.copy_(deviation.clamp(min=0.1 * float(deviation.mean())))
+
     def forward(self, patch_features: Tensor) -> Tensor:
-        return self.layers(patch_features)
+        return self.layers((patch_features - self.feature_mean) / self.feature_deviation)
 
 
 CONNECTORS = {"mlp": MlpProjector}

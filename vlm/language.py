@@ -98,7 +98,9 @@ class LanguageModel(nn.Module):
         logits = causal.get_output_embeddings()(hidden[:, :-1][learned])  # [learned, vocabulary]
         return functional.cross_entropy(logits.float(), targets[learned])
 
-    def generate(self, inputs_embeds: Tensor, attention_mask: Tensor, adapter: bool, **options: Any) -> Tensor:
+    def generate(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, adapter: bool, **options: Any
+    ) -> Tensor:
         """New token ids only, [B, new], padded with `pad_id`. Blocks; `stream` is the one that people wait for."""
         with torch.inference_mode(), self.lock, nullcontext() if adapter else self.base():
             return self.model.generate(
@@ -118,7 +120,12 @@ class LanguageModel(nn.Module):
         def work() -> None:
             try:
                 self.generate(
-                    inputs_embeds, attention_mask, adapter, streamer=tokens, stopping_criteria=[tokens], **options
+                    inputs_embeds,
+                    attention_mask,
+                    adapter,
+                    streamer=tokens,
+                    stopping_criteria=[tokens],
+                    **options,
                 )
             except BaseException as error:  # handed to the reader, who is in another thread
                 tokens.end(error)
@@ -159,7 +166,9 @@ class _TokenQueue(BaseStreamer, StoppingCriteria):
         return item
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        return torch.full((input_ids.shape[0],), self.stopped.is_set(), dtype=torch.bool, device=input_ids.device)
+        return torch.full(
+            (input_ids.shape[0],), self.stopped.is_set(), dtype=torch.bool, device=input_ids.device
+        )
 
 
 def _as_list(ids: int | Sequence[int]) -> list[int]:

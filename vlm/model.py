@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlm.config import AnswersConfig, ModelConfig
-from vlm.connectors import build_connector
+from vlm.connectors import MlpProjector, build_connector
 from vlm.errors import UserError
 from vlm.language import Generated, LanguageModel, build_language
 from vlm.prompts import Batch, Encoded, PromptTurn, collate, encode
@@ -29,7 +29,7 @@ class VisualTurn(NamedTuple):
 
 
 class VisionLanguageModel(nn.Module):
-    def __init__(self, vision: EfficientNetLite2, connector: nn.Module, language: LanguageModel) -> None:
+    def __init__(self, vision: EfficientNetLite2, connector: MlpProjector, language: LanguageModel) -> None:
         super().__init__()
         self.vision = vision
         self.connector = connector
@@ -70,7 +70,9 @@ class VisionLanguageModel(nn.Module):
         return {"loss": self.language(embeds, attention_mask.to(embeds.device), labels.to(embeds.device))}
 
     def encode(self, turns: Sequence[VisualTurn], system: str | None = None) -> Encoded:
-        prompt = [PromptTurn(turn.question, turn.answer, tuple(s.tags for s in turn.sights)) for turn in turns]
+        prompt = [
+            PromptTurn(turn.question, turn.answer, tuple(s.tags for s in turn.sights)) for turn in turns
+        ]
         return encode(self.language.tokenizer, prompt, self.vision.feature_count, system)
 
     def stream(

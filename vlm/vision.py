@@ -76,7 +76,8 @@ class EfficientNetLite2(nn.Module):
         """Encode RGB pictures in one batch."""
         patch_features, probabilities = self(torch.stack([self.preprocess(image) for image in images]))
         return [
-            Sight(features, self._tags(row)) for features, row in zip(patch_features, probabilities, strict=True)
+            Sight(features, self._tags(row))
+            for features, row in zip(patch_features, probabilities, strict=True)
         ]
 
     def _tags(self, probabilities: Tensor) -> str:

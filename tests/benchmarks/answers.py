@@ -71,7 +71,9 @@ def measure(preset: str, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="embedded")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print JSON in place of a Markdown table")
@@ -80,7 +82,9 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(result, indent=1))
         return
-    print(f"{result['model']}; import {result['import_seconds']:.1f} s, load {result['load_seconds']:.1f} s\n")
+    print(
+        f"{result['model']}; import {result['import_seconds']:.1f} s, load {result['load_seconds']:.1f} s\n"
+    )
     print("| question | first token, s | whole answer, s | tokens | tokens a second |\n|---|---|---|---|---|")
     for name, row in result["answers"].items():
         figures = f"{row['first_token_seconds']:.2f} | {row['answer_seconds']:.2f} | {row['tokens']:.0f}"

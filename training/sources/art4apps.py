@@ -84,9 +84,12 @@ def read_word(root: Path, image: Path) -> Picture | None:
     name = OTHER_NAMES.get(word, word.replace("_", " "))
     if folder in ("actions", "sport") and word in ACTIONS:
         phrase, group = ACTIONS[word], "action"
-    elif folder == "actions" and word not in OTHER_NAMES or folder not in FOLDERS:
-        return None
-    elif word in LEFT_OUT or not name:
+    elif (
+        (folder == "actions" and word not in OTHER_NAMES)
+        or folder not in FOLDERS
+        or word in LEFT_OUT
+        or not name
+    ):
         return None
     else:
         phrase, group = with_article(name), group_of(folder, word)
