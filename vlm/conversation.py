@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
-from vlm import Answer, Turn, UserError
+from vlm.assistant import Answer, Turn
+from vlm.errors import UserError
 
 
 class Composed(TypedDict):
