@@ -13,7 +13,7 @@ taken down, it stands in the chat, it is answered.
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -24,7 +24,7 @@ from typing import Any
 import gradio as gr
 from gradio.processing_utils import save_pil_to_cache
 
-from vlm import Assistant, Settings, UserError, load_assistant
+from vlm import Answer, Assistant, Settings, Turn, UserError, load_assistant
 from vlm.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange, to_markdown
 from vlm.endpoints import Endpoints, settings_from
 from vlm.images import open_image
@@ -39,6 +39,7 @@ MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16
 KEEP_UPLOADS_SECONDS = 4 * 60 * 60
 LOOK_FOR_OLD_UPLOADS_SECONDS = 15 * 60
 TEXT_EXAMPLES = ("Why is the sky blue?", "Give me three names for a cat.", "What is the capital of France?")
+VOICE_EXAMPLES = ("what-is-the-capital-of-France.wav", "why-is-the-sky-blue.wav")
 
 # What is copied must not hold the invisible characters that keep markup literal in the chat.
 HEAD = f"""<script>
@@ -57,10 +58,12 @@ REFRESH_SECONDS = 0.1  # while an answer grows: redrawing the page at every toke
 BROWSERS_SHOW = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}
 
 # The events that use the model share one place before it; all others answer at once. Those that may refuse are
-# queued nevertheless, without a limit: only then does Gradio show the message of an error.
+# queued nevertheless, without a limit: only then does Gradio show the message of an error. The others are sent however
+# often they occur: else the browser would drop the answer to a question that follows closely upon a stop.
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
-AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-MAY_REFUSE: dict[str, Any] = AT_ONCE | {"queue": True, "concurrency_limit": None}
+ALWAYS: dict[str, Any] = {"trigger_mode": "multiple", "api_visibility": "private"}
+AT_ONCE: dict[str, Any] = ALWAYS | {"queue": False, "show_progress": "hidden"}
+MAY_REFUSE: dict[str, Any] = AT_ONCE | {"queue": True, "concurrency_limit": None, "trigger_mode": "once"}
 
 DOWNLOAD = """text => {
     const link = document.createElement("a");
@@ -82,6 +85,8 @@ THEME = gr.themes.Default(
     body_background_fill="*neutral_50",
     body_text_color_subdued="*neutral_600",  # the theme's own grey is too faint to read comfortably
     body_text_color_subdued_dark="*neutral_300",
+    input_placeholder_color="*neutral_500",
+    input_placeholder_color_dark="*neutral_400",
 )
 
 
@@ -91,6 +96,7 @@ class Kind:
 
     name: str
     invitation: str
+    prompt: str = ""
     typed: bool = True
     pictures: bool = False
     examples: tuple[Exchange, ...] = ()
@@ -118,21 +124,31 @@ def build_app(assistant: Assistant) -> gr.Blocks:
 
 def tab_kinds() -> list[Kind]:
     folder = ASSETS / "examples"
-    pictures = sorted(path for path in folder.glob("*") if path.suffix in {".png", ".jpg"})
-    recordings = sorted(folder.glob("*.wav"))
+    typed_ones = [
+        Exchange("What is this?", (str(path),))
+        for path in sorted(folder.iterdir())
+        if path.suffix in {".png", ".jpg"}
+    ]
+    spoken_one = Exchange("", (str(folder / "fire-truck.jpg"),), str(folder / "what-color-is-it.wav"))
     return [
         Kind(
             name="Image",
             invitation="Add a picture and ask about it",
+            prompt="Ask about the picture",
             pictures=True,
-            examples=tuple(Exchange("What is this?", (str(path),)) for path in pictures),
+            examples=(*typed_ones, spoken_one),
         ),
-        Kind(name="Text", invitation="Ask anything", examples=tuple(map(Exchange, TEXT_EXAMPLES))),
+        Kind(
+            name="Text",
+            invitation="Ask anything",
+            prompt="Your question",
+            examples=tuple(map(Exchange, TEXT_EXAMPLES)),
+        ),
         Kind(
             name="Voice",
             invitation="Press Record and speak, or choose a recording",
             typed=False,
-            examples=tuple(Exchange("", recording=str(path)) for path in recordings),
+            examples=tuple(Exchange("", recording=str(folder / name)) for name in VOICE_EXAMPLES),
         ),
     ]
 
@@ -151,10 +167,11 @@ def settings_components(defaults: Settings) -> list[Any]:
 def show_settings(settings: list[Any]) -> None:
     length, temperature, clean_up, style = settings
     with gr.Accordion("Settings", open=False):
-        for pair in ((length, temperature), (style, clean_up)):
-            with gr.Row():
-                for component in pair:
-                    component.render()
+        with gr.Row():
+            length.render()
+            temperature.render()
+        style.render()
+        clean_up.render()
 
 
 class ConversationTab:
@@ -188,7 +205,7 @@ class ConversationTab:
         self.question = gr.MultimodalTextbox(
             label="Question",
             show_label=False,
-            placeholder=self.kind.invitation,
+            placeholder=self.kind.prompt,
             visible=self.kind.typed,
             sources=["upload", "microphone"] if self.kind.pictures else [],
             file_types=["image", "audio"],
@@ -209,30 +226,26 @@ class ConversationTab:
             photo.input(self.add_photo, [photo, self.question], [photo, self.question], **AT_ONCE)
 
     def _wire_questions(self) -> None:
-        conversation, composed = self.conversation, [self.question, self.recording]
+        conversation, settings = self.conversation, self.settings
         page = [self.chat, self.question, self.stop]
         spoken = [self.recording.stop_recording, self.recording.upload]
         taken = [
             gr.on(
                 [self.question.submit] if self.kind.typed else spoken,
                 plainly(self.ask),
-                [conversation, *composed],
+                [conversation, self.question, self.recording, *settings],
                 **MAY_REFUSE,
             ),
-            self.chat.example_select(plainly(self.ask_example), conversation, **MAY_REFUSE),
-            self.chat.retry(plainly(self.ask_again), conversation, **MAY_REFUSE),
-            self.chat.edit(plainly(self.ask_edited), conversation, **MAY_REFUSE),
+            self.chat.example_select(plainly(self.ask_example), [conversation, *settings], **MAY_REFUSE),
+            self.chat.retry(plainly(self.ask_again), [conversation, *settings], **MAY_REFUSE),
+            self.chat.edit(plainly(self.ask_edited), [conversation, *settings], **MAY_REFUSE),
         ]
         shown = [each.success(self.show, conversation, [*page, self.recording], **AT_ONCE) for each in taken]
-        answers = [
-            each.success(
-                self.answer, [conversation, *self.settings], self.chat, api_visibility="private", **MODEL
-            )
-            for each in shown
-        ]
+        answers = [each.success(self.answer, conversation, self.chat, **ALWAYS, **MODEL) for each in shown]
         stops = gr.on([self.stop.click, self.question.stop], None, cancels=answers, api_visibility="private")
-        for each in [*answers, stops]:
-            each.then(self.settle, [conversation, self.question], page, **AT_ONCE)
+        stops.then(self.settle, [conversation, self.question], page, **AT_ONCE)
+        for each in answers:
+            each.success(self.settle_finished, [conversation, self.question], page, **AT_ONCE)
         clears = self.chat.clear(None, cancels=answers, api_visibility="private")
         clears.then(self.clear, conversation, page, **AT_ONCE)
         self.chat.undo(plainly(self.undo), [conversation, self.question], page, **MAY_REFUSE)
@@ -243,22 +256,26 @@ class ConversationTab:
 
     # A question is taken down. These have no outputs, so that a refusal leaves the page as it was.
 
-    def ask(self, conversation: Conversation, composed: Composed | None, recording: str | None) -> None:
-        self._take_down(conversation, composed_exchange(composed or NOTHING, recording))
+    def ask(
+        self, conversation: Conversation, composed: Composed | None, recording: str | None, *settings: Any
+    ) -> None:
+        self._take_down(conversation, composed_exchange(composed or NOTHING, recording), settings)
 
-    def ask_example(self, conversation: Conversation, chosen: gr.SelectData) -> None:
-        self._take_down(conversation, self.kind.examples[chosen.index])
+    def ask_example(self, conversation: Conversation, chosen: gr.SelectData, *settings: Any) -> None:
+        self._take_down(conversation, self.kind.examples[chosen.index], settings)
 
-    def ask_again(self, conversation: Conversation) -> None:
+    def ask_again(self, conversation: Conversation, *settings: Any) -> None:
         last = len(conversation.exchanges) - 1
-        conversation.begin(replace(conversation.exchanges[last], answer=None), at=last)
+        self._take_down(conversation, replace(conversation.exchanges[last], answer=None), settings, at=last)
 
-    def ask_edited(self, conversation: Conversation, edit: gr.EditData) -> None:
+    def ask_edited(self, conversation: Conversation, edit: gr.EditData, *settings: Any) -> None:
         number, _ = numbered_messages(conversation)[int(edit.index)]  # type: ignore[arg-type]
         edited = Exchange(typed(str(edit.value)), conversation.exchanges[number].pictures)
-        self._take_down(conversation, edited, at=number)
+        self._take_down(conversation, edited, settings, at=number)
 
-    def _take_down(self, conversation: Conversation, exchange: Exchange, at: int | None = None) -> None:
+    def _take_down(
+        self, conversation: Conversation, exchange: Exchange, settings: tuple[Any, ...], at: int | None = None
+    ) -> None:
         conversation.check_idle()
         if not exchange.question.strip() and not exchange.recording:
             raise UserError("Please type or speak a question.")
@@ -266,7 +283,8 @@ class ConversationTab:
             raise UserError("Questions about pictures go on the Image tab.")
         if self.kind.pictures and not any(each.pictures for each in [*conversation.exchanges[:at], exchange]):
             raise UserError("Please add a picture first: upload, paste or drop one, or use the camera.")
-        conversation.begin(replace(exchange, pictures=tuple(map(self._presentable, exchange.pictures))), at)
+        pictures = tuple(map(self._presentable, exchange.pictures))
+        conversation.begin(replace(exchange, pictures=pictures, settings=settings_from(*settings)), at)
 
     def _presentable(self, path: str) -> str:
         """A readable picture, or UserError, as a file that browsers can show: few of them know TIFF."""
@@ -279,24 +297,30 @@ class ConversationTab:
 
     # It is answered.
 
-    def answer(self, conversation: Conversation, *settings: Any) -> Iterator[list[Message]]:
+    def answer(self, conversation: Conversation) -> Iterator[list[Message]]:
         """The chat as its last answer grows. Gradio closes it on Stop and Clear, and when the browser goes away."""
+        exchange = conversation.to_answer()
+        if exchange is None:
+            return  # it was stopped while it waited for its turn
+        drawn_stage, drawn_at = "", 0.0
         try:
-            yield from self._grow(conversation, settings_from(*settings))
+            with closing(self._stream(exchange, conversation.history())) as snapshots:
+                for snapshot in snapshots:
+                    grown = conversation.grow(exchange, snapshot)
+                    if grown is None:
+                        return
+                    exchange = grown
+                    if snapshot.stage != drawn_stage or time.monotonic() - drawn_at > REFRESH_SECONDS:
+                        yield messages(conversation)
+                        drawn_stage, drawn_at = snapshot.stage, time.monotonic()
         except Exception as problem:
             gr.Warning(plain_sentence(problem))
+        conversation.finish(exchange)
 
-    def _grow(self, conversation: Conversation, settings: Settings) -> Iterator[list[Message]]:
-        asked = conversation.exchanges[-1]
-        drawn_stage, drawn_at = "", 0.0
-        history = conversation.history()
-        stream = self.assistant.stream(asked.question, asked.pictures, asked.recording, history, settings)
-        with closing(stream) as snapshots:  # type: ignore[type-var]
-            for snapshot in snapshots:
-                conversation.exchanges[-1] = replace(asked, answer=snapshot)
-                if snapshot.stage != drawn_stage or time.monotonic() - drawn_at > REFRESH_SECONDS:
-                    yield messages(conversation)
-                    drawn_stage, drawn_at = snapshot.stage, time.monotonic()
+    def _stream(self, asked: Exchange, history: list[Turn]) -> Generator[Answer, None, None]:
+        yield from self.assistant.stream(
+            asked.question, asked.pictures, asked.recording, history, asked.settings
+        )
 
     # The page follows.
 
@@ -306,6 +330,9 @@ class ConversationTab:
 
     def settle(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
         return self._page(conversation, self._put_back(conversation.settle(), composed))
+
+    def settle_finished(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
+        return self.settle(conversation, composed) if conversation.finished else self._page(conversation)
 
     def undo(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
         conversation.check_idle()

@@ -73,7 +73,7 @@ def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = Fal
         model.connector.load_state_dict(load_file(folder / "projector.safetensors"))
         model.language.load_adapter(folder / "lora", trainable)
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"The adapter {folder} is damaged or incomplete ({reason}). Copy or train it again."
         ) from error

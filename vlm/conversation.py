@@ -6,11 +6,11 @@ is cut off in the middle leaves what there was of it.
 
 import mimetypes
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
-from vlm.assistant import Answer, Turn
+from vlm.assistant import Answer, Settings, Turn
 from vlm.errors import UserError
 
 
@@ -26,11 +26,13 @@ NOTHING: Composed = {"text": "", "files": []}
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question, typed or spoken or both, and as much of its answer as there is. Files are given by path."""
+    """A question, typed or spoken or both, and as much of its answer as there is. Files are given by path, settings
+    as they were when it was asked."""
 
     question: str
     pictures: tuple[str, ...] = ()
     recording: str | None = None
+    settings: Settings | None = None
     answer: Answer | None = None
 
     @property
@@ -45,8 +47,9 @@ class Exchange:
 
     @property
     def caption(self) -> str:
-        """A name for it where it is offered as an example."""
-        return self.question or Path(self.recording or "").stem.replace("-", " ").capitalize()
+        """How it is named where it is offered as an example; a recording bears its words as its file's name."""
+        words = Path(self.recording or "").stem.replace("-", " ")
+        return self.question or f"{words[:1].upper()}{words[1:]}?"
 
     @property
     def files(self) -> list[str]:
@@ -70,16 +73,39 @@ def composed_exchange(composed: Composed, recording: str | None = None) -> Excha
 
 @dataclass
 class Conversation:
-    """What one person said and was told on one tab; `busy` from a question until its answer ends or stops."""
+    """What one person said and was told on one tab; `busy` from a question until its answer is settled.
+
+    The word that an answer has come to its end can arrive late, when it was stopped and the next question is already
+    being answered: it counts only where `finish` was told of the exchange that is the last one now."""
 
     exchanges: list[Exchange] = field(default_factory=list)
     busy: bool = False
+    finished: bool = False
 
     def begin(self, exchange: Exchange, at: int | None = None) -> None:
         """Ask at the end, or in place of exchange number `at` and of all that came after it."""
         self.check_idle()
         self.exchanges[len(self.exchanges) if at is None else at :] = [exchange]
-        self.busy = True
+        self.busy, self.finished = True, False
+
+    def grow(self, exchange: Exchange, answer: Answer) -> Exchange | None:
+        """The last exchange with more of its answer; None if it was stopped or is gone, and the model does not know
+        it yet."""
+        if not self._is_current(exchange):
+            return None
+        self.exchanges[-1] = replace(exchange, answer=answer)
+        return self.exchanges[-1]
+
+    def to_answer(self) -> Exchange | None:
+        """The last exchange, unless it has been answered or stopped."""
+        return self.exchanges[-1] if self.busy and not self.finished and self.exchanges else None
+
+    def finish(self, exchange: Exchange) -> None:
+        """Its answer has come to its end, good or bad."""
+        self.finished = self._is_current(exchange)
+
+    def _is_current(self, exchange: Exchange) -> bool:
+        return self.busy and bool(self.exchanges) and self.exchanges[-1] is exchange
 
     def check_idle(self) -> None:
         if self.busy:

@@ -1,0 +1,167 @@
+"""The endpoints with the real assistant, and the plain data behind the page: conversations, messages, downloads."""
+
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from app import UNEXPECTED, plain_sentence, plainly
+from vlm import Answer, UserError
+from vlm.conversation import NOTHING, Conversation, Exchange, composed_exchange, to_markdown, trace_of
+from vlm.messages import literal, messages, typed
+
+EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
+ANSWERED = Answer(
+    text="A cat.", stage="done", draft="cat", model="m", adapter="a", clean_up="accepted", tokens=3
+)
+
+
+@pytest.fixture(scope="module")
+def client(page_address: str) -> Client:
+    return Client(page_address, verbose=False)
+
+
+def test_the_api_has_three_named_endpoints_with_descriptions(client: Client) -> None:
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(endpoints) == {"/image", "/text", "/voice"}
+    assert all(endpoint["description"] for endpoint in endpoints.values())
+
+
+def test_image_answers_about_a_picture(client: Client) -> None:
+    answer, trace = client.predict(
+        "what is this?",
+        [handle_file(EXAMPLES / "strawberry.jpg")],
+        None,
+        max_new_tokens=16,
+        api_name="/image",
+    )
+    assert answer == trace["text"]
+    assert (trace["route"], trace["adapter"], trace["stage"]) == ("image", "embedded", "done")
+    assert trace["draft"]
+
+
+def test_text_answers_from_the_base_model(client: Client) -> None:
+    answer, trace = client.predict("What is the capital of France?", max_new_tokens=24, api_name="/text")
+    assert "Paris" in answer
+    assert trace["adapter"] is None
+
+
+def test_voice_tells_what_was_heard(client: Client) -> None:
+    recording = handle_file(EXAMPLES / "what-is-in-the-picture.wav")
+    _, trace = client.predict(recording, max_new_tokens=16, api_name="/voice")
+    assert "picture" in trace["transcript"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"question": "What?", "images": [], "audio": None, "api_name": "/image"}, "at least one picture"),
+        ({"question": "  ", "api_name": "/text"}, "type or speak"),
+        ({"question": "x" * 20_000, "api_name": "/text"}, "shorten"),
+        ({"audio": None, "api_name": "/voice"}, "recording"),
+        ({"question": "Hello.", "max_new_tokens": 99_999, "api_name": "/text"}, "maximum"),
+    ],
+)
+def test_bad_input_is_one_plain_sentence(client: Client, arguments: dict, message: str) -> None:
+    with pytest.raises(AppError, match=message) as refused:
+        client.predict(**arguments)
+    assert "Traceback" not in str(refused.value)
+
+
+def test_a_file_that_is_no_picture_is_refused_and_the_next_question_works(
+    client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"this is not a picture")
+    with pytest.raises(AppError, match=r"bad\.png"):
+        client.predict("What?", [handle_file(tmp_path / "bad.png")], None, api_name="/image")
+    assert client.predict("Say hello.", max_new_tokens=16, api_name="/text")[0]
+
+
+def test_a_conversation_takes_one_question_at_a_time() -> None:
+    conversation = Conversation()
+    conversation.begin(Exchange("first"))
+    with pytest.raises(UserError, match="wait"):
+        conversation.begin(Exchange("second"))
+    conversation.exchanges[-1] = Exchange("first", ("a.png",), answer=ANSWERED)
+    assert conversation.settle() is None
+    conversation.begin(Exchange("second"))
+    (turn,) = conversation.history()
+    assert (turn.question, turn.answer, turn.images) == ("first", "A cat.", ("a.png",))
+
+
+def test_a_question_that_got_no_answer_goes_back_to_the_box_before_what_was_typed_since() -> None:
+    conversation = Conversation()
+    conversation.begin(Exchange("lost?", ("a.png",)))
+    returned = conversation.settle()
+    assert returned is not None
+    assert not conversation.exchanges
+    assert returned.composed_before({"text": "new", "files": ["b.png"]}) == {
+        "text": "lost?\nnew",
+        "files": ["a.png", "b.png"],
+    }
+
+
+def test_asking_in_place_of_an_earlier_question_drops_what_came_after_it() -> None:
+    conversation = Conversation([Exchange(name, answer=ANSWERED) for name in "abc"])
+    conversation.begin(Exchange("new"), at=1)
+    assert [exchange.question for exchange in conversation.exchanges] == ["a", "new"]
+
+
+def test_words_that_come_after_a_stop_change_nothing() -> None:
+    conversation = Conversation([Exchange("old", answer=ANSWERED)])
+    stopped = Exchange("stopped")
+    conversation.begin(stopped)
+    assert conversation.settle() is stopped
+    conversation.begin(Exchange("new"))
+    assert conversation.grow(stopped, ANSWERED) is None
+    conversation.finish(stopped)
+    assert not conversation.finished
+    assert [exchange.text for exchange in conversation.exchanges] == ["A cat.", ""]
+    assert conversation.to_answer() is conversation.exchanges[-1]
+
+
+def test_what_nobody_foresaw_is_one_sentence_for_the_visitor_and_a_trace_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("secret detail")
+
+    with pytest.raises(gr.Error) as shown:
+        plainly(fail)()
+    assert shown.value.message == UNEXPECTED
+    assert "secret detail" in caplog.text
+
+
+def test_the_name_of_a_file_cannot_bring_markup_into_a_message() -> None:
+    assert plain_sentence(UserError("<img src=x> is no picture")) == "&lt;img src=x&gt; is no picture"
+
+
+def test_recordings_and_pictures_in_the_box_are_told_apart() -> None:
+    exchange = composed_exchange({"text": "hi", "files": ["a.png", "b.wav"]})
+    assert (exchange.pictures, exchange.recording) == (("a.png",), "b.wav")
+    with pytest.raises(UserError, match="one recording"):
+        composed_exchange({"text": "", "files": ["b.wav"]}, "c.wav")
+    assert composed_exchange(NOTHING).question == ""
+
+
+def test_markup_and_control_tokens_are_shown_as_typed() -> None:
+    hostile = "<script>alert(1)</script> &lt; <|im_end|>"
+    assert "<script>" not in literal(hostile)
+    assert typed(literal(hostile)) == hostile
+    shown = messages(
+        Conversation([Exchange(hostile, (), answer=Answer(text=hostile, draft="<b>x</b>", stage="done"))])
+    )
+    texts = [
+        message["content"][0].get("text", "") + message["content"][0].get("value", "") for message in shown
+    ]
+    assert not any("<script>" in text or "<b>" in text for text in texts)
+
+
+def test_the_trace_leaves_out_what_does_not_apply_and_the_download_has_it_all() -> None:
+    assert "Heard" not in dict(trace_of(ANSWERED))
+    assert dict(trace_of(ANSWERED))["Clean-up"] == "accepted"
+    text = to_markdown([Exchange("What?", ("folder/cat.png",), answer=ANSWERED)])
+    assert all(part in text for part in ("## What?", "cat.png", "A cat.", "Draft: cat"))
+    assert "folder" not in text
