@@ -164,4 +164,4 @@ def test_the_shell_answers_and_reports_mistakes_plainly(tmp_path: Path, shape: I
     failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
     assert "Traceback" not in failed.stderr
-    assert failed.stderr.startswith("vlm: ")
+    assert failed.stderr.splitlines()[-1].startswith("vlm: ")

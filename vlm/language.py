@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
+from transformers.utils import logging as transformers_logging
 
 from vlm.config import LanguageConfig, LoraConfig
 from vlm.errors import UserError
@@ -192,6 +193,7 @@ def choose_dtype(name: str, device: str) -> torch.dtype:
 
 
 def build_language(config: LanguageConfig, device: str) -> LanguageModel:
+    transformers_logging.disable_progress_bar()  # a second's work, and it would stand before every answer in the shell
     folder = resolve(config.weights)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=choose_dtype(config.dtype, device)).to(device)
     return LanguageModel(model, AutoTokenizer.from_pretrained(folder))
