@@ -424,13 +424,13 @@ def test_the_fingerprint_is_the_same_for_the_same_data_and_changes_with_it(small
 
 def test_a_missing_client_is_named_with_its_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
-    with pytest.raises(packages.DownloadError, match="npm.*Install Node"):
+    with pytest.raises(packages.UserError, match="npm.*Install Node"):
         packages.fetch("@twemoji/svg", tmp_path)
 
 
 def test_an_altered_package_is_refused_and_a_whole_one_is_extracted_once(tmp_path, monkeypatch):
     (tmp_path / "twemoji-svg-15.0.0.tgz").write_bytes(b"not the package")
-    with pytest.raises(packages.DownloadError, match="Delete it"):
+    with pytest.raises(packages.UserError, match="Delete it"):
         packages.fetch("@twemoji/svg", tmp_path)
     wheel = tmp_path / "easy_vqa-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:

@@ -15,9 +15,9 @@ from training.config import SourceConfig, StageConfig, TrainingConfig
 from training.data import Collator, Conversations, Row, iterate_rows, pictures_of, read_rows
 from training.evaluate import is_right, select
 from training.features import FeatureStore
-from training.finetune import restore, train_stage
+from training.finetune import train_stage
 from training.metrics import is_exact, majority_answers, names_one_of, share
-from vlm.artifact import load_adapter
+from vlm.artifact import load_adapter, restore_adapter
 from vlm.errors import UserError
 from vlm.model import VisionLanguageModel
 
@@ -56,7 +56,8 @@ def conversations(data: Path, model: VisionLanguageModel, **changes: object) -> 
         "tag_dropout": 0.0,
         "seed": 0,
     }
-    return Conversations(read_rows(data, "train"), store_of(data, model), model, **options | changes)  # type: ignore
+    rows, tags = read_rows(data, "train"), {}
+    return Conversations(rows, store_of(data, model), tags, model, **options | changes)  # type: ignore
 
 
 def test_each_picture_is_encoded_once_and_features_survive_a_restart(data: Path) -> None:
@@ -69,7 +70,7 @@ def test_each_picture_is_encoded_once_and_features_survive_a_restart(data: Path)
     again.add(pictures_of(data, "train"), model.vision)
     assert not seen
     row, content = next(iterate_rows(data, "train"))
-    assert torch.allclose(again[row.picture].patch_features, store[row.picture].patch_features)
+    assert torch.equal(again[row.picture], store[row.picture])
 
 
 def test_features_of_another_encoder_are_not_read(data: Path) -> None:
@@ -135,10 +136,14 @@ def training(data: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
     )
 
 
+def train(model: VisionLanguageModel, stage: StageConfig, config: TrainingConfig) -> None:
+    data = Path(config.data)
+    train_stage("joint", stage, model, read_rows(data, "train"), store_of(data, model), {}, config)
+
+
 def weights_after(config: TrainingConfig, steps: int) -> dict[str, torch.Tensor]:
     model = tiny_model()
-    store = store_of(Path(config.data), model)
-    train_stage("joint", StageConfig(epochs=4, max_steps=steps), model, store, config)
+    train(model, StageConfig(epochs=4, max_steps=steps), config)
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -169,7 +174,7 @@ def test_a_finished_stage_is_loaded_and_not_trained_again(training: TrainingConf
     first = weights_after(training, 4)
     (Path(training.output) / "joint" / "log.json").unlink()
     model = tiny_model()
-    train_stage("joint", StageConfig(), model, store_of(Path(training.data), model), training)
+    train(model, StageConfig(), training)
     assert not (Path(training.output) / "joint" / "log.json").exists()
     weights = dict(model.named_parameters())
     assert all(torch.equal(weights[name], weight) for name, weight in first.items())
@@ -182,7 +187,7 @@ def test_what_training_writes_the_app_loads(training: TrainingConfig) -> None:
     weights = dict(served.named_parameters())
     assert all(torch.equal(weights[name], weight) for name, weight in trained.items())
     other = tiny_model()
-    restore(other, Path(training.output) / "joint" / "adapter")
+    restore_adapter(other, Path(training.output) / "joint" / "adapter")
     assert all(torch.equal(dict(other.named_parameters())[name], weight) for name, weight in trained.items())
 
 

@@ -14,7 +14,6 @@ from vlm.config import LoraConfig, ModelConfig
 from vlm.connectors import MlpProjector
 from vlm.language import LanguageModel
 from vlm.model import VisionLanguageModel
-from vlm.vision import Sight
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -54,11 +53,11 @@ class TinyVision(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         return self.convolution(pixels).flatten(2).transpose(1, 2)
 
-    def see(self, images: list[Image.Image]) -> list[Sight]:
+    def see(self, images: list[Image.Image]) -> Tensor:
         pixels = [
             torch.from_numpy(np.array(image.resize((16, 16)))).permute(2, 0, 1) / 255 for image in images
         ]
-        return [Sight(features, "") for features in self(torch.stack(pixels))]
+        return self(torch.stack(pixels))
 
 
 def tiny_model(lora: bool = True) -> VisionLanguageModel:

@@ -8,7 +8,7 @@ questions. Only the texts are held in memory; features come from the `FeatureSto
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,8 @@ from training.config import SourceConfig
 from training.features import FeatureStore
 from vlm.answers import to_keywords
 from vlm.errors import UserError
-from vlm.model import VisionLanguageModel, VisualTurn
+from vlm.model import Sight, VisionLanguageModel, VisualTurn
 from vlm.prompts import Encoded, collate
-from vlm.vision import Sight
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,14 @@ def pictures_of(folder: Path, split: str, source: str | None = None) -> Iterator
 class Conversations(Dataset):
     """Rows -> conversations about one picture each, laid out for all epochs, to be read in order.
 
-    Deterministic in `seed`, so that a resumed run sees the same examples. Conversations of similar length stand
-    together, `batch_size` at a time, so that little is padded."""
+    `tags` are those of the pictures that have any. Deterministic in `seed`, so that a resumed run sees the same
+    examples. Conversations of similar length stand together, `batch_size` at a time, so that little is padded."""
 
     def __init__(
         self,
         rows: Sequence[Row],
         store: FeatureStore,
+        tags: Mapping[str, str],
         model: VisionLanguageModel,
         *,
         system: str,
@@ -98,7 +98,7 @@ class Conversations(Dataset):
         tag_dropout: float,
         seed: int,
     ) -> None:
-        self.store, self.model, self.system, self.style = store, model, system, style
+        self.store, self.tags, self.model, self.system, self.style = store, tags, model, system, style
         self.tag_dropout, self.seed = tag_dropout, seed
         by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
@@ -121,9 +121,9 @@ class Conversations(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rows = self.examples[index]
-        sight = self.store[rows[0].picture]
-        if random.Random(f"{self.seed} {index} tags").random() < self.tag_dropout:
-            sight = Sight(sight.patch_features, "")
+        picture = rows[0].picture
+        dropped = random.Random(f"{self.seed} {index} tags").random() < self.tag_dropout
+        sight = Sight(self.store[picture], "" if dropped else self.tags.get(picture, ""))
         first, *later = rows
         turns = [VisualTurn(first.question, self._answer(first), (sight,))]
         turns += [VisualTurn(row.question, self._answer(row)) for row in later]

@@ -24,8 +24,7 @@ from training.metrics import is_exact, majority_answers, names_one_of, normalise
 from vlm.artifact import adapter_config, find_adapter, load_adapter
 from vlm.config import AnswersConfig
 from vlm.errors import UserError
-from vlm.model import VisionLanguageModel, VisualTurn, build_model
-from vlm.vision import Sight
+from vlm.model import Sight, VisionLanguageModel, VisualTurn, build_model
 
 NAMING_QUESTION = "What is this?"
 MAX_NEW_TOKENS = 32
@@ -78,7 +77,8 @@ def evaluate(
     store.add(pictures_of(folder, split, source), model.vision)
     answers = AnswersConfig(image_system=config.answers.image_system, max_new_tokens=MAX_NEW_TOKENS)
 
-    drafts = answer_all(model, [(store[row.picture], row.question) for row in rows], answers, batch_size)
+    sights = {row.picture: model.recognise(store[row.picture].unsqueeze(0))[0] for row in rows}
+    drafts = answer_all(model, [(sights[row.picture], row.question) for row in rows], answers, batch_size)
     (blank,) = model.see([Image.new("RGB", (256, 256), "white")])
     questions = sorted({row.question for row in rows})
     blank_drafts = answer_all(model, [(blank, question) for question in questions], answers, batch_size)

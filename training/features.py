@@ -1,4 +1,4 @@
-"""Pictures of a data set -> their patch features and tags, computed once and kept.
+"""Pictures of a data set -> their patch features, computed once and kept.
 
 The encoder is frozen, so each distinct picture is encoded a single time. Shards of safetensors are written one by one
 under temporary names: a killed run goes on after its last whole shard. The folder is named after the encoder's
@@ -20,22 +20,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vlm.config import VisionConfig, to_dict
-from vlm.vision import EfficientNetLite2, Sight
+from vlm.vision import EfficientNetLite2
 
 SHARD_SIZE = 256  # pictures; about 11 MB of 17 x 1280 half-precision features
 
 
 class FeatureStore:
-    """Sights by the picture's id, read from the shards as they are needed."""
+    """Patch features by the picture's id, read from the shards as they are needed."""
 
     def __init__(self, folder: Path, vision: VisionConfig) -> None:
-        description = json.dumps(to_dict(vision), sort_keys=True)
+        encoder = {key: value for key, value in to_dict(vision).items() if key != "tags"}
+        description = json.dumps(encoder, sort_keys=True)
         self.folder = folder / f"features-{hashlib.sha256(description.encode()).hexdigest()[:12]}"
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "encoder.json").write_text(description, encoding="utf-8")
         self._shards: list[safe_open] = []
         self._places: dict[str, tuple[int, int]] = {}
-        self._tags: dict[str, str] = {}
         for file in sorted(self.folder.glob("shard-*.safetensors")):
             self._open(file)
 
@@ -45,9 +45,10 @@ class FeatureStore:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, picture: str) -> Sight:
+    def __getitem__(self, picture: str) -> Tensor:
+        """[N, Dv]"""
         shard, row = self._places[picture]
-        return Sight(self._shards[shard].get_slice("patch_features")[row].float(), self._tags[picture])
+        return self._shards[shard].get_slice("patch_features")[row].float()
 
     def sample(self, shards: int = 8) -> Tensor:
         """Features of some pictures, [M, N, Dv], evenly from all shards: enough for statistics."""
@@ -60,14 +61,13 @@ class FeatureStore:
         """Encode the (id, image bytes) that are not there yet. A picture may come any number of times."""
         waiting = self._new(pictures)
         while shard := list(islice(waiting, SHARD_SIZE)):
-            names, sights = [], []
+            names, encoded = [], []
             for start in tqdm(range(0, len(shard), batch_size), desc=f"features, shard {len(self._shards)}"):
                 batch = shard[start : start + batch_size]
                 names += [name for name, _ in batch]
-                sights += encoder.see(
-                    [Image.open(io.BytesIO(content)).convert("RGB") for _, content in batch]
-                )
-            self._write(names, sights)
+                images = [Image.open(io.BytesIO(content)).convert("RGB") for _, content in batch]
+                encoded.append(encoder.see(images))
+            self._write(names, torch.cat(encoded))
 
     def _new(self, pictures: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
         seen: set[str] = set()
@@ -76,20 +76,16 @@ class FeatureStore:
                 seen.add(name)
                 yield name, content
 
-    def _write(self, names: list[str], sights: list[Sight]) -> None:
-        features = torch.stack([sight.patch_features for sight in sights]).half().cpu()
+    def _write(self, names: list[str], patch_features: Tensor) -> None:
         file = self.folder / f"shard-{len(self._shards):05d}.safetensors"
         working = file.with_suffix(".tmp")
-        metadata = {"pictures": json.dumps(names), "tags": json.dumps([sight.tags for sight in sights])}
-        save_file({"patch_features": features.contiguous()}, working, metadata=metadata)
+        tensors = {"patch_features": patch_features.half().cpu().contiguous()}
+        save_file(tensors, working, metadata={"pictures": json.dumps(names)})
         working.rename(file)
         self._open(file)
 
     def _open(self, file: Path) -> None:
         shard = safe_open(file, framework="pt")
-        metadata = shard.metadata()
-        names, tags = json.loads(metadata["pictures"]), json.loads(metadata["tags"])
-        for row, (name, text) in enumerate(zip(names, tags, strict=True)):
+        for row, name in enumerate(json.loads(shard.metadata()["pictures"])):
             self._places[name] = (len(self._shards), row)
-            self._tags[name] = text
         self._shards.append(shard)

@@ -11,6 +11,7 @@ import json
 import logging
 import platform
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from training.config import StageConfig, TrainingConfig, load_training_config
-from training.data import Collator, Conversations, pictures_of, read_rows
+from training.data import Collator, Conversations, Row, pictures_of, read_rows
 from training.features import FeatureStore
-from vlm.artifact import save_adapter
+from training.tags import teach
+from vlm.artifact import restore_adapter, save_adapter
 from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.language import choose_dtype
 from vlm.model import VisionLanguageModel, build_model
@@ -47,34 +49,32 @@ class AdapterTrainer(Trainer):
         save_adapter(self.model, folder / "adapter", self.model_config, training, {}, torch.float32)  # type: ignore
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        restore(self.model, Path(resume_from_checkpoint) / "adapter")  # type: ignore[arg-type]
-
-
-def restore(model: VisionLanguageModel, adapter: Path) -> None:
-    """Copy an adapter's weights into a model whose LoRA is in place already."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    model.connector.load_state_dict(load_file(adapter / "projector.safetensors"))
-    set_peft_model_state_dict(model.language.model, load_file(adapter / "lora" / "adapter_model.safetensors"))
+        restore_adapter(self.model, Path(resume_from_checkpoint) / "adapter")  # type: ignore[arg-type]
 
 
 def train_stage(
-    name: str, stage: StageConfig, model: VisionLanguageModel, store: FeatureStore, config: TrainingConfig
+    name: str,
+    stage: StageConfig,
+    model: VisionLanguageModel,
+    rows: Sequence[Row],
+    store: FeatureStore,
+    tags: Mapping[str, str],
+    config: TrainingConfig,
 ) -> None:
     """Train the stage's parts, going on from its last checkpoint if there is one, and save its adapter folder."""
     folder = Path(config.output) / name
     if (folder / "adapter").is_dir():
         log.info("stage %s is finished already; its adapter is loaded", name)
-        restore(model, folder / "adapter")
+        restore_adapter(model, folder / "adapter")
         return
     model_config = load_model_config(config.model)
     parts = model.train_only(stage.train)
     rates = {"connector": stage.connector_learning_rate, "lora": stage.lora_learning_rate}
     groups = [{"params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
     examples = Conversations(
-        read_rows(Path(config.data), "train"),
+        rows,
         store,
+        tags,
         model,
         system=model_config.answers.image_system,
         style=model_config.answers.style,
@@ -136,7 +136,7 @@ def keep_memory() -> None:
 
 
 def run(config: TrainingConfig) -> Path:
-    """Features, two stages, adapter folder."""
+    """Features, tags, two stages, adapter folder."""
     keep_memory()
     set_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -145,9 +145,11 @@ def run(config: TrainingConfig) -> Path:
     model.language.add_adapter(model_config.lora)
     store = FeatureStore(Path(config.data), model_config.vision)
     store.add(pictures_of(Path(config.data), "train"), model.vision)
+    rows = read_rows(Path(config.data), "train")
+    tags = teach(model.tagger, rows, store, Path(config.output), config.seed) if model.tagger else {}
     model.connector.standardise(store.sample())
-    train_stage("projector", config.projector_stage, model, store, config)
-    train_stage("joint", config.joint_stage, model, store, config)
+    train_stage("projector", config.projector_stage, model, rows, store, tags, config)
+    train_stage("joint", config.joint_stage, model, rows, store, tags, config)
     adapter = Path(config.output) / "adapter"
     shutil.rmtree(adapter, ignore_errors=True)
     training = to_dict(config) | {"device": device, "data_card": _fingerprint(Path(config.data))}

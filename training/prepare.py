@@ -24,10 +24,11 @@ from tqdm import tqdm
 from training.card import make_card, to_markdown
 from training.instructions import Phrases, make_rows
 from training.phrases import accepted_nouns, concept_of, head_noun
-from training.sources import art4apps, easyvqa, emoji, sweethome, tuxpaint
-from training.sources.packages import DownloadError, fetch
+from training.sources import art4apps, easyvqa, emoji, gcompris, openclipart, sweethome, tuxpaint
+from training.sources.packages import fetch
 from training.sources.picture import Picture, encode, flatten_on_white
 from training.splits import Likeness, assign_splits, find_twin, likeness
+from vlm.errors import UserError
 
 SCHEMA = pa.schema(
     [
@@ -72,6 +73,16 @@ SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], list[Picture]]]] = { 
     "sweethome3d": (
         ("sweethome3d-furniture",),
         lambda downloads: sweethome.read(fetch("sweethome3d-furniture", downloads)),
+    ),
+    "openclipart": (
+        ("openclipart-png", "openclipart-svg"),
+        lambda downloads: openclipart.read(
+            fetch("openclipart-png", downloads), fetch("openclipart-svg", downloads)
+        ),
+    ),
+    "gcompris": (
+        ("gcompris-qt-data",),
+        lambda downloads: gcompris.read(fetch("gcompris-qt-data", downloads)),
     ),
     "emoji-noto-v1": (
         ("emojibase-data", "@iconify-json/noto-v1"),
@@ -184,7 +195,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         card = prepare(arguments.out, arguments.downloads or arguments.out / "downloads")
-    except DownloadError as error:
+    except UserError as error:
         raise SystemExit(f"{error}") from None
     print(to_markdown(card))
 

@@ -40,6 +40,7 @@ KEEP_WHOLE = {
     "teddy bear", "ice cream", "guinea pig", "candy cane", "rubber duck", "garbage can", "polar bear",
     "high chair", "black cat", "christmas tree", "mandarin orange", "desert rose", "jack-o-lantern",
     "paper towel", "light", "golden retriever", "toy train", "baby bottle", "high heel", "male", "female",
+    "flying saucer", "komodo dragon", "measuring tape",
 }  # fmt: skip
 SYNONYMS = [
     {"bunny", "rabbit", "hare"}, {"airplane", "plane", "aeroplane", "jet", "aircraft", "airliner"},

@@ -2,6 +2,7 @@
 
 config.yaml             the resolved model config, and how it was trained
 projector.safetensors   the connector
+tagger.safetensors      the tagger's head and its nouns, where the model has a tagger
 lora/                   the LoRA in PEFT's own format
 metrics.json            scores, with their baselines and commands
 """
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 import yaml
-from peft import get_peft_model_state_dict
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -68,10 +69,12 @@ def check_adapter(folder: Path, config: ModelConfig) -> None:
 
 
 def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = False) -> None:
-    """Put the projector and the LoRA of an adapter folder into the model."""
+    """Put the projector, the LoRA and the tagger's head of an adapter folder into the model."""
     try:
         model.connector.load_state_dict(load_file(folder / "projector.safetensors"))
         model.language.load_adapter(folder / "lora", trainable)
+        if model.tagger:
+            model.tagger.load(folder / "tagger.safetensors")
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
@@ -80,6 +83,13 @@ def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = Fal
     if not trainable:
         weight = model.language.embed(torch.zeros(1, 1, dtype=torch.long))
         model.connector.to(weight.device, weight.dtype).eval()
+
+
+def restore_adapter(model: VisionLanguageModel, folder: Path) -> None:
+    """Copy what trains from a checkpoint's adapter folder into a model whose LoRA is in place already."""
+    model.connector.load_state_dict(load_file(folder / "projector.safetensors"))
+    lora = load_file(folder / "lora" / "adapter_model.safetensors")
+    set_peft_model_state_dict(model.language.model, lora)
 
 
 def save_adapter(
@@ -119,6 +129,8 @@ def _write(
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     save_file(_converted(model.connector.state_dict(), dtype), folder / "projector.safetensors")
+    if model.tagger:
+        model.tagger.save(folder / "tagger.safetensors")
     lora = model.language.model.peft_config["default"]
     (folder / "lora").mkdir()
     save_file(

