@@ -90,3 +90,13 @@ def test_the_tags_of_a_training_picture_come_from_a_head_that_has_not_seen_it(tm
     again = tagger_of(0.0, 0.0)
     assert teach(again, rows, {}, tmp_path, seed=0) == tags  # type: ignore[arg-type]  # kept, not fitted anew
     assert again.nouns == NOUNS
+
+
+def test_a_tagger_that_has_a_head_keeps_it(tmp_path: Path) -> None:
+    rows, store = pictures(2)
+    tagger = tagger_of(0.0, 0.0)
+    head = nn.Linear(SIZE, 1)
+    tagger.set_head(head, ["zebra"])
+    tags = teach(tagger, rows, store, tmp_path, seed=0)  # type: ignore[arg-type]
+    assert tagger.head is head
+    assert tags.keys() == store.keys()

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.tiny import picture, tiny_config, tiny_model
 from training import finetune
@@ -189,6 +190,24 @@ def test_what_training_writes_the_app_loads(training: TrainingConfig) -> None:
     other = tiny_model()
     restore_adapter(other, Path(training.output) / "joint" / "adapter")
     assert all(torch.equal(dict(other.named_parameters())[name], weight) for name, weight in trained.items())
+
+
+def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole command on the tiny model: fresh, then from its own adapter, whose weights are where it starts."""
+    monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))
+    short = StageConfig(epochs=1, max_steps=1)
+    first = finetune.run(replace(training, projector_stage=short, joint_stage=short))
+    still = StageConfig(epochs=1, max_steps=1, connector_learning_rate=0.0, lora_learning_rate=0.0)
+    again = replace(training, output=training.output + "-again", init_from=str(first), joint_stage=still)
+    second = finetune.run(again)
+    for file in ("projector.safetensors", "lora/adapter_model.safetensors"):
+        before, after = load_file(first / file), load_file(second / file)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before), file
+    other = replace(tiny_config(), connector=replace(tiny_config().connector, hidden=99))
+    monkeypatch.setattr(finetune, "load_model_config", lambda name: other)
+    with pytest.raises(UserError, match="does not fit"):
+        finetune.run(again)
 
 
 def row(

@@ -25,8 +25,9 @@ from training.config import StageConfig, TrainingConfig, load_training_config
 from training.data import Collator, Conversations, Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.tags import teach
-from vlm.artifact import restore_adapter, save_adapter
+from vlm.artifact import check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
 from vlm.config import ModelConfig, load_model_config, to_dict
+from vlm.errors import UserError
 from vlm.language import choose_dtype
 from vlm.model import VisionLanguageModel, build_model
 
@@ -142,13 +143,19 @@ def run(config: TrainingConfig) -> Path:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model_config = load_model_config(config.model)
     model = build_model(model_config, device)
-    model.language.add_adapter(model_config.lora)
+    if config.init_from:
+        known = find_adapter(config.init_from)
+        check_adapter(known, model_config)
+        load_adapter(model, known, trainable=True)
+    else:
+        model.language.add_adapter(model_config.lora)
     store = FeatureStore(Path(config.data), model_config.vision)
     store.add(pictures_of(Path(config.data), "train"), model.vision)
     rows = read_rows(Path(config.data), "train")
     tags = teach(model.tagger, rows, store, Path(config.output), config.seed) if model.tagger else {}
-    model.connector.standardise(store.sample())
-    train_stage("projector", config.projector_stage, model, rows, store, tags, config)
+    if not config.init_from:
+        model.connector.standardise(store.sample())
+        train_stage("projector", config.projector_stage, model, rows, store, tags, config)
     train_stage("joint", config.joint_stage, model, rows, store, tags, config)
     adapter = Path(config.output) / "adapter"
     shutil.rmtree(adapter, ignore_errors=True)
@@ -167,19 +174,16 @@ def main() -> None:
     parser.add_argument("--preset", default="embedded", help="a training preset's name or a YAML file")
     parser.add_argument("--data", help="folder of parquet files (default: the preset's)")
     parser.add_argument("--output", help="folder of the run; the adapter is OUTPUT/adapter")
+    parser.add_argument("--init-from", help="adapter to go on from, instead of a fresh one")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--report-to", help="wandb, trackio or tensorboard; their package must be installed")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    adapter = run(
-        load_training_config(
-            arguments.preset,
-            data=arguments.data,
-            output=arguments.output,
-            seed=arguments.seed,
-            report_to=arguments.report_to,
-        )
-    )
+    overrides = vars(arguments)
+    try:
+        adapter = run(load_training_config(overrides.pop("preset"), **overrides))
+    except UserError as error:
+        raise SystemExit(f"finetune: {error}") from None
     log.info("the adapter is in %s", adapter)
 
 

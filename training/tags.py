@@ -26,14 +26,15 @@ ACCEPTED_SHARE = 0.3  # of a picture's target for its accepted nouns: "duck" for
 def teach(
     tagger: Tagger, rows: Sequence[Row], store: FeatureStore, folder: Path, seed: int
 ) -> dict[str, str]:
-    """Give the tagger a head for the nouns of `rows`; returns the tags of all their pictures, for training.
+    """Give the tagger a head for the nouns of `rows`, or leave it the one it has; returns the tags of all their
+    pictures, for training.
 
     Both are kept in `folder`, so that a run that goes on has the same."""
     file = folder / "tags.json"
     if file.is_file():
         tagger.load(folder / "tagger.safetensors")
         return json.loads(file.read_text(encoding="utf-8"))
-    named = list({row.picture: row for row in rows if row.noun}.values())
+    named = [] if tagger.head else list({row.picture: row for row in rows if row.noun}.values())
     others = sorted({row.picture for row in rows} - {row.picture for row in named})
     tags: dict[str, str] = {}
     if named:
