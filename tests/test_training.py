@@ -1,6 +1,9 @@
 """Features are computed once, examples are laid out for good, a resumed run ends like an unbroken one, scores are right."""
 
 import io
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,9 +126,7 @@ def test_a_batch_has_the_forward_arguments_and_a_loss(data: Path) -> None:
     assert torch.isfinite(model(**batch)["loss"])
 
 
-@pytest.fixture
-def training(data: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
-    monkeypatch.setattr(finetune, "load_model_config", lambda name: tiny_config())
+def training_on(data: Path) -> TrainingConfig:
     return TrainingConfig(
         data=str(data),
         output=str(data / "run"),
@@ -135,6 +136,12 @@ def training(data: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
         logging_steps=1,
         save_steps=4,
     )
+
+
+@pytest.fixture
+def training(data: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
+    monkeypatch.setattr(finetune, "load_model_config", lambda name: tiny_config())
+    return training_on(data)
 
 
 def train(model: VisionLanguageModel, stage: StageConfig, config: TrainingConfig) -> None:
@@ -148,24 +155,43 @@ def weights_after(config: TrainingConfig, steps: int) -> dict[str, torch.Tensor]
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def test_a_resumed_run_ends_with_the_same_weights_as_an_unbroken_one(training: TrainingConfig) -> None:
-    unbroken = weights_after(replace(training, output=training.output + "-unbroken"), 8)
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.test_training import training_on, weights_after
+from tests.tiny import tiny_config
+from training import finetune
 
-    class Killed(Exception):
-        pass
+data, method, step = sys.argv[1:]
+original = getattr(finetune.AdapterTrainer, method)
 
-    saved = finetune.AdapterTrainer._save_checkpoint
+def killed(self, *arguments):
+    if self.state.global_step == int(step):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *arguments)
 
-    def save_and_die(self: object, *arguments: object) -> None:
-        saved(self, *arguments)  # type: ignore
-        raise Killed
+setattr(finetune.AdapterTrainer, method, killed)
+finetune.load_model_config = lambda name: tiny_config()
+weights_after(training_on(Path(data)), 10)
+"""
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune.AdapterTrainer, "_save_checkpoint", save_and_die)
-        with pytest.raises(Killed):
-            weights_after(training, 8)
-    assert [path.name for path in Path(training.output, "joint").iterdir()] == ["checkpoint-4"]
-    resumed = weights_after(training, 8)
+
+@pytest.mark.parametrize(
+    ("method", "step", "left"),
+    [
+        ("training_step", 6, ["checkpoint-4"]),
+        ("_save_optimizer_and_scheduler", 8, ["checkpoint-4", "checkpoint-8"]),  # the second is half written
+    ],
+)
+def test_a_killed_run_ends_with_the_same_weights_as_an_unbroken_one(
+    training: TrainingConfig, method: str, step: int, left: list[str]
+) -> None:
+    unbroken = weights_after(replace(training, output=training.output + "-unbroken"), 10)
+    command = [sys.executable, "-c", KILLED, training.data, method, str(step)]
+    killed = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert sorted(path.name for path in Path(training.output, "joint").iterdir()) == left
+    resumed = weights_after(training, 10)
     assert unbroken.keys() == resumed.keys()
     for name, weight in unbroken.items():
         assert torch.allclose(weight, resumed[name], atol=1e-6), name

@@ -19,7 +19,6 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from training.config import StageConfig, TrainingConfig, load_training_config
 from training.data import Collator, Conversations, Row, pictures_of, read_rows
@@ -32,6 +31,9 @@ from vlm.language import choose_dtype
 from vlm.model import VisionLanguageModel, build_model
 
 log = logging.getLogger("training")
+
+
+WHOLE = "whole"  # the last file of a checkpoint: without it the run was killed while it was written
 
 
 class AdapterTrainer(Trainer):
@@ -49,8 +51,22 @@ class AdapterTrainer(Trainer):
         training = to_dict(self.training_config)
         save_adapter(self.model, folder / "adapter", self.model_config, training, {}, torch.float32)  # type: ignore
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        (Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         restore_adapter(self.model, Path(resume_from_checkpoint) / "adapter")  # type: ignore[arg-type]
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; the others are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in found:
+        if not (path / WHOLE).exists():
+            shutil.rmtree(path)
+    whole = [path for path in found if path.exists()]
+    return str(whole[-1]) if whole else None
 
 
 def train_stage(
@@ -94,7 +110,7 @@ def train_stage(
     )
     trainer.model_config, trainer.training_config = model_config, config
     with disable_input_dtype_casting(model.language.model):  # autocast does it, and once
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     trainer._save(str(folder))
     (folder / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
 
