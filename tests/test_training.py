@@ -1,6 +1,8 @@
 """Features are computed once, examples are laid out for good, a resumed run ends like an unbroken one, scores are right."""
 
 import io
+import json
+import math
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from training.config import SourceConfig, StageConfig, TrainingConfig
 from training.data import Collator, Conversations, Row, iterate_rows, pictures_of, read_rows
 from training.evaluate import is_right, select
 from training.features import FeatureStore
-from training.finetune import train_stage
+from training.finetune import lay_out, train_stage
 from training.metrics import is_exact, majority_answers, names_one_of, share
 from vlm.artifact import load_adapter, restore_adapter
 from vlm.errors import UserError
@@ -37,9 +39,8 @@ def data(tmp_path: Path) -> Path:
         picture(name).save(content, "PNG")
         image = {"bytes": content.getvalue(), "path": f"{name}.png"}
         for question in ("What color?", "Which color is it?", "Color?"):
-            rows.append(
-                {"image": image, "question": question, "answer": answer, "source": "tiny", "split": "train"}
-            )
+            row = {"image": image, "question": question, "answer": answer, "source": "tiny", "split": "train"}
+            rows += [row, row | {"split": "validation"}]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "tiny.parquet")
     return tmp_path
 
@@ -146,7 +147,9 @@ def training(data: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
 
 def train(model: VisionLanguageModel, stage: StageConfig, config: TrainingConfig) -> None:
     data = Path(config.data)
-    train_stage("joint", stage, model, read_rows(data, "train"), store_of(data, model), {}, config)
+    store = store_of(data, model)
+    examples = lay_out(read_rows(data, "train"), store, {}, model, config, config.sources, stage.epochs)
+    train_stage("joint", stage, model, examples, None, config)
 
 
 def weights_after(config: TrainingConfig, steps: int) -> dict[str, torch.Tensor]:
@@ -199,10 +202,10 @@ def test_a_killed_run_ends_with_the_same_weights_as_an_unbroken_one(
 
 def test_a_finished_stage_is_loaded_and_not_trained_again(training: TrainingConfig) -> None:
     first = weights_after(training, 4)
-    (Path(training.output) / "joint" / "log.json").unlink()
+    logged = (Path(training.output) / "log.jsonl").read_text()
     model = tiny_model()
     train(model, StageConfig(), training)
-    assert not (Path(training.output) / "joint" / "log.json").exists()
+    assert (Path(training.output) / "log.jsonl").read_text() == logged
     weights = dict(model.named_parameters())
     assert all(torch.equal(weights[name], weight) for name, weight in first.items())
 
@@ -221,6 +224,7 @@ def test_what_training_writes_the_app_loads(training: TrainingConfig) -> None:
 def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on the tiny model: fresh, then from its own adapter, whose weights are where it starts."""
     monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))
+    training = replace(training, validation_steps=1)
     short = StageConfig(epochs=1, max_steps=1)
     first = finetune.run(replace(training, projector_stage=short, joint_stage=short))
     still = StageConfig(epochs=1, max_steps=1, connector_learning_rate=0.0, lora_learning_rate=0.0)
@@ -230,6 +234,11 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
         before, after = load_file(first / file), load_file(second / file)
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before), file
+    lines = [json.loads(line) for line in (Path(training.output) / "log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines if "loss" in line] == ["projector", "joint"]
+    assert all(math.isfinite(line["eval_loss"]) for line in lines if "eval_loss" in line)
+    assert sum("eval_loss" in line for line in lines) == 2
+    assert lines[-1].keys() >= {"train_loss"}
     other = replace(tiny_config(), connector=replace(tiny_config().connector, hidden=99))
     monkeypatch.setattr(finetune, "load_model_config", lambda name: other)
     with pytest.raises(UserError, match="does not fit"):

@@ -47,6 +47,8 @@ class TrainingConfig:
     max_gradient_norm: float = 1.0
     logging_steps: int = 10
     save_steps: int = 100
+    validation_steps: int = 0  # steps between two looks at the validation loss; 0 for none
+    validation_conversations: int = 100
     report_to: str = "none"
 
 

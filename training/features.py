@@ -8,7 +8,7 @@ configuration, so that features of another encoder are never read by mistake.
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -50,10 +50,9 @@ class FeatureStore:
         shard, row = self._places[picture]
         return self._shards[shard].get_slice("patch_features")[row].float()
 
-    def sample(self, shards: int = 8) -> Tensor:
-        """Features of some pictures, [M, N, Dv], evenly from all shards: enough for statistics."""
-        step = max(1, len(self._shards) // shards)
-        return torch.cat([shard.get_tensor("patch_features").float() for shard in self._shards[::step]])
+    def sample(self, pictures: Sequence[str], count: int = 1024) -> Tensor:
+        """Features of about `count` of the pictures, [M, N, Dv], evenly chosen: enough for statistics."""
+        return torch.stack([self[picture] for picture in pictures[:: max(1, len(pictures) // count)]])
 
     def add(
         self, pictures: Iterable[tuple[str, bytes]], encoder: EfficientNetLite2, batch_size: int = 16

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from training.config import StageConfig, TrainingConfig, load_training_config
+from training.config import SourceConfig, StageConfig, TrainingConfig, load_training_config
 from training.data import Collator, Conversations, Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.tags import teach
@@ -33,17 +33,36 @@ from vlm.model import VisionLanguageModel, build_model
 log = logging.getLogger("training")
 
 
+LOG = "log.jsonl"
 WHOLE = "whole"  # the last file of a checkpoint: without it the run was killed while it was written
 
 
+class LogLines(TrainerCallback):
+    """Appends what the Trainer logs to a file, a line of JSON each, as it comes."""
+
+    def __init__(self, file: Path, stage: str) -> None:
+        self.file, self.stage = file, stage
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        line = {"stage": self.stage, "step": state.global_step} | logs
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
 class AdapterTrainer(Trainer):
-    """Trainer whose checkpoints hold the adapter folder in place of the whole model."""
+    """Trainer whose checkpoints hold the adapter folder in place of the whole model, and whose log names the learning
+    rate of each part."""
 
     model_config: ModelConfig
     training_config: TrainingConfig
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)  # `Conversations` are shuffled already
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if logs.pop("learning_rate", None) is not None and self.optimizer:
+            logs |= {f"learning_rate/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+        super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
@@ -73,9 +92,8 @@ def train_stage(
     name: str,
     stage: StageConfig,
     model: VisionLanguageModel,
-    rows: Sequence[Row],
-    store: FeatureStore,
-    tags: Mapping[str, str],
+    examples: Conversations,
+    validation: Conversations | None,
     config: TrainingConfig,
 ) -> None:
     """Train the stage's parts, going on from its last checkpoint if there is one, and save its adapter folder."""
@@ -84,35 +102,63 @@ def train_stage(
         log.info("stage %s is finished already; its adapter is loaded", name)
         restore_adapter(model, folder / "adapter")
         return
-    model_config = load_model_config(config.model)
     parts = model.train_only(stage.train)
     rates = {"connector": stage.connector_learning_rate, "lora": stage.lora_learning_rate}
-    groups = [{"params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
-    examples = Conversations(
-        rows,
-        store,
-        tags,
-        model,
-        system=model_config.answers.image_system,
-        style=model_config.answers.style,
-        sources=config.sources,
-        batch_size=config.batch_size,
-        epochs=stage.epochs,
-        tag_dropout=config.tag_dropout,
-        seed=config.seed,
-    )
+    groups = [{"name": part, "params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
     trainer = AdapterTrainer(
         model=model,
         args=training_arguments(folder, stage, config, next(model.parameters()).device.type),
         train_dataset=examples,
+        eval_dataset=validation,
         data_collator=Collator(model.language.pad_id),
+        callbacks=[LogLines(Path(config.output) / LOG, name)],
         optimizers=(torch.optim.AdamW(groups, weight_decay=0.0), None),  # type: ignore[arg-type]
     )
-    trainer.model_config, trainer.training_config = model_config, config
+    trainer.model_config, trainer.training_config = load_model_config(config.model), config
     with disable_input_dtype_casting(model.language.model):  # autocast does it, and once
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     trainer._save(str(folder))
-    (folder / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
+
+
+def lay_out(
+    rows: Sequence[Row],
+    store: FeatureStore,
+    tags: Mapping[str, str],
+    model: VisionLanguageModel,
+    config: TrainingConfig,
+    sources: Sequence[SourceConfig],
+    epochs: int,
+) -> Conversations:
+    answers = load_model_config(config.model).answers
+    return Conversations(
+        rows,
+        store,
+        tags,
+        model,
+        system=answers.image_system,
+        style=answers.style,
+        sources=sources,
+        batch_size=config.batch_size,
+        epochs=epochs,
+        tag_dropout=config.tag_dropout,
+        seed=config.seed,
+    )
+
+
+def lay_out_validation(
+    store: FeatureStore, model: VisionLanguageModel, config: TrainingConfig
+) -> Conversations | None:
+    """Conversations about the validation pictures of the sources that have any; None where none has."""
+    data = Path(config.data)
+    rows = read_rows(data, "validation")
+    sources = [source for source in config.sources if any(row.source == source.name for row in rows)]
+    if not sources:
+        return None
+    store.add(pictures_of(data, "validation"), model.vision)
+    tags = {row.picture: model.recognise(store[row.picture].unsqueeze(0))[0].tags for row in rows}
+    examples = lay_out(rows, store, tags, model, config, sources, epochs=1)
+    examples.examples = examples.examples[: config.validation_conversations]
+    return examples
 
 
 def training_arguments(
@@ -132,6 +178,10 @@ def training_arguments(
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
         save_total_limit=2,
+        eval_strategy="steps" if config.validation_steps else "no",
+        eval_steps=config.validation_steps or None,
+        per_device_eval_batch_size=config.batch_size,
+        prediction_loss_only=True,
         seed=config.seed,
         data_seed=config.seed,
         report_to=config.report_to,
@@ -165,17 +215,21 @@ def run(config: TrainingConfig) -> Path:
         load_adapter(model, known, trainable=True)
     else:
         model.language.add_adapter(model_config.lora)
-    store = FeatureStore(Path(config.data), model_config.vision)
-    store.add(pictures_of(Path(config.data), "train"), model.vision)
-    rows = read_rows(Path(config.data), "train")
-    tags = teach(model.tagger, rows, store, Path(config.output), config.seed) if model.tagger else {}
+    data, output = Path(config.data), Path(config.output)
+    store = FeatureStore(data, model_config.vision)
+    store.add(pictures_of(data, "train"), model.vision)
+    rows = read_rows(data, "train")
+    tags = teach(model.tagger, rows, store, output, config.seed) if model.tagger else {}
+    validation = lay_out_validation(store, model, config) if config.validation_steps else None
     if not config.init_from:
-        model.connector.standardise(store.sample())
-        train_stage("projector", config.projector_stage, model, rows, store, tags, config)
-    train_stage("joint", config.joint_stage, model, rows, store, tags, config)
-    adapter = Path(config.output) / "adapter"
+        model.connector.standardise(store.sample(sorted({row.picture for row in rows})))
+    for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
+        if name == "joint" or not config.init_from:
+            examples = lay_out(rows, store, tags, model, config, config.sources, stage.epochs)
+            train_stage(name, stage, model, examples, validation, config)
+    adapter = output / "adapter"
     shutil.rmtree(adapter, ignore_errors=True)
-    training = to_dict(config) | {"device": device, "data_card": _fingerprint(Path(config.data))}
+    training = to_dict(config) | {"device": device, "data_card": _fingerprint(data)}
     save_adapter(model, adapter, model_config, training, {})
     return adapter
 
