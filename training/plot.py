@@ -1,0 +1,103 @@
+"""python -m training.plot RUN --out assets/plots/training.png: a run's log -> one picture of how it went.
+
+In: `log.jsonl` of the run's folder. Out: loss (with its running mean and, where it was looked at, the validation loss)
+and the learning rate of each part, over the steps of both stages. Unusual: a run that was killed and went on has some
+steps twice; the later one counts.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vlm.errors import UserError
+
+SMOOTHING = 0.9  # of the running mean of the loss
+Series = dict[int, float]
+
+
+def read_log(file: Path) -> dict[str, Series]:
+    """Log -> {name: {step counted over all stages: value}}; a broken last line of a killed run is left out."""
+    if not file.is_file():
+        raise UserError(
+            f"{file} was not found. Give the folder of a training run (--output of training.finetune)."
+        )
+    return series_of(_parsed(file.read_text(encoding="utf-8").splitlines()))
+
+
+def _parsed(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def series_of(lines: Iterable[dict[str, Any]]) -> dict[str, Series]:
+    found: dict[str, Series] = {}
+    stage, start, last = "", 0, 0
+    for line in lines:
+        if line["stage"] != stage:
+            stage, start = line["stage"], last
+        last = start + line["step"]
+        for name, value in line.items():
+            if name in ("loss", "eval_loss") or name.startswith("learning_rate/"):
+                found.setdefault(name, {})[last] = float(value)
+    return {name: dict(sorted(series.items())) for name, series in found.items()}
+
+
+def running_mean(series: Series) -> Series:
+    """Exponential, without the start's bias towards zero (as Adam corrects it, arXiv:1412.6980)."""
+    mean, result = 0.0, {}
+    for count, (step, value) in enumerate(series.items(), start=1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        result[step] = mean / (1 - SMOOTHING**count)
+    return result
+
+
+def draw(series: dict[str, Series], out: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (losses, rates) = pyplot.subplots(
+        2, 1, sharex=True, figsize=(8, 5), height_ratios=(3, 1), layout="constrained"
+    )
+    loss = series.get("loss", {})
+    losses.plot(*_points(loss), color="tab:blue", alpha=0.25, label="loss")
+    losses.plot(*_points(running_mean(loss)), color="tab:blue", label="loss, running mean")
+    if "eval_loss" in series:
+        losses.plot(*_points(series["eval_loss"]), "o-", color="tab:orange", label="validation loss")
+    losses.set(ylabel="loss, nats a token", yscale="log")
+    losses.legend()
+    for name, values in series.items():
+        if name.startswith("learning_rate/"):
+            rates.plot(*_points(values), label=name.partition("/")[2])
+    rates.set(xlabel="step", ylabel="learning rate")
+    rates.legend()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=120)
+    pyplot.close(figure)
+
+
+def _points(series: Series) -> tuple[list[int], list[float]]:
+    return list(series), list(series.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.plot", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--out", type=Path, help="the picture (default: RUN/training.png)")
+    arguments = parser.parse_args()
+    out = arguments.out or arguments.run / "training.png"
+    try:
+        draw(read_log(arguments.run / "log.jsonl"), out)
+    except UserError as error:
+        raise SystemExit(f"plot: {error}") from None
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
