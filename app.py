@@ -1,4 +1,4 @@
-"""The page and the API: three tabs over one assistant, and the endpoints /image, /text and /voice.
+"""The page and the API: three tabs over one assistant and one about it, and the endpoints /image, /text and /voice.
 
 In: an `Assistant`. Out: `gr.Blocks`, which `serve` puts on a port. One queue with one place before the model
 serves all of them. Unusual: neither the page nor the server fetches anything from the internet or reports to it.
@@ -23,8 +23,10 @@ from typing import Any
 
 import gradio as gr
 from gradio.processing_utils import save_pil_to_cache
+from PIL import Image
 
 from vlm import Answer, Assistant, Settings, Turn, UserError, load_assistant
+from vlm.about import PLOT, about
 from vlm.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange, to_markdown
 from vlm.endpoints import Endpoints, settings_from
 from vlm.images import open_image
@@ -117,6 +119,8 @@ def build_app(assistant: Assistant) -> gr.Blocks:
             for kind in tab_kinds():
                 with gr.Tab(kind.name):
                     ConversationTab(assistant, kind, settings)
+            with gr.Tab("About this model"):
+                show_about(assistant)
         show_settings(settings)
         publish(Endpoints(assistant), settings)
     return page.queue(max_size=MAX_WAITING)
@@ -172,6 +176,18 @@ def show_settings(settings: list[Any]) -> None:
             temperature.render()
         style.render()
         clean_up.render()
+
+
+def show_about(assistant: Assistant) -> None:
+    folder = assistant.adapter_folder
+    gr.Markdown(about(assistant.config, folder), elem_classes="about")
+    if folder and (folder / PLOT).is_file():
+        gr.Image(
+            Image.open(folder / PLOT),
+            label="Loss and learning rates in training",
+            buttons=[],
+            interactive=False,
+        )
 
 
 class ConversationTab:

@@ -92,6 +92,38 @@ def test_a_question_about_an_uploaded_picture_is_answered_and_the_answer_opens(p
     expect(page.locator(".pictures img:visible")).to_have_count(1)
 
 
+PICTURE_IN_HAND = """bytes => {
+    const carried = new DataTransfer();
+    carried.items.add(new File([new Uint8Array(bytes)], "picture.jpg", {type: "image/jpeg"}));
+    return carried;
+}"""
+PASTE = """(textarea, carried) => textarea.dispatchEvent(
+    new ClipboardEvent("paste", {clipboardData: carried, bubbles: true, cancelable: true}))"""
+
+
+@pytest.mark.parametrize("way", ["paste", "drop"])
+def test_a_picture_is_pasted_or_dropped(page: Page, way: str) -> None:
+    carried = page.evaluate_handle(PICTURE_IN_HAND, list((EXAMPLES / "strawberry.jpg").read_bytes()))
+    question = page.locator("textarea:visible").last
+    if way == "paste":
+        question.evaluate(PASTE, carried)
+    else:
+        question.dispatch_event("drop", {"dataTransfer": carried})
+    page.locator(".thumbnail-item:visible").wait_for()
+    ask(page, "What is this?")
+    wait_until_idle(page)
+    expect(page.locator(".pictures img:visible")).to_have_count(1)
+
+
+def test_the_page_tells_about_its_model(page: Page) -> None:
+    page.get_by_role("tab", name="About this model").click()
+    for heading in ("Scores", "Training", "Data", "Limits"):
+        expect(page.get_by_role("heading", name=heading)).to_be_visible()
+    expect(page.get_by_role("cell", name="tuxpaint/test", exact=True)).to_be_visible()
+    drawn = "image => image.complete && image.naturalWidth > 0"
+    assert page.get_by_role("tabpanel").locator("img:visible").first.evaluate(drawn)
+
+
 def test_an_example_is_answered_with_one_click(page: Page) -> None:
     page.locator(".example:visible").first.click()
     wait_until_idle(page)

@@ -101,6 +101,29 @@ def test_examples_are_conversations_about_one_picture_and_the_same_every_time(da
     assert 2 * len(COLOURS) <= len(half) <= 3 * len(COLOURS)
 
 
+def test_turns_of_a_conversation_keep_their_order_and_stay_apart_from_others(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    picture("red").save(content, "PNG")
+    known = {
+        "image": {"bytes": content.getvalue(), "path": ""},
+        "answer": "a",
+        "source": "tiny",
+        "split": "train",
+    }
+    turns = [("first", turn) for turn in (3, 0, 2, 1)] + [("second", turn) for turn in range(4)]
+    rows = [
+        known | {"question": f"{name} {turn}", "conversation": name, "turn": turn} for name, turn in turns
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "tiny.parquet")
+    laid_out = conversations(
+        tmp_path, tiny_model(), sources=[SourceConfig("tiny", turns=3)], epochs=4
+    ).examples
+    assert len(laid_out) == 2 * 4
+    for drawn in laid_out:
+        assert len(drawn) == 3 and len({row.conversation for row in drawn}) == 1
+        assert [row.turn for row in drawn] == sorted({row.turn for row in drawn})
+
+
 def test_keywords_are_learned_where_the_style_says_so(data: Path) -> None:
     model = tiny_model()
     labels = conversations(data, model, style="keywords")[0]["encoded"].labels
@@ -225,8 +248,10 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
     """The whole command on the tiny model: fresh, then from its own adapter, whose weights are where it starts."""
     monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))
     training = replace(training, validation_steps=1)
+    (Path(training.data) / "card.md").write_text("# Data card\n")
     short = StageConfig(epochs=1, max_steps=1)
     first = finetune.run(replace(training, projector_stage=short, joint_stage=short))
+    assert {file.name for file in first.iterdir()} >= {"data.md", "training.png"}
     still = StageConfig(epochs=1, max_steps=1, connector_learning_rate=0.0, lora_learning_rate=0.0)
     again = replace(training, output=training.output + "-again", init_from=str(first), joint_stage=still)
     second = finetune.run(again)

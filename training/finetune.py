@@ -23,7 +23,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from training.config import SourceConfig, StageConfig, TrainingConfig, load_training_config
 from training.data import Collator, Conversations, Row, pictures_of, read_rows
 from training.features import FeatureStore
+from training.plot import draw, read_log
 from training.tags import teach
+from vlm.about import DATA_CARD, PLOT
 from vlm.artifact import check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
 from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.errors import UserError
@@ -231,6 +233,9 @@ def run(config: TrainingConfig) -> Path:
     shutil.rmtree(adapter, ignore_errors=True)
     training = to_dict(config) | {"device": device, "data_card": _fingerprint(data)}
     save_adapter(model, adapter, model_config, training, {})
+    if (data / "card.md").is_file():
+        shutil.copy(data / "card.md", adapter / DATA_CARD)
+    draw(read_log(output / LOG), adapter / PLOT)
     return adapter
 
 

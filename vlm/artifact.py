@@ -5,6 +5,7 @@ projector.safetensors   the connector
 tagger.safetensors      the tagger's head and its nouns, where the model has a tagger
 lora/                   the LoRA in PEFT's own format
 metrics.json            scores, with their baselines and commands
+data.md, training.png   the data's card and a plot of the run; limits.md is written by hand
 """
 
 import json
@@ -49,9 +50,14 @@ def find_adapter(name: str) -> Path:
     return folder
 
 
+def read_description(folder: Path) -> dict[str, Any]:
+    """config.yaml: "model", the resolved model config, and "training", how it was trained."""
+    return read_yaml(folder / "config.yaml")
+
+
 def adapter_config(folder: Path) -> ModelConfig:
     """The model that an adapter was trained for."""
-    return from_dict(ModelConfig, read_yaml(folder / "config.yaml")["model"], str(folder / "config.yaml"))
+    return from_dict(ModelConfig, read_description(folder)["model"], str(folder / "config.yaml"))
 
 
 def check_adapter(folder: Path, config: ModelConfig) -> None:

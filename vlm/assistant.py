@@ -89,11 +89,12 @@ class Assistant:
         model: VisionLanguageModel,
         transcriber: Transcriber,
         config: ModelConfig,
-        adapter: str | None,
+        adapter_folder: Path | None,
         device: str,
     ) -> None:
         self.model, self.transcriber, self.config = model, transcriber, config
-        self.model_name, self.adapter, self.device = config.language.weights, adapter, device
+        self.adapter_folder, self.adapter = adapter_folder, adapter_folder.name if adapter_folder else None
+        self.model_name, self.device = config.language.weights, device
         answers = config.answers
         self.settings = Settings(
             answers.max_new_tokens, answers.temperature, answers.clean_up, _style(answers.style)
@@ -264,4 +265,4 @@ def load_assistant(
     transcriber = Transcriber(speech.engine, resolve(speech.weights), speech.language)
     dtype = str(model.language.embed(torch.zeros(1, 1, dtype=torch.long)).dtype).removeprefix("torch.")
     name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
-    return Assistant(model, transcriber, config, folder.name if folder else None, f"{name}, {dtype}")
+    return Assistant(model, transcriber, config, folder, f"{name}, {dtype}")

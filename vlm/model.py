@@ -36,6 +36,13 @@ class VisualTurn(NamedTuple):
     sights: tuple[Sight, ...] = ()
 
 
+class Draft(NamedTuple):
+    """An answer as generated; `ended`: the end-of-turn token came before the limit."""
+
+    text: str
+    ended: bool
+
+
 class VisionLanguageModel(nn.Module):
     def __init__(
         self,
@@ -101,10 +108,23 @@ class VisionLanguageModel(nn.Module):
     def answer_all(
         self, conversations: Sequence[Sequence[VisualTurn]], answers: AnswersConfig, system: str | None = None
     ) -> list[str]:
-        """Drafts for several conversations in one batch (evaluation)."""
+        """Drafts for several conversations in one batch."""
+        return [draft.text for draft in self.draft_all(conversations, answers, system)]
+
+    def draft_all(
+        self,
+        conversations: Sequence[Sequence[VisualTurn]],
+        answers: AnswersConfig,
+        system: str | None = None,
+        adapter: bool = True,
+    ) -> list[Draft]:
+        """The same, each with whether it ended by itself (evaluation); `adapter` off for the base model."""
         embeds, attention_mask = self._prompt(conversations, system)
-        ids = self.language.generate(embeds, attention_mask, adapter=True, **_generation_options(answers))
-        return self.language.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        ids = self.language.generate(embeds, attention_mask, adapter, **_generation_options(answers))
+        texts = self.language.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        ends = set(self.language.end_ids)
+        ended = [not ends.isdisjoint(row) for row in ids.tolist()]
+        return [Draft(*pair) for pair in zip(texts, ended, strict=True)]
 
     def see(self, images: Sequence[Image.Image]) -> list[Sight]:
         return self.recognise(self.vision.see(images)) if images else []

@@ -1,0 +1,61 @@
+"""What the page tells of an adapter comes from its folder, and what the folder lacks is said."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.tiny import tiny_config
+from training.metrics import share
+from vlm.about import about
+from vlm.artifact import ADAPTERS
+from vlm.config import load_model_config
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    right = share([True] * 3 + [False])._asdict()
+    wrong = share([False] * 4)._asdict()
+    scores = {"questions": 4, "accuracy": right, "blank_picture": wrong, "question_only": wrong, "command": "score it"}
+    (tmp_path / "metrics.json").write_text(json.dumps({"tiny/test": scores}))
+    stage = {"train": "projector+lora", "connector_learning_rate": 1e-3, "lora_learning_rate": 5e-4, "epochs": 1}
+    training = {
+        "sources": [{"name": "tiny", "share": 0.5, "turns": 3}],
+        "joint_stage": stage | {"max_steps": 70},
+        "batch_size": 4,
+        "seed": 0,
+        "device": "cpu",
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": asdict(tiny_config()), "training": training}))
+    (tmp_path / "data.md").write_text("# Data card\n\nFingerprint `abc`.\n")
+    return tmp_path
+
+
+def test_scores_stand_beside_their_baselines_with_their_interval_and_command(folder: Path) -> None:
+    text = about(tiny_config(), folder)
+    assert "| tiny/test | 4 | 75.0% (30.1% to 95.4%) | 0.0% (0.0% to 49.0%) |" in text
+    assert "score it" in text
+
+
+def test_training_data_and_what_is_missing_are_told(folder: Path) -> None:
+    text = about(tiny_config(), folder)
+    assert "| joint | projector+lora | 70 steps | 0.001 | 0.0005 |" in text
+    assert "| tiny | 0.5 | 3 |" in text
+    assert "Fingerprint `abc`." in text
+    assert "# Data card" not in text
+    assert "The folder has no limits.md." in text
+    (folder / "metrics.json").write_text("{}")
+    assert "not evaluated" in about(tiny_config(), folder)
+
+
+def test_a_preset_without_an_adapter_says_that_it_cannot_see() -> None:
+    assert "cannot see" in about(tiny_config(), None)
+
+
+def test_the_shipped_adapter_tells_everything() -> None:
+    text = about(load_model_config("embedded"), ADAPTERS / "embedded")
+    for expected in ("easy-vqa/test", "tuxpaint/test", "Fingerprint", "135 million", "smollm2-135m-instruct"):
+        assert expected in text
+    assert "The folder" not in text

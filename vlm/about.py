@@ -1,0 +1,112 @@
+"""An adapter folder -> what people should know of it, in Markdown: parts, scores, training, data, limits.
+
+Every figure comes from the folder, as training and evaluation left it there; what a folder lacks is said to be missing.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlm.artifact import read_description
+from vlm.config import ModelConfig
+
+PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
+
+
+def about(config: ModelConfig, folder: Path | None) -> str:
+    """The model's parts, and all that its adapter's folder tells."""
+    if folder is None:
+        return (
+            f"{parts(config)}\n\nThis preset has no adapter yet: it answers text and speech, but cannot see."
+        )
+    sections = [
+        parts(config),
+        f"## Scores\n\n{scores(_read_json(folder / 'metrics.json'))}",
+        f"## Training\n\n{training(read_description(folder).get('training') or {})}",
+        f"## Data\n\n{_read_card(folder / DATA_CARD)}",
+        f"## Limits\n\n{_read_text(folder / LIMITS)}",
+    ]
+    return "\n\n".join(sections)
+
+
+def parts(config: ModelConfig) -> str:
+    features = 1 + config.vision.grid**2
+    rows = [
+        ("vision encoder", f"{config.vision.weights}, {config.vision.image_size} px, {features} features"),
+        (
+            "connector",
+            f"{config.connector.kind}, two linear layers with a GELU between, {config.connector.hidden} wide",
+        ),
+        ("language model", config.language.weights),
+        ("LoRA", f"rank {config.lora.rank} on {', '.join(config.lora.targets)}"),
+        ("speech", f"{config.speech.weights} on {config.speech.engine}"),
+    ]
+    return _table(("part", config.name), rows)
+
+
+def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """metrics.json -> right answers with their interval, beside the two baselines, and the commands."""
+    if not metrics:
+        return "This adapter was not evaluated. Run `python -m training.evaluate` on it."
+    rows = [
+        (
+            name,
+            f"{entry['questions']:,}",
+            *(_percent(entry[key]) for key in ("accuracy", "blank_picture", "question_only")),
+        )
+        for name, entry in metrics.items()
+    ]
+    table = _table(
+        ("test", "questions", "right (95 % interval)", "blank picture", "most frequent answer"), rows
+    )
+    commands = "\n".join(entry["command"] for entry in metrics.values())
+    return f"{table}\n\n```\n{commands}\n```"
+
+
+def _percent(share: Mapping[str, float]) -> str:
+    return f"{share['share']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
+
+
+def training(trained: Mapping[str, Any]) -> str:
+    """How often each source was shown, and the stages."""
+    sources = [
+        (source["name"], f"{source['share']:g}", str(source["turns"]))
+        for source in trained.get("sources", ())
+    ]
+    stages = [
+        (name.removesuffix("_stage"), stage["train"], _steps(stage), f"{stage['connector_learning_rate']:g}",
+         f"{stage['lora_learning_rate']:g}" if "lora" in stage["train"] else "")
+        for name, stage in trained.items()
+        if name.endswith("_stage")
+    ]  # fmt: skip
+    if not sources or not stages:
+        return "The folder does not say how it was trained."
+    shown = _table(("source", "times shown in an epoch", "questions each time"), sources)
+    steps = _table(("stage", "trains", "length", "connector's rate", "LoRA's rate"), stages)
+    facts = (
+        f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}, on {trained['device']}."
+    )
+    return f"{facts}\n\n{steps}\n\n{shown}"
+
+
+def _steps(stage: Mapping[str, Any]) -> str:
+    return f"{stage['max_steps']} steps" if stage["max_steps"] > 0 else f"{stage['epochs']} epochs"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _read_card(file: Path) -> str:
+    """The data card without its own heading."""
+    return _read_text(file).removeprefix("# Data card").lstrip()
+
+
+def _read_text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else f"The folder has no {file.name}."
