@@ -6,6 +6,7 @@ base model, bit for bit. Which side is on is state of the model, so a lock is he
 
 import queue
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -194,6 +195,8 @@ def choose_dtype(name: str, device: str) -> torch.dtype:
 
 def build_language(config: LanguageConfig, device: str) -> LanguageModel:
     transformers_logging.disable_progress_bar()  # a second's work, and it would stand before every answer in the shell
+    # Only what was generated is to be penalised: that is what is wanted, and no news to whoever asks a question
+    warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
     folder = resolve(config.weights)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=choose_dtype(config.dtype, device)).to(device)
     return LanguageModel(model, AutoTokenizer.from_pretrained(folder))
