@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.tiny import tiny_config
-from training.metrics import share
+from training.scores.metrics import share
 from vlm.about import about
 from vlm.artifact import ADAPTERS
 from vlm.config import load_model_config
@@ -18,9 +18,20 @@ from vlm.config import load_model_config
 def folder(tmp_path: Path) -> Path:
     right = share([True] * 3 + [False])._asdict()
     wrong = share([False] * 4)._asdict()
-    scores = {"questions": 4, "accuracy": right, "blank_picture": wrong, "question_only": wrong, "command": "score it"}
+    scores = {
+        "questions": 4,
+        "accuracy": right,
+        "blank_picture": wrong,
+        "question_only": wrong,
+        "command": "score it",
+    }
     (tmp_path / "metrics.json").write_text(json.dumps({"tiny/test": scores}))
-    stage = {"train": "projector+lora", "connector_learning_rate": 1e-3, "lora_learning_rate": 5e-4, "epochs": 1}
+    stage = {
+        "train": "projector+lora",
+        "connector_learning_rate": 1e-3,
+        "lora_learning_rate": 5e-4,
+        "epochs": 1,
+    }
     training = {
         "sources": [{"name": "tiny", "share": 0.5, "turns": 3}],
         "joint_stage": stage | {"max_steps": 70},
@@ -28,7 +39,9 @@ def folder(tmp_path: Path) -> Path:
         "seed": 0,
         "device": "cpu",
     }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": asdict(tiny_config()), "training": training}))
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump({"model": asdict(tiny_config()), "training": training})
+    )
     (tmp_path / "data.md").write_text("# Data card\n\nFingerprint `abc`.\n")
     return tmp_path
 

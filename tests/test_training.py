@@ -22,7 +22,7 @@ from training.data import Collator, Conversations, Row, iterate_rows, pictures_o
 from training.evaluate import is_right, select
 from training.features import FeatureStore
 from training.finetune import lay_out, train_stage
-from training.metrics import is_exact, majority_answers, names_one_of, share
+from training.scores.metrics import is_exact, majority_answers, names_one_of, share
 from vlm.artifact import load_adapter, restore_adapter
 from vlm.errors import UserError
 from vlm.model import VisionLanguageModel

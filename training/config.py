@@ -35,7 +35,9 @@ class TrainingConfig:
     model: str = "embedded"
     data: str = "data/embedded"
     output: str = "runs/embedded"
-    init_from: str | None = None  # adapter to go on from, with its tagger and without the projector's own stage
+    init_from: str | None = (
+        None  # adapter to go on from, with its tagger and without the projector's own stage
+    )
     sources: tuple[SourceConfig, ...] = ()
     projector_stage: StageConfig = StageConfig(train="projector")
     joint_stage: StageConfig = StageConfig()

@@ -36,6 +36,10 @@ class Row:
     kind: str
     noun: str
     accepted: tuple[str, ...]
+    conversation: str = ""  # of one conversation are the rows with the same; empty: the order does not matter
+    turn: int = 0
+    task: str = ""  # training.instructions.Row.task; empty where the data does not say
+    style: str = ""
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -65,6 +69,10 @@ def _row(values: dict[str, Any]) -> Row:
         kind=values.get("kind") or "",
         noun=values.get("noun") or "",
         accepted=tuple(values.get("accepted") or ()),
+        conversation=values.get("conversation") or "",
+        turn=values.get("turn") or 0,
+        task=values.get("task") or "",
+        style=values.get("style") or "",
     )
 
 
@@ -102,7 +110,7 @@ class Conversations(Dataset):
         self.tag_dropout, self.seed = tag_dropout, seed
         by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
-            by_source[row.source][row.picture].append(row)
+            by_source[row.source][row.picture + row.conversation].append(row)
         missing = [source.name for source in sources if source.name not in by_source]
         if missing or not sources:
             raise UserError(
@@ -134,11 +142,12 @@ class Conversations(Dataset):
 
 
 def _draw(pictures: dict[str, list[Row]], source: SourceConfig, order: random.Random) -> Iterator[list[Row]]:
-    """Each picture `share` times on average, each time with other questions."""
+    """Each picture or conversation `share` times on average, each time with other questions."""
     for rows in pictures.values():
         times = int(source.share) + (order.random() < source.share % 1)
         for _ in range(times):
-            yield order.sample(rows, min(source.turns, len(rows)))
+            drawn = order.sample(rows, min(source.turns, len(rows)))
+            yield sorted(drawn, key=lambda row: row.turn)  # stable: without turns the order stays as drawn
 
 
 def _by_length(examples: list[list[Row]], batch_size: int, order: random.Random) -> list[list[Row]]:

@@ -69,7 +69,7 @@ class AdapterTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
         folder.mkdir(parents=True, exist_ok=True)
-        training = to_dict(self.training_config)
+        training = describe(self.training_config)
         save_adapter(self.model, folder / "adapter", self.model_config, training, {}, torch.float32)  # type: ignore
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -231,12 +231,18 @@ def run(config: TrainingConfig) -> Path:
             train_stage(name, stage, model, examples, validation, config)
     adapter = output / "adapter"
     shutil.rmtree(adapter, ignore_errors=True)
-    training = to_dict(config) | {"device": device, "data_card": _fingerprint(data)}
+    training = describe(config) | {"device": device, "data_card": _fingerprint(data)}
     save_adapter(model, adapter, model_config, training, {})
     if (data / "card.md").is_file():
         shutil.copy(data / "card.md", adapter / DATA_CARD)
     draw(read_log(output / LOG), adapter / PLOT)
     return adapter
+
+
+def describe(config: TrainingConfig) -> dict[str, Any]:
+    """How it was trained, as the adapter tells it: without this machine's folders."""
+    told = {key: value for key, value in to_dict(config).items() if key not in ("data", "output")}
+    return told | {"init_from": config.init_from and Path(config.init_from).name}
 
 
 def _fingerprint(folder: Path) -> str | None:

@@ -1,0 +1,194 @@
+"""Every measure against figures worked out elsewhere: by the COCO caption evaluation, by hand, or by definition."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.data import Row
+from training.scores.bootstrap import resampled_sums
+from training.scores.captions import bleu, bleu_counts, cider, meteor, rouge_l
+from training.scores.metrics import chosen_option, mcnemar, options_of, repeats, vqa_accuracy, yes_or_no
+from training.scores.scoring import add_cider, by_group, is_right, make_item, totals
+from training.scores.selection import blind_guesses, select
+
+# Recorded from pycocoevalcap 1.2 (bleu, rouge and cider alone, on words split by one space), which is not installed here:
+# Bleu(4), Rouge() and Cider().compute_score of these six answers and their references.
+ANSWERS = [
+    "a red heron",
+    "a photo of a small dog on the grass",
+    "a cat",
+    "two wild boars",
+    "blue",
+    "a drawing of a drawing of a car",
+]
+REFERENCES = [
+    ["a great blue heron"],
+    ["a photo of a dog on green grass", "a dog lying on the grass"],
+    ["a cat"],
+    ["some wild boars", "boars"],
+    ["red"],
+    ["a drawing of a racing car", "a drawing of a car"],
+]
+BLEU = [0.7307692307, 0.6621642836, 0.5597539473, 0.4676597746]
+BLEU_2_OF_EACH = [
+    None,
+    0.8164965808,
+    1.0,
+    0.5773502688,
+    None,
+    0.5976143046,
+]  # without a shared pair of words: not compared
+ROUGE = [0.5570776256, 0.8323586745, 1.0, 0.8299319728, 0.0, 0.8026315789]
+CIDER = [1.0359917846, 3.4910818320, 5.0, 2.1410207759, 0.0, 4.1481585174]
+
+
+def row(task: str, question: str, answer: str, noun: str = "", picture: str = "p", **more: Any) -> Row:
+    return Row(
+        picture, question, answer, "s", more.get("kind", "photo"), noun, more.get("accepted", ()), task=task
+    )
+
+
+def summed(examples: list[dict[str, float]]) -> dict[str, Any]:
+    return {name: np.array([sum(each[name] for each in examples)]) for name in examples[0]}
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_bleu_is_that_of_the_coco_evaluation(order: int) -> None:
+    counts = [bleu_counts(*pair) for pair in zip(ANSWERS, REFERENCES, strict=True)]
+    assert bleu(summed(counts), order)[0] == pytest.approx(BLEU[order - 1], abs=1e-8)
+    for each, expected in zip(counts, BLEU_2_OF_EACH, strict=True):
+        if order == 2 and expected:
+            assert bleu(summed([each]), 2)[0] == pytest.approx(expected, abs=1e-8)
+
+
+def test_rouge_and_cider_are_those_of_the_coco_evaluation() -> None:
+    assert [rouge_l(*pair) for pair in zip(ANSWERS, REFERENCES, strict=True)] == pytest.approx(ROUGE)
+    assert cider(ANSWERS, REFERENCES) == pytest.approx(CIDER)
+    assert rouge_l("", ["a cat"]) == 0
+    assert cider([""], [["a cat"]]) == [0]
+
+
+def test_meteor_matches_words_and_stems_and_knows_no_synonyms() -> None:
+    # by its formula: all words match in one run of two, so 1 - 0.5 * (1 / 2) ** 3
+    assert meteor("Two dogs.", ["two dogs"]) == pytest.approx(0.9375)
+    assert meteor("two dog", ["two dogs"]) == pytest.approx(0.9375)
+    assert meteor("a puppy", ["the dog"]) == 0
+    assert meteor("", ["a dog"]) == 0
+
+
+def test_vqa_accuracy_is_the_agreement_of_ten_people() -> None:
+    # by the definition in arXiv:1505.00468: with two of ten, eight of the ten leave-one-out sets hold both, two hold one
+    given = ["red"] * 2 + ["pink"] * 8
+    assert vqa_accuracy("Red.", given) == pytest.approx((8 * 2 / 3 + 2 * 1 / 3) / 10)
+    assert vqa_accuracy("pink", given) == 1
+    assert vqa_accuracy("a two", ["2"]) == 1
+    assert vqa_accuracy("dont", ["don't", "no"]) == 1
+    assert vqa_accuracy("three", ["2", "4"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [("Yes, there is a dog.", "yes"), ("No.", "no"), ("There is no dog.", "no"), ("A dog.", ""), ("", "")],
+)
+def test_an_answer_says_yes_no_or_neither(answer: str, said: str) -> None:
+    assert yes_or_no(answer) == said
+
+
+def test_the_option_that_is_named_alone_is_chosen() -> None:
+    options = options_of("Which is it: a dog, a hot dog, a cow or a pair of scissors?")
+    assert options == ["a dog", "a hot dog", "a cow", "a pair of scissors"]
+    assert chosen_option("It is a hot dog.", options) == "a hot dog"
+    assert chosen_option("pair scissors", options) == "a pair of scissors"
+    assert chosen_option("A dog or a cow.", options) == ""
+    assert chosen_option("A horse.", options) == ""
+    assert options_of("Who is this?") == []
+
+
+def test_right_follows_the_task() -> None:
+    choice = row("choice", "Choose one: a cat, a dog, a cow or a pig?", "A cat.", "cat")
+    assert is_right(choice, "A cat.")
+    assert not is_right(choice, "A cat or a dog.")
+    assert is_right(row("yes", "Is it a cat?", "Yes, this is a cat.", "cat"), "Yes.")
+    assert not is_right(row("no", "Is it a dog?", "No, this is not a dog.", "cat"), "A cat.")
+    assert is_right(row("describe", "Describe it.", "A photo of a cat.", "cat"), "A small cat.")
+    colour = row("colour", "What color is the ball?", "Red.", "ball")
+    assert not is_right(colour, "The ball is red.")
+    assert is_right(colour, "The ball is red.", sentences=True)
+    assert not is_right(colour, "The ball is blue.", sentences=True)
+
+
+def test_repetition_is_three_words_again_or_one_word_three_times() -> None:
+    assert repeats("a dog on a dog on a dog")
+    assert repeats("very very very big")
+    assert not repeats("a dog and a dog")
+
+
+def test_mcnemar_is_exact() -> None:
+    # reference: 5 of 20 tails of a fair coin, two-sided, 0.0414 (any table of the binomial distribution: 43,400 / 2**20)
+    assert mcnemar(5, 15) == pytest.approx(43400 / 2**20)
+    assert mcnemar(15, 5) == mcnemar(5, 15)
+    assert mcnemar(0, 0) == 1
+
+
+def test_the_bootstrap_draws_pictures_with_all_their_questions() -> None:
+    pictures = [
+        f"p{number // 4}" for number in range(400)
+    ]  # 100 pictures with four questions, right or wrong together
+    right = np.array([float(number // 4 % 2) for number in range(400)])
+    sums = resampled_sums(pictures, {"right": right, "of": np.ones(400)})
+    assert sums["right"].shape == (1001,)
+    assert (sums["of"] == 400).all()
+    means = sums["right"] / sums["of"]
+    assert means[0] == 0.5
+    # the standard error of a share of 100 pictures, not of 400 questions: 0.05, not 0.025
+    assert means[1:].std() == pytest.approx(0.05, rel=0.1)
+    order = np.random.default_rng(0).permutation(400)
+    again = resampled_sums([pictures[index] for index in order], {"right": right[order], "of": np.ones(400)})
+    assert np.array_equal(again["right"], sums["right"])
+
+
+def test_balance_and_hallucination_are_those_of_the_confusion() -> None:
+    said = (
+        [("yes", "Yes.")] * 6
+        + [("yes", "No.")] * 2
+        + [("no", "Yes.")] * 3
+        + [("no", "No.")] * 4
+        + [("no", "?")]
+    )
+    items = [
+        make_item(
+            row(truth, f"Is it {number}?", f"{truth}, it is.", picture=str(number)),
+            answer,
+            nats=2.0,
+            tokens=4.0,
+        )
+        for number, (truth, answer) in enumerate(said)
+    ]
+    add_cider(items)
+    found = totals(items)
+    values = {name: each["value"] for name, each in found.items()}
+    assert values["accuracy"] == pytest.approx(10 / 16)
+    assert values["balanced_accuracy"] == pytest.approx((6 / 8 + 4 / 8) / 2)
+    assert values["yes_rate"] == pytest.approx(9 / 16)
+    assert values["hallucination_precision"] == pytest.approx(6 / 9)
+    assert values["hallucination_recall"] == pytest.approx(6 / 8)
+    assert values["hallucination_f1"] == pytest.approx(12 / 17)
+    assert values["perplexity"] == pytest.approx(np.exp(0.5))
+    assert values["choice_accuracy"] is None
+    assert found["spice"]["value"] is None and "Java" in found["spice"]["reason"]
+    assert found["accuracy"]["low"] < 10 / 16 < found["accuracy"]["high"]
+    groups = by_group(items)
+    assert groups["task"]["yes_no"]["n"] == 16
+    assert groups["kind"]["photo"]["accuracy"]["right"] == 10
+
+
+def test_a_task_selects_its_questions() -> None:
+    rows = [row("name", "What is this?", "A cat.", "cat"), row("yes", "a?", "Yes."), row("no", "b?", "No.")]
+    assert select(rows, None) == rows[:1]
+    assert select(rows, None, "yes_no") == rows[1:]
+    assert select(rows, 1, "yes_no") == rows[1:2]
+    assert select(rows, None, "all") == rows
+    training = [row("yes", "c?", "Yes, it is."), row("name", "d?", "A dog."), row("name", "e?", "A dog.")]
+    assert blind_guesses(rows[1:], training, "yes_no") == ["yes", "yes"]
+    assert blind_guesses(rows[1:], training, None) == ["dog", "dog"]

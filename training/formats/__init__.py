@@ -1,0 +1,1 @@
+"""What convert.py is made of: a reader for each format, records to rows, and rows to shards."""

@@ -1,0 +1,133 @@
+"""A record -> its rows, with the picture inside, or what is wrong with it.
+
+In: a `Record` and a folder of pictures. Out: a row for each answered turn, and problems. Unusual: paths in data
+are not trusted: they are taken as text below the folder, so none leads out of it (a link that somebody put
+into the folder is followed). A picture is decoded once while neighbouring records share it. Where a file
+names no split, the picture's bytes decide, so that all rows of a picture stand in one.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from training.formats.texts import Problem, Record
+from training.sources.picture import encode
+from training.splits import hash_fraction
+from vlm.errors import UserError
+from vlm.images import open_image
+
+MAX_SIDE = 512  # px; twice what the encoder here reads, enough for others
+SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}
+NOT_TEXT = re.compile(
+    "[\ud800-\udfff\ufffd]"
+)  # bytes that were not UTF-8, and halves of characters from JSON
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What all rows of a conversion have in common."""
+
+    source: str
+    kind: str
+    validation_share: float
+
+
+class Stored(NamedTuple):
+    """A picture as it is kept."""
+
+    content: bytes
+    picture: str  # SHA-256 of the content
+    name: str
+
+
+class PictureReader:
+    """Records -> their pictures from one folder, upright, RGB, at most MAX_SIDE, encoded."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._last: tuple[bytes | tuple[str, ...], Stored | Problem] | None = None
+
+    def read(self, record: Record) -> Stored | Problem:
+        key = record.content or record.names
+        if self._last is None or self._last[0] != key:
+            self._last = (key, self._read(record))
+        return self._last[1]
+
+    def _read(self, record: Record) -> Stored | Problem:
+        found = record.content or locate(self.folder, record.names)
+        if isinstance(found, Problem):
+            return found
+        try:
+            image = open_image(found)
+        except UserError as problem:
+            return Problem("broken picture", " ".join([*record.names[:1], str(problem)]))
+        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+        content = encode(image)
+        name = "" if isinstance(found, bytes) else str(found.relative_to(self.folder or ""))
+        # A name that is no text cannot be stored as text.
+        return Stored(content, hashlib.sha256(content).hexdigest(), name.encode(errors="replace").decode())
+
+
+def locate(folder: Path | None, names: tuple[str, ...]) -> Path | Problem:
+    """The first of `names` that is a file in `folder`."""
+    names = tuple(name for name in names if name)
+    if not names:
+        return Problem("no picture", "the record names none")
+    if folder is None:
+        return Problem("missing picture", f"{names[0]}: say with --images where the pictures are")
+    safe = [os.path.normpath(name) for name in names]
+    safe = [name for name in safe if not leads_out(name)]
+    for name in safe:
+        if os.path.isfile(folder / name):  # False, and no error, where the name is too long or has a null
+            return folder / name
+    return Problem("missing picture" if safe else "outside the folder", names[0])
+
+
+def leads_out(name: str) -> bool:
+    """Whether a normalised path is absolute, has a drive, or starts by going up."""
+    path = Path(name)
+    return path.is_absolute() or bool(path.drive) or path.parts[:1] == ("..",)
+
+
+def rows_of(
+    record: Record, number: int, reader: PictureReader, labels: Labels
+) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The `number`th record -> a row for each answered turn, and what is wrong with it."""
+    problems = list(record.problems)
+    turns = []
+    for turn, (question, answer) in enumerate(record.turns):
+        if reason := fault(question, "question") or fault(answer, "answer"):
+            problems.append(Problem(reason, f"{question!r} - {answer!r}"))
+        else:
+            turns.append({"question": question.strip(), "answer": answer.strip(), "turn": turn})
+    if not turns:
+        return [], problems or [Problem("malformed record", "an empty conversation")]
+    picture = reader.read(record)
+    if isinstance(picture, Problem):
+        return [], [*problems, picture]
+    split = record.split.strip().lower()
+    hashed = hash_fraction("validation", picture.picture) < labels.validation_share
+    known = {
+        "image": {"bytes": picture.content, "path": picture.name},
+        "image_id": picture.picture,
+        "source": labels.source,
+        "kind": labels.kind,
+        "split": SPLIT_NAMES.get(split, split) or ("validation" if hashed else "train"),
+        # LLaVA's own ids repeat: they name the picture, not the conversation.
+        "conversation": f"{picture.picture[:12]}-{number}" if record.ordered else "",
+    }
+    return [known | turn for turn in turns], problems
+
+
+def fault(text: Any, role: str) -> str:
+    """Why a text cannot be learned from; empty where it can."""
+    if text is not None and not isinstance(text, str):
+        return "malformed record"
+    if not text or not text.strip():
+        return f"empty {role}"
+    return "text that is not UTF-8" if NOT_TEXT.search(text) else ""

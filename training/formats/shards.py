@@ -1,0 +1,119 @@
+"""What a conversion leaves behind: parquet shards with the pictures inside, and how far it came.
+
+In: rows, a record's at a time. Out: shards, each whole or not there at all, and `progress.json`, which is written
+behind each of them. Unusual: neither time nor chance enters a shard, so that one made after a break is the
+same, byte for byte. A row group is held in memory, not a shard.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.prepare import replace_with
+from vlm.errors import UserError
+
+BUFFER = (
+    16 << 20
+)  # image bytes that wait for a row group; below the limit of a dictionary, so that each is kept once
+SCHEMA = pa.schema(
+    [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),  # as datasets.Image stores it
+        ("image_id", pa.string()),  # SHA-256 of the bytes
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("source", pa.string()),
+        ("kind", pa.string()),
+        ("split", pa.string()),
+        ("conversation", pa.string()),  # empty: the picture's rows are in no order
+        ("turn", pa.int32()),
+    ]
+)
+
+
+class Shard:
+    """Rows -> one parquet file, which appears when the block ends without an error and there are rows."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.partial = file, file.with_name(file.name + ".partial")
+        self.rows = self.image_bytes = 0  # bytes of distinct neighbours
+        self._waiting: list[dict[str, Any]] = []
+        self._waiting_bytes = 0
+        self._last = ""
+
+    def __enter__(self) -> "Shard":
+        self._writer = pq.ParquetWriter(
+            self.partial,
+            SCHEMA,
+            compression="zstd",
+            use_dictionary=True,
+            dictionary_pagesize_limit=2 * BUFFER,
+        )
+        return self
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """The rows of one record."""
+        for row in rows:
+            size = len(row["image"]["bytes"])
+            self.image_bytes += size if row["image_id"] != self._last else 0
+            self._last = row["image_id"]
+            self._waiting.append(row)
+            self._waiting_bytes += size
+            if self._waiting_bytes >= BUFFER:
+                self._flush()
+        self.rows += len(rows)
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._waiting, SCHEMA))
+        self._waiting, self._waiting_bytes = [], 0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._writer.close()
+            if kind is not None or not self.rows:
+                self.partial.unlink()
+        if kind is None and self.rows:
+            self.partial.replace(self.file)
+
+
+@dataclass
+class Progress:
+    """How far a conversion came, at the end of its last whole shard."""
+
+    arguments: dict[str, Any]
+    records: int = 0
+    rows: int = 0
+    shards: int = 0
+    skipped_bytes: int = 0  # of skipped.jsonl
+    finished: bool = False
+
+    def save(self, out: Path) -> None:
+        replace_with(out / "progress.json", json.dumps(asdict(self), indent=1) + "\n")
+
+
+def load_progress(out: Path, arguments: dict[str, Any]) -> Progress:
+    """What an earlier run with the same arguments left in `out`; otherwise a beginning."""
+    file = out / "progress.json"
+    if file.is_file():
+        earlier = Progress(**json.loads(file.read_text(encoding="utf-8")))
+        if earlier.arguments == arguments:
+            return earlier
+        if earlier.shards:
+            changed = sorted(key for key in arguments if arguments[key] != earlier.arguments.get(key))
+            raise UserError(
+                f"{out} holds another conversion ({', '.join(changed)} differ). Choose another folder with --out."
+            )
+    elif there := sorted(out.glob(f"{arguments['source']}-*.parquet")):
+        raise UserError(
+            f"{there[0]} is there already, and not from this command. Choose another folder with --out."
+        )
+    return Progress(arguments)

@@ -1,0 +1,128 @@
+"""Answers and truths -> scores. Pure functions.
+
+In: one answer with what would have been right, or a list of verdicts. Out: whether it is right, by exact words, by VQA's
+agreement, by the noun, by yes or no, by the option chosen; shares with their interval. Unusual: an answer that says neither
+yes nor no is wrong, and so is one that names two of the options. Scores of whole sentences are in captions.py.
+"""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+from training.questions import CHOOSE
+from vlm.words import to_keywords
+
+ARTICLES = {"a", "an", "the"}
+NUMBERS = {
+    word: str(n) for n, word in enumerate("zero one two three four five six seven eight nine ten".split())
+}
+PEOPLE = 10  # who answer each question of VQA; three of them make an answer right
+YES_OR_NO = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "no", "nope": "no"}
+CHOICES = [re.compile(re.escape(form).replace(r"\{x\}", "(.+)"), re.IGNORECASE) for form in CHOOSE]
+
+
+class Share(NamedTuple):
+    """How many of how many, and the 95 % Wilson interval of the share (Wilson, 1927)."""
+
+    right: int
+    of: int
+    share: float
+    low: float
+    high: float
+
+
+def share(right: Sequence[bool]) -> Share:
+    count, of = sum(right), len(right)
+    if not of:
+        return Share(0, 0, 0.0, 0.0, 1.0)
+    z = NormalDist().inv_cdf(0.975)
+    rate = count / of
+    centre = rate + z * z / (2 * of)
+    half = z * math.sqrt(rate * (1 - rate) / of + z * z / (4 * of * of))
+    scale = 1 + z * z / of
+    return Share(count, of, rate, (centre - half) / scale, (centre + half) / scale)
+
+
+def normalise(answer: str) -> str:
+    """As VQA evaluation does it (arXiv:1505.00468): lower case, no punctuation, no articles."""
+    words = re.sub(r"[^\w\s]", " ", answer.lower()).split()
+    return " ".join(word for word in words if word not in ARTICLES)
+
+
+def is_exact(answer: str, truth: str) -> bool:
+    return normalise(answer) == normalise(truth)
+
+
+def vqa_accuracy(answer: str, given: Sequence[str]) -> float:
+    """VQA's agreement with the answers `given` by ten people: min(1, same answers / 3), averaged over all nine of ten
+    (arXiv:1505.00468). Fewer than ten are one person's: each of them counts as agreed on. Numbers up to ten may be
+    words, as there."""
+    said, answers = _vqa_form(answer), [_vqa_form(each) for each in given]
+    if len(answers) < PEOPLE:
+        return float(said in answers)
+    same = sum(each == said for each in answers)
+    return sum(min(1.0, (same - (each == said)) / 3) for each in answers) / len(answers)
+
+
+def _vqa_form(answer: str) -> str:
+    words = normalise(re.sub(r"['\u2019]", "", answer)).split()  # dont and don't are one word
+    return " ".join(NUMBERS.get(word, word) for word in words)
+
+
+def yes_or_no(answer: str) -> str:
+    """ "yes", "no" or "": by the first word, else "no" where something is denied ("There is no dog.")."""
+    words = normalise(answer).split() or [""]
+    return YES_OR_NO.get(words[0], "no" if {"no", "not"} & set(words) else "")
+
+
+def options_of(question: str) -> list[str]:
+    """ "Is it a cat, a dog, a cow or a pig?" -> its four options; none where the wording is another."""
+    found = next((match for form in CHOICES if (match := form.fullmatch(question.strip()))), None)
+    return re.split(r", | or ", found[1]) if found else []
+
+
+def chosen_option(answer: str, options: Sequence[str]) -> str:
+    """The one option that the answer names; empty where it names none or several. "a hot dog" does not name "a dog"."""
+
+    def holds(text: str, phrase: str) -> bool:
+        return f" {to_keywords(phrase)} " in f" {to_keywords(text)} "
+
+    named = [option for option in options if holds(answer, option)]
+    named = [one for one in named if not any(one != other and holds(other, one) for other in named)]
+    return named[0] if len(named) == 1 else ""
+
+
+def repeats(answer: str) -> bool:
+    """Whether three words in a row come again, or one word comes three times in a row."""
+    words = re.findall(r"\w+", answer.lower())
+    threes = list(zip(words, words[1:], words[2:], strict=False))
+    return len(set(threes)) < len(threes) or any(len(set(three)) == 1 for three in threes)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p that two systems are right equally often, given how many questions only the one and only the
+    other has right (McNemar, 1947): a fair coin thrown for each of these."""
+    thrown, fewer = only_first + only_second, min(only_first, only_second)
+    return min(1.0, 2 * sum(math.comb(thrown, k) for k in range(fewer + 1)) / 2**thrown)
+
+
+def names_one_of(answer: str, nouns: Iterable[str]) -> bool:
+    """Whether the answer holds one of the nouns as a whole word or phrase, singular or plural."""
+    words = f" {normalise(answer)} "
+    return any(f" {form} " in words for noun in nouns for form in _forms(normalise(noun)))
+
+
+def _forms(noun: str) -> set[str]:
+    return {noun, f"{noun}s", f"{noun}es", noun.removesuffix("s"), noun.removesuffix("y") + "ies"}
+
+
+def majority_answers(examples: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The most frequent answer to each question: the best that can be done without looking. "" for any question."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for question, answer in examples:
+        counts[normalise(question)][normalise(answer)] += 1
+        counts[""][normalise(answer)] += 1
+    return {question: answers.most_common(1)[0][0] for question, answers in counts.items()}
