@@ -20,10 +20,10 @@ from functools import wraps
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 from gradio.processing_utils import save_pil_to_cache
-from PIL import Image
 
 from vlm import Answer, Assistant, Settings, Turn, UserError, load_assistant
 from vlm.about import PLOT, about
@@ -106,7 +106,8 @@ class Kind:
 
 def build_app(assistant: Assistant) -> gr.Blocks:
     """The whole page. It keeps nothing of what is said: conversations belong to the sessions."""
-    gr.set_static_paths(ASSETS / "examples")  # served as they are; copies would be deleted with old uploads
+    plots = [assistant.adapter_folder / PLOT] if assistant.adapter_folder else []
+    gr.set_static_paths([ASSETS / "examples", *plots])  # served as they are; copies go with old uploads
     with gr.Blocks(
         title=TITLE,
         analytics_enabled=False,
@@ -180,14 +181,10 @@ def show_settings(settings: list[Any]) -> None:
 
 def show_about(assistant: Assistant) -> None:
     folder = assistant.adapter_folder
-    gr.Markdown(about(assistant.config, folder), elem_classes="about")
+    gr.Markdown(about(assistant.config, folder))
     if folder and (folder / PLOT).is_file():
-        gr.Image(
-            Image.open(folder / PLOT),
-            label="Loss and learning rates in training",
-            buttons=[],
-            interactive=False,
-        )
+        source = f"gradio_api/file={quote(str((folder / PLOT).resolve()))}"
+        gr.HTML(f'<img src="{source}" alt="Loss and learning rates in training">')
 
 
 class ConversationTab:
