@@ -123,7 +123,7 @@ def test_a_batch_answers_as_each_conversation_alone() -> None:
         [VisualTurn("A much longer question?", "", tuple(model.see([picture("blue")])))],
     ]
     alone = [[*model.stream(turns, GREEDY, adapter=True)][-1].text for turns in conversations]
-    assert model.answer_all(conversations, GREEDY) == alone
+    assert [draft.text for draft in model.draft_all(conversations, GREEDY)] == alone
 
 
 def test_closing_a_stream_stops_the_model_and_frees_it() -> None:
@@ -169,4 +169,4 @@ def test_four_pictures_can_be_learned_by_heart() -> None:
     assert loss.item() < 0.1
     model.eval()
     conversations = [[VisualTurn("Which?", "", tuple(model.see([picture(name)])))] for name in answers]
-    assert model.answer_all(conversations, GREEDY) == list(answers.values())
+    assert [draft.text for draft in model.draft_all(conversations, GREEDY)] == list(answers.values())

@@ -57,7 +57,8 @@ def evaluate_model(
         raise UserError(f"{folder} holds no rows of {asked}. Make them with python -m training.prepare.")
     store = FeatureStore(folder, config.vision)
     store.add(pictures_of(folder, options.split, source), model.vision)
-    sights = {row.picture: model.recognise(store[row.picture].unsqueeze(0))[0] for row in rows}
+    pictures = {row.picture for row in rows}
+    sights = {picture: model.recognise(store[picture].unsqueeze(0))[0] for picture in pictures}
     torch.manual_seed(0)  # for temperatures above 0
     training = read_rows(folder, "train", source)
     items = ask(model, config, rows, sights, blind_guesses(rows, training, options.task), options)

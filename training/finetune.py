@@ -157,7 +157,8 @@ def lay_out_validation(
     if not sources:
         return None
     store.add(pictures_of(data, "validation"), model.vision)
-    tags = {row.picture: model.recognise(store[row.picture].unsqueeze(0))[0].tags for row in rows}
+    pictures = {row.picture for row in rows}
+    tags = {picture: model.recognise(store[picture].unsqueeze(0))[0].tags for picture in pictures}
     examples = lay_out(rows, store, tags, model, config, sources, epochs=1)
     examples.examples = examples.examples[: config.validation_conversations]
     return examples

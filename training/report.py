@@ -7,7 +7,6 @@ Unusual: all figures come from the result file; nothing is computed again.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from training.compare import read_result
 from training.data import pictures_of
 from training.scores.bootstrap import RESAMPLES
 from training.scores.contact_sheet import chosen, contact_sheet
+from vlm.about import table
 from vlm.errors import UserError
 
 BASELINES = {
@@ -70,11 +70,6 @@ def to_markdown(result: dict[str, Any], name: str, sheet: bool = False) -> str:
     spice = result["metrics"].get("spice", {}).get("reason", "it was not computed")
     limits = LIMITS.format(resamples=RESAMPLES, spice=spice).strip()
     return "\n\n".join([*heading, *groups, *shown, "## Limits", limits]) + "\n"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |" for line in lines)
 
 
 def baseline_rows(result: dict[str, Any]) -> list[list[str]]:

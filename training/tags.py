@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from training.data import Row
 from training.features import FeatureStore
+from vlm.connectors import channel_statistics
 from vlm.tagger import Tagger
 
 FOLDS = 5
@@ -63,8 +64,7 @@ def fit(pooled: Tensor, targets: Tensor, weights: Tensor, seed: int) -> nn.Linea
     """Features [M, Dv], target shares [M, V] and drawing weights [M] -> a linear classifier [Dv] -> [V].
 
     Fitted to standardised features with dropout; the standardisation is folded into the weights."""
-    mean, deviation = pooled.mean(0), pooled.std(0)
-    deviation = deviation.clamp(min=0.1 * float(deviation.mean()))
+    mean, deviation = channel_statistics(pooled)
     standard = (pooled - mean) / deviation
     generator = torch.Generator().manual_seed(seed)
     head = nn.Linear(pooled.shape[1], targets.shape[1])

@@ -42,7 +42,7 @@ def parts(config: ModelConfig) -> str:
         ("LoRA", f"rank {config.lora.rank} on {', '.join(config.lora.targets)}"),
         ("speech", f"{config.speech.weights} on {config.speech.engine}"),
     ]
-    return _table(("part", config.name), rows)
+    return table(("part", config.name), rows)
 
 
 def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:
@@ -57,11 +57,11 @@ def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         )
         for name, entry in metrics.items()
     ]
-    table = _table(
+    shown = table(
         ("test", "questions", "right (95 % interval)", "blank picture", "most frequent answer"), rows
     )
     commands = "\n".join(entry["command"] for entry in metrics.values())
-    return f"{table}\n\n```\n{commands}\n```"
+    return f"{shown}\n\n```\n{commands}\n```"
 
 
 def _percent(share: Mapping[str, float]) -> str:
@@ -82,8 +82,8 @@ def training(trained: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     if not sources or not stages:
         return "The folder does not say how it was trained."
-    shown = _table(("source", "times shown in an epoch", "questions each time"), sources)
-    steps = _table(("stage", "trains", "length", "connector's rate", "LoRA's rate"), stages)
+    shown = table(("source", "times shown in an epoch", "questions each time"), sources)
+    steps = table(("stage", "trains", "length", "connector's rate", "LoRA's rate"), stages)
     facts = (
         f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}, on {trained['device']}."
     )
@@ -94,9 +94,10 @@ def _steps(stage: Mapping[str, Any]) -> str:
     return f"{stage['max_steps']} steps" if stage["max_steps"] > 0 else f"{stage['epochs']} epochs"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown; a bar in a cell would end it."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |" for line in lines)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -7,6 +7,13 @@ from vlm.config import ConnectorConfig
 from vlm.errors import UserError
 
 
+def channel_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., Dv] -> mean and deviation of each channel, [Dv]; one that hardly varies is not to be blown up."""
+    flat = features.flatten(0, -2)
+    deviation = flat.std(dim=0)
+    return flat.mean(dim=0), deviation.clamp(min=0.1 * float(deviation.mean()))
+
+
 class MlpProjector(nn.Module):
     """Two linear layers with a GELU between, as LLaVA-1.5 (arXiv:2310.03744). [B, N, Dv] -> [B, N, Dl].
 
@@ -22,11 +29,10 @@ class MlpProjector(nn.Module):
         )
 
     def standardise(self, patch_features: Tensor) -> None:
-        """Take the statistics of training features [..., Dv]; a channel that hardly varies is not blown up."""
-        flat = patch_features.flatten(0, -2)
-        deviation = flat.std(dim=0)
-        self.feature_mean.copy_(flat.mean(dim=0))
-        self.feature_deviation.copy_(deviation.clamp(min=0.1 * float(deviation.mean())))
+        """Take the statistics of training features [..., Dv]."""
+        mean, deviation = channel_statistics(patch_features)
+        self.feature_mean.copy_(mean)
+        self.feature_deviation.copy_(deviation)
 
     def forward(self, patch_features: Tensor) -> Tensor:
         return self.layers((patch_features - self.feature_mean) / self.feature_deviation)

@@ -105,12 +105,6 @@ class VisionLanguageModel(nn.Module):
         embeds, attention_mask = self._prompt([turns], system)
         yield from self.language.stream(embeds, attention_mask, adapter, **_generation_options(answers))
 
-    def answer_all(
-        self, conversations: Sequence[Sequence[VisualTurn]], answers: AnswersConfig, system: str | None = None
-    ) -> list[str]:
-        """Drafts for several conversations in one batch."""
-        return [draft.text for draft in self.draft_all(conversations, answers, system)]
-
     def draft_all(
         self,
         conversations: Sequence[Sequence[VisualTurn]],
@@ -118,7 +112,7 @@ class VisionLanguageModel(nn.Module):
         system: str | None = None,
         adapter: bool = True,
     ) -> list[Draft]:
-        """The same, each with whether it ended by itself (evaluation); `adapter` off for the base model."""
+        """Answers to several conversations in one batch (evaluation); `adapter` off for the base model."""
         embeds, attention_mask = self._prompt(conversations, system)
         ids = self.language.generate(embeds, attention_mask, adapter, **_generation_options(answers))
         texts = self.language.tokenizer.batch_decode(ids, skip_special_tokens=True)
