@@ -18,7 +18,7 @@ from training.card import make_card, to_markdown
 from training.colours import main_colour
 from training.instructions import Phrases, make_rows
 from training.phrases import accepted_nouns, concept_of, head_noun, may_be_confused, with_article
-from training.sources import art4apps, easyvqa, emoji, packages, sweethome, tuxpaint
+from training.sources import art4apps, composited, easyvqa, emoji, packages, sweethome, tuxpaint
 from training.sources.picture import Picture, flatten_on_white, render_svg
 
 CIRCLE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="7"/></svg>'
@@ -66,6 +66,8 @@ def drawing(number: int, **changes) -> Picture:
 def small_test(monkeypatch):
     monkeypatch.setattr(splits, "TEST_PHOTOGRAPHS", 3)
     monkeypatch.setattr(splits, "VALIDATION_PHOTOGRAPHS", 2)
+    monkeypatch.setattr(splits, "CONCEPT_SHARE", 0.0)
+    monkeypatch.setattr(composited, "SCENES", {"train": 3, "validation": 1, "test": 2})
 
 
 @pytest.fixture
@@ -349,6 +351,59 @@ def test_only_plain_photographs_are_tested_and_held_out_styles_are_never_trained
     pictures = [photograph(n, path=f"tuxpaint/military/{n}.png") for n in range(9)]
     pictures += [drawing(n, style="noto-v1", path=f"emoji/noto-v1/{n}") for n in range(9)]
     assert set(splits.assign_splits(pictures).values()) == {"train", "test-style"}
+
+
+def test_held_out_things_are_shown_by_no_training_picture_of_any_source(monkeypatch):
+    monkeypatch.setattr(splits, "TEST_PHOTOGRAPHS", 1)
+    monkeypatch.setattr(splits, "VALIDATION_PHOTOGRAPHS", 0)
+    monkeypatch.setattr(splits, "CONCEPT_SHARE", 0.4)
+    nouns = [
+        "bunny",
+        "hare",
+        "rabbit",
+        "hen",
+        "chicken",
+        "zebra",
+        "lion",
+        "tiger",
+        "camel",
+        "horse",
+        "koala",
+        "badger",
+    ]
+    pictures = [
+        drawing(n, phrase=with_article(noun), path=f"emoji/noto/{noun}") for n, noun in enumerate(nouns)
+    ]
+    pictures += [
+        drawing(n, phrase=with_article(noun), path=f"openclipart/{noun}") for n, noun in enumerate(nouns)
+    ]
+    pictures += [
+        drawing(0, phrase="a tiger", path="emoji/noto-v1/tiger", style="noto-v1"),
+        photograph(1),
+    ]  # a lion
+    assigned = splits.assign_splits(pictures)
+    unseen, seen = (
+        {
+            noun
+            for p in pictures
+            if (assigned[p.path] == "test-concept") is held_out
+            for noun in accepted_nouns(p.phrase)
+        }
+        for held_out in (True, False)
+    )
+    assert unseen and seen and not unseen & seen
+    assert len({"bunny", "hare", "rabbit"} & unseen) in (0, 3) and len({"hen", "chicken"} & unseen) in (0, 2)
+    assert "lion" in seen  # the test photograph shows one: it stays a known thing
+
+
+def test_a_drawing_is_tested_only_where_training_names_its_thing(monkeypatch):
+    monkeypatch.setattr(splits, "DRAWING_TEST_SHARE", 1.0)
+    monkeypatch.setattr(splits, "CONCEPT_SHARE", 0.0)
+    pictures = [drawing(n, path=f"emoji/noto/{n}") for n in range(30)]  # 12 animals, two or three times each
+    assigned = splits.assign_splits(pictures)
+    taught = {p.phrase for p in pictures if assigned[p.path] == "train"}
+    tested = {p.phrase for p in pictures if assigned[p.path] == "test"}
+    assert tested and tested <= taught
 
 
 def test_near_duplicates_are_recognised_mirrored_smaller_and_shifted():

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from tests.tiny import picture, tiny_config, tiny_model
 from training import finetune
+from training.augmentation import AugmentationConfig, with_views
 from training.config import SourceConfig, StageConfig, TrainingConfig
 from training.data import Collator, Conversations, Row, iterate_rows, pictures_of, read_rows
 from training.evaluate import is_right, select
@@ -25,7 +26,8 @@ from training.finetune import lay_out, train_stage
 from training.scores.metrics import is_exact, majority_answers, names_one_of, share
 from vlm.artifact import load_adapter, restore_adapter
 from vlm.errors import UserError
-from vlm.model import VisionLanguageModel
+from vlm.model import VisionLanguageModel, VisualTurn
+from vlm.prompts import collate
 
 COLOURS = {"red": "Red.", "lime": "Green.", "blue": "Blue.", "white": "White."}
 
@@ -122,6 +124,39 @@ def test_turns_of_a_conversation_keep_their_order_and_stay_apart_from_others(tmp
     for drawn in laid_out:
         assert len(drawn) == 3 and len({row.conversation for row in drawn}) == 1
         assert [row.turn for row in drawn] == sorted({row.turn for row in drawn})
+
+
+def test_views_are_drawn_only_where_all_answers_stay_true(data: Path) -> None:
+    model = tiny_model()
+    rows = [replace(row, noun="square", task="name") for row in read_rows(data, "train")]
+    store, views = store_of(data, model), AugmentationConfig(views=3)
+    images = dict(with_views(pictures_of(data, "train"), {row.picture for row in rows}, views, store))
+    store.add(images.items(), model.vision)
+    assert len(store) == 4 * len(COLOURS)
+
+    def seen(task: str) -> set[bytes]:
+        told = [replace(row, task=task) for row in rows]
+        options = {"system": "See.", "style": "full", "sources": [SourceConfig("tiny")], "batch_size": 2}
+        drawn = Conversations(
+            told, store, {}, model, **options, epochs=20, tag_dropout=0.0, seed=0, augmentation=views
+        )
+        return {drawn[index]["patch_features"].numpy().tobytes() for index in range(len(drawn))}
+
+    themselves = {store[row.picture].numpy().tobytes() for row in rows}
+    assert seen("vqa") == themselves < seen("name")
+
+
+def test_text_dropout_hides_text_and_no_picture_and_only_in_training() -> None:
+    model = tiny_model()
+    sight = model.see([picture("red")])[0]
+    batch = collate([model.encode([VisualTurn("What?", "Red.", (sight,))])], model.language.pad_id)
+    whole = model.embed(batch, sight.patch_features[None])
+    model.text_dropout = 0.5
+    assert torch.equal(model.eval().embed(batch, sight.patch_features[None]), whole)
+    hidden = model.train().embed(batch, sight.patch_features[None])
+    visual = batch.visual_mask
+    assert torch.equal(hidden[visual], whole[visual])
+    assert 0.4 < (hidden[~visual] == 0).float().mean() < 0.6
 
 
 def test_keywords_are_learned_where_the_style_says_so(data: Path) -> None:

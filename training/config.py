@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from training.augmentation import AugmentationConfig
 from vlm.config import from_dict, read_yaml
 from vlm.errors import UserError
 
@@ -43,6 +44,10 @@ class TrainingConfig:
     joint_stage: StageConfig = StageConfig()
     batch_size: int = 8
     gradient_accumulation: int = 1
+    augmentation: AugmentationConfig = AugmentationConfig()
+    text_dropout: float = (
+        0.0  # of the text's embeddings, so that the picture is looked at (Molmo, arXiv:2409.17146)
+    )
     tag_dropout: float = 0.2  # share of examples without tags, so that the picture itself is looked at
     seed: int = 0
     warmup_steps: int = 50

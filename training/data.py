@@ -17,6 +17,7 @@ import pyarrow.parquet as parquet
 import torch
 from torch.utils.data import Dataset
 
+from training.augmentation import NO_AUGMENTATION, AugmentationConfig, draw_view, is_true_of, view_ids
 from training.config import SourceConfig
 from training.features import FeatureStore
 from vlm.answers import to_keywords
@@ -105,9 +106,10 @@ class Conversations(Dataset):
         epochs: int,
         tag_dropout: float,
         seed: int,
+        augmentation: AugmentationConfig = NO_AUGMENTATION,
     ) -> None:
         self.store, self.tags, self.model, self.system, self.style = store, tags, model, system, style
-        self.tag_dropout, self.seed = tag_dropout, seed
+        self.tag_dropout, self.seed, self.augmentation = tag_dropout, seed, augmentation
         by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
             by_source[row.source][row.picture + row.conversation].append(row)
@@ -129,13 +131,21 @@ class Conversations(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rows = self.examples[index]
-        picture = rows[0].picture
+        picture = self._view(rows, index)
         dropped = random.Random(f"{self.seed} {index} tags").random() < self.tag_dropout
         sight = Sight(self.store[picture], "" if dropped else self.tags.get(picture, ""))
         first, *later = rows
         turns = [VisualTurn(first.question, self._answer(first), (sight,))]
         turns += [VisualTurn(row.question, self._answer(row)) for row in later]
         return {"encoded": self.model.encode(turns, self.system), "patch_features": sight.patch_features}
+
+    def _view(self, rows: Sequence[Row], index: int) -> str:
+        """The picture, or one of its views that all the answers are true of."""
+        picture = rows[0].picture
+        names = view_ids(picture, self.augmentation) if rows[0].noun else []
+        views = {name: draw_view(name, self.augmentation) for name in names}
+        true = [name for name, view in views.items() if all(is_true_of(view, row.task) for row in rows)]
+        return random.Random(f"{self.seed} {index} view").choice([picture, *true])
 
     def _answer(self, row: Row) -> str:
         return to_keywords(row.answer) if self.style == "keywords" else row.answer

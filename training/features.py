@@ -39,7 +39,7 @@ class FeatureStore:
         for file in sorted(self.folder.glob("shard-*.safetensors")):
             self._open(file)
 
-    def __contains__(self, picture: str) -> bool:
+    def __contains__(self, picture: object) -> bool:
         return picture in self._places
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from training.augmentation import NO_AUGMENTATION, view_ids, with_views
 from training.config import SourceConfig, StageConfig, TrainingConfig, load_training_config
 from training.data import Collator, Conversations, Row, pictures_of, read_rows
 from training.features import FeatureStore
@@ -144,6 +146,7 @@ def lay_out(
         epochs=epochs,
         tag_dropout=config.tag_dropout,
         seed=config.seed,
+        augmentation=config.augmentation,
     )
 
 
@@ -159,7 +162,8 @@ def lay_out_validation(
     store.add(pictures_of(data, "validation"), model.vision)
     pictures = {row.picture for row in rows}
     tags = {picture: model.recognise(store[picture].unsqueeze(0))[0].tags for picture in pictures}
-    examples = lay_out(rows, store, tags, model, config, sources, epochs=1)
+    plain = replace(config, augmentation=NO_AUGMENTATION)
+    examples = lay_out(rows, store, tags, model, plain, sources, epochs=1)
     examples.examples = examples.examples[: config.validation_conversations]
     return examples
 
@@ -220,9 +224,17 @@ def run(config: TrainingConfig) -> Path:
         model.language.add_adapter(model_config.lora)
     data, output = Path(config.data), Path(config.output)
     store = FeatureStore(data, model_config.vision)
-    store.add(pictures_of(data, "train"), model.vision)
     rows = read_rows(data, "train")
-    tags = teach(model.tagger, rows, store, output, config.seed) if model.tagger else {}
+    named = {row.picture: row for row in rows if row.noun}
+    pictures = with_views(pictures_of(data, "train"), set(named), config.augmentation, store)
+    store.add(pictures, model.vision)
+    views = [
+        replace(row, picture=name)
+        for row in named.values()
+        for name in view_ids(row.picture, config.augmentation)
+    ]
+    tags = teach(model.tagger, rows + views, store, output, config.seed) if model.tagger else {}
+    model.text_dropout = config.text_dropout
     validation = lay_out_validation(store, model, config) if config.validation_steps else None
     if not config.init_from:
         model.connector.standardise(store.sample(sorted({row.picture for row in rows})))

@@ -48,7 +48,9 @@ SEEN_TOGETHER = (  # groups that one picture may well show at once: none is the 
 
 
 class Row(NamedTuple):
-    task: str  # name | describe | category | yes | no | choice | colour | action | vqa
+    task: (
+        str  # name | describe | category | yes | no | choice | colour | action | count | where | which | vqa
+    )
     question: str
     answer: str
 

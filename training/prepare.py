@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from training.card import make_card, to_markdown
+from training.card import make_card, read_dropped, to_markdown
 from training.instructions import Phrases, make_rows
 from training.phrases import accepted_nouns, concept_of, head_noun
-from training.sources import art4apps, easyvqa, emoji, gcompris, openclipart, sweethome, tuxpaint
+from training.sources import art4apps, composited, easyvqa, emoji, gcompris, openclipart, sweethome, tuxpaint
 from training.sources.packages import fetch
 from training.sources.picture import Picture, encode, flatten_on_white
 from training.splits import Likeness, assign_splits, find_twin, likeness
@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
         ("style", pa.string()),
         ("kind", pa.string()),
-        ("split", pa.string()),  # train | validation | test | test-style
+        ("split", pa.string()),  # train | validation | test | test-style | test-concept
         ("concept", pa.string()),
         ("group", pa.string()),
         ("noun", pa.string()),
@@ -48,6 +48,7 @@ SCHEMA = pa.schema(
     ]
 )
 ROWS_PER_GROUP = 1024
+COMPOSITED = "composited"  # made of the cut-outs of the other sources
 
 
 def read_emoji(style: str, package: str, downloads: Path) -> list[Picture]:
@@ -99,14 +100,14 @@ def prepare(out: Path, downloads: Path) -> dict:
     """Makes whatever is missing in `out` -> the data card."""
     listed = {name: read(downloads) for name, (_, read) in tqdm(SOURCES.items(), desc="packages")}
     write_data(listed, out)
-    card = make_card(out, {name: packages for name, (packages, _) in SOURCES.items()})
+    card = make_card(out, {name: packages for name, (packages, _) in SOURCES.items()} | {COMPOSITED: ()})
     replace_with(out / "card.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     replace_with(out / "card.md", to_markdown(card))
     return card
 
 
 def write_data(listed: dict[str, list[Picture]], out: Path) -> None:
-    """Every source's pictures -> one parquet file each."""
+    """Every source's pictures, and scenes composited of them, -> one parquet file each."""
     out.mkdir(parents=True, exist_ok=True)
     pictures = [picture for found in listed.values() for picture in found]
     splits = assign_splits(pictures)
@@ -114,12 +115,27 @@ def write_data(listed: dict[str, list[Picture]], out: Path) -> None:
     kept_out = {
         picture.path: likeness(flatten_on_white(picture.load()))
         for picture in pictures
-        if picture.kind == "photo" and splits[picture.path] in ("test", "validation")
+        if is_kept_apart(picture, splits[picture.path])
     }
-    for name, found in listed.items():
+
+    def write(name: str, found: list[Picture]) -> None:
         file = out / f"{name}.parquet"
         if not file.exists():
             write_source(file, found, splits, phrases, kept_out)
+
+    for name, found in listed.items():
+        write(name, found)
+    dropped = {path for name in listed for path in read_dropped(out, name)}
+    scenes = composited.compose([p for p in pictures if p.path not in dropped], splits)
+    splits |= {scene.path: scene.split for scene in scenes}
+    write(COMPOSITED, scenes)
+
+
+def is_kept_apart(picture: Picture, split: str) -> bool:
+    """Whether what looks like it must not be trained on. Synthetic pictures look alike by their making."""
+    return picture.kind != "synthetic" and (
+        split == "test" or (split == "validation" and picture.kind == "photo")
+    )
 
 
 def write_source(
@@ -165,7 +181,7 @@ def table_rows(
     image_id = hashlib.sha256(data).hexdigest()
     if split != "train":
         tested_ids.add(image_id)
-    if picture.path not in kept_out and picture.kind != "synthetic":
+    if split in ("train", "validation") and picture.path not in kept_out and not picture.turns:
         twin = find_twin(flat, kept_out)
         if twin:
             dropped[picture.path] = f"looks like {twin}"

@@ -1,4 +1,6 @@
-"""The wordings that instructions.py draws from, at least ten a task; {x} is a noun phrase or four of them."""
+"""The wordings that instructions.py and sources/composited.py draw from, about ten a task; {x} is a noun phrase or four
+of them, {a} and {b} are two things in one picture.
+"""
 
 NAME = [
     "What is this?", "What is in the picture?", "What does the picture show?", "What can you see?",
@@ -33,6 +35,39 @@ COLOUR = [
     "What color is the object?", "Which color is it mostly?", "What is the main colour of this?",
     "What color do you see most?", "What color is this?", "Name its color.",
 ]  # fmt: skip
+COLOUR_OF = [
+    "What color is the {x}?", "What colour is the {x}?", "What is the color of the {x}?",
+    "Which color is the {x}?", "What color does the {x} have?", "Name the color of the {x}.",
+    "What is the main colour of the {x}?", "The {x} is what color?", "Which colour does the {x} have?",
+    "Tell me the color of the {x}.",
+]  # fmt: skip
+HOW_MANY = [
+    "How many {x} are there?", "How many {x} are in the picture?", "How many {x} do you see?",
+    "How many {x} can you see?", "Count the {x}.", "What is the number of {x}?", "How many {x} does it show?",
+    "How many {x} are in this image?", "How many {x} are shown?", "Can you count the {x}?",
+]  # fmt: skip
+WHERE = {
+    "across": [
+        "Is {a} to the left or to the right of {b}?", "Is {a} left or right of {b}?",
+        "On which side of {b} is {a}, left or right?", "Is {a} on the left or on the right?",
+        "Is {a} on the left or right side of the picture?", "Where is {a}, to the left or to the right of {b}?",
+    ],
+    "down": [
+        "Is {a} above or below {b}?", "Is {a} over or under {b}, above or below?",
+        "Where is {a}, above or below {b}?", "Is {a} above {b} or below it?",
+        "Does {a} stand above or below {b}?", "Seen from {b}, is {a} above or below?",
+    ],
+}  # fmt: skip
+WHICH_SIDE = {
+    "left": ["Which is on the left, {a} or {b}?", "What is on the left side, {a} or {b}?",
+             "Which of the two is further left, {a} or {b}?"],
+    "right": ["Which is on the right, {a} or {b}?", "What is on the right side, {a} or {b}?",
+              "Which of the two is further right, {a} or {b}?"],
+    "above": ["Which is above the other, {a} or {b}?", "What is at the top, {a} or {b}?",
+              "Which of the two is higher up, {a} or {b}?"],
+    "below": ["Which is below the other, {a} or {b}?", "What is at the bottom, {a} or {b}?",
+              "Which of the two is lower down, {a} or {b}?"],
+}  # fmt: skip
 ACTION = [
     "What is happening?", "What is going on in the picture?", "What are they doing?",
     "What is being done here?", "What activity is this?", "What activity does the picture show?",

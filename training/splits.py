@@ -1,23 +1,28 @@
 """Who is kept out of training: fixed by salted hashes before the first run, with near-duplicates removed.
 
-In: every source's pictures. Out: a split for each: train, validation, test, or test-style (a drawing style
-never trained on). Unusual: 60 photographs are the test and 30 the validation of naming; whatever looks like
-one of them, mirrored or not, is taken out of training, whichever source it came from.
+In: every source's pictures. Out: a split for each: train, validation, test (unseen pictures of known things: 60
+photographs, and drawings), test-style (a drawing style never trained on) or test-concept (things never trained on,
+whichever source shows them). Unusual: whatever looks like a test picture or a validation photograph, mirrored or not, is
+taken out of training, whichever source it came from.
 """
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops
 
+from training.phrases import accepted_nouns, head_noun, singular
 from training.sources.picture import Picture
 
 SALT = "embedded-2026-11"  # changing it makes another benchmark
 TEST_PHOTOGRAPHS, VALIDATION_PHOTOGRAPHS = 60, 30
 VALIDATION_SHARE = 0.03  # of the pictures that are not photographs
+CONCEPT_SHARE = 0.04  # of the families of nouns
+DRAWING_TEST_SHARE = 0.04  # of the drawings and renders of what training names as well
 HELD_OUT_STYLES = {"noto-v1", "emojione-v1"}
 NEAR_BITS = 6  # of 64: at most this many differ between near-duplicates
 NEAR_COLOUR = 20.0  # of 255: mean difference of their colours
@@ -44,18 +49,52 @@ def assign_splits(pictures: Sequence[Picture]) -> dict[str, str]:
     splits = {p.path: "test" for p in pool[:TEST_PHOTOGRAPHS]}
     held_out = pool[TEST_PHOTOGRAPHS : TEST_PHOTOGRAPHS + VALIDATION_PHOTOGRAPHS]
     splits |= {p.path: "validation" for p in held_out}
+    unseen = held_out_families(pictures, [p for p in pool if p.path in splits])
     for picture in pictures:
-        splits.setdefault(picture.path, split_of(picture))
+        splits.setdefault(picture.path, split_of(picture, unseen))
+    named = [p for p in pictures if p.phrase and splits[p.path] == "train"]
+    left = Counter(head_noun(p.phrase) for p in named)
+    for picture in named:
+        hashed = hash_fraction("test", picture.path) < DRAWING_TEST_SHARE
+        if hashed and picture.kind != "photo" and left[head_noun(picture.phrase)] > 1:
+            splits[picture.path] = "test"
+            left[head_noun(picture.phrase)] -= 1
     return splits
 
 
-def split_of(picture: Picture) -> str:
+def split_of(picture: Picture, unseen: set[str]) -> str:
     if picture.split:
         return picture.split
+    if picture.phrase and not unseen.isdisjoint(nouns_of(picture)):
+        return "test-concept"
     if picture.style in HELD_OUT_STYLES:
         return "test-style"
     hashed = hash_fraction("validation", picture.path) < VALIDATION_SHARE
     return "validation" if hashed and picture.kind != "photo" else "train"
+
+
+def nouns_of(picture: Picture) -> list[str]:
+    return sorted({singular(noun) for noun in accepted_nouns(picture.phrase)})
+
+
+def held_out_families(pictures: Sequence[Picture], tested: Sequence[Picture]) -> set[str]:
+    """The nouns that training never sees. A family is all nouns that are accepted for one another, directly or through
+    others, so that no kitten is left where cats are held out; one that a test or validation photograph shows is known."""
+    first: dict[str, str] = {}  # noun -> one before it in its family
+
+    def name_of_family(noun: str) -> str:
+        while first.setdefault(noun, noun) != noun:
+            noun = first[noun]
+        return noun
+
+    for picture in pictures:
+        if picture.phrase:
+            families = sorted({name_of_family(noun) for noun in nouns_of(picture)})
+            first |= dict.fromkeys(families, families[0])
+    known = {name_of_family(noun) for picture in tested for noun in nouns_of(picture)}
+    unknown = {name_of_family(noun) for noun in list(first)} - known
+    unseen = {family for family in unknown if hash_fraction("concept", family) < CONCEPT_SHARE}
+    return {noun for noun in list(first) if name_of_family(noun) in unseen}
 
 
 class Likeness(NamedTuple):

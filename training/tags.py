@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.augmentation import picture_of
 from training.data import Row
 from training.features import FeatureStore
 from vlm.connectors import channel_statistics
@@ -40,7 +41,7 @@ def teach(
     tags: dict[str, str] = {}
     if named:
         nouns = sorted({row.noun.lower() for row in named})
-        pooled = torch.stack([store[row.picture][0] for row in named])
+        pooled = torch.stack([store[row.picture][0, : tagger.classifier.in_features] for row in named])
         targets, weights = _targets(named, nouns), _weights(named)
         folds = torch.tensor([_fold(row.picture) for row in named])
         for fold in range(FOLDS):
@@ -104,4 +105,5 @@ def _weights(rows: Sequence[Row]) -> Tensor:
 
 
 def _fold(picture: str) -> int:
-    return int(hashlib.sha256(picture.encode()).hexdigest()[:8], 16) % FOLDS
+    """Views of a picture are in its fold: a head that has seen one has seen them all."""
+    return int(hashlib.sha256(picture_of(picture).encode()).hexdigest()[:8], 16) % FOLDS

@@ -23,6 +23,7 @@ class VisionConfig:
     weights: str = "efficientnet-lite2"
     image_size: int = 256  # pixels a side; every picture is padded to a square and resized to it
     grid: int = 4  # patches a side: grid x grid patch features, after the average of the whole map
+    blocks: tuple[int, ...] = ()  # of the encoder, whose maps' channels stand behind those of the last map
     tags: int = 3  # names of what is seen, written into the prompt (vlm/tagger.py); 0 for none
 
 

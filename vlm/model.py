@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlm.config import AnswersConfig, ModelConfig
 from vlm.connectors import MlpProjector, build_connector
@@ -56,6 +57,7 @@ class VisionLanguageModel(nn.Module):
         self.connector = connector
         self.language = language
         self.tagger = tagger
+        self.text_dropout = 0.0  # share of the text's embeddings that training hides
 
     def train_only(self, stage: str) -> dict[str, list[nn.Parameter]]:
         """Freeze all but the parts that `stage` trains; returns the trainable parameters by part."""
@@ -72,6 +74,8 @@ class VisionLanguageModel(nn.Module):
     def embed(self, batch: Batch, patch_features: Tensor | None) -> Tensor:
         """Token embeddings [B, T, Dl] with the visual tokens of all pictures [M, N, Dv], in order, in their places."""
         embeds = self.language.embed(batch.input_ids)
+        if self.text_dropout:
+            embeds = functional.dropout(embeds, self.text_dropout, self.training)
         if patch_features is None or not len(patch_features):
             return embeds
         weight = next(self.connector.parameters())

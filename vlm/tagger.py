@@ -19,7 +19,8 @@ ENCODER_SHARE = 0.3  # weight of the encoder's own classifier beside the head
 
 
 class Tagger(nn.Module):
-    """`classifier` is the encoder's own, [Dv] -> [len(classes)]; `count` names are given for a picture."""
+    """`classifier` is the encoder's own, [Dc] -> [len(classes)]; `count` names are given for a picture. Pooled features may
+    have more channels than the Dc that the classifiers look at, the first."""
 
     def __init__(self, classifier: nn.Linear, classes: Sequence[str], count: int) -> None:
         super().__init__()
@@ -27,7 +28,7 @@ class Tagger(nn.Module):
         self.set_head(None, [])
 
     def set_head(self, head: nn.Linear | None, nouns: Sequence[str]) -> None:
-        """Take a head [Dv] -> [len(nouns)]. A noun that is a class of the encoder as well is one name."""
+        """Take a head [Dc] -> [len(nouns)]. A noun that is a class of the encoder as well is one name."""
         self.head = head and head.to(self.classifier.weight).requires_grad_(False)
         self.nouns = list(nouns)
         self.names = list({name.lower(): name for name in [*self.classes, *nouns]}.values())
@@ -38,7 +39,7 @@ class Tagger(nn.Module):
     @torch.inference_mode()
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled features [B, Dv] -> probabilities of `names`, [B, len(names)]."""
-        pooled = pooled.to(self.classifier.weight)
+        pooled = pooled[:, : self.classifier.in_features].to(self.classifier.weight)
         share = ENCODER_SHARE if self.head else 1.0
         mixed = pooled.new_zeros(len(pooled), len(self.names))
         mixed.index_add_(1, self.class_places.to(mixed.device), share * self.classifier(pooled).softmax(-1))

@@ -18,11 +18,12 @@ IMAGENET_CLASSES = Path(__file__).parent / "imagenet_classes.txt"
 
 
 class EfficientNetLite2(nn.Module):
-    """EfficientNet-Lite2 (arXiv:1905.11946) -> one pooled and `grid * grid` patch features of 1280 channels."""
+    """EfficientNet-Lite2 (arXiv:1905.11946) -> one pooled and `grid * grid` patch features.
 
-    feature_size = 1280
+    Their channels are the 1280 of the last map, and behind them those of the maps that `blocks`, counted from 0, give:
+    what colour a thing has is lost on the way up."""
 
-    def __init__(self, weights_folder: Path, image_size: int, grid: int) -> None:
+    def __init__(self, weights_folder: Path, image_size: int, grid: int, blocks: Sequence[int] = ()) -> None:
         super().__init__()
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -30,7 +31,9 @@ class EfficientNetLite2(nn.Module):
         (file,) = weights_folder.glob("*.pth")
         self.network.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
-        self.image_size, self.grid = image_size, grid
+        self.image_size, self.grid, self.blocks = image_size, grid, tuple(blocks)
+        inner = sum(self.network._blocks[place]._block_args.output_filters for place in self.blocks)
+        self.feature_size = self.classifier.in_features + inner
         self.classes = IMAGENET_CLASSES.read_text(encoding="utf-8").splitlines()
         self.requires_grad_(False).eval()
 
@@ -40,7 +43,7 @@ class EfficientNetLite2(nn.Module):
 
     @property
     def classifier(self) -> nn.Linear:
-        """Pooled feature [1280] -> scores of `classes`, the 1,000 of ImageNet."""
+        """The last map's pooled feature [1280] -> scores of `classes`, the 1,000 of ImageNet."""
         return self.network._fc
 
     def train(self, mode: bool = True) -> "EfficientNetLite2":
@@ -55,13 +58,23 @@ class EfficientNetLite2(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Tensor:
-        """[B, 3, S, S] -> patch features [B, 1 + grid^2, 1280], the pooled one first."""
+        """[B, 3, S, S] -> patch features [B, 1 + grid^2, Dv], the pooled one first."""
         weight = self.classifier.weight
         pixels = pixels.to(weight.device, weight.dtype, memory_format=torch.channels_last)
-        feature_map = self.network.extract_features(pixels)  # [B, 1280, S/32, S/32]
-        pooled = feature_map.mean((2, 3)).unsqueeze(1)
-        cells = functional.adaptive_avg_pool2d(feature_map, self.grid).flatten(2).transpose(1, 2)
-        return torch.cat([pooled, cells], dim=1)
+        maps = self._maps(pixels)
+        pooled = torch.cat([feature_map.mean((2, 3)) for feature_map in maps], dim=1)
+        cells = [functional.adaptive_avg_pool2d(feature_map, self.grid).flatten(2) for feature_map in maps]
+        return torch.cat([pooled.unsqueeze(1), torch.cat(cells, dim=1).transpose(1, 2)], dim=1)
+
+    def _maps(self, pixels: Tensor) -> list[Tensor]:
+        """The last feature map [B, 1280, S/32, S/32], then those of `blocks`."""
+        network, maps = self.network, []
+        x = network._swish(network._bn0(network._conv_stem(pixels)))
+        for place, block in enumerate(network._blocks):
+            x = block(x)
+            if place in self.blocks:
+                maps.append(x)
+        return [network._swish(network._bn1(network._conv_head(x))), *maps]
 
     def see(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures of any size -> patch features [B, N, Dv], in one batch."""
@@ -75,4 +88,4 @@ def build_vision(config: VisionConfig) -> EfficientNetLite2:
     if config.encoder not in ENCODERS:
         raise UserError(f"There is no vision encoder {config.encoder!r}. Valid: {', '.join(ENCODERS)}.")
     encoder = ENCODERS[config.encoder]
-    return encoder(resolve(config.weights), config.image_size, config.grid)
+    return encoder(resolve(config.weights), config.image_size, config.grid, config.blocks)

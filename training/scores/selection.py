@@ -17,6 +17,8 @@ TASKS = {
     "choose": {"choice"},
     "colour": {"colour"},
     "action": {"action"},
+    "count": {"count"},
+    "where": {"where", "which"},
     "vqa": {"vqa", ""},
 }
 

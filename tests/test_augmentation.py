@@ -1,0 +1,79 @@
+"""Views of training pictures, and which answers hold for them."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from training.augmentation import (
+    NO_AUGMENTATION,
+    AugmentationConfig,
+    View,
+    draw_view,
+    is_true_of,
+    paint_view,
+    picture_of,
+    view_ids,
+    with_views,
+)
+
+CONFIG = AugmentationConfig(views=2)
+WHOLE, AS_IS = (0.0, 0.0, 1.0, 1.0), (1.0, 1.0, 1.0)
+
+
+def half_red() -> Image.Image:
+    image = Image.new("RGB", (100, 50), "white")
+    image.paste("red", (0, 0, 50, 50))
+    return image
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_views_mirror_crop_and_change_colours():
+    mirrored = paint_view(half_red(), View(WHOLE, True, AS_IS))
+    assert mirrored.getpixel((10, 10)) == (255, 255, 255) and mirrored.getpixel((90, 10)) == (255, 0, 0)
+    assert paint_view(half_red(), View((0.5, 0.0, 1.0, 1.0), False, AS_IS)).size == (50, 50)
+    assert paint_view(half_red(), View(WHOLE, False, (0.5, 1.0, 1.0))).getpixel((10, 10))[0] in (127, 128)
+    assert paint_view(half_red(), View(WHOLE, False, AS_IS)).tobytes() == half_red().tobytes()
+
+
+def test_an_answer_is_kept_only_where_it_stays_true():
+    mirrored, cropped = View(WHOLE, True, AS_IS), View((0.0, 0.0, 0.9, 1.0), False, AS_IS)
+    jittered = View(WHOLE, False, (1.1, 1.0, 1.0))
+    assert is_true_of(mirrored, "colour") and not is_true_of(mirrored, "where")
+    assert is_true_of(jittered, "where") and not is_true_of(jittered, "colour")
+    assert is_true_of(mirrored, "count") and not is_true_of(cropped, "count")
+    for view in (mirrored, cropped, jittered):
+        assert is_true_of(view, "name") and not is_true_of(view, "") and not is_true_of(view, "vqa")
+
+
+def test_views_are_drawn_by_the_picture_and_the_settings():
+    names = [name for number in range(200) for name in view_ids(f"picture {number}", CONFIG)]
+    views = [draw_view(name, CONFIG) for name in names]
+    assert views == [draw_view(name, CONFIG) for name in names]
+    for change in ("crop", "flip", "jitter"):
+        assert 0.4 < np.mean([change in view.changes for view in views]) < 0.6
+    assert all(view.box[2] - view.box[0] >= 0.8 and view.box[2] <= 1 for view in views)
+    assert view_ids("a", AugmentationConfig(views=1)) != view_ids("a", AugmentationConfig(views=1, crop=0.1))
+    never = AugmentationConfig(views=1, crop=0, flip=0, jitter=0)
+    assert not any(draw_view(f"{number}", never).changes for number in range(50))
+    assert view_ids("a", NO_AUGMENTATION) == []
+
+
+def test_each_chosen_picture_is_followed_once_by_the_views_that_are_missing():
+    rows = [("a", png(half_red()))] * 3 + [("b", png(half_red()))]
+    names = [name for name, _ in with_views(rows, {"a"}, CONFIG, known=())]
+    first, second = view_ids("a", CONFIG)
+    assert names == ["a", first, second, "a", "a", "b"]
+    assert [name for name, _ in with_views(rows, {"a"}, CONFIG, known={first})] == [
+        "a",
+        second,
+        "a",
+        "a",
+        "b",
+    ]
+    assert picture_of(first) == picture_of("a") == "a"
