@@ -115,15 +115,38 @@ def test_cached_and_uncached_generation_agree() -> None:
     assert streamed.text == model.language.tokenizer.decode(kept, skip_special_tokens=True)
 
 
-def test_a_batch_answers_as_each_conversation_alone() -> None:
+@pytest.mark.parametrize("adapter", [True, False])
+def test_a_batch_answers_as_each_conversation_alone_and_reads_what_they_share_once(adapter: bool) -> None:
     model = tiny_model()
     shake_lora(model)
+    red, blue, lime = model.see([picture("red"), picture("blue"), picture("lime")])
+    lime = lime._replace(tags="lime, green")
     conversations = [
-        [VisualTurn("Hi?", "", tuple(model.see([picture("red")])))],
-        [VisualTurn("A much longer question?", "", tuple(model.see([picture("blue")])))],
+        [VisualTurn("Hi?", "", (red,))],
+        [VisualTurn("A much longer question?", "", (blue,))],
+        [VisualTurn("What?", "", (lime,))],
+        [VisualTurn("Is it red, or is it blue?", "", (red,))],
+        [VisualTurn("Hi?", "Hello.", (blue,)), VisualTurn("And this?", "", (red,))],
+        [VisualTurn("Who?", "", (lime,))],
+        [VisualTurn("No picture?")],
+        [VisualTurn("Hi?", "Hello.", (lime,)), VisualTurn("And this?", "", (red,))],
     ]
-    alone = [[*model.stream(turns, GREEDY, adapter=True)][-1].text for turns in conversations]
-    assert [draft.text for draft in model.draft_all(conversations, GREEDY)] == alone
+    alone = [[*model.stream(turns, GREEDY, adapter)][-1].text for turns in conversations]
+    read: list[torch.Size] = []
+    before_vocabulary: list[torch.Tensor] = []
+    model.language.causal.get_decoder().register_forward_hook(
+        lambda module, given, output: read.append(output.last_hidden_state.shape)
+    )
+    model.language.causal.get_output_embeddings().register_forward_pre_hook(
+        lambda module, given: before_vocabulary.append(given[0])
+    )
+    assert [draft.text for draft in model.draft_all(conversations, GREEDY, adapter=adapter)] == alone
+    assert len(set(alone)) > 3  # the model says different things, or the comparison would be worth little
+    longest = model.encode(conversations[3])
+    beginnings, rest = read[:2]
+    assert (beginnings[0], rest[0], rest[1]) == (6, 8, len(longest.ids) - longest.question)
+    # of a tensor that is not contiguous torch makes a copy of the matrix for each row
+    assert all(hidden.shape[1] == 1 and hidden.is_contiguous() for hidden in before_vocabulary)
 
 
 def test_closing_a_stream_stops_the_model_and_frees_it() -> None:

@@ -42,7 +42,7 @@ def test_answers_and_their_end_of_turn_are_learned_and_nothing_else() -> None:
     turns = [PromptTurn("A?", "Yes.", ("t",)), PromptTurn("B?", "No.")]
     encoded = encode(TOKENIZER, turns, 3)
     assert learned(encoded.labels) == "Yes.<|im_end|>No.<|im_end|>"
-    assert all(label == IGNORE for id, label in zip(*encoded, strict=True) if id == VISUAL)
+    assert all(label == IGNORE for id, label in zip(encoded.ids, encoded.labels, strict=True) if id == VISUAL)
     assert len(encoded.ids) == len(encoded.labels)
 
 
@@ -75,3 +75,8 @@ def test_batches_pad_right_to_train_and_left_to_generate() -> None:
         assert torch.equal(batch.input_ids >= 0, torch.ones_like(batch.visual_mask))
         real = batch.input_ids[0][batch.attention_mask[0].bool()]
         assert real.tolist() == short.ids
+    assert (batch.labels == IGNORE).all()
+    for row, encoded in enumerate((short, long)):  # what stands before the questions ends in one column
+        before = batch.input_ids[row, : long.question]
+        assert before[-1] == encoded.ids[encoded.question - 1]
+        assert batch.attention_mask[row, : long.question].sum() == encoded.question

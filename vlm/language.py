@@ -17,7 +17,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria
+from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging as transformers_logging
 
@@ -34,6 +34,13 @@ class Generated(NamedTuple):
 
     text: str
     tokens: int
+
+
+class Shared(NamedTuple):
+    """Prompts that begin alike: the first `length` positions of row i are those of row `like[i]`, [B]."""
+
+    length: int
+    like: Tensor
 
 
 class LanguageModel(nn.Module):
@@ -87,31 +94,57 @@ class LanguageModel(nn.Module):
         embedding = self.model.get_input_embeddings()
         return embedding(ids.to(embedding.weight.device))
 
+    @property
+    def causal(self) -> Any:
+        """Transformers' own model, with the adapter's layers in it where there is one."""
+        return self.model.get_base_model() if self.has_adapter else self.model
+
     def forward(self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of the labels [B, T] given the embeddings [B, T, Dl].
 
         Only the positions that are learned, about a quarter, go through the vocabulary's large matrix."""
-        causal = self.model.get_base_model() if self.has_adapter else self.model
-        hidden = causal.get_decoder()(
+        hidden = self.causal.get_decoder()(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         targets = labels[:, 1:]
         learned = targets != IGNORE
-        logits = causal.get_output_embeddings()(hidden[:, :-1][learned])  # [learned, vocabulary]
+        logits = self.causal.get_output_embeddings()(hidden[:, :-1][learned])  # [learned, vocabulary]
         return functional.cross_entropy(logits.float(), targets[learned])
 
     def generate(
-        self, inputs_embeds: Tensor, attention_mask: Tensor, adapter: bool, **options: Any
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        adapter: bool,
+        shared: Shared | None = None,
+        **options: Any,
     ) -> Tensor:
         """New token ids only, [B, new], padded with `pad_id`. Blocks; `stream` is the one that people wait for."""
         with torch.inference_mode(), self.lock, nullcontext() if adapter else self.base():
             return self.model.generate(
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
+                past_key_values=self._read_once(inputs_embeds, attention_mask, shared) if shared else None,
                 eos_token_id=self.end_ids,
                 pad_token_id=self.pad_id,
+                # The last position as an index: of its own default, a slice, torch makes one product for each row on
+                # a CPU, each with its own copy of the vocabulary's matrix, which takes as long as all the rest
+                logits_to_keep=torch.tensor([-1], device=inputs_embeds.device),
                 **options,
             )
+
+    def _read_once(self, inputs_embeds: Tensor, attention_mask: Tensor, shared: Shared) -> Cache:
+        """Keys and values of the shared positions, computed once for each beginning and given to each row [B]."""
+        firsts, rows = shared.like.unique(return_inverse=True)
+        mask = attention_mask[firsts, : shared.length]
+        cache = self.causal.get_decoder()(
+            inputs_embeds=inputs_embeds[firsts, : shared.length],
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            use_cache=True,
+        ).past_key_values
+        cache.batch_select_indices(rows)
+        return cache
 
     def stream(
         self, inputs_embeds: Tensor, attention_mask: Tensor, adapter: bool, **options: Any

@@ -14,7 +14,7 @@ from torch.nn import functional
 from vlm.config import AnswersConfig, ModelConfig
 from vlm.connectors import MlpProjector, build_connector
 from vlm.errors import UserError
-from vlm.language import Generated, LanguageModel, build_language
+from vlm.language import Generated, LanguageModel, Shared, build_language
 from vlm.prompts import Batch, Encoded, PromptTurn, collate, encode
 from vlm.tagger import Tagger
 from vlm.vision import EfficientNetLite2, build_vision
@@ -106,7 +106,7 @@ class VisionLanguageModel(nn.Module):
     ) -> Iterator[Generated]:
         """The answer to the last turn as it grows. Oldest turns are left out where the prompt would get too long."""
         turns = self._within_limit(turns, answers.max_prompt_tokens, system)
-        embeds, attention_mask = self._prompt([turns], system)
+        embeds, attention_mask, _ = self._prompt([turns], system)
         yield from self.language.stream(embeds, attention_mask, adapter, **_generation_options(answers))
 
     def draft_all(
@@ -116,9 +116,11 @@ class VisionLanguageModel(nn.Module):
         system: str | None = None,
         adapter: bool = True,
     ) -> list[Draft]:
-        """Answers to several conversations in one batch (evaluation); `adapter` off for the base model."""
-        embeds, attention_mask = self._prompt(conversations, system)
-        ids = self.language.generate(embeds, attention_mask, adapter, **_generation_options(answers))
+        """Answers to several conversations in one batch (evaluation); `adapter` off for the base model. What stands
+        before the last questions is read once where it is the same, pictures included."""
+        embeds, attention_mask, shared = self._prompt(conversations, system)
+        options = _generation_options(answers)
+        ids = self.language.generate(embeds, attention_mask, adapter, shared, **options)
         texts = self.language.tokenizer.batch_decode(ids, skip_special_tokens=True)
         ends = set(self.language.end_ids)
         ended = [not ends.isdisjoint(row) for row in ids.tolist()]
@@ -134,14 +136,20 @@ class VisionLanguageModel(nn.Module):
 
     def _prompt(
         self, conversations: Sequence[Sequence[VisualTurn]], system: str | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Shared]:
         encoded = [self.encode(turns, system) for turns in conversations]
         batch = collate(encoded, self.language.pad_id, pad_left=True)
-        sights = [sight for turns in conversations for turn in turns for sight in turn.sights]
-        features = torch.stack([sight.patch_features for sight in sights]) if sights else None
+        seen = [[sight.patch_features for turn in turns for sight in turn.sights] for turns in conversations]
+        features = [each for pictures in seen for each in pictures]
         with torch.inference_mode():
-            embeds = self.embed(batch, features)
-        return embeds, batch.attention_mask.to(embeds.device)
+            embeds = self.embed(batch, torch.stack(features) if features else None)
+        beginnings = [
+            (*each.ids[: each.question], *map(id, pictures))
+            for each, pictures in zip(encoded, seen, strict=True)
+        ]
+        like = torch.tensor([beginnings.index(beginning) for beginning in beginnings], device=embeds.device)
+        shared = Shared(max(each.question for each in encoded), like)
+        return embeds, batch.attention_mask.to(embeds.device), shared
 
     def _within_limit(
         self, turns: Sequence[VisualTurn], limit: int, system: str | None

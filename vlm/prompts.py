@@ -26,10 +26,12 @@ class PromptTurn:
 
 
 class Encoded(NamedTuple):
-    """`ids` with VISUAL where a visual token stands; `labels` are the ids to learn, IGNORE elsewhere."""
+    """`ids` with VISUAL where a visual token stands; `labels` are the ids to learn, IGNORE elsewhere; at `question` the
+    last question's own text begins."""
 
     ids: list[int]
     labels: list[int]
+    question: int
 
 
 class Batch(NamedTuple):
@@ -48,6 +50,7 @@ def encode(
     has no answer yet the ids end where the model is to begin it."""
     ids: list[int] = []
     labels: list[int] = []
+    question = 0
 
     def add(new: list[int], learn: bool) -> None:
         ids.extend(new)
@@ -59,13 +62,14 @@ def encode(
         for tags in turn.picture_tags:
             add([VISUAL] * tokens_per_picture, learn=False)
             add(_text(tokenizer, f"\nTags: {tags}.\n" if tags else "\n"), learn=False)
+        question = len(ids)
         add(_text(tokenizer, turn.question.strip()), learn=False)
         add(_control(tokenizer, before_answer), learn=False)
         if turn.answer:
             ending = _control(tokenizer, after_answer)
             add(_text(tokenizer, turn.answer.strip()) + ending[:1], learn=True)  # learn where to stop as well
             add(ending[1:], learn=False)
-    return Encoded(ids, labels)
+    return Encoded(ids, labels, question)
 
 
 def _template_frame(
@@ -102,15 +106,20 @@ def _text(tokenizer: Any, text: str) -> list[int]:
 
 
 def collate(conversations: Sequence[Encoded], pad_id: int, pad_left: bool = False) -> Batch:
-    """Pad to one length: on the right for training, on the left for generation."""
+    """Pad to one length: on the right for training. For generation on the left, both of what stands before the last
+    question and of what follows, so that the former ends in one column and can be read once where it is shared."""
     length = max(len(conversation.ids) for conversation in conversations)
+    column = max(conversation.question for conversation in conversations)
+    rest = max(len(conversation.ids) - conversation.question for conversation in conversations)
 
-    def padded(values: list[int], filler: int) -> list[int]:
-        filling = [filler] * (length - len(values))
-        return filling + values if pad_left else values + filling
+    def padded(values: list[int], question: int, filler: int) -> list[int]:
+        if not pad_left:
+            return values + [filler] * (length - len(values))
+        before, after = values[:question], values[question:]
+        return [filler] * (column - len(before)) + before + [filler] * (rest - len(after)) + after
 
-    ids = torch.tensor([padded(conversation.ids, pad_id) for conversation in conversations])
-    present = torch.tensor([padded([1] * len(conversation.ids), 0) for conversation in conversations])
-    labels = torch.tensor([padded(conversation.labels, IGNORE) for conversation in conversations])
+    ids = torch.tensor([padded(each.ids, each.question, pad_id) for each in conversations])
+    present = torch.tensor([padded([1] * len(each.ids), each.question, 0) for each in conversations])
+    labels = torch.tensor([padded(each.labels, each.question, IGNORE) for each in conversations])
     visual_mask = ids == VISUAL
     return Batch(ids.masked_fill(visual_mask, pad_id), visual_mask, present, labels)

@@ -50,7 +50,11 @@ def _generate(
     adapter: bool,
     batch_size: int,
 ) -> list[Draft]:
-    order = sorted(range(len(conversations)), key=lambda index: len(conversations[index][-1].question))
+    # questions about one picture stand together, since a batch reads each picture once
+    pictures = [tuple(id(sight.patch_features) for sight in turns[-1].sights) for turns in conversations]
+    places = {picture: place for place, picture in enumerate(pictures)}
+    lengths = [len(turns[-1].question) for turns in conversations]
+    order = sorted(range(len(lengths)), key=lambda index: (places[pictures[index]], lengths[index]))
     drafts = [Draft("", False)] * len(conversations)
     for start in tqdm(range(0, len(order), batch_size), desc="answers" if adapter else "clean-up"):
         indices = order[start : start + batch_size]
