@@ -125,7 +125,9 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
         delete_cache=(LOOK_FOR_OLD_UPLOADS_SECONDS, KEEP_UPLOADS_SECONDS),
         fill_width=False,
     ) as page:
-        header, cannot_see, card, plot = views = views_of(serving.assistant)
+        kinds = (gr.HTML, gr.Markdown, gr.Markdown, gr.HTML)
+        shown = zip(kinds, views_of(serving.assistant), strict=True)
+        header, cannot_see, card, plot = views = [kind(**view, render=False) for kind, view in shown]
         header.render()
         settings = settings_components(serving.assistant.settings)
         with gr.Tabs():
@@ -196,20 +198,19 @@ def show_settings(settings: list[Any]) -> None:
         clean_up.render()
 
 
-def views_of(assistant: Assistant) -> list[Any]:
-    """All on the page that depends on the model: the header, what to do about a model that cannot see, the card and the
-    plot of its adapter. As components to be rendered, or as updates of them."""
+def views_of(assistant: Assistant) -> list[dict[str, Any]]:
+    """What depends on the model: the header, what to do about a model that cannot see, the card and the plot of its
+    adapter. As arguments of their components, or of updates of them."""
     folder, plot = assistant.adapter_folder, ""
     if folder and (folder / PLOT).is_file():
         gr.set_static_paths([folder / PLOT])
         source = f"gradio_api/file={quote(str((folder / PLOT).resolve()))}"
         plot = f'<img src="{source}" alt="Loss and learning rates in training">'
-    header = f"<header><h1>{TITLE}</h1><p>{escape(assistant.description)}</p></header>"
     return [
-        gr.HTML(header, render=False),
-        gr.Markdown(how_to_see(assistant.config.name), visible=folder is None, render=False),
-        gr.Markdown(about(assistant.config, folder), render=False),
-        gr.HTML(plot, visible=bool(plot), render=False),
+        {"value": f"<header><h1>{TITLE}</h1><p>{escape(assistant.description)}</p></header>"},
+        {"value": how_to_see(assistant.config.name), "visible": folder is None},
+        {"value": about(assistant.config, folder)},
+        {"value": plot, "visible": bool(plot)},
     ]
 
 
@@ -227,7 +228,7 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
         change = gr.Button("Use this preset")
 
     def show() -> list[Any]:
-        return [gr.update(value=serving.preset), *views_of(serving.assistant)]
+        return [serving.preset, *(gr.update(**view) for view in views_of(serving.assistant))]
 
     def switch(chosen: str) -> list[Any]:
         serving.switch(chosen)

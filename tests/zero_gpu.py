@@ -1,7 +1,8 @@
 """app.py as ZeroGPU runs it, on a machine without a GPU: `python -m tests.zero_gpu`.
 
-Everything is the `spaces` package's own, the emulated CUDA of the app's process, the weights packed at the start, the
-process forked for each call. Only the two steps that take the real GPU there are played by the CPU.
+Everything is the `spaces` package's own: the emulated CUDA of the app's process, the weights packed at the start, the
+process forked for each call. Only the two steps that take a real GPU, its initialisation and the copy of the weights to
+it, are played by the CPU.
 """
 
 import runpy
@@ -9,10 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import spaces
 import torch
-from spaces.zero import torch as zero
-from spaces.zero.torch import patching
+
+if torch.version.cuda is None:  # spaces expects a build with CUDA, though the app's process never calls these
+    torch.version.cuda, torch._C._cuda_init, torch.cuda._is_in_bad_fork = "13.0", None, bool
+
+import spaces  # noqa: E402
+from spaces.zero import torch as zero  # noqa: E402
+from spaces.zero.torch import patching  # noqa: E402
 
 
 def unpack_to_cpu(callback: Callable[[int], Any] | None = None) -> None:
