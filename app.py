@@ -1,17 +1,20 @@
 """The page and the API: three tabs over one assistant and one about it, and the endpoints /image, /text and /voice.
 
-In: an `Assistant`. Out: `gr.Blocks`, which `serve` puts on a port. One queue with one place before the model
-serves all of them. Unusual: neither the page nor the server fetches anything from the internet or reports to it.
+In: the `Serving` of an assistant. Out: `gr.Blocks`, which `serve` puts on a port. One queue with one place before the
+model serves all of them. Unusual: neither the page nor the server fetches anything from the internet or reports to it.
 
 The conversations are kept on the server, per session, and the browser only shows them: a trace cannot slip into a
 prompt, and no message that a browser sends back is trusted. Every question takes the same three steps: it is
 taken down, it stands in the chat, it is answered.
 
     python app.py          # HOST, PORT, VLM_PRESET and VLM_ADAPTER choose what is served and where
+
+On a Space of Hugging Face this file is started as it is; its one preset is chosen there, and stays.
 """
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -26,11 +29,18 @@ import gradio as gr
 from gradio.processing_utils import save_pil_to_cache
 
 from vlm import Answer, Assistant, Settings, Turn, UserError, load_assistant
-from vlm.about import PLOT, about
+from vlm.about import PLOT, about, how_to_see
 from vlm.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange, to_markdown
 from vlm.endpoints import Endpoints, settings_from
 from vlm.images import open_image
 from vlm.messages import WORD_JOINER, Message, messages, numbered_messages, typed
+from vlm.serving import Serving
+from vlm.zero_gpu import run_on
+
+try:
+    import spaces  # before anything uses CUDA
+except ImportError:
+    spaces = None
 
 logger = logging.getLogger(__name__)
 
@@ -104,26 +114,35 @@ class Kind:
     examples: tuple[Exchange, ...] = ()
 
 
-def build_app(assistant: Assistant) -> gr.Blocks:
-    """The whole page. It keeps nothing of what is said: conversations belong to the sessions."""
-    plots = [assistant.adapter_folder / PLOT] if assistant.adapter_folder else []
-    gr.set_static_paths([ASSETS / "examples", *plots])  # served as they are; copies go with old uploads
+def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
+    """The whole page. It keeps nothing of what is said: conversations belong to the sessions.
+
+    `switchable`: whoever sees it may change the preset, for all."""
+    gr.set_static_paths([ASSETS / "examples"])  # served as they are; copies go with old uploads
     with gr.Blocks(
         title=TITLE,
         analytics_enabled=False,
         delete_cache=(LOOK_FOR_OLD_UPLOADS_SECONDS, KEEP_UPLOADS_SECONDS),
         fill_width=False,
     ) as page:
-        gr.HTML(f"<header><h1>{TITLE}</h1><p>{escape(assistant.description)}</p></header>")
-        settings = settings_components(assistant.settings)
+        kinds = (gr.HTML, gr.Markdown, gr.Markdown, gr.HTML)
+        shown = zip(kinds, views_of(serving.assistant), strict=True)
+        header, cannot_see, card, plot = views = [kind(**view, render=False) for kind, view in shown]
+        header.render()
+        settings = settings_components(serving.assistant.settings)
         with gr.Tabs():
             for kind in tab_kinds():
                 with gr.Tab(kind.name):
-                    ConversationTab(assistant, kind, settings)
+                    if kind.pictures:
+                        cannot_see.render()
+                    ConversationTab(serving, kind, settings)
             with gr.Tab("About this model"):
-                show_about(assistant)
+                if switchable and len(serving.presets()) > 1:
+                    show_switch(page, serving, views)
+                card.render()
+                plot.render()
         show_settings(settings)
-        publish(Endpoints(assistant), settings)
+        publish(Endpoints(serving), settings)
     return page.queue(max_size=MAX_WAITING)
 
 
@@ -179,19 +198,51 @@ def show_settings(settings: list[Any]) -> None:
         clean_up.render()
 
 
-def show_about(assistant: Assistant) -> None:
-    folder = assistant.adapter_folder
-    gr.Markdown(about(assistant.config, folder))
+def views_of(assistant: Assistant) -> list[dict[str, Any]]:
+    """What depends on the model: the header, what to do about a model that cannot see, the card and the plot of its
+    adapter. As arguments of their components, or of updates of them."""
+    folder, plot = assistant.adapter_folder, ""
     if folder and (folder / PLOT).is_file():
+        gr.set_static_paths([folder / PLOT])
         source = f"gradio_api/file={quote(str((folder / PLOT).resolve()))}"
-        gr.HTML(f'<img src="{source}" alt="Loss and learning rates in training">')
+        plot = f'<img src="{source}" alt="Loss and learning rates in training">'
+    return [
+        {"value": f"<header><h1>{TITLE}</h1><p>{escape(assistant.description)}</p></header>"},
+        {"value": how_to_see(assistant.config.name), "visible": folder is None},
+        {"value": about(assistant.config, folder)},
+        {"value": plot, "visible": bool(plot)},
+    ]
+
+
+def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
+    """The choice of a preset. It waits for its turn like a question, so that no answer is cut off."""
+    with gr.Row(equal_height=True):
+        preset = gr.Dropdown(
+            serving.presets(),
+            value=serving.preset,
+            label="Preset",
+            info="Another preset answers everyone who uses this page, once the questions under way are answered. "
+            "Conversations stay.",
+            scale=4,
+        )
+        change = gr.Button("Use this preset")
+
+    def show() -> list[Any]:
+        return [serving.preset, *(gr.update(**view) for view in views_of(serving.assistant))]
+
+    def switch(chosen: str) -> list[Any]:
+        serving.switch(chosen)
+        return show()
+
+    change.click(plainly(switch), preset, [preset, *views], api_visibility="private", **MODEL)
+    page.load(show, None, [preset, *views], **AT_ONCE)  # another visitor may have switched
 
 
 class ConversationTab:
     """The components of one tab and what happens in it. To be made inside `gr.Blocks`."""
 
-    def __init__(self, assistant: Assistant, kind: Kind, settings: list[Any]) -> None:
-        self.assistant, self.kind, self.settings = assistant, kind, settings
+    def __init__(self, serving: Serving, kind: Kind, settings: list[Any]) -> None:
+        self.serving, self.kind, self.settings = serving, kind, settings
         self.conversation = gr.State(Conversation())
         self.chat = gr.Chatbot(
             label=f"{kind.name} conversation",
@@ -331,7 +382,7 @@ class ConversationTab:
         conversation.finish(exchange)
 
     def _stream(self, asked: Exchange, history: list[Turn]) -> Generator[Answer, None, None]:
-        yield from self.assistant.stream(
+        yield from self.serving.assistant.stream(
             asked.question, asked.pictures, asked.recording, history, asked.settings
         )
 
@@ -396,6 +447,8 @@ def plain_sentence(problem: Exception) -> str:
     """What to show for `problem`. Notices are HTML, and a message can hold the name of a file."""
     if isinstance(problem, UserError):
         return escape(str(problem), quote=False)
+    if isinstance(problem, gr.Error):
+        return str(problem.message)  # from ZeroGPU: that this visitor's time is used up, for one
     logger.error("Unexpected error", exc_info=problem)
     return UNEXPECTED
 
@@ -433,8 +486,17 @@ def serve(page: gr.Blocks, host: str, port: int, **options: Any) -> None:
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     chosen = os.environ.get
-    assistant = load_assistant(chosen("VLM_PRESET", "embedded"), chosen("VLM_ADAPTER") or None)
-    serve(build_app(assistant), chosen("HOST", "127.0.0.1"), int(chosen("PORT", "7860")))
+    preset, adapter = chosen("VLM_PRESET") or "embedded", chosen("VLM_ADAPTER") or None
+    try:
+        assistant = load_assistant(preset, adapter)
+    except UserError as error:
+        sys.exit(f"app.py: {error}")
+    if spaces:
+        assistant = run_on(spaces.GPU, assistant)
+    # On a Space the one who chose the preset is not the one who sees the page, and ZeroGPU takes weights at start only
+    page = build_app(Serving(assistant, preset, adapter), switchable="SPACE_ID" not in os.environ)
+    host = chosen("HOST") or chosen("GRADIO_SERVER_NAME") or "127.0.0.1"  # a Space sets the second
+    serve(page, host, int(chosen("PORT") or chosen("GRADIO_SERVER_PORT") or "7860"))
 
 
 if __name__ == "__main__":

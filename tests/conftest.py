@@ -4,13 +4,16 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from vlm import Assistant, load_assistant
+from tests.tiny import tiny_model
+from vlm import Assistant, config, load_assistant
+from vlm.serving import Serving
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "assets" / "examples"
@@ -54,18 +57,46 @@ def assistant() -> Assistant:
     return load_assistant("embedded")
 
 
-@pytest.fixture(scope="session")
-def page_address(assistant: Assistant) -> Iterator[str]:
-    """The real page over the real assistant, served on this machine."""
-    from app import build_app, serve
+@pytest.fixture
+def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The presets "one" and "two" are all that is shipped: the real encoder, a tiny language model, no adapter."""
+    language = tiny_model(lora=False).language
+    for name in ("one", "two"):
+        language.model.save_pretrained(tmp_path / name)  # type: ignore[operator]
+        language.tokenizer.save_pretrained(tmp_path / name)
+        text = f"name: {name}\nlanguage:\n  weights: {tmp_path / name}\n  dtype: float32\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(config, "PRESET_FOLDER", tmp_path)
+    return tmp_path
 
-    page = build_app(assistant)
+
+@pytest.fixture
+def serving(presets: Path) -> Serving:
+    return Serving(load_assistant("one"), "one")
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+@contextmanager
+def served(serving: Serving, **options: Any) -> Iterator[str]:
+    """The real page, on this machine; gives its address."""
+    from app import build_app, serve
+
+    page, port = build_app(serving, **options), free_port()
     serve(page, "127.0.0.1", port, prevent_thread_lock=True, quiet=True)
     yield f"http://127.0.0.1:{port}/"
     page.close()
+
+
+@pytest.fixture(scope="session")
+def page_address(assistant: Assistant) -> Iterator[str]:
+    """The real page over the real assistant."""
+    with served(Serving(assistant)) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
-from tests.conftest import CHROMIUM_OPTIONS, EXAMPLES
+from tests.conftest import CHROMIUM_OPTIONS, EXAMPLES, served
 from vlm.messages import WORD_JOINER
+from vlm.serving import Serving
 
 pytestmark = pytest.mark.browser
 
@@ -122,6 +123,32 @@ def test_the_page_tells_about_its_model(page: Page) -> None:
     expect(page.get_by_role("cell", name="tuxpaint/test", exact=True)).to_be_visible()
     drawn = "image => image.complete && image.naturalWidth > 0"
     assert page.get_by_role("tabpanel").locator("img:visible").first.evaluate(drawn)
+
+
+def test_the_preset_is_switched_for_everyone_and_conversations_stay(
+    browser: Browser, serving: Serving
+) -> None:
+    with served(serving) as address:
+        page = open_page(browser, address)
+        expect(page.get_by_text("The preset one has no adapter yet")).to_be_visible()
+        page.get_by_role("tab", name="Text").click()
+        ask(page, "Before?")
+        wait_until_idle(page)
+        page.get_by_role("tab", name="About this model").click()
+        page.get_by_label("Preset", exact=True).click()
+        page.get_by_role("option", name="two").click()
+        page.get_by_role("button", name="Use this preset").click()
+        page.get_by_role("columnheader", name="two", exact=True).wait_for()
+        expect(page.locator("header")).to_contain_text("two ·")
+        page.get_by_role("tab", name="Text").click()
+        ask(page, "After?")
+        expect(page.locator("details.trace:visible")).to_have_count(2, timeout=PATIENCE)
+        traces = page.locator("details.trace:visible").all_text_contents()
+        assert ["/one" in traces[0], "/two" in traces[1]] == [True, True]
+        page.context.close()
+        other = open_page(browser, address)
+        expect(other.locator("header")).to_contain_text("two ·")
+        other.context.close()
 
 
 def test_an_example_is_answered_with_one_click(page: Page) -> None:

@@ -17,9 +17,7 @@ PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
 def about(config: ModelConfig, folder: Path | None) -> str:
     """The model's parts, and all that its adapter's folder tells."""
     if folder is None:
-        return (
-            f"{parts(config)}\n\nThis preset has no adapter yet: it answers text and speech, but cannot see."
-        )
+        return f"{parts(config)}\n\n{how_to_see(config.name)}"
     sections = [
         parts(config),
         f"## Scores\n\n{scores(_read_json(folder / 'metrics.json'))}",
@@ -28,6 +26,16 @@ def about(config: ModelConfig, folder: Path | None) -> str:
         f"## Limits\n\n{_read_text(folder / LIMITS)}",
     ]
     return "\n\n".join(sections)
+
+
+def how_to_see(preset: str) -> str:
+    """What to do about a preset without an adapter."""
+    return (
+        f"**The preset {preset} has no adapter yet: it answers text and speech, but cannot see.** Train one, as the "
+        f"README tells, or take one that was trained for it, and start the page with its folder:\n\n"
+        f"```\npython -m training.finetune --preset {preset} --output runs/{preset}\n"
+        f"VLM_PRESET={preset} VLM_ADAPTER=runs/{preset}/adapter python app.py\n```"
+    )
 
 
 def parts(config: ModelConfig) -> str:

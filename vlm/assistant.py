@@ -5,6 +5,7 @@ straight to the base model. Speech is transcribed first and then treated like ty
 """
 
 import dataclasses
+import gc
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -137,12 +138,30 @@ class Assistant:
             yield answer
         asked = " ".join(part for part in (question.strip(), answer.transcript or "") if part)
         _check_question(asked)
-        pictures = [list(turn.images) for turn in history] + [list(images)]
-        if any(pictures):
-            last = yield from self._answer_picture(answer, asked, pictures, history, settings)
-        else:
-            last = yield from self._answer_text(answer, asked, history, settings)
+        last = yield from self.reply(answer, asked, images, history, settings)
         yield replace(last, stage="done", seconds=last.seconds | {"total": time.perf_counter() - start})
+
+    def reply(
+        self,
+        answer: Answer,
+        question: str,
+        images: Sequence[Picture],
+        history: Sequence[Turn],
+        settings: Settings,
+    ) -> Steps:
+        """All that the model does for an answer, once the question is in words. Raises UserError."""
+        pictures = [list(turn.images) for turn in history] + [list(images)]
+        try:
+            if any(pictures):
+                return (yield from self._answer_picture(answer, question, pictures, history, settings))
+            return (yield from self._answer_text(answer, question, history, settings))
+        except torch.OutOfMemoryError:
+            pass  # the memory is free once the error, whose frames hold it, is gone
+        free_memory()
+        raise UserError(
+            "The GPU has too little memory for this answer. Please ask for a shorter one, with fewer pictures, or "
+            "start a new conversation."
+        )
 
     def _transcribe(self, answer: Answer, audio: Any) -> Answer:
         start = time.perf_counter()
@@ -245,6 +264,12 @@ def _check_question(question: str) -> None:
             f"The question has {len(question):,} characters and at most {MAX_QUESTION_CHARACTERS:,} fit. "
             "Please shorten it."
         )
+
+
+def free_memory() -> None:
+    """Give back to the GPU what is held by no one any more, or only by itself."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _style(name: str) -> Style:

@@ -120,11 +120,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} could not be read as YAML: {error}") from error
 
 
+def preset_names() -> list[str]:
+    """The shipped presets."""
+    return sorted(file.stem for file in PRESET_FOLDER.glob("*.yaml"))
+
+
 def load_model_config(preset: str) -> ModelConfig:
     """A preset's name, or the path of a YAML file of one's own -> ModelConfig."""
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESET_FOLDER / f"{preset}.yaml"
     if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in PRESET_FOLDER.glob("*.yaml")))
+        names = ", ".join(preset_names())
         raise UserError(
             f"There is no preset {preset!r}. Shipped presets: {names}; or give the path of a YAML file."
         )

@@ -6,8 +6,9 @@ The first line and the arguments of each docstring are its description, also ove
 from collections.abc import Sequence
 from typing import Any
 
-from vlm.assistant import Assistant, Settings, Style
+from vlm.assistant import Settings, Style
 from vlm.errors import UserError
+from vlm.serving import Serving
 
 
 def settings_from(max_new_tokens: float, temperature: float, clean_up: bool, style: Style) -> Settings:
@@ -18,8 +19,8 @@ def settings_from(max_new_tokens: float, temperature: float, clean_up: bool, sty
 class Endpoints:
     """What programs call. Each docstring is the description that clients, and MCP, are given."""
 
-    def __init__(self, assistant: Assistant) -> None:
-        self.assistant = assistant
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
 
     def image(
         self,
@@ -78,5 +79,5 @@ class Endpoints:
     def _finish(
         self, question: str | None, images: Sequence[str], audio: str | None, settings: Settings
     ) -> tuple[str, dict[str, Any]]:
-        answer = self.assistant.answer(question or "", images, audio, settings=settings)
+        answer = self.serving.assistant.answer(question or "", images, audio, settings=settings)
         return answer.text, answer.to_dict()

