@@ -77,7 +77,11 @@ class LanguageModel(nn.Module):
     def load_adapter(self, folder: Path, trainable: bool = False) -> None:
         """The LoRA in PEFT's own format. In float32 while it trains, in the base model's precision to serve."""
         self.model = PeftModel.from_pretrained(
-            self.model, str(folder), is_trainable=trainable, autocast_adapter_dtype=trainable
+            self.model,
+            str(folder),
+            is_trainable=trainable,
+            autocast_adapter_dtype=trainable,
+            torch_device="cpu",  # from there it goes to where the model is; ZeroGPU has no GPU to read it to at start
         )
         if not trainable:
             self.model.to(self.embed(torch.zeros(1, 1, dtype=torch.long)).dtype).eval()
