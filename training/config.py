@@ -41,12 +41,17 @@ class TrainingConfig:
     sources: tuple[SourceConfig, ...] = ()
     projector_stage: StageConfig = StageConfig(train="projector")
     joint_stage: StageConfig = StageConfig()
+    style: str = (
+        "full"  # of the answers that are learned: "keywords" leaves out function words and punctuation
+    )
+    slice: str | None = None  # "3/20": the third of twenty parts of the pictures, for training bit by bit
     batch_size: int = 8
     gradient_accumulation: int = 1
     tag_dropout: float = 0.2  # share of examples without tags, so that the picture itself is looked at
     seed: int = 0
     warmup_steps: int = 50
     max_gradient_norm: float = 1.0
+    gradient_checkpointing: bool = False  # much less memory for a third more work
     logging_steps: int = 10
     save_steps: int = 100
     validation_steps: int = 0  # steps between two looks at the validation loss; 0 for none

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from vlm.config import VisionConfig, to_dict
-from vlm.vision import EfficientNetLite2
+from vlm.config import VisionConfig
+from vlm.vision import VisionEncoder, describe_features
 
 SHARD_SIZE = 256  # pictures; about 11 MB of 17 x 1280 half-precision features
 
@@ -29,8 +29,7 @@ class FeatureStore:
     """Patch features by the picture's id, read from the shards as they are needed."""
 
     def __init__(self, folder: Path, vision: VisionConfig) -> None:
-        encoder = {key: value for key, value in to_dict(vision).items() if key != "tags"}
-        description = json.dumps(encoder, sort_keys=True)
+        description = json.dumps(describe_features(vision), sort_keys=True)
         self.folder = folder / f"features-{hashlib.sha256(description.encode()).hexdigest()[:12]}"
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "encoder.json").write_text(description, encoding="utf-8")
@@ -55,7 +54,7 @@ class FeatureStore:
         return torch.stack([self[picture] for picture in pictures[:: max(1, len(pictures) // count)]])
 
     def add(
-        self, pictures: Iterable[tuple[str, bytes]], encoder: EfficientNetLite2, batch_size: int = 16
+        self, pictures: Iterable[tuple[str, bytes]], encoder: VisionEncoder, batch_size: int = 16
     ) -> None:
         """Encode the (id, image bytes) that are not there yet. A picture may come any number of times."""
         waiting = self._new(pictures)

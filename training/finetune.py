@@ -29,7 +29,6 @@ from vlm.about import DATA_CARD, PLOT
 from vlm.artifact import check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
 from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.errors import UserError
-from vlm.language import choose_dtype
 from vlm.model import VisionLanguageModel, build_model
 
 log = logging.getLogger("training")
@@ -109,7 +108,9 @@ def train_stage(
     groups = [{"name": part, "params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
     trainer = AdapterTrainer(
         model=model,
-        args=training_arguments(folder, stage, config, next(model.parameters()).device.type),
+        args=training_arguments(
+            folder, stage, config, model.language.model.device.type, model.language.dtype
+        ),
         train_dataset=examples,
         eval_dataset=validation,
         data_collator=Collator(model.language.pad_id),
@@ -131,14 +132,13 @@ def lay_out(
     sources: Sequence[SourceConfig],
     epochs: int,
 ) -> Conversations:
-    answers = load_model_config(config.model).answers
     return Conversations(
         rows,
         store,
         tags,
         model,
-        system=answers.image_system,
-        style=answers.style,
+        system=load_model_config(config.model).answers.image_system,
+        style=config.style,
         sources=sources,
         batch_size=config.batch_size,
         epochs=epochs,
@@ -165,7 +165,7 @@ def lay_out_validation(
 
 
 def training_arguments(
-    folder: Path, stage: StageConfig, config: TrainingConfig, device: str
+    folder: Path, stage: StageConfig, config: TrainingConfig, device: str, dtype: torch.dtype
 ) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
@@ -177,7 +177,7 @@ def training_arguments(
         lr_scheduler_type="cosine",
         max_grad_norm=config.max_gradient_norm,
         use_cpu=device == "cpu",
-        bf16=choose_dtype("auto", device) is torch.bfloat16,  # autocast: trained parameters stay in float32
+        bf16=dtype is torch.bfloat16,  # autocast: trained parameters stay in float32
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
         save_total_limit=2,
@@ -218,6 +218,7 @@ def run(config: TrainingConfig) -> Path:
         load_adapter(model, known, trainable=True)
     else:
         model.language.add_adapter(model_config.lora)
+    model.language.prepare_training(config.gradient_checkpointing)
     data, output = Path(config.data), Path(config.output)
     store = FeatureStore(data, model_config.vision)
     store.add(pictures_of(data, "train"), model.vision)

@@ -66,7 +66,7 @@ def check_adapter(folder: Path, config: ModelConfig) -> None:
     for part in ("vision", "connector", "language"):
         theirs, ours = getattr(trained, part), getattr(config, part)
         if part == "language":  # precision may differ from training
-            theirs = replace(theirs, dtype=ours.dtype)
+            theirs = replace(theirs, dtype=ours.dtype, quantisation=ours.quantisation)
         if theirs != ours:
             raise UserError(
                 f"The adapter {folder} does not fit the preset {config.name!r}: it was trained with {theirs}, "
@@ -87,8 +87,9 @@ def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = Fal
             f"The adapter {folder} is damaged or incomplete ({reason}). Copy or train it again."
         ) from error
     if not trainable:
-        weight = model.language.embed(torch.zeros(1, 1, dtype=torch.long))
-        model.connector.to(weight.device, weight.dtype).eval()
+        model.connector.to(
+            model.language.model.get_input_embeddings().weight.device, model.language.dtype
+        ).eval()
 
 
 def restore_adapter(model: VisionLanguageModel, folder: Path) -> None:

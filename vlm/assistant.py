@@ -263,6 +263,5 @@ def load_assistant(
     model.eval()
     speech = config.speech
     transcriber = Transcriber(speech.engine, resolve(speech.weights), speech.language)
-    dtype = str(model.language.embed(torch.zeros(1, 1, dtype=torch.long)).dtype).removeprefix("torch.")
     name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
-    return Assistant(model, transcriber, config, folder, f"{name}, {dtype}")
+    return Assistant(model, transcriber, config, folder, f"{name}, {model.language.precision}")

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlm.config import AnswersConfig, ModelConfig
-from vlm.connectors import MlpProjector, build_connector
+from vlm.connectors import Connector, build_connector
 from vlm.errors import UserError
 from vlm.language import Generated, LanguageModel, build_language
 from vlm.prompts import Batch, Encoded, PromptTurn, collate, encode
 from vlm.tagger import Tagger
-from vlm.vision import EfficientNetLite2, build_vision
+from vlm.vision import VisionEncoder, build_vision
 
 STAGES = {"projector": ("connector",), "projector+lora": ("connector", "lora")}
 
@@ -46,8 +46,8 @@ class Draft(NamedTuple):
 class VisionLanguageModel(nn.Module):
     def __init__(
         self,
-        vision: EfficientNetLite2,
-        connector: MlpProjector,
+        vision: VisionEncoder,
+        connector: Connector,
         language: LanguageModel,
         tagger: Tagger | None = None,
     ) -> None:
