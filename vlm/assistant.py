@@ -18,6 +18,7 @@ from vlm import clean_up
 from vlm.answers import strip_echo, tidy, to_keywords
 from vlm.artifact import load_adapter, model_config_of
 from vlm.config import AnswersConfig, ModelConfig
+from vlm.describe import choose_precision
 from vlm.errors import UserError
 from vlm.images import open_image
 from vlm.model import VisionLanguageModel, VisualTurn, build_model
@@ -257,7 +258,7 @@ def load_assistant(
     """Build everything a preset is made of. `adapter` is a folder or a shipped name; `device` defaults to the best."""
     config, folder = model_config_of(preset, adapter)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(config, device)
+    model = build_model(choose_precision(config, device), device)
     if folder is not None:
         load_adapter(model, folder)
     model.eval()

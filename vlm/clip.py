@@ -65,7 +65,11 @@ class Clip(nn.Module):
         return self(torch.stack([self.preprocess(image) for image in images]))
 
 
+class _VisionHalf(CLIPVisionModelWithProjection):
+    _keys_to_ignore_on_load_unexpected = [r"^text_", r"^logit_scale"]  # the other half is no reason to warn
+
+
 def load_clip(weights_folder: Path, features: str, layer: int) -> Clip:
     """The vision half of a CLIP checkpoint, in float32: its 88 million parameters run once a picture."""
-    network = CLIPVisionModelWithProjection.from_pretrained(weights_folder, dtype=torch.float32)
+    network = _VisionHalf.from_pretrained(weights_folder, dtype=torch.float32)
     return Clip(network, features, layer)
