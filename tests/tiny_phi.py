@@ -88,7 +88,7 @@ def save_clip(folder: Path) -> None:
     torch.manual_seed(0)
     half = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
     vision = half | {"image_size": 32, "patch_size": 16, "projection_dim": 16}
-    text = half | {"vocab_size": 50, "projection_dim": 16}
+    text = half | {"vocab_size": 50, "projection_dim": 16, "bos_token_id": 1, "eos_token_id": 2}
     CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=16)).save_pretrained(folder)
 
 

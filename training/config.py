@@ -1,5 +1,7 @@
 """A training preset: which model on which data, in which stages."""
 
+import hashlib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,6 +59,25 @@ class TrainingConfig:
     validation_steps: int = 0  # steps between two looks at the validation loss; 0 for none
     validation_conversations: int = 100
     report_to: str = "none"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The `part`-th of `parts` equal parts of the pictures, the same ones in every run."""
+
+    part: int = 1
+    parts: int = 1
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Slice":
+        found = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise UserError(f"A slice is written like 3/20, the third of twenty parts; {text!r} was given.")
+        return cls(int(found[1]), int(found[2]))
+
+    def holds(self, picture: str) -> bool:
+        number = int(hashlib.sha256(picture.encode()).hexdigest()[:12], 16)
+        return number % self.parts == self.part - 1
 
 
 def load_training_config(preset: str, **overrides: object) -> TrainingConfig:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from training.config import SourceConfig, StageConfig, TrainingConfig, load_training_config
+from training.config import Slice, SourceConfig, StageConfig, TrainingConfig, load_training_config
 from training.data import Collator, Conversations, Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.plot import draw, read_log
@@ -45,6 +46,8 @@ class LogLines(TrainerCallback):
         self.file, self.stage = file, stage
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         line = {"stage": self.stage, "step": state.global_step} | logs
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -56,6 +59,12 @@ class AdapterTrainer(Trainer):
 
     model_config: ModelConfig
     training_config: TrainingConfig
+    parameter_groups: list[dict[str, Any]]
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(self.parameter_groups, weight_decay=0.0)
+        return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)  # `Conversations` are shuffled already
@@ -69,10 +78,15 @@ class AdapterTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
         folder.mkdir(parents=True, exist_ok=True)
         training = describe(self.training_config)
-        save_adapter(self.model, folder / "adapter", self.model_config, training, {}, torch.float32)  # type: ignore
+        save_adapter(
+            self.model, folder / "adapter", self.model_config, training, {}, torch.float32, state_dict
+        )  # type: ignore
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if not self.args.should_save:
+            return
         (Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -80,11 +94,12 @@ class AdapterTrainer(Trainer):
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; the others are removed."""
+    """The newest checkpoint that was written to its end; the others are removed, by one process alone."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in found:
-        if not (path / WHOLE).exists():
-            shutil.rmtree(path)
+    with PartialState().main_process_first():
+        for path in found:
+            if path.exists() and not (path / WHOLE).exists():
+                shutil.rmtree(path)
     whole = [path for path in found if path.exists()]
     return str(whole[-1]) if whole else None
 
@@ -115,12 +130,13 @@ def train_stage(
         eval_dataset=validation,
         data_collator=Collator(model.language.pad_id),
         callbacks=[LogLines(Path(config.output) / LOG, name)],
-        optimizers=(torch.optim.AdamW(groups, weight_decay=0.0), None),  # type: ignore[arg-type]
     )
+    trainer.parameter_groups = groups
     trainer.model_config, trainer.training_config = load_model_config(config.model), config
     with disable_input_dtype_casting(model.language.model):  # autocast does it, and once
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
-    trainer._save(str(folder))
+    trainer.save_model(str(folder))
+    PartialState().wait_for_everyone()  # the folder tells that the stage is finished
 
 
 def lay_out(
@@ -140,7 +156,7 @@ def lay_out(
         system=load_model_config(config.model).answers.image_system,
         style=config.style,
         sources=sources,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size * PartialState().num_processes,  # what all of them take in one step
         epochs=epochs,
         tag_dropout=config.tag_dropout,
         seed=config.seed,
@@ -209,7 +225,8 @@ def run(config: TrainingConfig) -> Path:
     """Features, tags, two stages, adapter folder."""
     keep_memory()
     set_seed(config.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    process = PartialState(cpu=not torch.cuda.is_available())
+    device = str(process.device)
     model_config = load_model_config(config.model)
     model = build_model(model_config, device)
     if config.init_from:
@@ -220,11 +237,15 @@ def run(config: TrainingConfig) -> Path:
         model.language.add_adapter(model_config.lora)
     model.language.prepare_training(config.gradient_checkpointing)
     data, output = Path(config.data), Path(config.output)
-    store = FeatureStore(data, model_config.vision)
-    store.add(pictures_of(data, "train"), model.vision)
-    rows = read_rows(data, "train")
-    tags = teach(model.tagger, rows, store, output, config.seed) if model.tagger else {}
-    validation = lay_out_validation(store, model, config) if config.validation_steps else None
+    part = Slice.parse(config.slice)
+    rows = [row for row in read_rows(data, "train") if part.holds(row.picture)]
+    with process.main_process_first():  # the others read what it wrote
+        store = FeatureStore(data, model_config.vision)
+        store.add(
+            ((name, image) for name, image in pictures_of(data, "train") if part.holds(name)), model.vision
+        )
+        tags = teach(model.tagger, rows, store, output, config.seed) if model.tagger else {}
+        validation = lay_out_validation(store, model, config) if config.validation_steps else None
     if not config.init_from:
         model.connector.standardise(store.sample(sorted({row.picture for row in rows})))
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
@@ -232,8 +253,10 @@ def run(config: TrainingConfig) -> Path:
             examples = lay_out(rows, store, tags, model, config, config.sources, stage.epochs)
             train_stage(name, stage, model, examples, validation, config)
     adapter = output / "adapter"
+    if not process.is_main_process:
+        return adapter
     shutil.rmtree(adapter, ignore_errors=True)
-    training = describe(config) | {"device": device, "data_card": _fingerprint(data)}
+    training = describe(config) | {"device": process.device.type, "data_card": _fingerprint(data)}
     save_adapter(model, adapter, model_config, training, {})
     if (data / "card.md").is_file():
         shutil.copy(data / "card.md", adapter / DATA_CARD)
@@ -258,6 +281,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of parquet files (default: the preset's)")
     parser.add_argument("--output", help="folder of the run; the adapter is OUTPUT/adapter")
     parser.add_argument("--init-from", help="adapter to go on from, instead of a fresh one")
+    parser.add_argument("--slice", help="3/20: the third of twenty parts of the pictures only")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--report-to", help="wandb, trackio or tensorboard; their package must be installed")
     arguments = parser.parse_args()

@@ -58,7 +58,10 @@ class NormMlpProjector(nn.Module):
 
 
 Connector = MlpProjector | NormMlpProjector
-CONNECTORS = {"mlp": MlpProjector, "norm-mlp": NormMlpProjector}
+CONNECTORS: dict[str, type[MlpProjector] | type[NormMlpProjector]] = {
+    "mlp": MlpProjector,
+    "norm-mlp": NormMlpProjector,
+}
 
 
 def build_connector(config: ConnectorConfig, feature_size: int, embedding_size: int) -> Connector:

@@ -207,7 +207,7 @@ def main() -> None:
     try:
         config = load_model_config(arguments.preset)
         if arguments.adapter:
-            from vlm.artifact import check_adapter, find_adapter
+            from vlm.artifact import check_adapter, find_adapter  # which imports this module
 
             check_adapter(find_adapter(arguments.adapter), config)
         print(table(describe(config), config))

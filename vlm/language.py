@@ -111,8 +111,10 @@ class LanguageModel(nn.Module):
         embedding = self.model.get_input_embeddings()
         return embedding(ids.to(embedding.weight.device))
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of the labels [B, T] given the embeddings [B, T, Dl].
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor, count: Tensor | None = None
+    ) -> Tensor:
+        """Cross-entropy of the labels [B, T] given the embeddings [B, T, Dl]: its mean, or its sum over `count`.
 
         Only the positions that are learned, about a quarter, go through the vocabulary's large matrix."""
         causal = self.model.get_base_model() if self.has_adapter else self.model
@@ -127,7 +129,9 @@ class LanguageModel(nn.Module):
         learned = targets != IGNORE
         head = causal.get_output_embeddings()
         logits = head(hidden[:, :-1][learned].to(head.weight.dtype))  # [learned, vocabulary]
-        return functional.cross_entropy(logits.float(), targets[learned])
+        if count is None:
+            return functional.cross_entropy(logits.float(), targets[learned])
+        return functional.cross_entropy(logits.float(), targets[learned], reduction="sum") / count
 
     def generate(
         self, inputs_embeds: Tensor, attention_mask: Tensor, adapter: bool, **options: Any

@@ -44,6 +44,8 @@ class Draft(NamedTuple):
 
 
 class VisionLanguageModel(nn.Module):
+    accepts_loss_kwargs = True  # Trainer's word for `num_items_in_batch`
+
     def __init__(
         self,
         vision: VisionEncoder,
@@ -86,10 +88,14 @@ class VisionLanguageModel(nn.Module):
         attention_mask: Tensor,
         labels: Tensor,
         patch_features: Tensor | None = None,
+        num_items_in_batch: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """A collated batch [B, T] and the features of its pictures [M, N, Dv] -> the loss, as Trainer takes it."""
+        """A collated batch [B, T] and the features of its pictures [M, N, Dv] -> the loss, as Trainer takes it: with
+        `num_items_in_batch`, its share of the mean over a batch that several steps or processes have divided."""
         embeds = self.embed(Batch(input_ids, visual_mask, attention_mask, labels), patch_features)
-        return {"loss": self.language(embeds, attention_mask.to(embeds.device), labels.to(embeds.device))}
+        device = embeds.device
+        loss = self.language(embeds, attention_mask.to(device), labels.to(device), num_items_in_batch)
+        return {"loss": loss}
 
     def encode(self, turns: Sequence[VisualTurn], system: str | None = None) -> Encoded:
         prompt = [
