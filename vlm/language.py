@@ -5,6 +5,7 @@ base model, bit for bit. Which side is on is state of the model, so a lock is he
 """
 
 import importlib.util
+import os
 import queue
 import threading
 import warnings
@@ -257,6 +258,8 @@ def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        # FSDP divides floating numbers only, so that there the bits of the weights are kept as such
+        bnb_4bit_quant_storage=dtype if os.environ.get("ACCELERATE_USE_FSDP") == "true" else torch.uint8,
         llm_int8_skip_modules=["lm_head"],
     )
 

@@ -59,6 +59,11 @@ class VisionLanguageModel(nn.Module):
         self.language = language
         self.tagger = tagger
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The layers that FSDP divides one by one, as accelerate asks for them."""
+        return list(self.language.model._no_split_modules)
+
     def train_only(self, stage: str) -> dict[str, list[nn.Parameter]]:
         """Freeze all but the parts that `stage` trains; returns the trainable parameters by part."""
         if stage not in STAGES:

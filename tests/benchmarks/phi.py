@@ -99,7 +99,11 @@ class Llava:
             LlavaForConditionalGeneration(llava).save_pretrained(folder)
             torch.set_default_dtype(torch.float32)
             quantisation = nf4(torch.bfloat16)
-            quantisation.llm_int8_skip_modules = ["lm_head", "vision_tower", "multi_modal_projector"]
+            quantisation.llm_int8_skip_modules = [
+                "lm_head",
+                "model.vision_tower",
+                "model.multi_modal_projector",
+            ]
             model = LlavaForConditionalGeneration.from_pretrained(
                 folder, quantization_config=quantisation, device_map={"": device}, dtype=torch.bfloat16
             )
