@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.tiny import CONTROL, tiny_tokenizer
-from vlm.prompts import IGNORE, VISUAL, PromptTurn, collate, encode
+from tests.tiny_phi import GEMMA_CONTROL, GEMMA_TEMPLATE, tokenizer_with
+from vlm.prompts import IGNORE, VISUAL, PromptTurn, collate, encode, end_of_turn
 
 TOKENIZER = tiny_tokenizer()
 START, END = TOKENIZER.convert_tokens_to_ids(CONTROL[1:])
@@ -80,3 +81,16 @@ def test_batches_pad_right_to_train_and_left_to_generate() -> None:
         before = batch.input_ids[row, : long.question]
         assert before[-1] == encoded.ids[encoded.question - 1]
         assert batch.attention_mask[row, : long.question].sum() == encoded.question
+
+
+def test_a_template_without_a_system_role_gets_its_words_before_the_first_question() -> None:
+    gemma = tokenizer_with(GEMMA_CONTROL, GEMMA_TEMPLATE)
+    turns = [PromptTurn("A?", "B.", ("",)), PromptTurn("C?")]
+    encoded = encode(gemma, turns, 1, "Look.")
+    pieces = gemma.decode([id if id != VISUAL else gemma.convert_tokens_to_ids("@") for id in encoded.ids])
+    assert pieces == (
+        "<bos><start_of_turn>user\nLook.\n\n@\nA?<end_of_turn>\n<start_of_turn>model\nB.<end_of_turn>\n"
+        "<start_of_turn>user\nC?<end_of_turn>\n<start_of_turn>model\n"
+    )
+    assert gemma.decode([label for label in encoded.labels if label != IGNORE]) == "B.<end_of_turn>"
+    assert end_of_turn(gemma) == [gemma.convert_tokens_to_ids("<end_of_turn>")]

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from tests.tiny import picture, tiny_config, tiny_model
 from training import finetune
 from training.augmentation import AugmentationConfig, with_views
-from training.config import SourceConfig, StageConfig, TrainingConfig
+from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
 from training.data import Collator, Conversations, Row, iterate_rows, pictures_of, read_rows
 from training.evaluate import is_right, select
 from training.features import FeatureStore
@@ -84,6 +85,33 @@ def test_features_of_another_encoder_are_not_read(data: Path) -> None:
     store_of(data, tiny_model())
     config = replace(tiny_config().vision, grid=8)
     assert len(FeatureStore(data, config)) == 0
+
+
+def test_features_of_another_encoder_that_were_copied_in_are_refused(data: Path) -> None:
+    theirs = store_of(data, tiny_model()).folder
+    config = replace(tiny_config().vision, encoder="clip", features="patches", tags=0)
+    ours = FeatureStore(data, config).folder
+    shutil.copy(theirs / "shard-00000.safetensors", ours)
+    with pytest.raises(UserError, match=r"efficientnet-lite2.*and the preset has .*patches"):
+        FeatureStore(data, config)
+
+
+def test_a_truncated_shard_is_refused_with_the_remedy(data: Path) -> None:
+    shard = store_of(data, tiny_model()).folder / "shard-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:50])
+    with pytest.raises(UserError, match="Remove it"):
+        FeatureStore(data, tiny_config().vision)
+
+
+def test_slices_divide_the_pictures_and_stay_the_same() -> None:
+    pictures = [f"picture {number}" for number in range(400)]
+    parts = [[name for name in pictures if Slice.parse(f"{part}/4").holds(name)] for part in range(1, 5)]
+    assert sorted(name for part in parts for name in part) == sorted(pictures)
+    assert all(70 < len(part) < 130 for part in parts)
+    assert [name for name in pictures if Slice.parse(None).holds(name)] == pictures
+    for wrong in ("0/4", "5/4", "3", "a/b"):
+        with pytest.raises(UserError, match="3/20"):
+            Slice.parse(wrong)
 
 
 def test_a_half_written_shard_is_not_read(data: Path) -> None:

@@ -1,5 +1,7 @@
 """A training preset: which model on which data, in which stages."""
 
+import hashlib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +44,10 @@ class TrainingConfig:
     sources: tuple[SourceConfig, ...] = ()
     projector_stage: StageConfig = StageConfig(train="projector")
     joint_stage: StageConfig = StageConfig()
+    style: str = (
+        "full"  # of the answers that are learned: "keywords" leaves out function words and punctuation
+    )
+    slice: str | None = None  # "3/20": the third of twenty parts of the pictures, for training bit by bit
     batch_size: int = 8
     gradient_accumulation: int = 1
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -52,11 +58,31 @@ class TrainingConfig:
     seed: int = 0
     warmup_steps: int = 50
     max_gradient_norm: float = 1.0
+    gradient_checkpointing: bool = False  # much less memory for a third more work
     logging_steps: int = 10
     save_steps: int = 100
     validation_steps: int = 0  # steps between two looks at the validation loss; 0 for none
     validation_conversations: int = 100
     report_to: str = "none"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The `part`-th of `parts` equal parts of the pictures, the same ones in every run."""
+
+    part: int = 1
+    parts: int = 1
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Slice":
+        found = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise UserError(f"A slice is written like 3/20, the third of twenty parts; {text!r} was given.")
+        return cls(int(found[1]), int(found[2]))
+
+    def holds(self, picture: str) -> bool:
+        number = int(hashlib.sha256(picture.encode()).hexdigest()[:12], 16)
+        return number % self.parts == self.part - 1
 
 
 def load_training_config(preset: str, **overrides: object) -> TrainingConfig:

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from vlm.config import VisionConfig, to_dict
-from vlm.vision import EfficientNetLite2
+from vlm.config import VisionConfig
+from vlm.errors import UserError
+from vlm.vision import VisionEncoder, describe_features
 
 SHARD_SIZE = 256  # pictures; about 11 MB of 17 x 1280 half-precision features
 
@@ -29,9 +30,9 @@ class FeatureStore:
     """Patch features by the picture's id, read from the shards as they are needed."""
 
     def __init__(self, folder: Path, vision: VisionConfig) -> None:
-        encoder = {key: value for key, value in to_dict(vision).items() if key != "tags"}
-        description = json.dumps(encoder, sort_keys=True)
+        description = json.dumps(describe_features(vision), sort_keys=True)
         self.folder = folder / f"features-{hashlib.sha256(description.encode()).hexdigest()[:12]}"
+        self.description = description
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "encoder.json").write_text(description, encoding="utf-8")
         self._shards: list[safe_open] = []
@@ -55,7 +56,7 @@ class FeatureStore:
         return torch.stack([self[picture] for picture in pictures[:: max(1, len(pictures) // count)]])
 
     def add(
-        self, pictures: Iterable[tuple[str, bytes]], encoder: EfficientNetLite2, batch_size: int = 16
+        self, pictures: Iterable[tuple[str, bytes]], encoder: VisionEncoder, batch_size: int = 16
     ) -> None:
         """Encode the (id, image bytes) that are not there yet. A picture may come any number of times."""
         waiting = self._new(pictures)
@@ -79,12 +80,26 @@ class FeatureStore:
         file = self.folder / f"shard-{len(self._shards):05d}.safetensors"
         working = file.with_suffix(".tmp")
         tensors = {"patch_features": patch_features.half().cpu().contiguous()}
-        save_file(tensors, working, metadata={"pictures": json.dumps(names)})
+        metadata = {"pictures": json.dumps(names), "encoder": self.description, "dtype": "float16"}
+        save_file(tensors, working, metadata=metadata)
         working.rename(file)
         self._open(file)
 
     def _open(self, file: Path) -> None:
-        shard = safe_open(file, framework="pt")
-        for row, name in enumerate(json.loads(shard.metadata()["pictures"])):
+        try:
+            shard = safe_open(file, framework="pt")
+            metadata = shard.metadata()
+            names = json.loads(metadata["pictures"])
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{file} holds no features ({error!r}). Remove it; they are computed again."
+            ) from error
+        encoder = metadata.get("encoder", self.description)
+        if encoder != self.description:
+            raise UserError(
+                f"The features in {file} were made with {encoder}, and the preset has {self.description}. Remove them, "
+                "or use the preset they were made for."
+            )
+        for row, name in enumerate(names):
             self._places[name] = (len(self._shards), row)
         self._shards.append(shard)

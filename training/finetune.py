@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from training.augmentation import NO_AUGMENTATION, view_ids, with_views
-from training.config import SourceConfig, StageConfig, TrainingConfig, load_training_config
+from training.config import Slice, SourceConfig, StageConfig, TrainingConfig, load_training_config
 from training.data import Collator, Conversations, Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.plot import draw, read_log
@@ -31,7 +32,6 @@ from vlm.about import DATA_CARD, PLOT
 from vlm.artifact import check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
 from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.errors import UserError
-from vlm.language import choose_dtype
 from vlm.model import VisionLanguageModel, build_model
 
 log = logging.getLogger("training")
@@ -48,6 +48,8 @@ class LogLines(TrainerCallback):
         self.file, self.stage = file, stage
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         line = {"stage": self.stage, "step": state.global_step} | logs
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -59,6 +61,13 @@ class AdapterTrainer(Trainer):
 
     model_config: ModelConfig
     training_config: TrainingConfig
+    parameter_groups: list[dict[str, Any]]
+    optimizer: torch.optim.Optimizer | None
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(self.parameter_groups, weight_decay=0.0)
+        return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)  # `Conversations` are shuffled already
@@ -72,10 +81,14 @@ class AdapterTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
         folder.mkdir(parents=True, exist_ok=True)
         training = describe(self.training_config)
-        save_adapter(self.model, folder / "adapter", self.model_config, training, {}, torch.float32)  # type: ignore
+        config, dtype = self.model_config, torch.float32
+        save_adapter(self.model, folder / "adapter", config, training, {}, dtype, state_dict)  # type: ignore
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if not self.args.should_save:
+            return
         (Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -83,11 +96,12 @@ class AdapterTrainer(Trainer):
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; the others are removed."""
+    """The newest checkpoint that was written to its end; the others are removed, by one process alone."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in found:
-        if not (path / WHOLE).exists():
-            shutil.rmtree(path)
+    with PartialState().main_process_first():
+        for path in found:
+            if path.exists() and not (path / WHOLE).exists():
+                shutil.rmtree(path)
     whole = [path for path in found if path.exists()]
     return str(whole[-1]) if whole else None
 
@@ -111,17 +125,20 @@ def train_stage(
     groups = [{"name": part, "params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
     trainer = AdapterTrainer(
         model=model,
-        args=training_arguments(folder, stage, config, next(model.parameters()).device.type),
+        args=training_arguments(
+            folder, stage, config, model.language.model.device.type, model.language.dtype
+        ),
         train_dataset=examples,
         eval_dataset=validation,
         data_collator=Collator(model.language.pad_id),
         callbacks=[LogLines(Path(config.output) / LOG, name)],
-        optimizers=(torch.optim.AdamW(groups, weight_decay=0.0), None),  # type: ignore[arg-type]
     )
+    trainer.parameter_groups = groups
     trainer.model_config, trainer.training_config = load_model_config(config.model), config
     with disable_input_dtype_casting(model.language.model):  # autocast does it, and once
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
-    trainer._save(str(folder))
+    trainer.save_model(str(folder))
+    PartialState().wait_for_everyone()  # the folder tells that the stage is finished
 
 
 def lay_out(
@@ -133,16 +150,15 @@ def lay_out(
     sources: Sequence[SourceConfig],
     epochs: int,
 ) -> Conversations:
-    answers = load_model_config(config.model).answers
     return Conversations(
         rows,
         store,
         tags,
         model,
-        system=answers.image_system,
-        style=answers.style,
+        system=load_model_config(config.model).answers.image_system,
+        style=config.style,
         sources=sources,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size * PartialState().num_processes,  # what all of them take in one step
         epochs=epochs,
         tag_dropout=config.tag_dropout,
         seed=config.seed,
@@ -169,7 +185,7 @@ def lay_out_validation(
 
 
 def training_arguments(
-    folder: Path, stage: StageConfig, config: TrainingConfig, device: str
+    folder: Path, stage: StageConfig, config: TrainingConfig, device: str, dtype: torch.dtype
 ) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
@@ -181,7 +197,7 @@ def training_arguments(
         lr_scheduler_type="cosine",
         max_grad_norm=config.max_gradient_norm,
         use_cpu=device == "cpu",
-        bf16=choose_dtype("auto", device) is torch.bfloat16,  # autocast: trained parameters stay in float32
+        bf16=dtype is torch.bfloat16,  # autocast: trained parameters stay in float32
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
         save_total_limit=2,
@@ -213,7 +229,8 @@ def run(config: TrainingConfig) -> Path:
     """Features, tags, two stages, adapter folder."""
     keep_memory()
     set_seed(config.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    process = PartialState(cpu=not torch.cuda.is_available())
+    device = str(process.device)
     model_config = load_model_config(config.model)
     model = build_model(model_config, device)
     if config.init_from:
@@ -222,20 +239,23 @@ def run(config: TrainingConfig) -> Path:
         load_adapter(model, known, trainable=True)
     else:
         model.language.add_adapter(model_config.lora)
+    model.language.prepare_training(config.gradient_checkpointing)
     data, output = Path(config.data), Path(config.output)
-    store = FeatureStore(data, model_config.vision)
-    rows = read_rows(data, "train")
+    part = Slice.parse(config.slice)
+    rows = [row for row in read_rows(data, "train") if part.holds(row.picture)]
     named = {row.picture: row for row in rows if row.noun}
-    pictures = with_views(pictures_of(data, "train"), set(named), config.augmentation, store)
-    store.add(pictures, model.vision)
     views = [
         replace(row, picture=name)
         for row in named.values()
         for name in view_ids(row.picture, config.augmentation)
     ]
-    tags = teach(model.tagger, rows + views, store, output, config.seed) if model.tagger else {}
     model.text_dropout = config.text_dropout
-    validation = lay_out_validation(store, model, config) if config.validation_steps else None
+    with process.main_process_first():  # the others read what it wrote
+        store = FeatureStore(data, model_config.vision)
+        pictures = ((name, image) for name, image in pictures_of(data, "train") if part.holds(name))
+        store.add(with_views(pictures, set(named), config.augmentation, store), model.vision)
+        tags = teach(model.tagger, rows + views, store, output, config.seed) if model.tagger else {}
+        validation = lay_out_validation(store, model, config) if config.validation_steps else None
     if not config.init_from:
         model.connector.standardise(store.sample(sorted({row.picture for row in rows})))
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
@@ -243,8 +263,10 @@ def run(config: TrainingConfig) -> Path:
             examples = lay_out(rows, store, tags, model, config, config.sources, stage.epochs)
             train_stage(name, stage, model, examples, validation, config)
     adapter = output / "adapter"
+    if not process.is_main_process:
+        return adapter
     shutil.rmtree(adapter, ignore_errors=True)
-    training = describe(config) | {"device": device, "data_card": _fingerprint(data)}
+    training = describe(config) | {"device": process.device.type, "data_card": _fingerprint(data)}
     save_adapter(model, adapter, model_config, training, {})
     if (data / "card.md").is_file():
         shutil.copy(data / "card.md", adapter / DATA_CARD)
@@ -269,6 +291,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of parquet files (default: the preset's)")
     parser.add_argument("--output", help="folder of the run; the adapter is OUTPUT/adapter")
     parser.add_argument("--init-from", help="adapter to go on from, instead of a fresh one")
+    parser.add_argument("--slice", help="3/20: the third of twenty parts of the pictures only")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--report-to", help="wandb, trackio or tensorboard; their package must be installed")
     arguments = parser.parse_args()

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vlm.config import ModelConfig, from_dict, load_model_config, read_yaml, to_dict
+from vlm.describe import describe
 from vlm.errors import UserError
 from vlm.model import VisionLanguageModel
 
@@ -66,12 +67,21 @@ def check_adapter(folder: Path, config: ModelConfig) -> None:
     for part in ("vision", "connector", "language"):
         theirs, ours = getattr(trained, part), getattr(config, part)
         if part == "language":  # precision may differ from training
-            theirs = replace(theirs, dtype=ours.dtype)
+            theirs = replace(theirs, dtype=ours.dtype, quantisation=ours.quantisation)
         if theirs != ours:
             raise UserError(
-                f"The adapter {folder} does not fit the preset {config.name!r}: it was trained with {theirs}, "
-                f"the preset has {ours}. Use the preset {trained.name!r} or another adapter."
+                f"The adapter {folder} does not fit the preset {config.name!r}{_sizes(trained, config)}: it was "
+                f"trained with {theirs}, the preset has {ours}. Use the preset {trained.name!r} or another adapter."
             )
+
+
+def _sizes(trained: ModelConfig, config: ModelConfig) -> str:
+    """What the two projectors join, for a message; nothing where the sizes of a model are not to be had."""
+    try:
+        theirs, ours = describe(trained).projector, describe(config).projector
+    except UserError:
+        return ""
+    return f", its projector being {theirs} and the preset's {ours}"
 
 
 def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = False) -> None:
@@ -87,8 +97,9 @@ def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = Fal
             f"The adapter {folder} is damaged or incomplete ({reason}). Copy or train it again."
         ) from error
     if not trainable:
-        weight = model.language.embed(torch.zeros(1, 1, dtype=torch.long))
-        model.connector.to(weight.device, weight.dtype).eval()
+        model.connector.to(
+            model.language.model.get_input_embeddings().weight.device, model.language.dtype
+        ).eval()
 
 
 def restore_adapter(model: VisionLanguageModel, folder: Path) -> None:
@@ -105,14 +116,16 @@ def save_adapter(
     training: dict[str, Any],
     metrics: dict[str, Any],
     dtype: torch.dtype = torch.bfloat16,
+    state: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write the adapter folder under a temporary name and rename it, so that a killed run leaves no half of one.
 
-    bfloat16 to ship, float32 in a checkpoint that training goes on from."""
+    bfloat16 to ship, float32 in a checkpoint that training goes on from. `state` is the model's whole state where its
+    parameters are divided among processes."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write(model, working, config, training, metrics, dtype)
+        _write(model, working, config, training, metrics, dtype, state)
         working.chmod(0o755)
         old = folder.with_name(f".{folder.name}-old")
         if folder.exists():
@@ -130,17 +143,20 @@ def _write(
     training: dict[str, Any],
     metrics: dict[str, Any],
     dtype: torch.dtype,
+    state: dict[str, torch.Tensor] | None,
 ) -> None:
     resolved = {"model": to_dict(config), "training": training}
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-    save_file(_converted(model.connector.state_dict(), dtype), folder / "projector.safetensors")
+    state = model.state_dict() if state is None else state
+    projector = _below("connector.", state)
+    save_file(_converted(projector, dtype), folder / "projector.safetensors")
     if model.tagger:
         model.tagger.save(folder / "tagger.safetensors")
     lora = model.language.model.peft_config["default"]
     (folder / "lora").mkdir()
     save_file(
-        _converted(get_peft_model_state_dict(model.language.model), dtype),
+        _converted(get_peft_model_state_dict(model.language.model, _below("language.model.", state)), dtype),
         folder / "lora" / "adapter_model.safetensors",
         metadata={"format": "pt"},
     )
@@ -153,6 +169,11 @@ def _write(
     (folder / "lora" / "adapter_config.json").write_text(
         json.dumps(plain, indent=1, sort_keys=True), encoding="utf-8"
     )
+
+
+def _below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state of the part that `prefix` names."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _converted(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

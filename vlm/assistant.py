@@ -19,6 +19,7 @@ from vlm import clean_up
 from vlm.answers import strip_echo, tidy, to_keywords
 from vlm.artifact import load_adapter, model_config_of
 from vlm.config import AnswersConfig, ModelConfig
+from vlm.describe import choose_precision
 from vlm.errors import UserError
 from vlm.images import open_image
 from vlm.model import VisionLanguageModel, VisualTurn, build_model
@@ -282,12 +283,11 @@ def load_assistant(
     """Build everything a preset is made of. `adapter` is a folder or a shipped name; `device` defaults to the best."""
     config, folder = model_config_of(preset, adapter)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(config, device)
+    model = build_model(choose_precision(config, device), device)
     if folder is not None:
         load_adapter(model, folder)
     model.eval()
     speech = config.speech
     transcriber = Transcriber(speech.engine, resolve(speech.weights), speech.language)
-    dtype = str(model.language.embed(torch.zeros(1, 1, dtype=torch.long)).dtype).removeprefix("torch.")
     name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
-    return Assistant(model, transcriber, config, folder, f"{name}, {dtype}")
+    return Assistant(model, transcriber, config, folder, f"{name}, {model.language.precision}")

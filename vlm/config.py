@@ -21,9 +21,11 @@ PRESET_FOLDER = Path(__file__).parent / "presets"
 class VisionConfig:
     encoder: str = "efficientnet-lite2"
     weights: str = "efficientnet-lite2"
-    image_size: int = 256  # pixels a side; every picture is padded to a square and resized to it
-    grid: int = 4  # patches a side: grid x grid patch features, after the average of the whole map
-    blocks: tuple[int, ...] = ()  # of the encoder, whose maps' channels stand behind those of the last map
+    image_size: int = 256  # EfficientNet: pixels a side, to which every picture is padded and resized
+    grid: int = 4  # EfficientNet: grid x grid patch features, after the average of the whole map
+    blocks: tuple[int, ...] = ()  # EfficientNet: whose maps' channels stand behind those of the last map
+    features: str = "pooled"  # CLIP: one projected embedding of the picture, or the "patches" of a layer
+    layer: int = -2  # CLIP's patches: which hidden layer, from the end (-2 as in LLaVA)
     tags: int = 3  # names of what is seen, written into the prompt (vlm/tagger.py); 0 for none
 
 
@@ -37,6 +39,7 @@ class ConnectorConfig:
 class LanguageConfig:
     weights: str = "smollm2-135m-instruct"
     dtype: str = "auto"
+    quantisation: str = "none"  # "nf4": trained in 4 bits (QLoRA), and served in 16 only where memory abounds
 
 
 @dataclass(frozen=True)

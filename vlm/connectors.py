@@ -38,10 +38,33 @@ class MlpProjector(nn.Module):
         return self.layers((patch_features - self.feature_mean) / self.feature_deviation)
 
 
-CONNECTORS = {"mlp": MlpProjector}
+class NormMlpProjector(nn.Module):
+    """The same two layers behind a LayerNorm of each feature, with scales to learn in place of fixed statistics."""
+
+    def __init__(self, feature_size: int, hidden_size: int, embedding_size: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(feature_size),
+            nn.Linear(feature_size, hidden_size),
+            nn.GELU(),
+            nn.Linear(hidden_size, embedding_size),
+        )
+
+    def standardise(self, patch_features: Tensor) -> None:
+        """Nothing to take from the training features: each is normalised by itself."""
+
+    def forward(self, patch_features: Tensor) -> Tensor:
+        return self.layers(patch_features)
 
 
-def build_connector(config: ConnectorConfig, feature_size: int, embedding_size: int) -> MlpProjector:
+Connector = MlpProjector | NormMlpProjector
+CONNECTORS: dict[str, type[MlpProjector] | type[NormMlpProjector]] = {
+    "mlp": MlpProjector,
+    "norm-mlp": NormMlpProjector,
+}
+
+
+def build_connector(config: ConnectorConfig, feature_size: int, embedding_size: int) -> Connector:
     if config.kind not in CONNECTORS:
         raise UserError(f"There is no connector {config.kind!r}. Valid: {', '.join(CONNECTORS)}.")
     return CONNECTORS[config.kind](feature_size, config.hidden, embedding_size)

@@ -4,6 +4,8 @@ One copy of the base weights serves both sides: with the adapter on it reads pic
 base model, bit for bit. Which side is on is state of the model, so a lock is held while anything is generated.
 """
 
+import importlib.util
+import os
 import queue
 import threading
 import warnings
@@ -17,15 +19,16 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, StoppingCriteria
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Cache, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging as transformers_logging
 
 from vlm.config import LanguageConfig, LoraConfig
 from vlm.errors import UserError
-from vlm.prompts import IGNORE
+from vlm.prompts import IGNORE, end_of_turn
 from vlm.weights import resolve
 
+QUANTISATIONS = ("none", "nf4")
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -50,9 +53,12 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
-        self.end_ids: list[int] = _as_list(model.generation_config.eos_token_id or tokenizer.eos_token_id)
+        known = _as_list(model.generation_config.eos_token_id or tokenizer.eos_token_id)
+        # some checkpoints stop at the end of a text only, but it is the template that says where a turn ends
+        self.end_ids: list[int] = list(dict.fromkeys(known + end_of_turn(tokenizer)))
         self.pad_id = _pad_id(tokenizer, self.end_ids)
         self.lock = threading.Lock()
+        self.checkpointing = False
         self.requires_grad_(False).eval()
 
     @property
@@ -60,19 +66,25 @@ class LanguageModel(nn.Module):
         return self.model.config.hidden_size
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype
+
+    @property
+    def quantised(self) -> bool:
+        return bool(getattr(self.model, "is_loaded_in_4bit", False))
+
+    @property
+    def precision(self) -> str:
+        """For people: "bfloat16", or "4-bit NF4, bfloat16" where the weights are stored in four bits."""
+        return ("4-bit NF4, " if self.quantised else "") + str(self.dtype).removeprefix("torch.")
+
+    @property
     def has_adapter(self) -> bool:
         return isinstance(self.model, PeftModel)
 
     def add_adapter(self, config: LoraConfig) -> None:
         """A fresh LoRA (arXiv:2106.09685); its B matrices are zero, so nothing changes until it is trained."""
-        peft_config = PeftLoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules=list(config.targets),
-            task_type="CAUSAL_LM",
-        )
-        self.model = get_peft_model(self.model, peft_config)
+        self.model = attach_lora(self.model, config)
 
     def load_adapter(self, folder: Path, trainable: bool = False) -> None:
         """The LoRA in PEFT's own format. In float32 while it trains, in the base model's precision to serve."""
@@ -84,7 +96,20 @@ class LanguageModel(nn.Module):
             torch_device="cpu",  # from there it goes to where the model is; ZeroGPU has no GPU to read it to at start
         )
         if not trainable:
-            self.model.to(self.embed(torch.zeros(1, 1, dtype=torch.long)).dtype).eval()
+            for parameter in self.lora_parameters():
+                parameter.data = parameter.data.to(self.dtype)
+            self.model.eval()
+
+    def prepare_training(self, gradient_checkpointing: bool) -> None:
+        """Norms of a quantised model in float32, as QLoRA has them (arXiv:2305.14314); with gradient checkpointing
+        the activations of a layer are computed again instead of kept: a third more work, much less memory."""
+        if self.quantised:
+            for parameter in self.model.parameters():
+                if parameter.ndim == 1 and parameter.is_floating_point():
+                    parameter.data = parameter.data.float()
+        self.checkpointing = gradient_checkpointing
+        if gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def lora_parameters(self) -> list[nn.Parameter]:
         return [parameter for name, parameter in self.model.named_parameters() if "lora_" in name]
@@ -103,17 +128,25 @@ class LanguageModel(nn.Module):
         """Transformers' own model, with the adapter's layers in it where there is one."""
         return self.model.get_base_model() if self.has_adapter else self.model
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of the labels [B, T] given the embeddings [B, T, Dl].
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor, count: Tensor | None = None
+    ) -> Tensor:
+        """Cross-entropy of the labels [B, T] given the embeddings [B, T, Dl]: its mean, or its sum over `count`.
 
         Only the positions that are learned, about a quarter, go through the vocabulary's large matrix."""
+        if self.checkpointing and not inputs_embeds.requires_grad:
+            # else the first layer's LoRA would get no gradient
+            inputs_embeds = inputs_embeds.detach().requires_grad_()
         hidden = self.causal.get_decoder()(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         targets = labels[:, 1:]
         learned = targets != IGNORE
-        logits = self.causal.get_output_embeddings()(hidden[:, :-1][learned])  # [learned, vocabulary]
-        return functional.cross_entropy(logits.float(), targets[learned])
+        head = self.causal.get_output_embeddings()
+        logits = head(hidden[:, :-1][learned].to(head.weight.dtype))  # [learned, vocabulary]
+        if count is None:
+            return functional.cross_entropy(logits.float(), targets[learned])
+        return functional.cross_entropy(logits.float(), targets[learned], reduction="sum") / count
 
     def generate(
         self,
@@ -222,6 +255,17 @@ def _pad_id(tokenizer: Any, end_ids: list[int]) -> int:
     raise UserError("The tokenizer has no token for padding that differs from the end of a turn.")
 
 
+def attach_lora(model: nn.Module, config: LoraConfig) -> PeftModel:
+    peft_config = PeftLoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, peft_config)
+
+
 def choose_dtype(name: str, device: str) -> torch.dtype:
     """`auto`: bfloat16 where the processor multiplies it faster than float32, which older CPUs do not."""
     if name not in DTYPES:
@@ -230,10 +274,39 @@ def choose_dtype(name: str, device: str) -> torch.dtype:
     return DTYPES[name] or (torch.bfloat16 if fast else torch.float32)
 
 
+def is_nf4(config: LanguageConfig) -> bool:
+    if config.quantisation not in QUANTISATIONS:
+        raise UserError(
+            f"There is no quantisation {config.quantisation!r}. Valid: {', '.join(QUANTISATIONS)}."
+        )
+    return config.quantisation == "nf4"
+
+
+def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Four-bit NormalFloat with double quantisation (QLoRA, arXiv:2305.14314), computed in `dtype`. The layer that
+    gives the vocabulary's scores is left as it is; the projector is no part of the language model to begin with."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            "4-bit weights need the package bitsandbytes. Install it with: pip install bitsandbytes"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        # FSDP divides floating numbers only, so that there the bits of the weights are kept as such
+        bnb_4bit_quant_storage=dtype if os.environ.get("ACCELERATE_USE_FSDP") == "true" else torch.uint8,
+        llm_int8_skip_modules=["lm_head"],
+    )
+
+
 def build_language(config: LanguageConfig, device: str) -> LanguageModel:
     transformers_logging.disable_progress_bar()  # a second's work, and it would stand before every answer in the shell
     # Only what was generated is to be penalised: that is what is wanted, and no news to whoever asks a question
     warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
     folder = resolve(config.weights)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=choose_dtype(config.dtype, device)).to(device)
+    dtype = choose_dtype(config.dtype, device)
+    options = {"quantization_config": nf4(dtype), "device_map": {"": device}} if is_nf4(config) else {}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    model = model if options else model.to(device)
     return LanguageModel(model, AutoTokenizer.from_pretrained(folder))

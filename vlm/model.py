@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm.config import AnswersConfig, ModelConfig
-from vlm.connectors import MlpProjector, build_connector
+from vlm.connectors import Connector, build_connector
 from vlm.errors import UserError
 from vlm.language import Generated, LanguageModel, Shared, build_language
 from vlm.prompts import Batch, Encoded, PromptTurn, collate, encode
 from vlm.tagger import Tagger
-from vlm.vision import EfficientNetLite2, build_vision
+from vlm.vision import VisionEncoder, build_vision
 
 STAGES = {"projector": ("connector",), "projector+lora": ("connector", "lora")}
 
@@ -45,10 +45,12 @@ class Draft(NamedTuple):
 
 
 class VisionLanguageModel(nn.Module):
+    accepts_loss_kwargs = True  # Trainer's word for `num_items_in_batch`
+
     def __init__(
         self,
-        vision: EfficientNetLite2,
-        connector: MlpProjector,
+        vision: VisionEncoder,
+        connector: Connector,
         language: LanguageModel,
         tagger: Tagger | None = None,
     ) -> None:
@@ -58,6 +60,11 @@ class VisionLanguageModel(nn.Module):
         self.language = language
         self.tagger = tagger
         self.text_dropout = 0.0  # share of the text's embeddings that training hides
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The layers that FSDP divides one by one, as accelerate asks for them."""
+        return list(self.language.model._no_split_modules)
 
     def train_only(self, stage: str) -> dict[str, list[nn.Parameter]]:
         """Freeze all but the parts that `stage` trains; returns the trainable parameters by part."""
@@ -90,10 +97,14 @@ class VisionLanguageModel(nn.Module):
         attention_mask: Tensor,
         labels: Tensor,
         patch_features: Tensor | None = None,
+        num_items_in_batch: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """A collated batch [B, T] and the features of its pictures [M, N, Dv] -> the loss, as Trainer takes it."""
+        """A collated batch [B, T] and the features of its pictures [M, N, Dv] -> the loss, as Trainer takes it: with
+        `num_items_in_batch`, its share of the mean over a batch that several steps or processes have divided."""
         embeds = self.embed(Batch(input_ids, visual_mask, attention_mask, labels), patch_features)
-        return {"loss": self.language(embeds, attention_mask.to(embeds.device), labels.to(embeds.device))}
+        device = embeds.device
+        loss = self.language(embeds, attention_mask.to(device), labels.to(device), num_items_in_batch)
+        return {"loss": loss}
 
     def encode(self, turns: Sequence[VisualTurn], system: str | None = None) -> Encoded:
         prompt = [

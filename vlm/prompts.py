@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 IGNORE = -100  # label of a position that is not learned (the convention of torch's cross_entropy)
@@ -86,7 +87,7 @@ def _template_frame(
         messages.append({"role": "user", "content": user})
         if answered or index < turn_count - 1:
             messages.append({"role": "assistant", "content": assistant})
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
+    text = _render(tokenizer, messages, add_generation_prompt=not answered)
     frame = []
     before, *rest = text.split(user)
     for index, part in enumerate(rest):
@@ -94,6 +95,28 @@ def _template_frame(
         # text between an answer and the next question belongs to both; it is put after the answer
         frame.append((before if index == 0 else "", before_answer, after))
     return frame
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    """The template's text. A template without a system role (Gemma's) refuses it, and gets the system's words at the
+    head of the first question."""
+    try:
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except TemplateError:
+        if messages[0]["role"] != "system":
+            raise
+        system, first, *rest = messages
+        joined = first | {"content": f"{system['content']}\n\n{first['content']}"}
+        return _render(tokenizer, [joined, *rest], add_generation_prompt)
+
+
+def end_of_turn(tokenizer: Any) -> list[int]:
+    """The control token that the template puts behind an answer; none where it ends in plain text."""
+    _, _, after = _template_frame(tokenizer, 1, True, None)[0]
+    control = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return [id for id in _control(tokenizer, after)[:1] if id in control]
 
 
 def _control(tokenizer: Any, text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlm.clip import Clip, load_clip
 from vlm.config import VisionConfig
 from vlm.errors import UserError
 from vlm.images import pad_to_square
@@ -81,11 +83,25 @@ class EfficientNetLite2(nn.Module):
         return self(torch.stack([self.preprocess(image) for image in images]))
 
 
-ENCODERS = {"efficientnet-lite2": EfficientNetLite2}
+VisionEncoder = EfficientNetLite2 | Clip
+
+ENCODERS: dict[str, tuple[str, ...]] = {  # the fields of `VisionConfig` that its features depend on
+    "efficientnet-lite2": ("encoder", "weights", "image_size", "grid", "blocks"),
+    "clip": ("encoder", "weights", "features", "layer"),
+}
 
 
-def build_vision(config: VisionConfig) -> EfficientNetLite2:
+def describe_features(config: VisionConfig) -> dict[str, Any]:
+    """What tells the features of one encoder from those of another."""
     if config.encoder not in ENCODERS:
         raise UserError(f"There is no vision encoder {config.encoder!r}. Valid: {', '.join(ENCODERS)}.")
-    encoder = ENCODERS[config.encoder]
-    return encoder(resolve(config.weights), config.image_size, config.grid, config.blocks)
+    return {name: getattr(config, name) for name in ENCODERS[config.encoder]}
+
+
+def build_vision(config: VisionConfig) -> VisionEncoder:
+    describe_features(config)
+    if config.encoder == "clip":
+        if config.tags:
+            raise UserError("CLIP has no classes of its own to name what is seen. Set vision.tags to 0.")
+        return load_clip(resolve(config.weights), config.features, config.layer)
+    return EfficientNetLite2(resolve(config.weights), config.image_size, config.grid, config.blocks)

@@ -1,0 +1,294 @@
+"""python tests/benchmarks/phi.py --json phi.json: the preset phi-3.5 at its full size, with random weights, on a GPU.
+
+Measures, alternating, this program and Transformers' LlavaForConditionalGeneration of the same CLIP, Phi-3, LoRA and
+4-bit weights: training examples a second and peak memory for each batch size, with and without gradient checkpointing;
+time to the first token and tokens a second of an image answer, also for a loop without a key-value cache, which calls
+the model on the whole text again for every token. `--tiny` runs the same code on tiny models on a CPU.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+from torch import nn  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+from tests.tiny_phi import phi_tokenizer, tiny_phi_config  # noqa: E402
+from vlm.config import ModelConfig, load_model_config  # noqa: E402
+from vlm.describe import architecture  # noqa: E402
+from vlm.language import attach_lora, nf4  # noqa: E402
+from vlm.model import VisionLanguageModel, VisualTurn, build_model  # noqa: E402
+from vlm.prompts import collate  # noqa: E402
+
+QUESTION, ANSWER = "What is in the picture, and where is it?", "a small brown dog asleep on a red sofa"
+ORIGINAL_EXAMPLES_A_SECOND = 2.07  # of the original's training log
+
+
+def full_size(folder: Path) -> ModelConfig:
+    """The preset with its two models made with random weights and saved, so that they load as real ones do."""
+    config = load_model_config("phi-3.5")
+    language, _ = architecture(config.language.weights)
+    vision, _ = architecture(config.vision.weights)
+    torch.set_default_dtype(torch.bfloat16)
+    AutoModelForCausalLM.from_config(language).save_pretrained(folder / "phi")
+    torch.set_default_dtype(torch.float32)
+    phi_tokenizer().save_pretrained(folder / "phi")
+    CLIPVisionModelWithProjection(vision).save_pretrained(folder / "clip")
+    return replace(
+        config,
+        vision=replace(config.vision, weights=str(folder / "clip")),
+        language=replace(config.language, weights=str(folder / "phi")),
+    )
+
+
+class Ours:
+    """This program, with CLIP's patches, so that as many visual tokens are read as LLaVA reads."""
+
+    def __init__(self, config: ModelConfig, device: str, checkpointing: bool) -> None:
+        vision = replace(config.vision, features="patches", layer=-2)
+        self.model: VisionLanguageModel = build_model(replace(config, vision=vision), device)
+        self.model.language.add_adapter(config.lora)
+        self.model.language.prepare_training(checkpointing)
+        trained = self.model.train_only("projector+lora").values()
+        self.trained = [parameter for parameters in trained for parameter in parameters]
+        self.model.train()
+
+    def loss(self, images: list[Image.Image]) -> torch.Tensor:
+        turns = [[VisualTurn(QUESTION, ANSWER, (sight,))] for sight in self.model.see(images)]
+        batch = collate([self.model.encode(turn) for turn in turns], self.model.language.pad_id)
+        features = torch.stack([turn[0].sights[0].patch_features for turn in turns])
+        return self.model(**batch._asdict(), patch_features=features)["loss"]
+
+
+class Llava:
+    """Transformers' own class of the same parts, its projector trained and its vision tower frozen."""
+
+    def __init__(self, config: ModelConfig, device: str, checkpointing: bool) -> None:
+        vision, _ = architecture(config.vision.weights)
+        language, _ = architecture(config.language.weights)
+        vision = CLIPVisionConfig(**vision.to_dict())
+        tokenizer = phi_tokenizer()
+        self.image_token = language.vocab_size - 1
+        llava = LlavaConfig(
+            vision_config=vision,
+            text_config=language,
+            image_token_index=self.image_token,
+            vision_feature_select_strategy="full",
+            vision_feature_layer=-2,
+        )
+        with tempfile.TemporaryDirectory() as folder:  # 4-bit weights are made while a checkpoint is read
+            torch.set_default_dtype(torch.bfloat16)
+            LlavaForConditionalGeneration(llava).save_pretrained(folder)
+            torch.set_default_dtype(torch.float32)
+            quantisation = nf4(torch.bfloat16)
+            quantisation.llm_int8_skip_modules = [
+                "lm_head",
+                "model.vision_tower",
+                "model.multi_modal_projector",
+            ]
+            model = LlavaForConditionalGeneration.from_pretrained(
+                folder, quantization_config=quantisation, device_map={"": device}, dtype=torch.bfloat16
+            )
+        model.requires_grad_(False)
+        self.model = attach_lora(model, config.lora)
+        for name, parameter in self.model.named_parameters():
+            if "multi_modal_projector" in name:
+                parameter.data = parameter.data.float()
+                parameter.requires_grad_(True)
+        if checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.visual_tokens = 1 + (vision.image_size // vision.patch_size) ** 2
+        self.pixels = torch.zeros(1, 3, vision.image_size, vision.image_size, device=device)
+        self.prompt = tokenizer(f"<|user|>\n{QUESTION}<|end|>\n<|assistant|>\n")["input_ids"]
+        self.answer = tokenizer(f"{ANSWER}<|end|>")["input_ids"]
+        self.model.train()
+
+    def inputs(self, count: int, answer: bool) -> dict[str, torch.Tensor]:
+        visual = [self.image_token] * self.visual_tokens
+        ids = self.prompt[:2] + visual + self.prompt[2:] + (self.answer if answer else [])
+        row = torch.tensor([ids] * count, device=self.pixels.device)
+        labels = row.clone()
+        labels[:, : -len(self.answer)] = -100
+        known = {"input_ids": row, "attention_mask": torch.ones_like(row)}
+        known["pixel_values"] = self.pixels.expand(count, -1, -1, -1)
+        return known | ({"labels": labels} if answer else {})
+
+    def loss(self, images: list[Image.Image]) -> torch.Tensor:
+        return self.model(**self.inputs(len(images), answer=True)).loss
+
+
+def peak_bytes(device: str) -> int | None:
+    return torch.cuda.max_memory_allocated() if device.startswith("cuda") else None
+
+
+def wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def train_speed(subject: Any, device: str, batch_size: int, steps: int) -> dict[str, float | None]:
+    """Examples a second and peak memory of whole steps, the first not counted; empty where memory does not suffice."""
+    images = [Image.new("RGB", (320, 240), (10 * index % 255, 90, 120)) for index in range(batch_size)]
+    optimizer = torch.optim.AdamW(subject.trained, lr=1e-4)
+    seconds = []
+    try:
+        if device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats()
+        for _ in range(steps + 1):
+            start = time.perf_counter()
+            with torch.autocast(device.partition(":")[0], torch.bfloat16):
+                loss = subject.loss(images)
+            loss.backward()
+            nn.utils.clip_grad_norm_(subject.trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            wait(device)
+            seconds.append(time.perf_counter() - start)
+    except torch.cuda.OutOfMemoryError:
+        optimizer.zero_grad()
+        torch.cuda.empty_cache()
+        return {"examples_per_second": None, "peak_bytes": None}
+    return {
+        "examples_per_second": batch_size / statistics.median(seconds[1:]),
+        "peak_bytes": peak_bytes(device),
+    }
+
+
+def answer_speed(first: Callable[[], Any], whole: Callable[[], int], device: str) -> dict[str, float]:
+    """`first` makes one token and `whole` many, and tells how many; each once to warm up."""
+    first(), wait(device)
+    start = time.perf_counter()
+    first(), wait(device)
+    first_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    tokens = whole()
+    wait(device)
+    seconds = time.perf_counter() - start
+    return {
+        "first_token_seconds": first_seconds,
+        "tokens_per_second": tokens / seconds,
+        "seconds_per_token": seconds / tokens,
+        "tokens": tokens,
+    }
+
+
+def serving(config: ModelConfig, ours: Ours, llava: Llava, device: str, tokens: int) -> dict[str, Any]:
+    model, language = ours.model.eval(), ours.model.language
+    autocast = torch.autocast(device.partition(":")[0], torch.bfloat16)
+
+    def prompt() -> torch.Tensor:
+        turn = VisualTurn(QUESTION, "", tuple(model.see([Image.new("RGB", (320, 240), "red")])))
+        return model._prompt([[turn]], None)[0]
+
+    def generate(count: int) -> int:
+        embeds = prompt()
+        mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+        ids = language.generate(
+            embeds, mask, True, max_new_tokens=count, min_new_tokens=count, do_sample=False
+        )
+        return ids.shape[1]
+
+    def uncached(count: int) -> int:
+        """The original's loop: the whole text again for every token."""
+        embeds = prompt()
+        with torch.inference_mode():
+            for _ in range(count):
+                token = language.model(inputs_embeds=embeds, use_cache=False).logits[0, -1].argmax()
+                embeds = torch.cat([embeds, language.embed(token.view(1, 1))], dim=1)
+        return count
+
+    def llava_generate(count: int) -> int:
+        llava.model.eval()
+        inputs = llava.inputs(1, answer=False)
+        with torch.inference_mode():
+            ids = llava.model.generate(**inputs, max_new_tokens=count, min_new_tokens=count, do_sample=False)
+        return ids.shape[1] - inputs["input_ids"].shape[1]
+
+    results = {}
+    with autocast:
+        for name, make in (("ours", generate), ("llava", llava_generate), ("no cache", uncached)):
+            if device.startswith("cuda"):
+                torch.cuda.reset_peak_memory_stats()
+            results[name] = answer_speed(lambda make=make: make(1), lambda make=make: make(tokens), device)
+            results[name]["peak_bytes"] = peak_bytes(device)
+    results["times_the_loop_without_cache"] = (
+        results["no cache"]["seconds_per_token"] / results["ours"]["seconds_per_token"]
+    )
+    return results
+
+
+def measure(
+    config: ModelConfig, device: str, batch_sizes: list[int], steps: int, tokens: int
+) -> dict[str, Any]:
+    subjects = {"ours": Ours, "llava": Llava}
+    training = []
+    for checkpointing in (False, True):
+        built = {}
+        for name, kind in subjects.items():
+            before = torch.cuda.memory_allocated() if device.startswith("cuda") else 0
+            built[name] = kind(config, device, checkpointing)
+            after = torch.cuda.memory_allocated() if device.startswith("cuda") else 0
+            built[name].resident = after - before
+        for batch_size in batch_sizes:
+            for name, subject in built.items():
+                line = {"who": name, "batch_size": batch_size, "gradient_checkpointing": checkpointing}
+                line |= train_speed(subject, device, batch_size, steps)
+                if line["peak_bytes"]:  # both models are in memory, so that they can alternate
+                    line["peak_bytes"] -= sum(s.resident for n, s in built.items() if n != name)
+                training.append(line)
+                print(json.dumps(line), file=sys.stderr)
+    answers = serving(config, built["ours"], built["llava"], device, tokens)
+    for name, other in (("ours", "llava"), ("llava", "ours"), ("no cache", "llava")):
+        if answers[name]["peak_bytes"]:
+            answers[name]["peak_bytes"] -= built[other].resident
+    return {
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "CPU",
+        "torch": torch.__version__,
+        "original_examples_per_second": ORIGINAL_EXAMPLES_A_SECOND,
+        "training": training,
+        "answers": answers,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    parser.add_argument(
+        "--tiny", action="store_true", help="tiny models on the CPU, to try the benchmark itself"
+    )
+    arguments = parser.parse_args()
+    if not arguments.tiny and not torch.cuda.is_available():
+        sys.exit("The benchmark needs a CUDA GPU; --tiny tries it on a CPU.")
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.tiny:
+            results = measure(tiny_phi_config(Path(folder)), "cpu", [1, 2], steps=1, tokens=4)
+        else:
+            results = measure(full_size(Path(folder)), "cuda:0", [1, 2, 4, 8, 16, 32], steps=5, tokens=64)
+    text = json.dumps(results, indent=1)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

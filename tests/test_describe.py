@@ -1,0 +1,91 @@
+"""The sizes of every preset, the memory it takes, and what a machine that cannot hold it is told."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import tiny_config, tiny_model
+from vlm import describe as describing
+from vlm.artifact import check_adapter, save_adapter
+from vlm.config import load_model_config
+from vlm.describe import GIGABYTE, choose_precision, describe, table
+from vlm.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters", "projector"),
+    [  # the parameters that each model's page on the hub gives
+        ("phi-3.5", 3_821_079_552, "512 -> 3072 -> 3072"),
+        ("smollm2-360m", 361_821_120, "768 -> 960 -> 960"),
+        ("smollm2-1.7b", 1_711_376_384, "768 -> 2048 -> 2048"),
+        ("llama-3.1-8b", 8_030_261_248, "768 -> 4096 -> 4096"),
+        ("gemma-2-9b", 9_241_705_984, "768 -> 3584 -> 3584"),
+    ],
+)
+def test_presets_have_the_sizes_of_their_models(preset: str, parameters: int, projector: str) -> None:
+    config = load_model_config(preset)
+    sizes = describe(config)
+    assert (sizes.parameters["language"], sizes.projector) == (parameters, projector)
+    shown = table(sizes, config)
+    assert f"{parameters:,}" in shown and "architectures.yaml" in shown
+
+
+def test_four_bits_take_a_quarter_and_training_more_than_serving_weights() -> None:
+    sizes = describe(load_model_config("phi-3.5"))
+    assert sizes.language_bytes(True, 2) == pytest.approx(2.26 * GIGABYTE, rel=0.01)
+    assert sizes.language_bytes(False, 2) == 2 * sizes.parameters["language"]
+    assert sizes.training_bytes(True) < 8 * GIGABYTE
+    assert sizes.training_bytes(True, checkpointing=False) > sizes.training_bytes(True)
+
+
+def test_the_machine_decides_between_16_bits_4_bits_and_a_plain_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = load_model_config("phi-3.5")
+    for free, expected in ((24e9, "none"), (6e9, "nf4")):
+        monkeypatch.setattr(describing, "free_bytes", lambda device, free=free: free)
+        assert choose_precision(config, "cpu").language.quantisation == expected
+    monkeypatch.setattr(describing, "free_bytes", lambda device: 2e9)
+    with pytest.raises(UserError, match=r"needs 4\.\d GB of memory on cpu, and 2\.0 GB are free"):
+        choose_precision(config, "cpu")
+    assert choose_precision(load_model_config("embedded"), "cpu") == load_model_config("embedded")
+
+
+def test_an_adapter_that_does_not_fit_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    trained = replace(tiny_config(), connector=replace(tiny_config().connector, hidden=99))
+    save_adapter(tiny_model(), tmp_path / "adapter", trained, {}, {})
+    with pytest.raises(UserError, match="1280 -> 99 -> 576 and the preset's 512 -> 3072 -> 3072"):
+        check_adapter(tmp_path / "adapter", load_model_config("phi-3.5"))
+
+
+def test_an_unknown_model_without_network_is_a_plain_message() -> None:
+    config = load_model_config("phi-3.5")
+    with pytest.raises(UserError, match=r"no-such-model.*architectures\.yaml"):
+        describe(replace(config, language=replace(config.language, weights="nobody/no-such-model")))
+
+
+def test_the_benchmark_runs_with_tiny_models(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "tests/benchmarks/phi.py"),
+        "--tiny",
+        "--json",
+        str(tmp_path / "phi.json"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "phi.json").read_text())
+    assert {(line["who"], line["batch_size"]) for line in results["training"]} == {
+        ("ours", 1),
+        ("ours", 2),
+        ("llava", 1),
+        ("llava", 2),
+    }
+    assert all(line["examples_per_second"] > 0 for line in results["training"])
+    assert all(results["answers"][name]["tokens"] == 4 for name in ("ours", "llava", "no cache"))
