@@ -137,7 +137,7 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
                         cannot_see.render()
                     ConversationTab(serving, kind, settings)
             with gr.Tab("About this model"):
-                if switchable and len(serving.presets()) > 1:
+                if switchable:
                     show_switch(page, serving, views)
                 card.render()
                 plot.render()
@@ -218,7 +218,7 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
     """The choice of a preset. It waits for its turn like a question, so that no answer is cut off."""
     with gr.Row(equal_height=True):
         preset = gr.Dropdown(
-            serving.presets(),
+            [serving.preset],  # and all others once they are known, which takes a moment
             value=serving.preset,
             label="Preset",
             info="Another preset answers everyone who uses this page, once the questions under way are answered. "
@@ -228,7 +228,8 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
         change = gr.Button("Use this preset")
 
     def show() -> list[Any]:
-        return [serving.preset, *(gr.update(**view) for view in views_of(serving.assistant))]
+        choice = gr.update(choices=serving.presets, value=serving.preset)
+        return [choice, *(gr.update(**view) for view in views_of(serving.assistant))]
 
     def switch(chosen: str) -> list[Any]:
         serving.switch(chosen)

@@ -12,7 +12,7 @@ from tests.tiny import tiny_config, tiny_model
 from vlm import describe as describing
 from vlm.artifact import check_adapter, save_adapter
 from vlm.config import load_model_config
-from vlm.describe import GIGABYTE, choose_precision, describe, table
+from vlm.describe import GIGABYTE, choose_precision, describe, fits, table
 from vlm.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -49,11 +49,13 @@ def test_the_machine_decides_between_16_bits_4_bits_and_a_plain_refusal(
 ) -> None:
     config = load_model_config("phi-3.5")
     for free, expected in ((24e9, "none"), (6e9, "nf4")):
-        monkeypatch.setattr(describing, "free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(describing, "memory", lambda device, free=free: (free, free))
         assert choose_precision(config, "cpu").language.quantisation == expected
-    monkeypatch.setattr(describing, "free_bytes", lambda device: 2e9)
+        assert fits(config, "cpu")
+    monkeypatch.setattr(describing, "memory", lambda device: (2e9, 2e9))
     with pytest.raises(UserError, match=r"needs 4\.\d GB of memory on cpu, and 2\.0 GB are free"):
         choose_precision(config, "cpu")
+    assert not fits(config, "cpu")
     assert choose_precision(load_model_config("embedded"), "cpu") == load_model_config("embedded")
 
 

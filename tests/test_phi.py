@@ -271,7 +271,9 @@ def test_the_whole_way_both_stages_killed_resumed_and_served(
         assert one.keys() == other.keys()
         assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one), file
 
-    monkeypatch.setattr(vlm.describe, "free_bytes", lambda device: 5e8)  # too little for 16 bits twice over
+    monkeypatch.setattr(
+        vlm.describe, "memory", lambda device: (5e8, 5e8)
+    )  # too little for 16 bits twice over
     assistant = load_assistant(preset, str(resumed))
     assert "4-bit NF4" in assistant.description
     seen = assistant.answer("Which?", images=[picture("red")])

