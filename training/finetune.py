@@ -60,6 +60,7 @@ class AdapterTrainer(Trainer):
     model_config: ModelConfig
     training_config: TrainingConfig
     parameter_groups: list[dict[str, Any]]
+    optimizer: torch.optim.Optimizer | None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
