@@ -7,6 +7,7 @@ the model on the whole text again for every token. `--tiny` runs the same code o
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -248,14 +249,13 @@ def measure(
             built[name] = kind(config, device, checkpointing)
             after = torch.cuda.memory_allocated() if device.startswith("cuda") else 0
             built[name].resident = after - before
-        for batch_size in batch_sizes:
-            for name, subject in built.items():
-                line = {"who": name, "batch_size": batch_size, "gradient_checkpointing": checkpointing}
-                line |= train_speed(subject, device, batch_size, steps)
-                if line["peak_bytes"]:  # both models are in memory, so that they can alternate
-                    line["peak_bytes"] -= sum(s.resident for n, s in built.items() if n != name)
-                training.append(line)
-                print(json.dumps(line), file=sys.stderr)
+        for batch_size, name in itertools.product(batch_sizes, built):
+            line = {"who": name, "batch_size": batch_size, "gradient_checkpointing": checkpointing}
+            line |= train_speed(built[name], device, batch_size, steps)
+            if line["peak_bytes"]:  # both models are in memory, so that they can alternate
+                line["peak_bytes"] -= sum(built[other].resident for other in built if other != name)
+            training.append(line)
+            print(json.dumps(line), file=sys.stderr)
     answers = serving(config, built["ours"], built["llava"], device, tokens)
     for name, other in (("ours", "llava"), ("llava", "ours"), ("no cache", "llava")):
         if answers[name]["peak_bytes"]:
