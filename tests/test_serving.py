@@ -3,7 +3,7 @@
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,13 @@ from vlm.serving import Serving
 from vlm.zero_gpu import gpu_seconds
 
 SHORT = Settings(max_new_tokens=4)
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_the_model_before_is_gone_and_the_next_one_answers(serving: Serving) -> None:
@@ -90,14 +97,12 @@ def test_whoever_comes_to_a_full_queue_is_asked_to_try_again(
         client = Client(address, verbose=False)
 
         def ask() -> Job:
-            return client.submit("Hello?", max_new_tokens=4, api_name="/text")
+            return client.submit("Hello?", max_new_tokens=16, api_name="/text")
 
         answered = [ask()]
-        while answered[0].status().code is not Status.PROCESSING:
-            time.sleep(0.1)
+        wait_until(lambda: answered[0].status().code is Status.PROCESSING)
         answered.append(ask())
-        while answered[1].status().rank != 0:
-            time.sleep(0.1)
+        wait_until(lambda: answered[1].status().rank == 0)  # its place in the queue
         refused = ask().exception(timeout=60)
         go_on.set()
         assert "full" in str(refused)
@@ -115,10 +120,7 @@ def test_uploads_are_deleted_after_their_time(
         (uploaded,) = httpx.post(f"{address}gradio_api/upload", files=picture).json()
         assert Path(uploaded).is_relative_to(tmp_path)
         assert Path(uploaded).read_bytes() == (EXAMPLES / "coffee.jpg").read_bytes()
-        deadline = time.monotonic() + 30
-        while Path(uploaded).exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert not Path(uploaded).exists()
+        wait_until(lambda: not Path(uploaded).exists())
 
 
 def test_memory_that_runs_out_is_a_plain_message_and_the_next_question_works(
