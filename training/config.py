@@ -38,22 +38,16 @@ class TrainingConfig:
     model: str = "embedded"
     data: str = "data/embedded"
     output: str = "runs/embedded"
-    init_from: str | None = (
-        None  # adapter to go on from, with its tagger and without the projector's own stage
-    )
+    init_from: str | None = None  # adapter to go on from, with its tagger, without the projector's own stage
     sources: tuple[SourceConfig, ...] = ()
     projector_stage: StageConfig = StageConfig(train="projector")
     joint_stage: StageConfig = StageConfig()
-    style: str = (
-        "full"  # of the answers that are learned: "keywords" leaves out function words and punctuation
-    )
+    style: str = "full"  # of the answers: "keywords" leaves out function words and punctuation
     slice: str | None = None  # "3/20": the third of twenty parts of the pictures, for training bit by bit
     batch_size: int = 8
     gradient_accumulation: int = 1
     augmentation: AugmentationConfig = AugmentationConfig()
-    text_dropout: float = (
-        0.0  # of the text's embeddings, so that the picture is looked at (Molmo, arXiv:2409.17146)
-    )
+    text_dropout: float = 0.0  # of the text's embeddings: the picture is to be looked at (arXiv:2409.17146)
     tag_dropout: float = 0.2  # share of examples without tags, so that the picture itself is looked at
     seed: int = 0
     warmup_steps: int = 50
