@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -70,7 +71,12 @@ def running_space(tmp_path: Path, module: list[str], **environment: str) -> Iter
     inherited = {name: value for name, value in os.environ.items() if name not in ("HOST", "PORT")}
     with log.open("w") as out:
         running = subprocess.Popen(
-            [sys.executable, *module], cwd=ROOT, env=inherited | space, stdout=out, stderr=out
+            [sys.executable, *module],
+            cwd=ROOT,
+            env=inherited | space,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
     try:
         for _ in range(240):
@@ -84,7 +90,7 @@ def running_space(tmp_path: Path, module: list[str], **environment: str) -> Iter
             pytest.fail(log.read_text())
         yield client, log
     finally:
-        running.terminate()
+        os.killpg(running.pid, signal.SIGKILL)  # with the processes that were forked for the GPU
         running.wait(20)
 
 
