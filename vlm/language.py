@@ -304,6 +304,7 @@ def build_language(config: LanguageConfig, device: str) -> LanguageModel:
     transformers_logging.disable_progress_bar()  # a second's work, and it would stand before every answer in the shell
     # Only what was generated is to be penalised: that is what is wanted, and no news to whoever asks a question
     warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # by PEFT
     folder = resolve(config.weights)
     dtype = choose_dtype(config.dtype, device)
     options = {"quantization_config": nf4(dtype), "device_map": {"": device}} if is_nf4(config) else {}
