@@ -24,6 +24,12 @@ def folder(tmp_path: Path) -> Path:
         "blank_picture": wrong,
         "question_only": wrong,
         "command": "score it",
+        "by": {
+            "kind": {
+                "photo": {"n": 1, "accuracy": share([True])._asdict()},
+                "drawing": {"n": 3, "accuracy": wrong},
+            }
+        },
     }
     (tmp_path / "metrics.json").write_text(json.dumps({"tiny/test": scores}))
     stage = {
@@ -49,6 +55,7 @@ def folder(tmp_path: Path) -> Path:
 def test_scores_stand_beside_their_baselines_with_their_interval_and_command(folder: Path) -> None:
     text = about(tiny_config(), folder)
     assert "| tiny/test | 4 | 75.0% (30.1% to 95.4%) | 0.0% (0.0% to 49.0%) |" in text
+    assert "| — photo | 1 | 100.0% (20.7% to 100.0%) |" in text
     assert "score it" in text
 
 
@@ -69,6 +76,6 @@ def test_a_preset_without_an_adapter_says_that_it_cannot_see() -> None:
 
 def test_the_shipped_adapter_tells_everything() -> None:
     text = about(load_model_config("embedded"), ADAPTERS / "embedded")
-    for expected in ("easy-vqa/test", "tuxpaint/test", "Fingerprint", "135 million", "smollm2-135m-instruct"):
+    for expected in ("easy-vqa/test", "all/test", "Fingerprint", "135 million", "smollm2-135m-instruct"):
         assert expected in text
     assert "The folder" not in text

@@ -39,9 +39,10 @@ def how_to_see(preset: str) -> str:
 
 
 def parts(config: ModelConfig) -> str:
-    features = 1 + config.vision.grid**2
+    vision = config.vision
+    seen = f"{vision.features} features" if vision.encoder == "clip" else f"{1 + vision.grid**2} features"
     rows = [
-        ("vision encoder", f"{config.vision.weights}, {config.vision.image_size} px, {features} features"),
+        ("vision encoder", f"{vision.weights}, {seen}"),
         (
             "connector",
             f"{config.connector.kind}, two linear layers with a GELU between, {config.connector.hidden} wide",
@@ -57,14 +58,16 @@ def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """metrics.json -> right answers with their interval, beside the two baselines, and the commands."""
     if not metrics:
         return "This adapter was not evaluated. Run `python -m training.evaluate` on it."
-    rows = [
-        (
-            name,
-            f"{entry['questions']:,}",
-            *(_percent(entry[key]) for key in ("accuracy", "blank_picture", "question_only")),
-        )
-        for name, entry in metrics.items()
-    ]
+    rows = []
+    for name, entry in metrics.items():
+        shares = (_percent(entry[key]) for key in ("accuracy", "blank_picture", "question_only"))
+        rows.append((name, f"{entry['questions']:,}", *shares))
+        for parts in (entry.get("by", {}).get(group, {}) for group in ("task", "kind")):
+            if len(parts) > 1:
+                rows += [
+                    (f"— {part}", f"{each['n']:,}", _percent(each["accuracy"]), "", "")
+                    for part, each in parts.items()
+                ]
     shown = table(
         ("test", "questions", "right (95 % interval)", "blank picture", "most frequent answer"), rows
     )
