@@ -98,6 +98,11 @@ def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = Fal
     """Put the projector, the LoRA and the tagger's head of an adapter folder into the model."""
     try:
         model.connector.load_state_dict(load_file(folder / "projector.safetensors"))
+        described = json.loads((folder / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
+        if described.get("peft_type") != "LORA" or described.get("megatron_config"):
+            raise ValueError(
+                "its adapter_config.json describes no plain LoRA"
+            )  # PEFT would import what others name
         model.language.load_adapter(folder / "lora", trainable)
         if model.tagger:
             model.tagger.load(folder / "tagger.safetensors")
