@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,11 @@ def test_the_card_of_the_shipped_adapter_has_front_matter_scores_training_data_a
     assert f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}" in text
     assert trained["data_card"] in text
     assert (folder / "limits.md").read_text() in text
+
+
+def test_the_card_names_no_folder_of_this_machine_as_the_base(tmp_path: Path) -> None:
+    config = replace(tiny_config(), language=replace(tiny_config().language, weights=str(tmp_path)))
+    save_adapter(tiny_model(), tmp_path / "adapter", config, {}, {}, torch.float32)
+    _, front, text = push.model_card(tmp_path / "adapter", NAME).split("---\n", 2)
+    assert "base_model" not in yaml.safe_load(front)
+    assert "was not evaluated" in text and "does not say how it was trained" in text

@@ -50,14 +50,11 @@ def model_card(folder: Path, name: str, licence: str | None = None) -> str:
     """Front matter for the hub, how to use it, and what the page tells of the adapter."""
     config, trained = adapter_config(folder), read_description(folder).get("training") or {}
     weights = ON_HUB.get(config.language.weights, config.language.weights)
-    base = (
-        weights if is_hub_name(weights) and not Path(weights).is_dir() else None
-    )  # no folder of this machine
+    is_named = is_hub_name(weights) and not Path(weights).is_dir()  # else it is a folder of this machine
+    base = weights if is_named else None
     sources = [ON_HUB.get(source["name"], source["name"]) for source in trained.get("sources", ())]
     data = ModelCardData(
-        base_model=base
-        if is_hub_name(base) and not Path(base).is_dir()
-        else None,  # no folder of this machine
+        base_model=base,
         library_name="peft",
         license=licence,
         pipeline_tag="image-text-to-text",
