@@ -204,7 +204,7 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
     folder, plot = assistant.adapter_folder, ""
     if folder and (folder / PLOT).is_file():
         gr.set_static_paths([folder / PLOT])
-        source = f"gradio_api/file={quote(str((folder / PLOT).resolve()))}"
+        source = f"gradio_api/file={quote(str((folder / PLOT).absolute()))}"
         plot = f'<img src="{source}" alt="Loss and learning rates in training">'
     return [
         {"value": f"<header><h1>{TITLE}</h1><p>{escape(assistant.description)}</p></header>"},

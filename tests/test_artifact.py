@@ -1,16 +1,22 @@
 """The adapter folder: saved and loaded it gives the same model; what does not fit or is damaged is refused."""
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
 
 from tests.test_model import colours, shake_lora
 from tests.tiny import tiny_config, tiny_model
+from vlm import artifact
 from vlm.artifact import adapter_config, check_adapter, find_adapter, load_adapter, save_adapter
 from vlm.errors import UserError
+from vlm.tagger import Tagger
 
 
 @pytest.fixture
@@ -65,23 +71,105 @@ def test_an_adapter_of_another_model_is_refused_with_both_named(adapter: Path) -
     )
 
 
-@pytest.mark.parametrize("name", ["projector.safetensors", "lora/adapter_model.safetensors"])
-def test_a_truncated_file_is_a_plain_message(adapter: Path, name: str) -> None:
-    content = (adapter / name).read_bytes()
-    (adapter / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="damaged or incomplete"):
+@pytest.fixture
+def tagged(tmp_path: Path) -> Path:
+    """An adapter with a tagger's head."""
+    model = tiny_model()
+    model.tagger = tiny_tagger()
+    model.tagger.set_head(nn.Linear(4, 2), ["ant", "bee"])
+    save_adapter(model, tmp_path / "tagged", tiny_config(), {}, {}, torch.float32)
+    return tmp_path / "tagged"
+
+
+def tiny_tagger() -> Tagger:
+    return Tagger(nn.Linear(4, 2), ["cat", "dog"], count=1)
+
+
+PARTS = ["projector.safetensors", "lora/adapter_model.safetensors", "tagger.safetensors"]
+
+
+@pytest.mark.parametrize("part", [*PARTS, "lora/adapter_config.json"])
+@pytest.mark.parametrize("damage", ["half", "empty", "pickle", "absent"])
+def test_a_damaged_part_is_a_plain_message(tagged: Path, part: str, damage: str) -> None:
+    content = (tagged / part).read_bytes()
+    if damage == "absent":
+        (tagged / part).unlink()
+    elif damage == "pickle":
+        torch.save({"weight": torch.zeros(1)}, tagged / part)
+    else:
+        (tagged / part).write_bytes(content[: len(content) // 2] if damage == "half" else b"")
+    model = tiny_model(lora=False)
+    model.tagger = tiny_tagger()
+    with pytest.raises(UserError, match="damaged or incomplete.*again") as told:
+        load_adapter(model, tagged)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("change", [{"peft_type": "PROMPT_TUNING"}, {"megatron_config": {"a": 1}}])
+def test_an_adapter_config_that_is_more_than_a_lora_is_refused(adapter: Path, change: dict) -> None:
+    file = adapter / "lora/adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match="no plain LoRA"):
         load_adapter(tiny_model(lora=False), adapter)
 
 
-def test_a_missing_part_and_a_pickle_are_refused(adapter: Path) -> None:
-    (adapter / "weights.pt").write_bytes(b"")
-    with pytest.raises(UserError, match="pickles"):
+@pytest.mark.parametrize("name", ["projector.pt", "tagger.pkl", "lora/adapter_model.bin", "sub/weights.ckpt"])
+def test_a_pickle_anywhere_in_the_folder_is_refused(adapter: Path, name: str) -> None:
+    (adapter / name).parent.mkdir(exist_ok=True)
+    (adapter / name).write_bytes(b"")
+    with pytest.raises(UserError, match=f"holds {Path(name).name}: pickles.*Remove"):
         find_adapter(str(adapter))
-    (adapter / "weights.pt").unlink()
+    (adapter / name).unlink()
     assert find_adapter(str(adapter)) == adapter
-    (adapter / "projector.safetensors").unlink()
-    with pytest.raises(UserError, match=r"projector\.safetensors missing"):
+
+
+@pytest.mark.parametrize("part", PARTS[:2])
+def test_a_folder_without_a_part_is_refused(adapter: Path, part: str) -> None:
+    (adapter / part).unlink()
+    with pytest.raises(UserError, match=f"{part} missing"):
         find_adapter(str(adapter))
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("error", [FULL, SafetensorError("I/O error: No space left on device (os error 28)")])
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_disk_that_is_full_leaves_the_old_folder_and_nothing_else(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, written: int
+) -> None:
+    before = {file: file.read_bytes() for file in adapter.rglob("*") if file.is_file()}
+    saved = []
+
+    def save(tensors: dict, file: Path, **options: object) -> None:
+        if len(saved) == written:
+            file.write_bytes(b"half")
+            raise error
+        saved.append(file)
+        save_file(tensors, file, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(artifact, "save_file", save)
+    with pytest.raises(type(error), match="No space left"):
+        save_adapter(tiny_model(), adapter, tiny_config(), {}, {"loss": 0.1}, torch.float32)
+    assert {file: file.read_bytes() for file in adapter.rglob("*") if file.is_file()} == before
+    assert [path.name for path in adapter.parent.iterdir()] == ["adapter"]
+
+
+def test_where_the_new_folder_cannot_take_its_place_the_old_one_goes_back(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def rename_or_not(self: Path, target: Path) -> Path:
+        if (self / "config.yaml").is_file() and "0.1" in (self / "metrics.json").read_text():
+            raise FULL
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename_or_not)
+    with pytest.raises(OSError, match="No space left"):
+        save_adapter(tiny_model(), adapter, tiny_config(), {}, {"loss": 0.1}, torch.float32)
+    assert json.loads((adapter / "metrics.json").read_text()) == {"loss": 0.5}
+    assert [path.name for path in adapter.parent.iterdir()] == ["adapter"]
 
 
 def test_an_unknown_adapter_names_the_shipped_ones() -> None:

@@ -1,6 +1,7 @@
 """Data that people bring, in tiny files made here: what is read, what is skipped and told; a killed run goes on."""
 
 import csv
+import errno
 import io
 import itertools
 import json
@@ -266,6 +267,28 @@ def test_a_broken_json_line_costs_one_record(tmp_path: Path) -> None:
     ]
 
 
+def test_broken_lines_and_missing_coco_pictures_are_counted_listed_and_skipped(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole command: what is whole is converted, and the report tells the rest."""
+    (photos / "red.png").rename(photos / "000000000009.png")
+    lines = [
+        json.dumps(talk("<image>\nFirst?", "One.", image="000000000009.png")),
+        '{"image": "000000000009.png", "conversations": [{"from": "hum',
+        *(json.dumps(talk("<image>\nWhat?", "A.", image=f"{number:012}.jpg")) for number in range(25, 28)),
+        json.dumps(talk("<image>\nLast?", "Two.", image="blue.png")),
+    ]
+    (tmp_path / "talks.jsonl").write_text("\n".join(lines))
+    words = ["--file", str(tmp_path / "talks.jsonl"), "--images", str(photos), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["convert", "llava", *words])
+    convert.main()
+    assert [row["question"] for row in table(tmp_path / "out")] == ["First?", "Last?"]
+    printed = capsys.readouterr().out
+    assert "missing picture: 3 skipped" in printed and "000000000026.jpg" in printed
+    assert "malformed record: 1 skipped\n    record 2: " in printed
+    assert "2 rows in 1 files" in printed
+
+
 def test_both_caption_files_of_flickr8k_give_the_same_rows(tmp_path: Path, photos: Path) -> None:
     kaggle = (
         'image,caption\nred.png,A red , flat thing .\nred.png,"Red, ""really"" ."\nblue.png,"Blue" it is .\n'
@@ -459,6 +482,31 @@ def test_a_killed_conversion_goes_on_and_ends_like_an_unbroken_one(
     run(tmp_path, *many, out="broken")
     assert contents(left) == contents(unbroken)
     assert {name: (left / name).stat().st_mtime_ns for name in before} == before
+
+
+def test_a_disk_that_fills_up_costs_no_whole_file(
+    tmp_path: Path, many: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = run(tmp_path, *many)
+    write, calls = parquet.ParquetWriter.write_table, itertools.count()
+
+    def write_or_not(self: parquet.ParquetWriter, *arguments: object) -> None:
+        if next(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, *arguments)
+
+    words = ["convert", *map(str, many), "--out", str(tmp_path / "broken")]
+    monkeypatch.setattr("sys.argv", words)
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet.ParquetWriter, "write_table", write_or_not)
+        with pytest.raises(
+            SystemExit, match="disk is full.*free at least 1 GB and give the same command again"
+        ):
+            convert.main()
+    left = {path.name for path in (tmp_path / "broken").iterdir()}
+    assert left == {"csv-00000.parquet", "csv-00001.parquet", "progress.json", "skipped.jsonl"}
+    convert.main()
+    assert contents(tmp_path / "broken") == contents(unbroken)
 
 
 def test_a_finished_conversion_says_so_and_does_nothing(

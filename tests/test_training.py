@@ -1,5 +1,6 @@
 """Features are computed once, examples are laid out for good, a resumed run ends like an unbroken one, scores are right."""
 
+import errno
 import io
 import json
 import math
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tests.tiny import picture, tiny_config, tiny_model
-from training import finetune
+from training import features, finetune
 from training.augmentation import AugmentationConfig, with_views
 from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
 from training.data import Collator, Conversations, Row, iterate_rows, pictures_of, read_rows
@@ -25,7 +28,8 @@ from training.evaluate import is_right, select
 from training.features import FeatureStore
 from training.finetune import lay_out, train_stage
 from training.scores.metrics import is_exact, majority_answers, names_one_of, share
-from vlm.artifact import load_adapter, restore_adapter
+from vlm import artifact
+from vlm.artifact import find_adapter, load_adapter, restore_adapter
 from vlm.errors import UserError
 from vlm.model import VisionLanguageModel, VisualTurn
 from vlm.prompts import collate
@@ -249,7 +253,7 @@ import os, signal, sys
 from pathlib import Path
 from tests.test_training import training_on, weights_after
 from tests.tiny import tiny_config
-from training import finetune
+from training import features, finetune
 
 data, method, step = sys.argv[1:]
 original = getattr(finetune.AdapterTrainer, method)
@@ -331,6 +335,106 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
     monkeypatch.setattr(finetune, "load_model_config", lambda name: other)
     with pytest.raises(UserError, match="does not fit"):
         finetune.run(again)
+
+
+@pytest.fixture
+def command(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """python -m training.finetune on the tiny model, with changes of its preset; gives the folder of the joint stage."""
+    monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))
+    short = StageConfig("projector", max_steps=1)
+    config = replace(training, projector_stage=short, joint_stage=StageConfig(epochs=4, max_steps=10))
+
+    def give(**changes: object) -> Path:
+        changed = replace(config, **changes)  # type: ignore[arg-type]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["finetune"])
+            patch.setattr(finetune, "load_training_config", lambda preset, **_: changed)
+            finetune.main()
+        return Path(changed.output) / "joint"
+
+    yield give
+
+
+def test_a_disk_that_fills_up_costs_no_checkpoint(
+    training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = command(output=training.output + "-unbroken")
+    save = artifact.save_file
+
+    def save_or_not(tensors: dict, file: Path, **options: object) -> None:
+        if "checkpoint-8" in str(file):
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        save(tensors, file, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "save_file", save_or_not)
+        with pytest.raises(
+            SystemExit, match=r"finetune: The disk is full.*free at least 1 GB.*last checkpoint"
+        ):
+            command()
+    joint = Path(training.output) / "joint"
+    assert finetune.last_whole_checkpoint(joint) == str(joint / "checkpoint-4")
+    assert [path.name for path in joint.iterdir()] == ["checkpoint-4"]
+    assert command() == joint
+    for file in ("projector.safetensors", "lora/adapter_model.safetensors"):
+        one, other = load_file(joint / "adapter" / file), load_file(unbroken / "adapter" / file)
+        assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one), file
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_adapter_from_before(
+    training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command()
+    last = Path(training.output) / "adapter"
+    (last / "metrics.json").write_text('{"evaluated": 1}')
+
+    def save(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(artifact, "save_file", save)
+    with pytest.raises(SystemExit, match="disk is full"):
+        command()
+    assert json.loads((last / "metrics.json").read_text()) == {"evaluated": 1}
+    assert not [path for path in last.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_a_gpu_that_is_full_keeps_the_checkpoint_and_smaller_batches_go_on_from_it(
+    training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = finetune.AdapterTrainer.training_step
+
+    def step_or_not(self: finetune.AdapterTrainer, *arguments: object) -> torch.Tensor:
+        if self.state.global_step == 6:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.AdapterTrainer, "training_step", step_or_not)
+        with pytest.raises(
+            SystemExit, match=r"finetune: The memory of the GPU is full: .*last checkpoint, which is kept"
+        ):
+            command()
+    joint = command(batch_size=1, gradient_accumulation=2)
+    assert find_adapter(str(joint / "adapter"))
+    lines = [json.loads(line) for line in (joint.parent / "log.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if line["stage"] == "joint" and "loss" in line]
+    assert steps == [1, 2, 3, 4, 5, 6, 5, 6, 7, 8, 9, 10]
+
+
+def test_a_disk_that_is_full_leaves_whole_shards_of_features(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(tensors: dict, file: Path, **_: object) -> None:
+        file.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "save_file", save)
+        with pytest.raises(SafetensorError):
+            store_of(data, tiny_model())
+    store = FeatureStore(data, tiny_config().vision)
+    assert [path.name for path in store.folder.iterdir()] == ["encoder.json"]
+    assert len(store_of(data, tiny_model())) == len(COLOURS)
 
 
 def row(

@@ -27,6 +27,7 @@ from training.formats.rows import Labels, PictureReader, rows_of
 from training.formats.shards import Progress, Shard, load_progress
 from training.formats.tables import from_datasets, from_pixmo
 from training.formats.texts import Record, from_csv, from_flickr8k, from_llava
+from training.resources import disk_limit
 from vlm.errors import UserError
 
 FILE_FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
@@ -184,7 +185,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     try:
-        progress = convert(arguments)
+        with disk_limit(
+            arguments.out, resume="give the same command again; it goes on behind the last whole file"
+        ):
+            progress = convert(arguments)
     except UserError as error:
         raise SystemExit(f"{error}") from None
     except KeyboardInterrupt:

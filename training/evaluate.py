@@ -30,6 +30,7 @@ from training.scores.selection import TASKS, Options, blind_guesses, select
 from vlm.artifact import adapter_config, find_adapter, load_adapter
 from vlm.config import AnswersConfig, ModelConfig
 from vlm.errors import UserError
+from vlm.hub import hub_name
 from vlm.model import Sight, VisionLanguageModel, build_model
 
 MAX_NEW_TOKENS = 32
@@ -172,7 +173,7 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--adapter", default="embedded", help="a shipped adapter's name or an adapter folder")
+    add("--adapter", default="embedded", help="a shipped adapter, a folder, or user/name on the hub")
     add(
         "--data", required=True, help="the source to score, such as easy-vqa or tuxpaint; all for all of them"
     )
@@ -207,6 +208,10 @@ def main() -> int:
     )
     try:
         adapter = find_adapter(arguments.adapter)
+        if arguments.record and hub_name(adapter):
+            raise UserError(
+                f"--record keeps scores in a folder of your own: copy {adapter} and give the copy."
+            )
         scores = evaluate(adapter, arguments.folder, options)
     except UserError as error:
         print(f"evaluate: {error}", file=sys.stderr)

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from training.resources import removed_on_error
 from vlm.config import VisionConfig
 from vlm.errors import UserError
 from vlm.vision import VisionEncoder, describe_features
@@ -81,7 +82,8 @@ class FeatureStore:
         working = file.with_suffix(".tmp")
         tensors = {"patch_features": patch_features.half().cpu().contiguous()}
         metadata = {"pictures": json.dumps(names), "encoder": self.description, "dtype": "float16"}
-        save_file(tensors, working, metadata=metadata)
+        with removed_on_error(working):
+            save_file(tensors, working, metadata=metadata)
         working.rename(file)
         self._open(file)
 

@@ -27,6 +27,7 @@ from training.config import Slice, SourceConfig, StageConfig, TrainingConfig, lo
 from training.data import Collator, Conversations, Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.plot import draw, read_log
+from training.resources import disk_limit, memory_limit
 from training.tags import teach
 from vlm.about import DATA_CARD, PLOT
 from vlm.artifact import check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
@@ -38,6 +39,7 @@ log = logging.getLogger("training")
 
 
 LOG = "log.jsonl"
+GOES_ON = "give the command again; it goes on from its last checkpoint, which is kept"
 WHOLE = "whole"  # the last file of a checkpoint: without it the run was killed while it was written
 
 
@@ -265,7 +267,6 @@ def run(config: TrainingConfig) -> Path:
     adapter = output / "adapter"
     if not process.is_main_process:
         return adapter
-    shutil.rmtree(adapter, ignore_errors=True)
     training = describe(config) | {"device": process.device.type, "data_card": _fingerprint(data)}
     save_adapter(model, adapter, model_config, training, {})
     if (data / "card.md").is_file():
@@ -277,7 +278,8 @@ def run(config: TrainingConfig) -> Path:
 def describe(config: TrainingConfig) -> dict[str, Any]:
     """How it was trained, as the adapter tells it: without this machine's folders."""
     told = {key: value for key, value in to_dict(config).items() if key not in ("data", "output")}
-    return told | {"init_from": config.init_from and Path(config.init_from).name}
+    known = config.init_from
+    return told | {"init_from": Path(known).name if known and Path(known).is_dir() else known}
 
 
 def _fingerprint(folder: Path) -> str | None:
@@ -290,7 +292,7 @@ def main() -> None:
     parser.add_argument("--preset", default="embedded", help="a training preset's name or a YAML file")
     parser.add_argument("--data", help="folder of parquet files (default: the preset's)")
     parser.add_argument("--output", help="folder of the run; the adapter is OUTPUT/adapter")
-    parser.add_argument("--init-from", help="adapter to go on from, instead of a fresh one")
+    parser.add_argument("--init-from", help="adapter (folder, or user/name on the hub) to go on from")
     parser.add_argument("--slice", help="3/20: the third of twenty parts of the pictures only")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--report-to", help="wandb, trackio or tensorboard; their package must be installed")
@@ -298,7 +300,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     overrides = vars(arguments)
     try:
-        adapter = run(load_training_config(overrides.pop("preset"), **overrides))
+        config = load_training_config(overrides.pop("preset"), **overrides)
+        output, data = Path(config.output), Path(config.data)
+        with memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
+            adapter = run(config)
     except UserError as error:
         raise SystemExit(f"finetune: {error}") from None
     log.info("the adapter is in %s", adapter)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from training.card import make_card, read_dropped, to_markdown
 from training.instructions import Phrases, make_rows
 from training.phrases import accepted_nouns, concept_of, head_noun
+from training.resources import disk_limit, removed_on_error
 from training.sources import art4apps, composited, easyvqa, emoji, gcompris, openclipart, sweethome, tuxpaint
 from training.sources.packages import fetch
 from training.sources.picture import Picture, encode, flatten_on_white
@@ -149,9 +150,12 @@ def write_source(
     dropped: dict[str, str] = {}
     partial_file = file.with_suffix(f".{os.getpid()}.partial")
     tested_ids: set[str] = set()
-    with pq.ParquetWriter(
-        partial_file, SCHEMA, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=32 << 20
-    ) as writer:
+    with (
+        removed_on_error(partial_file),
+        pq.ParquetWriter(
+            partial_file, SCHEMA, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=32 << 20
+        ) as writer,
+    ):
         batch: list[dict] = []
         # Held-out pictures first, so that an identical one is known by the time training's turn comes
         ordered = sorted(pictures, key=lambda picture: splits[picture.path] == "train")
@@ -200,7 +204,8 @@ def table_rows(
 
 def replace_with(file: Path, text: str) -> None:
     partial_file = file.with_name(file.name + ".partial")
-    partial_file.write_text(text, encoding="utf-8")
+    with removed_on_error(partial_file):
+        partial_file.write_text(text, encoding="utf-8")
     partial_file.replace(file)
 
 
@@ -209,8 +214,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data/embedded"), help="folder of the parquet files")
     parser.add_argument("--downloads", type=Path, help="folder of the packages; default: <out>/downloads")
     arguments = parser.parse_args()
+    downloads = arguments.downloads or arguments.out / "downloads"
     try:
-        card = prepare(arguments.out, arguments.downloads or arguments.out / "downloads")
+        with disk_limit(
+            arguments.out, downloads, resume="give the same command again; what is whole is kept"
+        ):
+            card = prepare(arguments.out, downloads)
     except UserError as error:
         raise SystemExit(f"{error}") from None
     print(to_markdown(card))

@@ -17,7 +17,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--audio", metavar="FILE", help="a spoken question")
     parser.add_argument("--preset", default="embedded", help="a preset's name or a YAML file")
-    parser.add_argument("--adapter", help="a shipped adapter's name or an adapter folder")
+    parser.add_argument("--adapter", help="a shipped adapter, an adapter folder, or user/name on the hub")
     parser.add_argument("--json", action="store_true", help="print the whole trace as JSON")
     return parser.parse_args()
 

@@ -6,6 +6,7 @@ tagger.safetensors      the tagger's head and its nouns, where the model has a t
 lora/                   the LoRA in PEFT's own format
 metrics.json            scores, with their baselines and commands
 data.md, training.png   the data's card and a plot of the run; limits.md is written by hand
+README.md               the model card that training/push.py makes for the hub
 """
 
 import json
@@ -24,31 +25,40 @@ from safetensors.torch import load_file, save_file
 from vlm.config import ModelConfig, from_dict, load_model_config, read_yaml, to_dict
 from vlm.describe import describe
 from vlm.errors import UserError
+from vlm.hub import fetch, hub_name, is_hub_name
 from vlm.model import VisionLanguageModel
 
 ADAPTERS = Path(__file__).parent.parent / "assets" / "adapters"
+LORA = ("lora/adapter_config.json", "lora/adapter_model.safetensors")
+FILES = ["config.yaml", "*.safetensors", "lora/*.json", "metrics.json", "*.md", "training.png"]  # on the hub
+PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
 
 def find_adapter(name: str) -> Path:
-    """A shipped adapter's name or the path of a folder -> the folder, checked to hold an adapter."""
+    """A folder, a shipped adapter's name, or user/name on the hub -> the folder, checked to hold an adapter."""
     folder = Path(name) if Path(name).is_dir() else ADAPTERS / name
+    shipped = ", ".join(sorted(path.name for path in ADAPTERS.glob("*/"))) or "none"
+    if not folder.is_dir() and is_hub_name(name):
+        folder = fetch(name, FILES, f"The adapter {name!r} is neither a folder here nor shipped ({shipped})")
     missing = [
-        part for part in ("config.yaml", "projector.safetensors", "lora") if not (folder / part).exists()
+        part for part in ("config.yaml", "projector.safetensors", *LORA) if not (folder / part).is_file()
     ]
     if missing:
-        shipped = ", ".join(sorted(path.name for path in ADAPTERS.glob("*/"))) or "none"
         raise UserError(
             f"{folder} is not an adapter folder: {', '.join(missing)} missing. Shipped adapters: {shipped}; "
             "or train one with python -m training.finetune."
         )
-    pickles = [
-        path.name for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
-    ]
+    pickles = [path.name for path in folder.rglob("*") if path.suffix in PICKLES]
     if pickles:
         raise UserError(
             f"{folder} holds {', '.join(pickles)}: pickles can run code and are not loaded. Remove them."
         )
     return folder
+
+
+def adapter_name(folder: Path) -> str:
+    """What people call it: user/name where it came from the hub, else the folder's name."""
+    return hub_name(folder) or folder.name
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -88,6 +98,11 @@ def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = Fal
     """Put the projector, the LoRA and the tagger's head of an adapter folder into the model."""
     try:
         model.connector.load_state_dict(load_file(folder / "projector.safetensors"))
+        described = json.loads((folder / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
+        if described.get("peft_type") != "LORA" or described.get("megatron_config"):
+            raise ValueError(
+                "its adapter_config.json describes no plain LoRA"
+            )  # PEFT would import what others name
         model.language.load_adapter(folder / "lora", trainable)
         if model.tagger:
             model.tagger.load(folder / "tagger.safetensors")
@@ -127,10 +142,15 @@ def save_adapter(
     try:
         _write(model, working, config, training, metrics, dtype, state)
         working.chmod(0o755)
-        old = folder.with_name(f".{folder.name}-old")
+        old = working.with_name(f"{working.name}-old")
         if folder.exists():
             folder.rename(old)
-        working.rename(folder)
+        try:
+            working.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(working, ignore_errors=True)

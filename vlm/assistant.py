@@ -17,7 +17,7 @@ from PIL import Image
 
 from vlm import clean_up
 from vlm.answers import strip_echo, tidy, to_keywords
-from vlm.artifact import load_adapter, model_config_of
+from vlm.artifact import adapter_name, load_adapter, model_config_of
 from vlm.config import AnswersConfig, ModelConfig
 from vlm.describe import choose_precision
 from vlm.errors import UserError
@@ -95,7 +95,8 @@ class Assistant:
         device: str,
     ) -> None:
         self.model, self.transcriber, self.config = model, transcriber, config
-        self.adapter_folder, self.adapter = adapter_folder, adapter_folder.name if adapter_folder else None
+        self.adapter_folder = adapter_folder
+        self.adapter = adapter_name(adapter_folder) if adapter_folder else None
         self.model_name, self.device = config.language.weights, device
         answers = config.answers
         self.settings = Settings(

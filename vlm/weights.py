@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm.errors import UserError
+from vlm.hub import fetch
 
 log = logging.getLogger(__name__)
 
@@ -253,23 +254,14 @@ def _is_intact(target: Path) -> bool:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     patterns = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=patterns))
-        if not any(folder.glob("*.safetensors")):
-            # Older repositories, CLIP's among them, may have nothing else. Transformers reads it with weights_only,
-            # which builds tensors and runs no code.
-            folder = Path(snapshot_download(name, allow_patterns=[*patterns, "pytorch_model*.bin"]))
-        return folder
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"The weight {name!r} is neither a known name ({', '.join(WHEELS)}) nor a local folder, and could not be "
-            f"fetched from the hub ({str(error).splitlines()[0].rstrip('.')}). Check the name and the network, or "
-            "copy the weight here and give its folder."
-        ) from error
+    unknown = f"The weight {name!r} is neither a known name ({', '.join(WHEELS)}) nor a local folder"
+    folder = fetch(name, patterns, unknown)
+    if not any(folder.glob("*.safetensors")):
+        # Older repositories, CLIP's among them, may have nothing else. Transformers reads it with weights_only,
+        # which builds tensors and runs no code.
+        folder = fetch(name, [*patterns, "pytorch_model*.bin"], unknown)
+    return folder
 
 
 def verify_all(names: Iterable[str]) -> None:

@@ -75,14 +75,15 @@ class Shard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
-                self._flush()
+            try:
+                if kind is None:
+                    self._flush()
+            finally:
+                self._writer.close()
+            if kind is None and self.rows:
+                self.partial.replace(self.file)
         finally:
-            self._writer.close()
-            if kind is not None or not self.rows:
-                self.partial.unlink()
-        if kind is None and self.rows:
-            self.partial.replace(self.file)
+            self.partial.unlink(missing_ok=True)
 
 
 @dataclass

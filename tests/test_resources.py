@@ -1,0 +1,76 @@
+"""A full disk and a full memory are one sentence with the remedy; anything else stays what it is."""
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from training import resources
+from training.resources import disk_limit, memory_limit, removed_on_error
+from vlm.errors import UserError
+
+# As they were seen on a disk of one megabyte: Python and pyarrow, safetensors 0.8, torch 2.13
+FULL = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+    RuntimeError("basic_ios::clear: iostream error"),
+]
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_a_full_disk_says_how_much_to_free_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(resources, "free_bytes", lambda folder: 10**8 if folder == tmp_path / "b" else 10**10)
+    with (
+        pytest.raises(
+            UserError, match=r"disk is full \(0\.1 GB are free for .*/b\): free at least 1 GB and go on\.$"
+        ),
+        disk_limit(tmp_path / "a", tmp_path / "b", resume="go on"),
+    ):
+        raise ValueError("what came of it") from error
+
+
+def test_as_much_is_to_be_freed_as_the_run_has_written(tmp_path: Path) -> None:
+    with (tmp_path / "checkpoint").open("wb") as file:
+        file.truncate(3 * 10**9 + 1)  # a hole: takes no room on disk
+    with pytest.raises(UserError, match="free at least 4 GB"), disk_limit(tmp_path, resume="", like=tmp_path):
+        raise FULL[0]
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    for error in (FileNotFoundError("no file"), *FULL[2:]):  # there is room: torch means something else
+        with pytest.raises(type(error)) as told, disk_limit(tmp_path / "not" / "there", resume=""):
+            raise error
+        assert told.value is error
+    with pytest.raises(RuntimeError, match="shapes"), memory_limit(""):
+        raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."), "GPU"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+            "machine",
+        ),
+        (MemoryError(), "machine"),
+    ],
+)
+def test_a_full_memory_names_the_remedies(error: Exception, where: str) -> None:
+    remedies = "batch_size .*gradient_accumulation.*gradient_checkpointing: true.*--slice.* and go on"
+    with pytest.raises(UserError, match=f"memory of the {where} is full.*{remedies}"), memory_limit("go on"):
+        raise error
+
+
+def test_an_unfinished_file_goes_and_a_finished_one_stays(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), removed_on_error(tmp_path / "half"):
+        (tmp_path / "half").write_text("h")
+        raise KeyboardInterrupt
+    with removed_on_error(tmp_path / "whole"):
+        (tmp_path / "whole").write_text("w")
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]

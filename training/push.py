@@ -1,0 +1,98 @@
+"""python -m training.push runs/embedded/adapter user/name: an adapter folder -> the Hugging Face hub, with a model card.
+
+The card is made of what the folder holds, as README.md beside it, anew at each push: what is written by hand belongs in
+limits.md. Only the files of an adapter are uploaded. `--adapter user/name` loads it from there.
+"""
+
+import argparse
+from pathlib import Path
+
+from huggingface_hub import HfApi, ModelCardData
+
+from training.prepare import replace_with
+from vlm.about import PLOT, about
+from vlm.artifact import FILES, adapter_config, find_adapter, read_description
+from vlm.errors import UserError
+from vlm.hub import is_hub_name, plain_hub_errors
+
+CARD = "README.md"
+ON_HUB = {  # what a weight or a source is called there, where its name here is another
+    "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "llava": "liuhaotian/LLaVA-Instruct-150K",
+}
+
+
+def push(folder: Path, name: str, private: bool = False, licence: str | None = None) -> str:
+    """Write the card, make the repository where there is none, upload; returns its address.
+
+    Raises UserError where the folder is no adapter, and where the hub refuses or cannot be reached."""
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no folder {folder}. Give an adapter folder, such as runs/embedded/adapter."
+        )
+    if not is_hub_name(name):
+        raise UserError(f"The repository's name is written user/name; {name!r} was given.")
+    find_adapter(str(folder))
+    replace_with(folder / CARD, model_card(folder, name, licence))
+    hub = HfApi()
+    remedy = (
+        "Log in with `hf auth login` and a token that may write, check the name and the network, and give the same "
+        "command again."
+    )
+    with plain_hub_errors(f"{folder} could not be pushed to {name}", remedy):
+        address = hub.create_repo(name, private=private, exist_ok=True)
+        message = "Push the adapter and its card"
+        hub.upload_folder(repo_id=name, folder_path=folder, allow_patterns=FILES, commit_message=message)
+    return str(address)
+
+
+def model_card(folder: Path, name: str, licence: str | None = None) -> str:
+    """Front matter for the hub, how to use it, and what the page tells of the adapter."""
+    config, trained = adapter_config(folder), read_description(folder).get("training") or {}
+    weights = ON_HUB.get(config.language.weights, config.language.weights)
+    is_named = is_hub_name(weights) and not Path(weights).is_dir()  # else it is a folder of this machine
+    base = weights if is_named else None
+    sources = [ON_HUB.get(source["name"], source["name"]) for source in trained.get("sources", ())]
+    data = ModelCardData(
+        base_model=base,
+        library_name="peft",
+        license=licence,
+        pipeline_tag="image-text-to-text",
+        tags=["vision-language-model", "lora", "safetensors", config.name],
+        datasets=sources or None,
+    )
+    plot = f"![Loss and learning rates in training]({PLOT})\n\n" if (folder / PLOT).is_file() else ""
+    return f"""---
+{data.to_yaml()}
+---
+
+# {name.rpartition("/")[2]}
+
+The projector and the LoRA that let {base or "a language model"} answer questions about pictures: an adapter for the
+preset `{config.name}`, in safetensors, without code. From the repository of the project that trained it:
+
+```
+python -m vlm "What is this?" --preset {config.name} --adapter {name} --image picture.jpg
+```
+
+{plot}{about(config, folder)}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.push", description=__doc__)
+    parser.add_argument("adapter", type=Path, help="the adapter's folder")
+    parser.add_argument("name", help="user/name of the repository; it is made where there is none")
+    parser.add_argument("--private", action="store_true", help="a new repository is for you only")
+    parser.add_argument(
+        "--license", help="of the adapter, as the hub writes it: apache-2.0, cc-by-sa-4.0, ..."
+    )
+    arguments = parser.parse_args()
+    try:
+        print(push(arguments.adapter, arguments.name, arguments.private, arguments.license))
+    except UserError as error:
+        raise SystemExit(f"push: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A disk or a memory that is full -> one sentence with the remedy, and no half-written file.
+
+Unusual: safetensors and torch do not raise OSError where the disk is full, so their messages are looked at too.
+"""
+
+import errno
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from vlm.errors import UserError
+
+GIGABYTE = 10**9
+
+
+@contextmanager
+def disk_limit(*folders: Path, resume: str, like: Path | None = None) -> Iterator[None]:
+    """Within it a full disk is a UserError. `folders` are where it writes, `resume` says how to go on. As much as `like`
+    holds should be freed, at least a gigabyte."""
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error, folders):
+            raise
+        fullest = min(folders, key=free_bytes)
+        needed = max(1, math.ceil(size_of(like) / GIGABYTE)) if like else 1
+        raise UserError(
+            f"The disk is full ({free_bytes(fullest) / GIGABYTE:.1f} GB are free for {fullest}): free at least "
+            f"{needed} GB and {resume}."
+        ) from error
+
+
+@contextmanager
+def memory_limit(resume: str) -> Iterator[None]:
+    """Within it a full memory is a UserError, for training."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch's own is a RuntimeError
+        if not is_memory_full(error):
+            raise
+        where = "GPU" if isinstance(error, torch.OutOfMemoryError) else "machine"
+        raise UserError(
+            f"The memory of the {where} is full: in a copy of the preset choose a smaller batch_size with as much more "
+            "gradient_accumulation, or gradient_checkpointing: true (fewer pictures with --slice spare the machine's "
+            f"memory only), and {resume}."
+        ) from error
+
+
+@contextmanager
+def removed_on_error(file: Path) -> Iterator[None]:
+    """Whatever ends the block early takes the unfinished file along."""
+    try:
+        yield
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+
+
+def is_disk_full(error: BaseException | None, folders: Sequence[Path]) -> bool:
+    """Whether it, or what it came from, is a disk without room."""
+    while error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        text = str(error)
+        if "No space left on device" in text or "quota exceeded" in text:
+            return True
+        # torch.save tells no reason
+        unexplained = "iostream error" in text or "inline_container" in text
+        if unexplained and min(map(free_bytes, folders)) < GIGABYTE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_memory_full(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(told in str(error) for told in ("can't allocate memory", "out of memory", "ALLOC_FAILED"))
+
+
+def free_bytes(folder: Path) -> int:
+    """Of the disk that the folder is on, or will be."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below it."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

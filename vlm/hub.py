@@ -1,0 +1,52 @@
+"""A repository's name on the Hugging Face hub -> a local folder of its files, from the hub or from its cache.
+
+Where the hub cannot be reached, a whole copy from before is used.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    HTTPError,
+)  # the latter of its HTTP client, whichever that is
+
+from vlm.errors import UserError
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether it is written like user/name."""
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name))
+
+
+def fetch(name: str, patterns: Sequence[str], unknown: str) -> Path:
+    """The repository's files of these patterns, and no others.
+
+    Raises UserError that begins with `unknown`, which says what else the name is not."""
+    remedy = (
+        "Check the name and the network, log in with `hf auth login` where it is private, or copy it here and give "
+        "its folder."
+    )
+    with plain_hub_errors(f"{unknown}, and could not be fetched from the hub", remedy):
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+
+
+@contextmanager
+def plain_hub_errors(problem: str, remedy: str) -> Iterator[None]:
+    """Within it whatever the hub refuses, and a hub that cannot be reached, is a UserError."""
+    try:
+        yield
+    except (HFValidationError, HTTPError, OSError) as error:  # the hub's other errors are both of the latter
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"{problem} ({reason}). {remedy}") from error
+
+
+def hub_name(folder: Path) -> str | None:
+    """user/name of a folder in the hub's cache (models--user--name/snapshots/<commit>); None for any other."""
+    kept = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not kept.startswith("models--"):
+        return None
+    return kept.removeprefix("models--").replace("--", "/")
