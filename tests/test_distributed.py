@@ -13,6 +13,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
+from tests.conftest import free_port
 from tests.test_phi import training_on
 from tests.tiny_phi import save_preset, tiny_phi_config
 from training import finetune
@@ -42,10 +43,11 @@ def test_two_processes_have_the_loss_of_one_with_the_same_total_batch(tmp_path: 
     two = replace(training, batch_size=2, output=str(tmp_path / "two"))
     preset = tmp_path / "training.yaml"
     preset.write_text(yaml.safe_dump(to_dict(two)), encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     command += ["-m", "training.finetune", "--preset", str(preset)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     finetune.run(one)
     assert losses(Path(two.output)) == pytest.approx(losses(Path(one.output)), rel=1e-4)
