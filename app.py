@@ -148,8 +148,9 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
 
 def tab_kinds() -> list[Kind]:
     folder = ASSETS / "examples"
+    questions = {"rocket": "Is there a rocket in the picture?", "cat": "Is there a dog in the picture?"}
     typed_ones = [
-        Exchange("What is this?", (str(path),))
+        Exchange(questions.get(path.stem, "What is this?"), (str(path),))
         for path in sorted(folder.iterdir())
         if path.suffix in {".png", ".jpg"}
     ]

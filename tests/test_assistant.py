@@ -22,7 +22,7 @@ SHORT = Settings(max_new_tokens=24)
 def shape() -> Image.Image:
     """A red rectangle, as in easy-VQA; drawn here, so in no training set."""
     image = Image.new("RGB", (64, 64), "white")
-    image.paste((200, 20, 20), (18, 24, 48, 40))
+    image.paste("red", (18, 24, 48, 40))
     return image
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -90,7 +90,8 @@ def running_space(tmp_path: Path, module: list[str], **environment: str) -> Iter
             pytest.fail(log.read_text())
         yield client, log
     finally:
-        os.killpg(running.pid, signal.SIGKILL)  # with the processes that were forked for the GPU
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)  # with the processes that were forked for the GPU
         running.wait(20)
 
 

@@ -14,6 +14,7 @@ import torch
 
 if torch.version.cuda is None:  # spaces expects a build with CUDA, though the app's process never calls these
     torch.version.cuda, torch._C._cuda_init, torch.cuda._is_in_bad_fork = "13.0", None, bool
+    torch._C._cuda_getCurrentRawStream = None  # bitsandbytes looks for it
 
 import spaces  # noqa: E402
 from spaces.zero import torch as zero  # noqa: E402
