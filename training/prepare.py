@@ -24,7 +24,7 @@ from tqdm import tqdm
 from training.card import make_card, read_dropped, to_markdown
 from training.instructions import Phrases, make_rows
 from training.phrases import accepted_nouns, concept_of, head_noun
-from training.resources import disk_limit, removed_on_error
+from training.resources import disk_limit, removed_on_error, replace_with
 from training.sources import art4apps, composited, easyvqa, emoji, gcompris, openclipart, sweethome, tuxpaint
 from training.sources.packages import fetch
 from training.sources.picture import Picture, encode, flatten_on_white
@@ -200,13 +200,6 @@ def table_rows(
         known["accepted"] = accepted_nouns(picture.phrase)
     for row in make_rows(picture, image, phrases, split):
         yield known | row._asdict()
-
-
-def replace_with(file: Path, text: str) -> None:
-    partial_file = file.with_name(file.name + ".partial")
-    with removed_on_error(partial_file):
-        partial_file.write_text(text, encoding="utf-8")
-    partial_file.replace(file)
 
 
 def main() -> None:

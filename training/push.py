@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCardData
 
-from training.prepare import replace_with
+from training.resources import replace_with
 from vlm.about import PLOT, about
 from vlm.artifact import FILES, adapter_config, find_adapter, read_description
 from vlm.errors import UserError

@@ -60,6 +60,14 @@ def removed_on_error(file: Path) -> Iterator[None]:
         raise
 
 
+def replace_with(file: Path, text: str) -> None:
+    """Write the whole text or nothing: whoever is stopped between leaves what was there before."""
+    partial_file = file.with_name(file.name + ".partial")
+    with removed_on_error(partial_file):
+        partial_file.write_text(text, encoding="utf-8")
+    partial_file.replace(file)
+
+
 def is_disk_full(error: BaseException | None, folders: Sequence[Path]) -> bool:
     """Whether it, or what it came from, is a disk without room."""
     while error:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from training.augmentation import picture_of
 from training.data import Row
 from training.features import FeatureStore
-from training.resources import removed_on_error
+from training.resources import replace_with
 from vlm.connectors import channel_statistics
 from vlm.tagger import Tagger
 
@@ -58,10 +58,9 @@ def teach(
         (tags[picture],) = tagger.tags(store[picture][:1])
     folder.mkdir(parents=True, exist_ok=True)
     tagger.save(folder / "tagger.safetensors")
-    working = file.with_suffix(".tmp")  # half a file would be read as the whole of it when the run goes on
-    with removed_on_error(working):
-        working.write_text(json.dumps(tags, indent=0), encoding="utf-8")
-    working.replace(file)
+    replace_with(
+        file, json.dumps(tags, indent=0)
+    )  # half of it would be read as the whole when the run goes on
     return tags
 
 

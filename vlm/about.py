@@ -62,11 +62,11 @@ def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     for name, entry in metrics.items():
         shares = (_percent(entry[key]) for key in ("accuracy", "blank_picture", "question_only"))
         rows.append((name, f"{entry['questions']:,}", *shares))
-        for parts in (entry.get("by", {}).get(group, {}) for group in ("task", "kind")):
-            if len(parts) > 1:
+        for named in (entry.get("by", {}).get(group, {}) for group in ("task", "kind")):
+            if len(named) > 1:
                 rows += [
                     (f"— {part}", f"{each['n']:,}", _percent(each["accuracy"]), "", "")
-                    for part, each in parts.items()
+                    for part, each in named.items()
                 ]
     shown = table(
         ("test", "questions", "right (95 % interval)", "blank picture", "most frequent answer"), rows

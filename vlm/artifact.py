@@ -100,9 +100,8 @@ def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = Fal
         model.connector.load_state_dict(load_file(folder / "projector.safetensors"))
         described = json.loads((folder / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
         if described.get("peft_type") != "LORA" or described.get("megatron_config"):
-            raise ValueError(
-                "its adapter_config.json describes no plain LoRA"
-            )  # PEFT would import what others name
+            # PEFT would import what others name
+            raise ValueError("its adapter_config.json describes no plain LoRA")
         model.language.load_adapter(folder / "lora", trainable)
         if model.tagger:
             model.tagger.load(folder / "tagger.safetensors")

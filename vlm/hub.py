@@ -9,10 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HFValidationError,
-    HTTPError,
-)  # the latter of its HTTP client, whichever that is
+from huggingface_hub.errors import HFValidationError, HTTPError
 
 from vlm.errors import UserError
 
@@ -39,7 +36,11 @@ def plain_hub_errors(problem: str, remedy: str) -> Iterator[None]:
     """Within it whatever the hub refuses, and a hub that cannot be reached, is a UserError."""
     try:
         yield
-    except (HFValidationError, HTTPError, OSError) as error:  # the hub's other errors are both of the latter
+    except (
+        HFValidationError,
+        HTTPError,
+        OSError,
+    ) as error:  # HTTPError: of the hub's HTTP client, whichever it is
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"{problem} ({reason}). {remedy}") from error
 

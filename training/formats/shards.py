@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.prepare import replace_with
+from training.resources import replace_with
 from vlm.errors import UserError
 
 BUFFER = (
