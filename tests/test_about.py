@@ -41,6 +41,7 @@ def folder(tmp_path: Path) -> Path:
     training = {
         "sources": [{"name": "tiny", "share": 0.5, "turns": 3}],
         "joint_stage": stage | {"max_steps": 70},
+        "alignment_steps": 90,
         "batch_size": 4,
         "seed": 0,
         "device": "cpu",
@@ -62,6 +63,7 @@ def test_scores_stand_beside_their_baselines_with_their_interval_and_command(fol
 def test_training_data_and_what_is_missing_are_told(folder: Path) -> None:
     text = about(tiny_config(), folder)
     assert "| joint | projector+lora | 70 steps | 0.001 | 0.0005 |" in text
+    assert "| alignment | projector | 90 steps |" in text
     assert "| tiny | 0.5 | 3 |" in text
     assert "Fingerprint `abc`." in text
     assert "# Data card" not in text

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from vlm.config import LoraConfig, ModelConfig
-from vlm.connectors import MlpProjector
+from vlm.connectors import MlpProjector, Standardise
 from vlm.language import LanguageModel
 from vlm.model import VisionLanguageModel
 
@@ -78,7 +78,8 @@ def tiny_model(lora: bool = True) -> VisionLanguageModel:
     )
     llama = LlamaForCausalLM(config)
     llama.generation_config = GenerationConfig(eos_token_id=2, bos_token_id=1, pad_token_id=0)
-    model = VisionLanguageModel(TinyVision(), MlpProjector(8, 16, 32), LanguageModel(llama, tokenizer))  # type: ignore
+    connector = MlpProjector(Standardise(8), 8, 16, 32)
+    model = VisionLanguageModel(TinyVision(), connector, LanguageModel(llama, tokenizer))  # type: ignore
     if lora:
         model.language.add_adapter(LoraConfig(rank=4, alpha=8))
     return model

@@ -40,6 +40,7 @@ class TrainingConfig:
     output: str = "runs/embedded"
     init_from: str | None = None  # adapter to go on from, with its tagger, without the projector's own stage
     sources: tuple[SourceConfig, ...] = ()
+    alignment_steps: int = 0  # before the stages (training/alignment.py); for a model with a tagger
     projector_stage: StageConfig = StageConfig(train="projector")
     joint_stage: StageConfig = StageConfig()
     style: str = "full"  # of the answers: "keywords" leaves out function words and punctuation

@@ -22,6 +22,7 @@ from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from training.alignment import align
 from training.augmentation import NO_AUGMENTATION, view_ids, with_views
 from training.config import Slice, SourceConfig, StageConfig, TrainingConfig, load_training_config
 from training.data import Collator, Conversations, Row, pictures_of, read_rows
@@ -260,6 +261,8 @@ def run(config: TrainingConfig) -> Path:
         validation = lay_out_validation(store, model, config) if config.validation_steps else None
     if not config.init_from:
         model.connector.standardise(store.sample(sorted({row.picture for row in rows})))
+        if config.alignment_steps and not (output / "projector").is_dir():
+            align(model, rows, store, config.alignment_steps, config.seed)
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
         if name == "joint" or not config.init_from:
             examples = lay_out(rows, store, tags, model, config, config.sources, stage.epochs)

@@ -58,9 +58,7 @@ def teach(
         (tags[picture],) = tagger.tags(store[picture][:1])
     folder.mkdir(parents=True, exist_ok=True)
     tagger.save(folder / "tagger.safetensors")
-    replace_with(
-        file, json.dumps(tags, indent=0)
-    )  # half of it would be read as the whole when the run goes on
+    replace_with(file, json.dumps(tags, indent=0))  # whole or not at all: it is read when the run goes on
     return tags
 
 

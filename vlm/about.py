@@ -95,9 +95,10 @@ def training(trained: Mapping[str, Any]) -> str:
         return "The folder does not say how it was trained."
     shown = table(("source", "times shown in an epoch", "questions each time"), sources)
     steps = table(("stage", "trains", "length", "connector's rate", "LoRA's rate"), stages)
-    facts = (
-        f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}, on {trained['device']}."
-    )
+    if trained.get("alignment_steps"):
+        stages.insert(0, ("alignment", "projector", f"{trained['alignment_steps']} steps", "", ""))
+    device = f", on {trained['device']}" if "device" in trained else ""
+    facts = f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}{device}."
     return f"{facts}\n\n{steps}\n\n{shown}"
 
 

@@ -33,6 +33,7 @@ class VisionConfig:
 class ConnectorConfig:
     kind: str = "mlp"
     hidden: int = 1024
+    positions: bool = False  # each visual token has a learned place of its own
 
 
 @dataclass(frozen=True)

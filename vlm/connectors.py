@@ -14,57 +14,62 @@ def channel_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     return flat.mean(dim=0), deviation.clamp(min=0.1 * float(deviation.mean()))
 
 
+class Standardise(nn.Module):
+    """Fixed statistics of the training pictures: what all pictures share is most of a convolutional feature, and
+    would have to be unlearned before anything is told apart."""
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(feature_size))
+        self.register_buffer("deviation", torch.ones(feature_size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.deviation
+
+
 class MlpProjector(nn.Module):
-    """Two linear layers with a GELU between, as LLaVA-1.5 (arXiv:2310.03744). [B, N, Dv] -> [B, N, Dl].
+    """Two linear layers with a GELU between, as LLaVA-1.5 (arXiv:2310.03744), behind `normalise`. [B, N, Dv] -> [B, N, Dl].
 
-    The features are standardised first with fixed statistics of the training pictures: what all pictures share is
-    most of a convolutional feature, and would have to be unlearned before anything is told apart."""
+    `positions`: how many visual tokens have a learned place of their own, added to them; 0 where the order says enough.
+    """
 
-    def __init__(self, feature_size: int, hidden_size: int, embedding_size: int) -> None:
-        super().__init__()
-        self.register_buffer("feature_mean", torch.zeros(feature_size))
-        self.register_buffer("feature_deviation", torch.ones(feature_size))
-        self.layers = nn.Sequential(
-            nn.Linear(feature_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, embedding_size)
-        )
-
-    def standardise(self, patch_features: Tensor) -> None:
-        """Take the statistics of training features [..., Dv]."""
-        mean, deviation = channel_statistics(patch_features)
-        self.feature_mean.copy_(mean)
-        self.feature_deviation.copy_(deviation)
-
-    def forward(self, patch_features: Tensor) -> Tensor:
-        return self.layers((patch_features - self.feature_mean) / self.feature_deviation)
-
-
-class NormMlpProjector(nn.Module):
-    """The same two layers behind a LayerNorm of each feature, with scales to learn in place of fixed statistics."""
-
-    def __init__(self, feature_size: int, hidden_size: int, embedding_size: int) -> None:
+    def __init__(
+        self,
+        normalise: nn.Module,
+        feature_size: int,
+        hidden_size: int,
+        embedding_size: int,
+        positions: int = 0,
+    ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.LayerNorm(feature_size),
+            normalise,
             nn.Linear(feature_size, hidden_size),
             nn.GELU(),
             nn.Linear(hidden_size, embedding_size),
         )
+        self.positions = nn.Parameter(torch.zeros(positions, embedding_size)) if positions else None
 
     def standardise(self, patch_features: Tensor) -> None:
-        """Nothing to take from the training features: each is normalised by itself."""
+        """Take the statistics of training features [..., Dv], where these normalise."""
+        if isinstance(self.layers[0], Standardise):
+            mean, deviation = channel_statistics(patch_features)
+            self.layers[0].mean.copy_(mean)
+            self.layers[0].deviation.copy_(deviation)
 
     def forward(self, patch_features: Tensor) -> Tensor:
-        return self.layers(patch_features)
+        visual_tokens = self.layers(patch_features)
+        return visual_tokens if self.positions is None else visual_tokens + self.positions
 
 
-Connector = MlpProjector | NormMlpProjector
-CONNECTORS: dict[str, type[MlpProjector] | type[NormMlpProjector]] = {
-    "mlp": MlpProjector,
-    "norm-mlp": NormMlpProjector,
-}
+NORMALISATIONS: dict[str, type[nn.Module]] = {"mlp": Standardise, "norm-mlp": nn.LayerNorm}
 
 
-def build_connector(config: ConnectorConfig, feature_size: int, embedding_size: int) -> Connector:
-    if config.kind not in CONNECTORS:
-        raise UserError(f"There is no connector {config.kind!r}. Valid: {', '.join(CONNECTORS)}.")
-    return CONNECTORS[config.kind](feature_size, config.hidden, embedding_size)
+def build_connector(
+    config: ConnectorConfig, feature_count: int, feature_size: int, embedding_size: int
+) -> MlpProjector:
+    if config.kind not in NORMALISATIONS:
+        raise UserError(f"There is no connector {config.kind!r}. Valid: {', '.join(NORMALISATIONS)}.")
+    normalise = NORMALISATIONS[config.kind](feature_size)
+    positions = feature_count if config.positions else 0
+    return MlpProjector(normalise, feature_size, config.hidden, embedding_size, positions)

@@ -18,11 +18,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from vlm.clip import Clip
-from vlm.config import ModelConfig, load_model_config, read_yaml
+from vlm.config import ModelConfig, VisionConfig, load_model_config, read_yaml
 from vlm.connectors import build_connector
 from vlm.errors import UserError
 from vlm.language import attach_lora, choose_dtype, is_nf4
-from vlm.vision import build_vision
+from vlm.vision import VisionEncoder, build_vision
 from vlm.weights import WHEELS, resolve
 
 SHIPPED = Path(__file__).parent / "architectures.yaml"
@@ -100,25 +100,28 @@ def architecture(name: str) -> tuple[Any, str]:
         ) from error
 
 
+def _outline_vision(config: VisionConfig) -> tuple[VisionEncoder, str]:
+    """An encoder with its sizes, CLIP without its weights, and where they were found."""
+    if config.encoder != "clip":
+        return build_vision(config), "the program and its installed weights"
+    sizes, found = architecture(config.weights)
+    sizes = getattr(sizes, "vision_config", sizes)  # of a whole CLIP or its half
+    if not isinstance(sizes, CLIPVisionConfig):
+        raise UserError(f"{config.weights!r} is not a CLIP model.")
+    with torch.device("meta"):
+        return Clip(CLIPVisionModelWithProjection(sizes), config.features, config.layer), found
+
+
 def describe(config: ModelConfig) -> Description:
     """The sizes of everything that a preset is made of."""
     language_config, language_found = architecture(config.language.weights)
-    vision_found = "the program and its installed weights"
-    if config.vision.encoder == "clip":
-        vision_config, vision_found = architecture(config.vision.weights)
-        vision_config = getattr(vision_config, "vision_config", vision_config)  # of a whole CLIP or its half
-        if not isinstance(vision_config, CLIPVisionConfig):
-            raise UserError(f"{config.vision.weights!r} is not a CLIP model.")
+    embedding_size = language_config.hidden_size
+    vision, vision_found = _outline_vision(config.vision)
     with torch.device("meta"):
-        if config.vision.encoder == "clip":
-            network = CLIPVisionModelWithProjection(vision_config)
-            vision = Clip(network, config.vision.features, config.vision.layer)
         language = AutoModelForCausalLM.from_config(language_config)
-        embedding_size = language_config.hidden_size
-    if config.vision.encoder != "clip":
-        vision = build_vision(config.vision)
-    with torch.device("meta"):
-        connector = build_connector(config.connector, vision.feature_size, embedding_size)
+        connector = build_connector(
+            config.connector, vision.feature_count, vision.feature_size, embedding_size
+        )
         decoder = [module for module in language.get_decoder().modules() if isinstance(module, nn.Linear)]
         quantised = sum(module.weight.numel() for module in decoder)
         parameters = {

@@ -34,13 +34,10 @@ def fetch(name: str, patterns: Sequence[str], unknown: str) -> Path:
 @contextmanager
 def plain_hub_errors(problem: str, remedy: str) -> Iterator[None]:
     """Within it whatever the hub refuses, and a hub that cannot be reached, is a UserError."""
+    refusals = HFValidationError, HTTPError, OSError  # HTTPError: of the hub's HTTP client, whichever it is
     try:
         yield
-    except (
-        HFValidationError,
-        HTTPError,
-        OSError,
-    ) as error:  # HTTPError: of the hub's HTTP client, whichever it is
+    except refusals as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"{problem} ({reason}). {remedy}") from error
 

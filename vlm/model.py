@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm.config import AnswersConfig, ModelConfig
-from vlm.connectors import Connector, build_connector
+from vlm.connectors import MlpProjector, build_connector
 from vlm.errors import UserError
 from vlm.language import Generated, LanguageModel, Shared, build_language
 from vlm.prompts import Batch, Encoded, PromptTurn, collate, encode
@@ -50,7 +50,7 @@ class VisionLanguageModel(nn.Module):
     def __init__(
         self,
         vision: VisionEncoder,
-        connector: Connector,
+        connector: MlpProjector,
         language: LanguageModel,
         tagger: Tagger | None = None,
     ) -> None:
@@ -191,6 +191,7 @@ def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:
     """The parts of a preset on one device, without an adapter. The connector is fresh until one is loaded."""
     language = build_language(config.language, device)
     vision = build_vision(config.vision).to(device)
-    connector = build_connector(config.connector, vision.feature_size, language.embedding_size).to(device)
+    sizes = vision.feature_count, vision.feature_size, language.embedding_size
+    connector = build_connector(config.connector, *sizes).to(device)
     tagger = Tagger(vision.classifier, vision.classes, config.vision.tags) if config.vision.tags else None
     return VisionLanguageModel(vision, connector, language, tagger)
