@@ -93,10 +93,10 @@ def training(trained: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     if not sources or not stages:
         return "The folder does not say how it was trained."
-    shown = table(("source", "times shown in an epoch", "questions each time"), sources)
-    steps = table(("stage", "trains", "length", "connector's rate", "LoRA's rate"), stages)
     if trained.get("alignment_steps"):
         stages.insert(0, ("alignment", "projector", f"{trained['alignment_steps']} steps", "", ""))
+    shown = table(("source", "times shown in an epoch", "questions each time"), sources)
+    steps = table(("stage", "trains", "length", "connector's rate", "LoRA's rate"), stages)
     device = f", on {trained['device']}" if "device" in trained else ""
     facts = f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}{device}."
     return f"{facts}\n\n{steps}\n\n{shown}"
