@@ -109,6 +109,11 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     return str(whole[-1]) if whole else None
 
 
+def has_weights(stage: Path) -> bool:
+    """Whether a stage is finished, or goes on from a checkpoint: what it starts from is not needed then."""
+    return (stage / "adapter").is_dir() or last_whole_checkpoint(stage) is not None
+
+
 def train_stage(
     name: str,
     stage: StageConfig,
@@ -261,7 +266,7 @@ def run(config: TrainingConfig) -> Path:
         validation = lay_out_validation(store, model, config) if config.validation_steps else None
     if not config.init_from:
         model.connector.standardise(store.sample(sorted({row.picture for row in rows})))
-        if config.alignment_steps and not (output / "projector").is_dir():
+        if config.alignment_steps and not has_weights(output / "projector"):
             align(model, rows, store, config.alignment_steps, config.seed)
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
         if name == "joint" or not config.init_from:
