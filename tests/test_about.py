@@ -72,6 +72,21 @@ def test_training_data_and_what_is_missing_are_told(folder: Path) -> None:
     assert "not evaluated" in about(tiny_config(), folder)
 
 
+def test_an_adapter_that_went_on_from_another_names_it_and_had_no_stage_of_the_projector_alone(
+    folder: Path,
+) -> None:
+    file = folder / "config.yaml"
+    told = yaml.safe_load(file.read_text())
+    told["training"]["projector_stage"] = told["training"]["joint_stage"] | {"train": "projector"}
+    file.write_text(yaml.safe_dump(told))
+    assert "| projector | projector | 70 steps |" in about(tiny_config(), folder)
+    told["training"]["init_from"] = "the-first"
+    file.write_text(yaml.safe_dump(told))
+    text = about(tiny_config(), folder)
+    assert "| projector | projector |" not in text
+    assert "goes on from the adapter the-first" in text
+
+
 def test_a_preset_without_an_adapter_says_that_it_cannot_see() -> None:
     assert "cannot see" in about(tiny_config(), None)
 

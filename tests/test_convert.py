@@ -664,7 +664,7 @@ def test_what_is_written_is_read_and_laid_out_for_training(tmp_path: Path, photo
         "seed": 0,
     }
     laid_out = Conversations(
-        read_rows(out, "train"), store, {}, model, sources=[SourceConfig("talks", turns=2)], **options
+        read_rows(out, "train"), store, None, model, sources=[SourceConfig("talks", turns=2)], **options
     )
     assert len(laid_out) == 3 * len(records)
     for drawn in laid_out.examples:

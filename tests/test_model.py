@@ -1,5 +1,7 @@
 """The composed model: where visual tokens land, what trains, the adapter switched off, generation, overfitting."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +9,9 @@ from torch import nn
 from tests.tiny import picture, tiny_model
 from vlm.config import AnswersConfig
 from vlm.errors import UserError
-from vlm.model import VisionLanguageModel, VisualTurn
-from vlm.prompts import Batch, collate
+from vlm.model import Sight, VisionLanguageModel, VisualTurn
+from vlm.prompts import VISUAL, Batch, collate
+from vlm.tagger import Tagger
 
 GREEDY = AnswersConfig(max_new_tokens=12, repetition_penalty=1.0)
 
@@ -115,12 +118,36 @@ def test_cached_and_uncached_generation_agree() -> None:
     assert streamed.text == model.language.tokenizer.decode(kept, skip_special_tokens=True)
 
 
+def test_what_a_question_names_is_looked_up_in_the_latest_pictures() -> None:
+    model = tiny_model()
+    ants, bees = sees_always(0), sees_always(1)
+    turns = [
+        VisualTurn("Ants?", "Yes.", (ants,)),
+        VisualTurn("Really ants?", "Yes."),
+        VisualTurn("Bees?", "", (bees, bees._replace(tagger=None))),
+    ]
+    text = model.language.tokenizer.decode([id for id in model.encode(turns).ids if id != VISUAL])
+    assert re.findall(r"Tags: \w+ \d\.|\w+\?", text) == [
+        "Tags: ant 9.", "Ants?", "Tags: ant 9.", "ants?", "Tags: ant 9.", "Tags: bee 9.", "Bees?", "Tags: bee 9.",
+    ]  # fmt: skip
+
+
+def sees_always(place: int) -> Sight:
+    """A picture of 2 x 2 cells, and a tagger who sees an ant or a bee whatever it looks at."""
+    classifier = nn.Linear(8, 2)
+    with torch.no_grad():
+        classifier.weight.zero_(), classifier.bias.copy_(9.0 * torch.eye(2)[place])
+    return Sight(torch.rand(5, 8), Tagger(classifier, ["ant", "bee"], 1, asks=True))
+
+
 @pytest.mark.parametrize("adapter", [True, False])
 def test_a_batch_answers_as_each_conversation_alone_and_reads_what_they_share_once(adapter: bool) -> None:
     model = tiny_model()
     shake_lora(model)
     red, blue, lime = model.see([picture("red"), picture("blue"), picture("lime")])
-    lime = lime._replace(tags="lime, green")
+    lime = lime._replace(
+        tagger=Tagger(torch.nn.Linear(lime.patch_features.shape[1], 2), ["lime", "green"], 2)
+    )
     conversations = [
         [VisualTurn("Hi?", "", (red,))],
         [VisualTurn("A much longer question?", "", (blue,))],

@@ -39,6 +39,15 @@ def test_visual_tokens_stand_before_the_question_of_their_turn() -> None:
     assert "user\n@@@\nC?<|im_end|>" in pieces
 
 
+def test_tags_of_what_a_question_names_stand_behind_it() -> None:
+    turns = [PromptTurn("A?", "B.", ("t",), ("a 9 left", "", "a 1")), PromptTurn("C?", asked_tags=("",))]
+    encoded = encode(TOKENIZER, turns, 1)
+    text = text_of([id for id in encoded.ids if id != VISUAL])
+    assert "A?\nTags: a 9 left.\nTags: a 1.<|im_end|>" in text
+    assert "user\nC?<|im_end|>" in text
+    assert learned(encoded.labels) == "B.<|im_end|>"
+
+
 def test_answers_and_their_end_of_turn_are_learned_and_nothing_else() -> None:
     turns = [PromptTurn("A?", "Yes.", ("t",)), PromptTurn("B?", "No.")]
     encoded = encode(TOKENIZER, turns, 3)

@@ -1,5 +1,6 @@
 """The tagger: two classifiers' names become one list, a head is kept exactly, and training reads honest tags."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,21 +83,73 @@ def test_the_tags_of_a_training_picture_come_from_a_head_that_has_not_seen_it(tm
     store["odd"] = store["ant0"].clone()
     store["nameless"] = store["bee0"].clone()
     nameless = Row("nameless", "Is it round?", "No.", "s", "synthetic", "", ())
+    rows = [*rows, odd, nameless]
     tagger = tagger_of(0.0, 0.0)
-    tags = teach(tagger, [*rows, odd, nameless], store, tmp_path, seed=0)  # type: ignore[arg-type]
+    tags = all_tags(teach(tagger, rows, store, tmp_path, seed=0), store)  # type: ignore[arg-type]
     assert tags["odd"].startswith("ant ")
     assert tags["nameless"].startswith("bee ")
-    assert tags.keys() == store.keys()
+    assert tagger.nouns == NOUNS
     again = tagger_of(0.0, 0.0)
-    assert teach(again, rows, {}, tmp_path, seed=0) == tags  # type: ignore[arg-type]  # kept, not fitted anew
-    assert again.nouns == NOUNS
+    kept = teach(again, rows, {}, tmp_path, seed=0)  # type: ignore[arg-type]  # not fitted anew
+    assert all_tags(kept, store) == tags
+    assert all_tags(lambda _: again, store) == all_tags(lambda _: tagger, store)
 
 
-def test_a_tagger_that_has_a_head_keeps_it(tmp_path: Path) -> None:
-    rows, store = pictures(2)
+def all_tags(tagger_of: Callable[[str], Tagger], store: dict[str, torch.Tensor]) -> dict[str, str]:
+    return {name: tagger_of(name).tags(features[:1])[0] for name, features in store.items()}
+
+
+def test_a_tagger_that_has_a_head_keeps_it_and_training_still_reads_those_of_strangers(
+    tmp_path: Path,
+) -> None:
+    rows, store = pictures(20)
     tagger = tagger_of(0.0, 0.0)
-    head = nn.Linear(SIZE, 1)
+    head = nn.Linear(SIZE, 1).half().float()
     tagger.set_head(head, ["zebra"])
-    tags = teach(tagger, rows, store, tmp_path, seed=0)  # type: ignore[arg-type]
-    assert tagger.head is head
-    assert tags.keys() == store.keys()
+    names = teach(tagger, rows, store, tmp_path, seed=0)  # type: ignore[arg-type]
+    assert tagger.nouns == ["zebra"]
+    assert tagger.head is not None
+    assert torch.equal(tagger.head.weight, head.weight)
+    assert names("ant0").nouns == NOUNS
+    assert names("a picture without a noun") is tagger
+
+
+def looks(cells: dict[int, int]) -> torch.Tensor:
+    """A picture of 3 x 3 cells in which some cells look like a noun each; the pooled feature is their mean."""
+    grid = torch.zeros(9, SIZE)
+    for cell, noun in cells.items():
+        grid[cell, noun] = 9.0
+    return torch.cat([grid.mean(0, keepdim=True), grid])
+
+
+def sees_nouns() -> Tagger:
+    tagger = tagger_of(0.0, 0.0)
+    tagger.asks = True
+    head = nn.Linear(SIZE, 3)
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(3, SIZE) * 3), head.bias.zero_()
+    tagger.set_head(head, NOUNS)
+    return tagger
+
+
+def test_what_a_question_names_is_looked_up_with_its_likelihood_and_its_sides() -> None:
+    tagger = sees_nouns()
+    picture = looks({0: 0, 5: 1})  # an ant in the upper left corner, a bee in the middle of the right side
+    assert tagger.asked("Is the ant left of the bee?", picture) == "ant 9 left above, bee 9 right"
+    assert tagger.asked("Are there bees?", picture) == "bee 9 right"
+    assert tagger.asked("Is there a cat in the picture?", picture).startswith("cat 6")
+    assert tagger.asked("What is in the picture?", picture) == ""
+    assert tagger.asked("Is there a yak?", picture) == ""
+
+
+def test_the_longest_name_in_a_question_is_the_one_that_is_meant() -> None:
+    tagger = sees_nouns()
+    tagger.set_head(nn.Linear(SIZE, 3), ["hot dog", "mustard", "ice cream"])
+    found = tagger._named_in("A hot dog, or a dog with mustard? No ice!")
+    assert list(found) == ["hot dog", "dog", "mustard"]
+
+
+def test_a_tagger_that_is_not_to_ask_says_nothing_about_questions() -> None:
+    tagger = sees_nouns()
+    tagger.asks = False
+    assert tagger.asked("Is there an ant?", looks({0: 0})) == ""

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -32,7 +33,8 @@ from vlm import artifact
 from vlm.artifact import find_adapter, load_adapter, restore_adapter
 from vlm.errors import UserError
 from vlm.model import VisionLanguageModel, VisualTurn
-from vlm.prompts import collate
+from vlm.prompts import VISUAL, collate
+from vlm.tagger import Tagger
 
 COLOURS = {"red": "Red.", "lime": "Green.", "blue": "Blue.", "white": "White."}
 
@@ -67,9 +69,10 @@ def conversations(data: Path, model: VisionLanguageModel, **changes: object) -> 
         "epochs": 2,
         "tag_dropout": 0.0,
         "seed": 0,
+        "tagger_of": None,
     }
-    rows, tags = read_rows(data, "train"), {}
-    return Conversations(rows, store_of(data, model), tags, model, **options | changes)  # type: ignore
+    rows = read_rows(data, "train")
+    return Conversations(rows, store_of(data, model), model=model, **options | changes)  # type: ignore
 
 
 def test_each_picture_is_encoded_once_and_features_survive_a_restart(data: Path) -> None:
@@ -170,12 +173,33 @@ def test_views_are_drawn_only_where_all_answers_stay_true(data: Path) -> None:
         told = [replace(row, task=task) for row in rows]
         options = {"system": "See.", "style": "full", "sources": [SourceConfig("tiny")], "batch_size": 2}
         drawn = Conversations(
-            told, store, {}, model, **options, epochs=20, tag_dropout=0.0, seed=0, augmentation=views
+            told, store, None, model, **options, epochs=20, tag_dropout=0.0, seed=0, augmentation=views
         )
         return {drawn[index]["patch_features"].numpy().tobytes() for index in range(len(drawn))}
 
     themselves = {store[row.picture].numpy().tobytes() for row in rows}
     assert seen("vqa") == themselves < seen("name")
+
+
+def test_tags_come_from_the_tagger_of_the_picture_and_are_left_out_as_often_as_told(data: Path) -> None:
+    model = tiny_model()
+    taggers = {}
+
+    def tagger_of(name: str) -> Tagger:
+        classifier = torch.nn.Linear(model.vision.feature_size, 1)
+        return taggers.setdefault(name, Tagger(classifier, [f"thing{len(taggers)}"], 1))
+
+    def texts(dropout: float) -> list[str]:
+        laid_out = conversations(data, model, tagger_of=tagger_of, tag_dropout=dropout, epochs=10)
+        ids = [laid_out[index]["encoded"].ids for index in range(len(laid_out))]
+        return [model.language.tokenizer.decode([id for id in row if id != VISUAL]) for row in ids]
+
+    everywhere = texts(0.0)
+    tags = {tagger.names[0] for tagger in taggers.values()}
+    assert len(tags) == len(COLOURS)
+    assert {re.search(r"Tags: (\w+) 10", text)[1] for text in everywhere} == tags  # type: ignore[index]
+    assert not any("Tags" in text for text in texts(1.0))
+    assert 0.2 < sum("Tags" in text for text in texts(0.5)) / len(everywhere) < 0.8
 
 
 def test_text_dropout_hides_text_and_no_picture_and_only_in_training() -> None:

@@ -8,7 +8,7 @@ questions. Only the texts are held in memory; features come from the `FeatureSto
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from vlm.answers import to_keywords
 from vlm.errors import UserError
 from vlm.model import Sight, VisionLanguageModel, VisualTurn
 from vlm.prompts import Encoded, collate
+from vlm.tagger import Tagger
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,14 @@ def pictures_of(folder: Path, split: str, source: str | None = None) -> Iterator
 class Conversations(Dataset):
     """Rows -> conversations about one picture each, laid out for all epochs, to be read in order.
 
-    `tags` are those of the pictures that have any. Deterministic in `seed`, so that a resumed run sees the same
+    `tagger_of` a picture names it, if the model has tags. Deterministic in `seed`, so that a resumed run sees the same
     examples. Conversations of similar length stand together, `batch_size` at a time, so that little is padded."""
 
     def __init__(
         self,
         rows: Sequence[Row],
         store: FeatureStore,
-        tags: Mapping[str, str],
+        tagger_of: Callable[[str], Tagger] | None,
         model: VisionLanguageModel,
         *,
         system: str,
@@ -108,7 +109,8 @@ class Conversations(Dataset):
         seed: int,
         augmentation: AugmentationConfig = NO_AUGMENTATION,
     ) -> None:
-        self.store, self.tags, self.model, self.system, self.style = store, tags, model, system, style
+        self.store, self.tagger_of, self.model = store, tagger_of, model
+        self.system, self.style = system, style
         self.tag_dropout, self.seed, self.augmentation = tag_dropout, seed, augmentation
         by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
@@ -133,7 +135,8 @@ class Conversations(Dataset):
         rows = self.examples[index]
         picture = self._view(rows, index)
         dropped = random.Random(f"{self.seed} {index} tags").random() < self.tag_dropout
-        sight = Sight(self.store[picture], "" if dropped else self.tags.get(picture, ""))
+        tagger = self.tagger_of(picture) if self.tagger_of and not dropped else None
+        sight = Sight(self.store[picture], tagger)
         first, *later = rows
         turns = [VisualTurn(first.question, self._answer(first), (sight,))]
         turns += [VisualTurn(row.question, self._answer(row)) for row in later]

@@ -11,7 +11,7 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from vlm.artifact import check_adapter, find_adapter, load_adapter, restore_adap
 from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.errors import UserError
 from vlm.model import VisionLanguageModel, build_model
+from vlm.tagger import Tagger
 
 log = logging.getLogger("training")
 
@@ -152,7 +153,7 @@ def train_stage(
 def lay_out(
     rows: Sequence[Row],
     store: FeatureStore,
-    tags: Mapping[str, str],
+    tagger_of: Callable[[str], Tagger] | None,
     model: VisionLanguageModel,
     config: TrainingConfig,
     sources: Sequence[SourceConfig],
@@ -161,7 +162,7 @@ def lay_out(
     return Conversations(
         rows,
         store,
-        tags,
+        tagger_of,
         model,
         system=load_model_config(config.model).answers.image_system,
         style=config.style,
@@ -184,10 +185,9 @@ def lay_out_validation(
     if not sources:
         return None
     store.add(pictures_of(data, "validation"), model.vision)
-    pictures = {row.picture for row in rows}
-    tags = {picture: model.recognise(store[picture].unsqueeze(0))[0].tags for picture in pictures}
+    tagger = model.tagger
     plain = replace(config, augmentation=NO_AUGMENTATION)
-    examples = lay_out(rows, store, tags, model, plain, sources, epochs=1)
+    examples = lay_out(rows, store, tagger and (lambda picture: tagger), model, plain, sources, epochs=1)
     examples.examples = examples.examples[: config.validation_conversations]
     return examples
 
@@ -262,7 +262,7 @@ def run(config: TrainingConfig) -> Path:
         store = FeatureStore(data, model_config.vision)
         pictures = ((name, image) for name, image in pictures_of(data, "train") if part.holds(name))
         store.add(with_views(pictures, set(named), config.augmentation, store), model.vision)
-        tags = teach(model.tagger, rows + views, store, output, config.seed) if model.tagger else {}
+        tagger_of = model.tagger and teach(model.tagger, rows + views, store, output, config.seed)
         validation = lay_out_validation(store, model, config) if config.validation_steps else None
     if not config.init_from:
         model.connector.standardise(store.sample(sorted({row.picture for row in rows})))
@@ -270,7 +270,7 @@ def run(config: TrainingConfig) -> Path:
             align(model, rows, store, config.alignment_steps, config.seed)
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
         if name == "joint" or not config.init_from:
-            examples = lay_out(rows, store, tags, model, config, config.sources, stage.epochs)
+            examples = lay_out(rows, store, tagger_of, model, config, config.sources, stage.epochs)
             train_stage(name, stage, model, examples, validation, config)
     adapter = output / "adapter"
     if not process.is_main_process:

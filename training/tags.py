@@ -1,12 +1,12 @@
-"""Pooled features of pictures whose noun is known -> the tagger's head, and the tags that training reads.
+"""Pooled features of pictures whose noun is known -> the tagger's head, and the taggers whose tags training reads.
 
 Unusual: the tags of a training picture come from a head that has never seen it (cross-fitting). A head's tags for its
 own pictures are nearly always right, and a language model that learned from them would believe every tag.
 """
 
 import hashlib
-import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,11 +16,11 @@ from torch.nn import functional
 from training.augmentation import picture_of
 from training.data import Row
 from training.features import FeatureStore
-from training.resources import replace_with
 from vlm.connectors import channel_statistics
 from vlm.tagger import Tagger
 
 FOLDS = 5
+WHOLE = "whole"  # the name of the tagger that the adapter gets
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 300, 256, 3e-3, 1e-3, 0.6
 PHOTO_WEIGHT = 3.0  # a photograph is drawn this many times as often as a drawing: they are few, and what people ask about
 ACCEPTED_SHARE = 0.3  # of a picture's target for its accepted nouns: "duck" for a mallard
@@ -28,38 +28,46 @@ ACCEPTED_SHARE = 0.3  # of a picture's target for its accepted nouns: "duck" for
 
 def teach(
     tagger: Tagger, rows: Sequence[Row], store: FeatureStore, folder: Path, seed: int
-) -> dict[str, str]:
-    """Give the tagger a head for the nouns of `rows`, or leave it the one it has; returns the tags of all their
-    pictures, for training.
+) -> Callable[[str], Tagger]:
+    """Give the tagger a head for the nouns of `rows`, or leave it the one it has; returns who names which picture.
 
-    Both are kept in `folder`, so that a run that goes on has the same."""
-    file = folder / "tags.json"
-    if file.is_file():
-        tagger.load(folder / "tagger.safetensors")
-        return json.loads(file.read_text(encoding="utf-8"))
-    named = [] if tagger.head else list({row.picture: row for row in rows if row.noun}.values())
-    others = sorted({row.picture for row in rows} - {row.picture for row in named})
-    tags: dict[str, str] = {}
-    if named:
-        nouns = sorted({row.noun.lower() for row in named})
-        pooled = torch.stack([store[row.picture][0, : tagger.classifier.in_features] for row in named])
-        targets, weights = _targets(named, nouns), _weights(named)
-        folds = torch.tensor([_fold(row.picture) for row in named])
-        for fold in range(FOLDS):
-            unseen = folds == fold
-            if unseen.any() and not unseen.all():
-                tagger.set_head(fit(pooled[~unseen], targets[~unseen], weights[~unseen], seed), nouns)
-                pictures = [
-                    row.picture for row, held_out in zip(named, unseen.tolist(), strict=True) if held_out
-                ]
-                tags |= zip(pictures, tagger.tags(pooled[unseen]), strict=True)
-        tagger.set_head(fit(pooled, targets, weights, seed), nouns)
-    for picture in others:
-        (tags[picture],) = tagger.tags(store[picture][:1])
-    folder.mkdir(parents=True, exist_ok=True)
-    tagger.save(folder / "tagger.safetensors")
-    replace_with(file, json.dumps(tags, indent=0))  # whole or not at all: it is read when the run goes on
-    return tags
+    All heads are kept in `folder`, in half precision, and read from there, so that a run that goes on has the same."""
+    named = list({row.picture: row for row in rows if row.noun}.values())
+    heads = folder / "taggers"
+    if not heads.is_dir():
+        working = folder / "taggers.tmp"
+        shutil.rmtree(working, ignore_errors=True)
+        working.mkdir(parents=True)
+        for name, fitted in _fit_taggers(tagger, named, store, seed):
+            fitted.save(working / f"{name}.safetensors")
+        working.rename(heads)  # all of them or none
+    taggers = {file.stem: tagger.with_head(None, []) for file in heads.glob("*.safetensors")} | {
+        WHOLE: tagger
+    }
+    for name, each in taggers.items():
+        each.load(heads / f"{name}.safetensors")
+    own = {row.picture for row in named}
+    return lambda picture: taggers.get(_without(picture), tagger) if picture in own else tagger
+
+
+def _fit_taggers(
+    tagger: Tagger, rows: Sequence[Row], store: FeatureStore, seed: int
+) -> Iterator[tuple[str, Tagger]]:
+    """For each fold one that has not seen it, and one of all rows, unless the tagger has a head."""
+    whole = tagger
+    if rows:
+        nouns = sorted({row.noun.lower() for row in rows})
+        pooled = torch.stack([store[row.picture][0, : tagger.classifier.in_features] for row in rows])
+        targets, weights = _targets(rows, nouns), _weights(rows)
+        without = [_without(row.picture) for row in rows]
+        for name in sorted(set(without)):
+            seen = torch.tensor([each != name for each in without])
+            if seen.any():
+                head = fit(pooled[seen], targets[seen], weights[seen], seed)
+                yield name, tagger.with_head(head, nouns)
+        if not tagger.head:
+            whole = tagger.with_head(fit(pooled, targets, weights, seed), nouns)
+    yield WHOLE, whole
 
 
 def fit(pooled: Tensor, targets: Tensor, weights: Tensor, seed: int) -> nn.Linear:
@@ -105,6 +113,7 @@ def _weights(rows: Sequence[Row]) -> Tensor:
     return torch.tensor([PHOTO_WEIGHT if row.kind == "photo" else 1.0 for row in rows])
 
 
-def _fold(picture: str) -> int:
-    """Views of a picture are in its fold: a head that has seen one has seen them all."""
-    return int(hashlib.sha256(picture_of(picture).encode()).hexdigest()[:8], 16) % FOLDS
+def _without(picture: str) -> str:
+    """The head that has not seen a picture, nor a view of it: who has seen one has seen them all."""
+    fold = int(hashlib.sha256(picture_of(picture).encode()).hexdigest()[:8], 16) % FOLDS
+    return f"without-{fold}"

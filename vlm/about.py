@@ -89,7 +89,7 @@ def training(trained: Mapping[str, Any]) -> str:
         (name.removesuffix("_stage"), stage["train"], _steps(stage), f"{stage['connector_learning_rate']:g}",
          f"{stage['lora_learning_rate']:g}" if "lora" in stage["train"] else "")
         for name, stage in trained.items()
-        if name.endswith("_stage")
+        if name.endswith("_stage") and not (name == "projector_stage" and trained.get("init_from"))
     ]  # fmt: skip
     if not sources or not stages:
         return "The folder does not say how it was trained."
@@ -98,7 +98,8 @@ def training(trained: Mapping[str, Any]) -> str:
     shown = table(("source", "times shown in an epoch", "questions each time"), sources)
     steps = table(("stage", "trains", "length", "connector's rate", "LoRA's rate"), stages)
     device = f", on {trained['device']}" if "device" in trained else ""
-    facts = f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}{device}."
+    before = f" It goes on from the adapter {trained['init_from']}." if trained.get("init_from") else ""
+    facts = f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}{device}.{before}"
     return f"{facts}\n\n{steps}\n\n{shown}"
 
 

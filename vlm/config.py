@@ -27,6 +27,7 @@ class VisionConfig:
     features: str = "pooled"  # CLIP: one projected embedding of the picture, or the "patches" of a layer
     layer: int = -2  # CLIP's patches: which hidden layer, from the end (-2 as in LLaVA)
     tags: int = 3  # names of what is seen, written into the prompt (vlm/tagger.py); 0 for none
+    asked_tags: bool = False  # behind a question, the tags of the things that it names
 
 
 @dataclass(frozen=True)

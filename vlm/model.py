@@ -23,10 +23,18 @@ STAGES = {"projector": ("connector",), "projector+lora": ("connector", "lora")}
 
 
 class Sight(NamedTuple):
-    """What is seen in one picture: `patch_features` [N, Dv], and `tags`, text for the prompt ("" for none)."""
+    """What is seen in one picture: `patch_features` [N, Dv], the pooled one first, and who names it, for the prompt."""
 
     patch_features: Tensor
-    tags: str
+    tagger: Tagger | None = None
+
+    @property
+    def tags(self) -> str:
+        return self.tagger.tags(self.patch_features[:1])[0] if self.tagger else ""
+
+    def asked(self, question: str) -> str:
+        """The tags of what the question names."""
+        return self.tagger.asked(question, self.patch_features) if self.tagger else ""
 
 
 class VisualTurn(NamedTuple):
@@ -107,9 +115,14 @@ class VisionLanguageModel(nn.Module):
         return {"loss": loss}
 
     def encode(self, turns: Sequence[VisualTurn], system: str | None = None) -> Encoded:
-        prompt = [
-            PromptTurn(turn.question, turn.answer, tuple(s.tags for s in turn.sights)) for turn in turns
-        ]
+        """The turns with the tags of their pictures. What a question names is looked up in the latest pictures."""
+        prompt: list[PromptTurn] = []
+        sights: tuple[Sight, ...] = ()
+        for turn in turns:
+            sights = turn.sights or sights
+            tags = tuple(sight.tags for sight in turn.sights)
+            asked = tuple(sight.asked(turn.question) for sight in sights)
+            prompt.append(PromptTurn(turn.question, turn.answer, tags, asked))
         return encode(self.language.tokenizer, prompt, self.vision.feature_count, system)
 
     def stream(
@@ -141,9 +154,8 @@ class VisionLanguageModel(nn.Module):
         return self.recognise(self.vision.see(images)) if images else []
 
     def recognise(self, patch_features: Tensor) -> list[Sight]:
-        """Patch features [B, N, Dv], the pooled one first -> the same, each with its tags."""
-        tags = self.tagger.tags(patch_features[:, 0]) if self.tagger else [""] * len(patch_features)
-        return [Sight(*pair) for pair in zip(patch_features, tags, strict=True)]
+        """Patch features [B, N, Dv], the pooled one first -> the same one by one, with the model's tagger."""
+        return [Sight(each, self.tagger) for each in patch_features]
 
     def _prompt(
         self, conversations: Sequence[Sequence[VisualTurn]], system: str | None
@@ -193,5 +205,6 @@ def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:
     vision = build_vision(config.vision).to(device)
     sizes = vision.feature_count, vision.feature_size, language.embedding_size
     connector = build_connector(config.connector, *sizes).to(device)
-    tagger = Tagger(vision.classifier, vision.classes, config.vision.tags) if config.vision.tags else None
+    seen = config.vision
+    tagger = Tagger(vision.classifier, vision.classes, seen.tags, seen.asked_tags) if seen.tags else None
     return VisionLanguageModel(vision, connector, language, tagger)

@@ -19,11 +19,13 @@ VISUAL = -1  # in `Encoded.ids`: a visual token stands here
 
 @dataclass(frozen=True)
 class PromptTurn:
-    """One question, its answer ("" for the one to come), and the tags of the pictures shown before the question."""
+    """One question, its answer ("" for the one to come), the tags of the pictures shown before the question, and those of
+    the things that the question names, a text for each picture that it is about."""
 
     question: str
     answer: str = ""
     picture_tags: tuple[str, ...] = ()
+    asked_tags: tuple[str, ...] = ()
 
 
 class Encoded(NamedTuple):
@@ -64,7 +66,8 @@ def encode(
             add([VISUAL] * tokens_per_picture, learn=False)
             add(_text(tokenizer, f"\nTags: {tags}.\n" if tags else "\n"), learn=False)
         question = len(ids)
-        add(_text(tokenizer, turn.question.strip()), learn=False)
+        lines = [turn.question.strip(), *(f"Tags: {tags}." for tags in turn.asked_tags if tags)]
+        add(_text(tokenizer, "\n".join(lines)), learn=False)
         add(_control(tokenizer, before_answer), learn=False)
         if turn.answer:
             ending = _control(tokenizer, after_answer)
