@@ -287,7 +287,9 @@ def describe(config: TrainingConfig) -> dict[str, Any]:
     """How it was trained, as the adapter tells it: without this machine's folders."""
     told = {key: value for key, value in to_dict(config).items() if key not in ("data", "output")}
     known = config.init_from
-    return told | {"init_from": Path(known).name if known and Path(known).is_dir() else known}
+    if known and (folder := Path(known)).is_dir():  # a run's adapter is told by the run's name
+        known = folder.resolve().parent.name if folder.name == "adapter" else folder.name
+    return told | {"init_from": known}
 
 
 def _fingerprint(folder: Path) -> str | None:
