@@ -20,13 +20,13 @@ from training.tags import fit
 from vlm.connectors import channel_statistics
 from vlm.errors import UserError
 from vlm.model import VisionLanguageModel
+from vlm.tagger import SIDES
 
 BATCH, LEARNING_RATE = 512, 2e-3
 PICTURES = 4096  # whose features are looked at
 NOISE = 1.0  # in deviations of each channel: without it the projector learns the training pictures by heart
 COLOUR_SHARE = 0.3  # of what a visual token says, beside the names
 SHARPNESS = 25.0  # of the softmax over cosines: a token may be all of one word
-SIDES = ("left", "right"), ("above", "below")  # what the cells' positions start from
 
 
 def align(

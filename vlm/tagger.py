@@ -49,9 +49,9 @@ class Tagger(nn.Module):
         self.noun_places = torch.tensor([places[noun.lower()] for noun in nouns], dtype=torch.long)
         # "duck" and "ducks" are asked about as one
         self.by_words: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for place, name in enumerate(self.names):
+        for place, name in enumerate(self.names if self.asks else ()):
             self.by_words[tuple(content_words(name))].append(place)
-        self.longest = max(map(len, self.by_words))  # words
+        self.longest = max(map(len, self.by_words), default=0)  # words
 
     def with_head(self, head: nn.Linear | None, nouns: Sequence[str]) -> "Tagger":
         """Another tagger on the same encoder."""
