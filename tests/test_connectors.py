@@ -40,6 +40,17 @@ def test_a_layer_norm_takes_no_statistics() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in connector.state_dict().items())
 
 
+def test_noise_is_added_to_normalised_features_and_only_in_training() -> None:
+    connector = build_connector(ConnectorConfig(hidden=16), COUNT, SIZE, EMBEDDING)
+    connector.standardise(features())
+    plain = connector.eval()(features())
+    connector.noise = 0.5
+    assert torch.equal(connector(features()), plain)
+    connector.layers = connector.layers[:1]
+    added = connector.train()(features()) - connector.eval()(features())
+    assert added.std() == pytest.approx(0.5, rel=0.1) and abs(added.mean()) < 0.05
+
+
 def test_positions_tell_like_features_apart_and_start_from_nothing() -> None:
     connector = build_connector(ConnectorConfig(hidden=16, positions=True), COUNT, SIZE, EMBEDDING)
     same = features()[:1, :1].expand(1, COUNT, SIZE)

@@ -10,7 +10,7 @@ from tests.tiny import picture, tiny_model
 from vlm.config import AnswersConfig
 from vlm.errors import UserError
 from vlm.model import Sight, VisionLanguageModel, VisualTurn
-from vlm.prompts import VISUAL, Batch, collate
+from vlm.prompts import VISUAL, Batch, ask_apart, collate
 from vlm.tagger import Tagger
 
 GREEDY = AnswersConfig(max_new_tokens=12, repetition_penalty=1.0)
@@ -52,6 +52,30 @@ def test_visual_tokens_land_between_the_embedded_parts_of_the_prompt() -> None:
         elsewhere = ~batch.visual_mask[row]
         assert torch.equal(embeds[row][elsewhere], model.language.embed(batch.input_ids[row][elsewhere]))
     assert (batch.labels[batch.visual_mask] == -100).all()
+
+
+def test_questions_asked_apart_are_learned_as_if_each_were_alone() -> None:
+    model = tiny_model()
+    shake_lora(model)
+    sight = model.see([picture("red")])[0]
+    asked = [("What?", "A red square."), ("Is there a blue circle?", "No."), ("Colour?", "Red, all of it.")]
+    alone = [model.encode([VisualTurn(*pair, (sight,))]) for pair in asked]
+    features = sight.patch_features[None]
+
+    def learn(conversations: list, count: int) -> tuple[float, torch.Tensor]:
+        model.zero_grad()
+        batch = collate(conversations, model.language.pad_id)
+        loss = model(**batch._asdict(), patch_features=features.expand(count, -1, -1))["loss"]
+        loss.backward()
+        return loss.item(), torch.cat([part.grad.flatten() for part in model.connector.parameters()])
+
+    loss, gradient = learn(alone, 3)
+    together, same = learn([ask_apart(alone)], 1)
+    assert together == pytest.approx(loss, rel=1e-5)
+    assert torch.allclose(same, gradient, rtol=1e-3, atol=1e-6)
+    assert learn([ask_apart(alone), alone[0]], 2)[0] == pytest.approx(
+        learn([*alone, alone[0]], 4)[0], rel=1e-5
+    )
 
 
 def test_each_stage_trains_exactly_its_parts() -> None:

@@ -27,7 +27,7 @@ from vlm.config import ModelConfig, load_model_config
 from vlm.describe import describe
 from vlm.errors import UserError
 from vlm.model import VisionLanguageModel, VisualTurn, build_model
-from vlm.prompts import IGNORE, VISUAL, PromptTurn, collate, encode
+from vlm.prompts import IGNORE, VISUAL, Encoded, PromptTurn, ask_apart, collate, encode
 from vlm.vision import build_vision
 
 COLOURS = {"red": "r", "lime": "g", "blue": "b", "white": "w"}
@@ -162,6 +162,25 @@ def batch_of(model: VisionLanguageModel) -> dict[str, torch.Tensor]:
     return batch._asdict() | {
         "patch_features": torch.stack([turn[0].sights[0].patch_features for turn in turns])
     }
+
+
+def test_phis_attention_keeps_questions_asked_apart_from_each_other(model: VisionLanguageModel) -> None:
+    shake_lora(model.eval())
+    sight = model.see([picture("red")])[0]
+    turns = [VisualTurn("Which?", "Red.", (sight,)), VisualTurn("What is it?", "A square.", (sight,))]
+
+    def loss(conversation: Encoded) -> float:
+        batch = collate([conversation], model.language.pad_id)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return model(**batch._asdict(), patch_features=sight.patch_features[None])["loss"].item()
+
+    conversations = [model.encode([turn]) for turn in turns]
+    learned = [sum(label != IGNORE for label in each.labels) for each in conversations]
+    losses = map(loss, conversations)
+    alone = sum(each * count for each, count in zip(losses, learned, strict=True)) / sum(learned)
+    together = ask_apart(conversations)
+    assert loss(together) == pytest.approx(alone, rel=1e-3)
+    assert loss(together._replace(blocks=())) != pytest.approx(alone, rel=1e-3)
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(config: ModelConfig) -> None:

@@ -5,7 +5,16 @@ import torch
 
 from tests.tiny import CONTROL, tiny_tokenizer
 from tests.tiny_phi import GEMMA_CONTROL, GEMMA_TEMPLATE, tokenizer_with
-from vlm.prompts import IGNORE, VISUAL, PromptTurn, collate, encode, end_of_turn
+from vlm.prompts import (
+    IGNORE,
+    VISUAL,
+    PromptTurn,
+    ask_apart,
+    attention_of_blocks,
+    collate,
+    encode,
+    end_of_turn,
+)
 
 TOKENIZER = tiny_tokenizer()
 START, END = TOKENIZER.convert_tokens_to_ids(CONTROL[1:])
@@ -90,6 +99,30 @@ def test_batches_pad_right_to_train_and_left_to_generate() -> None:
         before = batch.input_ids[row, : long.question]
         assert before[-1] == encoded.ids[encoded.question - 1]
         assert batch.attention_mask[row, : long.question].sum() == encoded.question
+
+
+def test_questions_asked_apart_share_the_picture_and_see_nothing_of_each_other() -> None:
+    alone = [
+        encode(TOKENIZER, [PromptTurn(question, "B.", ("t",))], 2, "Look.") for question in ("A?", "Longer?")
+    ]
+    together = ask_apart(alone)
+    shared = alone[0].question
+    first, second = (len(each.ids) - shared for each in alone)
+    assert together.ids == alone[0].ids + alone[1].ids[shared:]
+    assert learned(together.labels) == 2 * "B.<|im_end|>"
+    batch = collate([together, alone[1]], pad_id=0)
+    assert batch.blocks is not None
+    hidden, positions = attention_of_blocks(batch.attention_mask, batch.blocks, torch.float32)
+    seen = hidden[0, 0] == 0
+    length = shared + first
+    assert torch.equal(seen[:length, :length], torch.ones(length, length).tril().bool())
+    assert seen[length:, :shared].all() and not seen[length:, shared:length].any()
+    assert torch.equal(seen[length:, length:], torch.ones(second, second).tril().bool())
+    assert positions[0].tolist() == [*range(length), *range(shared, shared + second)]
+    assert positions[1, : len(alone[1].ids)].tolist() == list(range(len(alone[1].ids)))
+    assert ask_apart(alone[:1]) == alone[0]
+    with pytest.raises(ValueError, match="begin alike"):
+        ask_apart([alone[0], encode(TOKENIZER, [PromptTurn("A?", "B.")], 2, "Look.")])
 
 
 def test_a_template_without_a_system_role_gets_its_words_before_the_first_question() -> None:

@@ -202,6 +202,22 @@ def test_tags_come_from_the_tagger_of_the_picture_and_are_left_out_as_often_as_t
     assert 0.2 < sum("Tags" in text for text in texts(0.5)) / len(everywhere) < 0.8
 
 
+def test_questions_are_asked_apart_as_often_as_told_but_never_those_of_a_real_conversation(
+    data: Path,
+) -> None:
+    model = tiny_model()
+
+    def shares_apart(laid_out: Conversations) -> float:
+        return sum(bool(laid_out[index]["encoded"].blocks) for index in range(len(laid_out))) / len(laid_out)
+
+    assert shares_apart(conversations(data, model)) == 0
+    assert 0.2 < shares_apart(conversations(data, model, asked_apart=0.5, epochs=10)) < 0.8
+    laid_out = conversations(data, model, asked_apart=1.0)
+    assert shares_apart(laid_out) == 1
+    laid_out.examples = [[replace(row, conversation="held") for row in rows] for rows in laid_out.examples]
+    assert shares_apart(laid_out) == 0
+
+
 def test_text_dropout_hides_text_and_no_picture_and_only_in_training() -> None:
     model = tiny_model()
     sight = model.see([picture("red")])[0]

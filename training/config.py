@@ -49,6 +49,8 @@ class TrainingConfig:
     gradient_accumulation: int = 1
     augmentation: AugmentationConfig = AugmentationConfig()
     text_dropout: float = 0.0  # of the text's embeddings: the picture is to be looked at (arXiv:2409.17146)
+    feature_noise: float = 0.0  # in deviations of each channel, so that pictures are not learned by heart
+    asked_apart: float = 0.0  # share of examples whose questions are read without what was said about others
     tag_dropout: float = 0.2  # share of examples without tags, so that the picture itself is looked at
     seed: int = 0
     warmup_steps: int = 50

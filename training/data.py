@@ -2,7 +2,8 @@
 
 All questions about one picture become one conversation of several turns, as in LLaVA (arXiv:2304.08485): the picture is
 read once for many answers, which trains several times faster than one question at a time and teaches follow-up
-questions. Only the texts are held in memory; features come from the `FeatureStore`.
+questions. But who has just named a dog need not look to say that there is one: where questions are `asked_apart`, each
+is read without the others. Only the texts are held in memory; features come from the `FeatureStore`.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from training.features import FeatureStore
 from vlm.answers import to_keywords
 from vlm.errors import UserError
 from vlm.model import Sight, VisionLanguageModel, VisualTurn
-from vlm.prompts import Encoded, collate
+from vlm.prompts import Encoded, ask_apart, collate
 from vlm.tagger import Tagger
 
 
@@ -106,12 +107,14 @@ class Conversations(Dataset):
         batch_size: int,
         epochs: int,
         tag_dropout: float,
+        asked_apart: float = 0.0,
         seed: int,
         augmentation: AugmentationConfig = NO_AUGMENTATION,
     ) -> None:
         self.store, self.tagger_of, self.model = store, tagger_of, model
         self.system, self.style = system, style
-        self.tag_dropout, self.seed, self.augmentation = tag_dropout, seed, augmentation
+        self.tag_dropout, self.asked_apart = tag_dropout, asked_apart
+        self.seed, self.augmentation = seed, augmentation
         by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
             by_source[row.source][row.picture + row.conversation].append(row)
@@ -134,13 +137,20 @@ class Conversations(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rows = self.examples[index]
         picture = self._view(rows, index)
-        dropped = random.Random(f"{self.seed} {index} tags").random() < self.tag_dropout
+        dropped = self._happens("tags", index, self.tag_dropout)
         tagger = self.tagger_of(picture) if self.tagger_of and not dropped else None
         sight = Sight(self.store[picture], tagger)
-        first, *later = rows
-        turns = [VisualTurn(first.question, self._answer(first), (sight,))]
-        turns += [VisualTurn(row.question, self._answer(row)) for row in later]
-        return {"encoded": self.model.encode(turns, self.system), "patch_features": sight.patch_features}
+        turns = [VisualTurn(row.question, self._answer(row)) for row in rows]
+        apart = not rows[0].conversation and self._happens("apart", index, self.asked_apart)
+        conversations = [[turn] for turn in turns] if apart else [turns]
+        encoded = [
+            self.model.encode([first._replace(sights=(sight,)), *later], self.system)
+            for first, *later in conversations
+        ]
+        return {"encoded": ask_apart(encoded), "patch_features": sight.patch_features}
+
+    def _happens(self, what: str, index: int, share: float) -> bool:
+        return random.Random(f"{self.seed} {index} {what}").random() < share
 
     def _view(self, rows: Sequence[Row], index: int) -> str:
         """The picture, or one of its views that all the answers are true of."""

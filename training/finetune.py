@@ -170,6 +170,7 @@ def lay_out(
         batch_size=config.batch_size * PartialState().num_processes,  # what all of them take in one step
         epochs=epochs,
         tag_dropout=config.tag_dropout,
+        asked_apart=config.asked_apart,
         seed=config.seed,
         augmentation=config.augmentation,
     )
@@ -257,7 +258,7 @@ def run(config: TrainingConfig) -> Path:
         for row in named.values()
         for name in view_ids(row.picture, config.augmentation)
     ]
-    model.text_dropout = config.text_dropout
+    model.text_dropout, model.connector.noise = config.text_dropout, config.feature_noise
     with process.main_process_first():  # the others read what it wrote
         store = FeatureStore(data, model_config.vision)
         pictures = ((name, image) for name, image in pictures_of(data, "train") if part.holds(name))

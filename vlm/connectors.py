@@ -49,6 +49,7 @@ class MlpProjector(nn.Module):
             nn.Linear(hidden_size, embedding_size),
         )
         self.positions = nn.Parameter(torch.zeros(positions, embedding_size)) if positions else None
+        self.noise = 0.0  # that training adds to the normalised features, in their deviations
 
     def standardise(self, patch_features: Tensor) -> None:
         """Take the statistics of training features [..., Dv], where these normalise."""
@@ -58,7 +59,10 @@ class MlpProjector(nn.Module):
             self.layers[0].deviation.copy_(deviation)
 
     def forward(self, patch_features: Tensor) -> Tensor:
-        visual_tokens = self.layers(patch_features)
+        normalised = self.layers[0](patch_features)
+        if self.training and self.noise:
+            normalised = normalised + self.noise * torch.randn_like(normalised)
+        visual_tokens = self.layers[1:](normalised)
         return visual_tokens if self.positions is None else visual_tokens + self.positions
 
 

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from vlm.config import LanguageConfig, LoraConfig
 from vlm.errors import UserError
-from vlm.prompts import IGNORE, end_of_turn
+from vlm.prompts import IGNORE, attention_of_blocks, end_of_turn
 from vlm.weights import resolve
 
 QUANTISATIONS = ("none", "nf4")
@@ -129,16 +129,28 @@ class LanguageModel(nn.Module):
         return self.model.get_base_model() if self.has_adapter else self.model
 
     def forward(
-        self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor, count: Tensor | None = None
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        count: Tensor | None = None,
+        blocks: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy of the labels [B, T] given the embeddings [B, T, Dl]: its mean, or its sum over `count`.
+        `blocks` as in `vlm.prompts.Batch`.
 
         Only the positions that are learned, about a quarter, go through the vocabulary's large matrix."""
         if self.checkpointing and not inputs_embeds.requires_grad:
             # else the first layer's LoRA would get no gradient
             inputs_embeds = inputs_embeds.detach().requires_grad_()
+        positions = None
+        if blocks is not None and blocks.any():
+            attention_mask, positions = attention_of_blocks(attention_mask, blocks, inputs_embeds.dtype)
         hidden = self.causal.get_decoder()(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            use_cache=False,
         ).last_hidden_state
         targets = labels[:, 1:]
         learned = targets != IGNORE

@@ -106,12 +106,14 @@ class VisionLanguageModel(nn.Module):
         labels: Tensor,
         patch_features: Tensor | None = None,
         num_items_in_batch: Tensor | None = None,
+        blocks: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """A collated batch [B, T] and the features of its pictures [M, N, Dv] -> the loss, as Trainer takes it: with
         `num_items_in_batch`, its share of the mean over a batch that several steps or processes have divided."""
         embeds = self.embed(Batch(input_ids, visual_mask, attention_mask, labels), patch_features)
         device = embeds.device
-        loss = self.language(embeds, attention_mask.to(device), labels.to(device), num_items_in_batch)
+        blocks = None if blocks is None else blocks.to(device)
+        loss = self.language(embeds, attention_mask.to(device), labels.to(device), num_items_in_batch, blocks)
         return {"loss": loss}
 
     def encode(self, turns: Sequence[VisualTurn], system: str | None = None) -> Encoded:

@@ -30,20 +30,23 @@ class PromptTurn:
 
 class Encoded(NamedTuple):
     """`ids` with VISUAL where a visual token stands; `labels` are the ids to learn, IGNORE elsewhere; at `question` the
-    last question's own text begins."""
+    last question's own text begins. `blocks`: see `Batch`; empty for a conversation as it is held."""
 
     ids: list[int]
     labels: list[int]
     question: int
+    blocks: tuple[int, ...] = ()
 
 
 class Batch(NamedTuple):
-    """All [B, T]. `visual_mask` is True where the visual tokens go, in reading order; `input_ids` there is padding."""
+    """All [B, T]. `visual_mask` is True where the visual tokens go, in reading order; `input_ids` there is padding.
+    `blocks` are 0, or number the parts of a conversation that see what is 0 before them, but not each other."""
 
     input_ids: Tensor
     visual_mask: Tensor
     attention_mask: Tensor
     labels: Tensor
+    blocks: Tensor | None = None
 
 
 def encode(
@@ -74,6 +77,22 @@ def encode(
             add(_text(tokenizer, turn.answer.strip()) + ending[:1], learn=True)  # learn where to stop as well
             add(ending[1:], learn=False)
     return Encoded(ids, labels, question)
+
+
+def ask_apart(conversations: Sequence[Encoded]) -> Encoded:
+    """Conversations that begin alike, up to their questions -> one that reads the beginning once, and in which no
+    question sees the others."""
+    if len(conversations) == 1:
+        return conversations[0]
+    shared = conversations[0].question
+    ids, labels = conversations[0].ids[:shared], conversations[0].labels[:shared]
+    blocks = [0] * shared
+    for number, each in enumerate(conversations, 1):
+        if each.ids[: each.question] != ids[:shared]:
+            raise ValueError("Conversations that do not begin alike cannot be read as one.")
+        ids, labels = ids + each.ids[shared:], labels + each.labels[shared:]
+        blocks += [number] * (len(each.ids) - shared)
+    return Encoded(ids, labels, shared, tuple(blocks))
 
 
 def _template_frame(
@@ -147,5 +166,20 @@ def collate(conversations: Sequence[Encoded], pad_id: int, pad_left: bool = Fals
     ids = torch.tensor([padded(each.ids, each.question, pad_id) for each in conversations])
     present = torch.tensor([padded([1] * len(each.ids), each.question, 0) for each in conversations])
     labels = torch.tensor([padded(each.labels, each.question, IGNORE) for each in conversations])
+    blocks = torch.tensor(
+        [padded(list(each.blocks) or [0] * len(each.ids), each.question, 0) for each in conversations]
+    )
     visual_mask = ids == VISUAL
-    return Batch(ids.masked_fill(visual_mask, pad_id), visual_mask, present, labels)
+    return Batch(ids.masked_fill(visual_mask, pad_id), visual_mask, present, labels, blocks)
+
+
+def attention_of_blocks(attention_mask: Tensor, blocks: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Attention mask and blocks [B, T] -> who sees whom, [B, 1, T, T], 0 or the lowest number, and the positions [B, T],
+    counted over what each sees."""
+    length = blocks.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=blocks.device).tril()
+    common, own = blocks.unsqueeze(1) == 0, blocks.unsqueeze(1) == blocks.unsqueeze(2)
+    seen = earlier & attention_mask.bool().unsqueeze(1) & (common | own)  # [B, who, whom]
+    hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    hidden = hidden.masked_fill(~seen, torch.finfo(dtype).min)
+    return hidden.unsqueeze(1), (seen.sum(-1) - 1).clamp(min=0)
