@@ -1,19 +1,25 @@
-"""Draft -> answer: what the base model is asked to rewrite, and whether its rewriting is taken.
+"""Draft -> answer: what the base model is asked to put right, and whether what it makes is taken.
 
-The base model is small, so it is shown a few rewritings first, and what it makes is taken only where it keeps the draft's
-meaning (`vlm.answers.keeps_meaning`).
+Keywords become a sentence, and an answer that is one already stays as it is. The base model is small, so it is shown a few
+of both first, and what it makes is taken only where it keeps the draft's meaning (`vlm.answers.keeps_meaning`).
 """
 
 from vlm.answers import keeps_meaning, strip_echo, tidy
 from vlm.model import VisualTurn
 
-SYSTEM = "Rewrite the note as one short sentence that answers the question. Use only the words of the note."
+SYSTEM = (
+    "Correct the note so that it answers the question. Repeat a note that is correct already. "
+    "Use only the words of the note."
+)
 MAX_NEW_TOKENS = 48  # a sentence
 EXAMPLES = (
-    ("What is this?", "A cat.", "This is a cat."),
-    ("What color is the ball?", "Red.", "The ball is red."),
-    ("Is there a dog?", "No, there is no dog.", "No, there is no dog."),
-    ("How many birds are there?", "Two.", "There are two birds."),
+    ("What is this?", "A cat.", "A cat."),
+    ("Is the cup left or right of the spoon?", "Left.", "Left."),
+    ("What is in the picture?", "Dog brown sofa.", "A dog on a brown sofa."),
+    ("What color is the ball?", "Red.", "Red."),
+    ("Is there a dog?", "No dog.", "No, there is no dog."),
+    ("Is there a red shape?", "No.", "No."),
+    ("Is the dog above the cat or below it?", "Above.", "Above."),
 )
 
 
