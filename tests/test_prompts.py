@@ -121,6 +121,7 @@ def test_questions_asked_apart_share_the_picture_and_see_nothing_of_each_other()
     assert positions[0].tolist() == [*range(length), *range(shared, shared + second)]
     assert positions[1, : len(alone[1].ids)].tolist() == list(range(len(alone[1].ids)))
     assert ask_apart(alone[:1]) == alone[0]
+    assert collate(alone, pad_id=0).blocks is None
     with pytest.raises(ValueError, match="begin alike"):
         ask_apart([alone[0], encode(TOKENIZER, [PromptTurn("A?", "B.")], 2, "Look.")])
 

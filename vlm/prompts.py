@@ -40,7 +40,8 @@ class Encoded(NamedTuple):
 
 class Batch(NamedTuple):
     """All [B, T]. `visual_mask` is True where the visual tokens go, in reading order; `input_ids` there is padding.
-    `blocks` are 0, or number the parts of a conversation that see what is 0 before them, but not each other."""
+    `blocks` are 0, or number the parts of a conversation that see what is 0 before them, but not each other; None where
+    no conversation has such."""
 
     input_ids: Tensor
     visual_mask: Tensor
@@ -166,9 +167,11 @@ def collate(conversations: Sequence[Encoded], pad_id: int, pad_left: bool = Fals
     ids = torch.tensor([padded(each.ids, each.question, pad_id) for each in conversations])
     present = torch.tensor([padded([1] * len(each.ids), each.question, 0) for each in conversations])
     labels = torch.tensor([padded(each.labels, each.question, IGNORE) for each in conversations])
-    blocks = torch.tensor(
-        [padded(list(each.blocks) or [0] * len(each.ids), each.question, 0) for each in conversations]
-    )
+    blocks = None
+    if any(conversation.blocks for conversation in conversations):
+        blocks = torch.tensor(
+            [padded(list(each.blocks) or [0] * len(each.ids), each.question, 0) for each in conversations]
+        )
     visual_mask = ids == VISUAL
     return Batch(ids.masked_fill(visual_mask, pad_id), visual_mask, present, labels, blocks)
 
