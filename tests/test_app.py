@@ -1,5 +1,6 @@
 """The endpoints with the real assistant, and the plain data behind the page: conversations, messages, downloads."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -160,7 +161,8 @@ def test_markup_and_control_tokens_are_shown_as_typed() -> None:
 
 
 def test_the_trace_leaves_out_what_does_not_apply_and_the_download_has_it_all() -> None:
-    assert "Heard" not in dict(trace_of(ANSWERED))
+    assert not {"Heard", "Looked up (0 to 9)"} & set(dict(trace_of(ANSWERED)))
+    assert dict(trace_of(replace(ANSWERED, seen="cat 9")))["Seen (0 to 9)"] == "cat 9"
     assert dict(trace_of(ANSWERED))["Clean-up"] == "accepted"
     text = to_markdown([Exchange("What?", ("folder/cat.png",), answer=ANSWERED)])
     assert all(part in text for part in ("## What?", "cat.png", "A cat.", "Draft: cat"))

@@ -1,6 +1,7 @@
 """The whole way with the real weights and the shipped adapter: pictures, text, speech, bad input, several at once."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -34,6 +35,8 @@ def test_a_question_about_a_picture_is_answered_through_the_adapter(
     assert (answer.route, answer.stage, answer.adapter) == ("image", "done", "embedded")
     assert answer.draft
     assert answer.clean_up
+    assert re.fullmatch(r"[\w' -]+ \d, [\w' -]+ \d, [\w' -]+ \d", answer.seen)
+    assert re.match(r"dog \d", assistant.answer("Is there a dog?", images=[shape]).looked_up)
     assert set(answer.seconds) >= {"look", "first_token", "generate", "total"}
     assert json.loads(json.dumps(answer.to_dict()))["text"] == answer.text
 

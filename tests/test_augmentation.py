@@ -1,6 +1,9 @@
-"""Views of training pictures, and which answers hold for them."""
+"""Views of training pictures, and which answers hold for them; invented names."""
 
 import io
+import random
+import re
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -10,12 +13,14 @@ from training.augmentation import (
     AugmentationConfig,
     View,
     draw_view,
+    invent_names,
     is_true_of,
     paint_view,
     picture_of,
     view_ids,
     with_views,
 )
+from vlm.prompts import PromptTurn
 
 CONFIG = AugmentationConfig(views=2)
 WHOLE, AS_IS = (0.0, 0.0, 1.0, 1.0), (1.0, 1.0, 1.0)
@@ -77,3 +82,30 @@ def test_each_chosen_picture_is_followed_once_by_the_views_that_are_missing():
         "b",
     ]
     assert picture_of(first) == picture_of("a") == "a"
+
+
+TURN = PromptTurn(
+    "Is it a horse, an anteater or a lion?", "An anteater.", asked_tags=("horse 3 left, anteater? 7, lion 2",)
+)
+
+
+def test_a_guessed_name_is_the_same_invented_one_in_question_tags_and_answer() -> None:
+    for seed in range(40):
+        turn = invent_names(TURN, 1.0, random.Random(seed))
+        found = re.fullmatch(r"Is it a horse, (an?) (\w+) or a lion\?", turn.question)
+        assert found
+        article, name = found.groups()
+        assert name != "anteater"
+        assert article == ("an" if name[0] in "aeiou" else "a")
+        assert turn.answer == f"{article.capitalize()} {name}."
+        assert turn.asked_tags == (f"horse 3 left, {name}? 7, lion 2",)
+
+
+def test_known_names_stay_and_guessed_ones_are_invented_as_often_as_told() -> None:
+    draw = random.Random(0)
+    assert invent_names(TURN, 0.0, draw) == TURN
+    known = replace(TURN, asked_tags=("anteater 7",))
+    assert invent_names(known, 1.0, draw) == known
+    plural = replace(TURN, question="Are there anteaters?")  # its tags would name what it does not
+    assert invent_names(plural, 1.0, draw) == plural
+    assert 60 < sum(invent_names(TURN, 0.5, draw) != TURN for _ in range(200)) < 140

@@ -88,7 +88,18 @@ def test_a_question_about_an_uploaded_picture_is_answered_and_the_answer_opens(p
     wait_until_idle(page)
     page.get_by_text("How this answer came about").locator("visible=true").last.click()
     trace = bot_text(page)
-    for label in ("Draft", "Clean-up", "Model", "Adapter", "embedded", "Device", "Time", "Speed"):
+    for label in (
+        "Seen",
+        "strawberry",
+        "Draft",
+        "Clean-up",
+        "Model",
+        "Adapter",
+        "embedded",
+        "Device",
+        "Time",
+        "Speed",
+    ):
         assert label in trace
     expect(page.locator(".pictures img:visible")).to_have_count(1)
 

@@ -661,6 +661,8 @@ def test_what_is_written_is_read_and_laid_out_for_training(tmp_path: Path, photo
         "batch_size": 2,
         "epochs": 3,
         "tag_dropout": 0.0,
+        "asked_apart": 0.0,
+        "invented_names": 0.0,
         "seed": 0,
     }
     laid_out = Conversations(

@@ -39,6 +39,17 @@ def shake_lora(model: VisionLanguageModel) -> None:
             parameter.normal_(std=0.3)
 
 
+def test_what_a_name_means_is_the_base_models_and_the_same_alone_and_beside_others() -> None:
+    model = tiny_model()
+    names = ["yak", "a much longer name", "<|im_end|>"]
+    vectors = model.language.read_names(names)
+    assert vectors.shape == (3, model.language.embedding_size)
+    assert torch.allclose(vectors[:1], model.language.read_names(["yak"]), atol=1e-5)
+    assert not torch.allclose(vectors[0], vectors[1], atol=1e-2)
+    shake_lora(model)
+    assert torch.equal(model.language.read_names(names), vectors)
+
+
 def test_visual_tokens_land_between_the_embedded_parts_of_the_prompt() -> None:
     model = tiny_model(lora=False)
     sights = tuple(model.see([picture("red"), picture("blue")]))

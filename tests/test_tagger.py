@@ -1,6 +1,6 @@
 """The tagger: two classifiers' names become one list, a head is kept exactly, and training reads honest tags."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ from torch import nn
 
 from training.data import Row
 from training.tags import fit, teach
-from vlm.tagger import ENCODER_SHARE, Tagger
+from vlm.tagger import ENCODER_SHARE, ReadNames, Tagger, WordClassifier
 
 SIZE = 6
 NOUNS = ["ant", "bee", "cat"]
@@ -145,7 +145,7 @@ def test_what_a_question_names_is_looked_up_with_its_likelihood_and_its_sides() 
 def test_the_longest_name_in_a_question_is_the_one_that_is_meant() -> None:
     tagger = sees_nouns()
     tagger.set_head(nn.Linear(SIZE, 3), ["hot dog", "mustard", "ice cream"])
-    found = tagger._named_in("A hot dog, or a dog with mustard? No ice!")
+    found = tagger.named_in("A hot dog, or a dog with mustard? No ice!")
     assert list(found) == ["hot dog", "dog", "mustard"]
 
 
@@ -153,3 +153,126 @@ def test_a_tagger_that_is_not_to_ask_says_nothing_about_questions() -> None:
     tagger = sees_nouns()
     tagger.asks = False
     assert tagger.asked("Is there an ant?", looks({0: 0})) == ""
+
+
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        ("Is there a yak in the picture?", ["yak?"]),
+        ("Is it an ant, a sea lion or a cat?", ["ant", "sea lion?", "cat"]),
+        ("Is the yak left of the bee?", ["yak?", "bee"]),
+        ("How many yaks are there?", ["yaks?"]),
+        ("Is it a dog?", ["dog?"]),  # a class of the encoder's, which the head has not learned
+        ("Is there a red cat?", ["cat"]),  # not what is unknown beside a name
+        ("What is the main colour of this picture?", []),
+        ("What kind of thing is the other one?", []),
+        ("What is this?", []),
+        ("Which of the two is it?", []),
+    ],
+)
+def test_a_question_names_what_is_known_and_what_stands_behind_an_article(
+    question: str, names: list[str]
+) -> None:
+    tagger = sees_nouns()
+    tagger.set_head(tagger.head, NOUNS, WordClassifier(2, SIZE))
+    assert list(tagger.named_in(question)) == names
+
+
+@pytest.fixture
+def rough_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads fitted in no time, where only the guesses matter."""
+    monkeypatch.setattr("training.tags.STEPS", 2)
+
+
+def world(nouns: int = 60, pictures: int = 6) -> tuple[list[Row], dict[str, torch.Tensor], ReadNames]:
+    """Things whose looks follow from what their names mean, a few pictures of each, and who knows what names mean."""
+    generator = torch.Generator().manual_seed(0)
+    meanings = {f"noun{number}": torch.randn(4, generator=generator) for number in range(nouns)}
+    look_of = torch.randn(4, SIZE, generator=generator)
+    rows, store = [], {}
+    for noun, meaning in meanings.items():
+        for number in range(pictures):
+            picture = f"{noun} {number}"
+            rows.append(Row(picture, f"Is it a {noun}?", "Yes.", "s", "drawing", noun, (noun,)))
+            store[picture] = meaning @ look_of + 0.1 * torch.randn(5, SIZE, generator=generator)
+    zero = torch.zeros(4)
+    return rows, store, lambda names: torch.stack([meanings.get(name, zero) for name in names])
+
+
+@pytest.mark.usefixtures("rough_heads")
+def test_what_an_unknown_thing_looks_like_is_guessed_from_its_name(tmp_path: Path) -> None:
+    rows, store, read_names = world()
+    encoder = tagger_of(0.0, 0.0)
+    tagger = Tagger(encoder.classifier, encoder.classes, 1, asks=True, read_names=read_names)
+    known = [row for row in rows if not row.noun.endswith("7")]
+    teach(tagger, known, store, tmp_path, seed=0)  # type: ignore[arg-type]
+    unknown = {row.noun: row.picture for row in rows if row.noun.endswith("7")}
+    assert len(unknown) == 6
+    assert not set(unknown) & set(tagger.nouns)
+    assert tagger.guess
+    cosines = tagger.guess(
+        tagger.read(list(unknown)), torch.stack([store[each][0] for each in unknown.values()])
+    )
+    assert torch.equal(cosines.argmax(1), torch.arange(6))
+    question = f"Is it {', '.join(f'a {noun}' for noun in unknown)}?"
+    told = tagger.asked(question, store["noun7 0"]).split(", ")
+    assert [tag.split()[0] for tag in told] == [f"{noun}?" for noun in unknown]
+    assert told[0].startswith("noun7? 9")
+    again = Tagger(encoder.classifier, encoder.classes, 1, asks=True, read_names=read_names)
+    tagger.save(tmp_path / "tagger.safetensors")
+    again.load(tmp_path / "tagger.safetensors")
+    assert again.asked(question, store["noun7 0"]) == tagger.asked(question, store["noun7 0"])
+
+
+@pytest.mark.usefixtures("rough_heads")
+def test_each_name_is_hidden_from_one_of_the_taggers_that_training_reads_and_none_from_the_adapters(
+    tmp_path: Path,
+) -> None:
+    rows, store, read_names = world()
+    encoder = tagger_of(0.0, 0.0)
+    tagger = Tagger(encoder.classifier, encoder.classes, 1, asks=True, read_names=read_names)
+    tagger_for = teach(tagger, rows, store, tmp_path, seed=0)  # type: ignore[arg-type]
+    others = {id(each): each for each in map(tagger_for, store)}.values()
+    assert sorted(noun for each in others for noun in each.hidden) == sorted({row.noun for row in rows})
+    assert not tagger.hidden
+    for each in others:
+        for noun in each.hidden:
+            assert each.asked(f"Is it a {noun}?", store[f"{noun} 0"]).startswith(f"{noun}? ")
+            assert tagger.asked(f"Is it a {noun}?", store[f"{noun} 0"]).startswith(f"{noun} ")
+
+
+def test_what_only_the_encoder_knows_is_as_likely_as_it_says_or_as_guessed() -> None:
+    tagger = sees_nouns()
+    before = tagger.asked("Is it a dog?", looks({0: 0}))
+    assert before.startswith("dog ")
+    guess = WordClassifier(2, SIZE)
+    guess.look.weight.zero_(), guess.look.bias.zero_()
+    encoder = Tagger(
+        tagger.classifier, tagger.classes, 1, asks=True, read_names=lambda names: torch.ones(len(names), 2)
+    )
+    encoder.set_head(tagger.head, tagger.nouns, guess)
+    assert encoder.asked("Is it a yak?", looks({0: 0})).startswith("yak? 4")  # a cosine of 0
+    assert encoder.asked("Is it a dog?", looks({0: 0})).startswith("dog? 9")  # of two classes, half
+    guess.look.bias.copy_(looks({0: 0})[0])
+    assert encoder.asked("Is it a yak?", looks({0: 0})).startswith("yak? 9")
+
+
+@pytest.mark.usefixtures("rough_heads")
+def test_names_are_read_once_and_without_a_language_model_none_is_guessed(tmp_path: Path) -> None:
+    rows, store, read_names = world()
+    asked: list[str] = []
+
+    def reads(names: Sequence[str]) -> torch.Tensor:
+        asked.extend(names)
+        return read_names(names)
+
+    encoder = tagger_of(0.0, 0.0)
+    tagger = Tagger(encoder.classifier, encoder.classes, 1, asks=True, read_names=reads)
+    teach(tagger, rows, store, tmp_path, seed=0)  # type: ignore[arg-type]
+    assert len(asked) == len(set(asked)) >= 60
+    before = len(asked)
+    assert tagger.asked("Is it a yak?", store["noun1 0"]) == tagger.asked("Is it a yak?", store["noun1 0"])
+    assert asked[before:] == ["yak"]
+    plain = Tagger(encoder.classifier, encoder.classes, 1, asks=True)
+    teach(plain, rows, store, tmp_path / "plain", seed=0)  # type: ignore[arg-type]
+    assert plain.asked("Is it a yak?", store["noun1 0"]) == ""

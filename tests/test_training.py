@@ -68,6 +68,8 @@ def conversations(data: Path, model: VisionLanguageModel, **changes: object) -> 
         "batch_size": 2,
         "epochs": 2,
         "tag_dropout": 0.0,
+        "asked_apart": 0.0,
+        "invented_names": 0.0,
         "seed": 0,
         "tagger_of": None,
     }
@@ -172,9 +174,15 @@ def test_views_are_drawn_only_where_all_answers_stay_true(data: Path) -> None:
     def seen(task: str) -> set[bytes]:
         told = [replace(row, task=task) for row in rows]
         options = {"system": "See.", "style": "full", "sources": [SourceConfig("tiny")], "batch_size": 2}
-        drawn = Conversations(
-            told, store, None, model, **options, epochs=20, tag_dropout=0.0, seed=0, augmentation=views
-        )
+        options |= {
+            "epochs": 20,
+            "tag_dropout": 0.0,
+            "asked_apart": 0.0,
+            "invented_names": 0.0,
+            "seed": 0,
+            "augmentation": views,
+        }
+        drawn = Conversations(told, store, None, model, **options)
         return {drawn[index]["patch_features"].numpy().tobytes() for index in range(len(drawn))}
 
     themselves = {store[row.picture].numpy().tobytes() for row in rows}

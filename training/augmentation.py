@@ -1,4 +1,5 @@
-"""Other views of training pictures: cropped, mirrored, with other colours, as far as the answers stay true.
+"""Other views of training pictures: cropped, mirrored, with other colours, as far as the answers stay true. Other names
+for what they show.
 
 In: a picture and its question's task. Unusual: the encoder is frozen and its features are computed once, so that views are
 drawn once as well, by a seed made of the picture's id; a view has an id of its own, behind which its features are kept.
@@ -6,11 +7,14 @@ drawn once as well, by a seed made of the picture's id; a view has an id of its 
 
 import io
 import random
+import re
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from PIL import Image, ImageEnhance, ImageOps
+
+from vlm.prompts import PromptTurn
 
 SEPARATOR = "@"  # picture@number and what it was drawn by
 FALSIFIES = {  # task -> the changes after which its answer may be wrong
@@ -18,6 +22,10 @@ FALSIFIES = {  # task -> the changes after which its answer may be wrong
     "action": set(), "colour": {"jitter"}, "count": {"crop"}, "where": {"crop", "flip"},
     "which": {"crop", "flip"},
 }  # fmt: skip
+
+
+GUESSED = re.compile(r"([^,]+)\? \d")  # in tags (vlm/tagger.py)
+SYLLABLES = "ba bli cket dax fep gor ka lo mi nu po qua rin sel tov ug vim wug zo zib".split()
 
 
 @dataclass(frozen=True)
@@ -94,3 +102,29 @@ def with_views(
                 paint_view(image, draw_view(name, config)).save(buffer, "PNG", compress_level=0)
                 yield name, buffer.getvalue()
         waiting.discard(picture)
+
+
+def invent_names(turn: PromptTurn, share: float, draw: random.Random) -> PromptTurn:
+    """A `share` of the names whose tags are guesses, under invented ones in question, tags and answer ("This is a wug",
+    Berko 1958): who has only ever answered with known names would not take an unknown one, however likely."""
+    guessed = [name.strip() for tags in turn.asked_tags for name in GUESSED.findall(tags)]
+    for name in dict.fromkeys(guessed):
+        told = re.compile(rf"\b(?:(an?) )?{re.escape(name)}\b", re.IGNORECASE)
+        if draw.random() < share and told.search(turn.question):
+            invented = "".join(draw.sample(SYLLABLES, draw.choice((1, 2, 3))))
+            turn = replace(
+                turn,
+                question=_rename(told, invented, turn.question),
+                answer=_rename(told, invented, turn.answer),
+                asked_tags=tuple(_rename(told, invented, tags) for tags in turn.asked_tags),
+            )
+    return turn
+
+
+def _rename(told: re.Pattern[str], name: str, text: str) -> str:
+    def renamed(found: re.Match[str]) -> str:
+        article = ("an " if name[0] in "aeiou" else "a ") if found[1] else ""
+        new = article + name
+        return new[0].upper() + new[1:] if found[0][0].isupper() else new
+
+    return told.sub(renamed, text)

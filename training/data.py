@@ -18,7 +18,14 @@ import pyarrow.parquet as parquet
 import torch
 from torch.utils.data import Dataset
 
-from training.augmentation import NO_AUGMENTATION, AugmentationConfig, draw_view, is_true_of, view_ids
+from training.augmentation import (
+    NO_AUGMENTATION,
+    AugmentationConfig,
+    draw_view,
+    invent_names,
+    is_true_of,
+    view_ids,
+)
 from training.config import SourceConfig
 from training.features import FeatureStore
 from vlm.answers import to_keywords
@@ -107,13 +114,14 @@ class Conversations(Dataset):
         batch_size: int,
         epochs: int,
         tag_dropout: float,
-        asked_apart: float = 0.0,
+        asked_apart: float,
+        invented_names: float,
         seed: int,
         augmentation: AugmentationConfig = NO_AUGMENTATION,
     ) -> None:
         self.store, self.tagger_of, self.model = store, tagger_of, model
         self.system, self.style = system, style
-        self.tag_dropout, self.asked_apart = tag_dropout, asked_apart
+        self.tag_dropout, self.asked_apart, self.invented_names = tag_dropout, asked_apart, invented_names
         self.seed, self.augmentation = seed, augmentation
         by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
@@ -143,10 +151,12 @@ class Conversations(Dataset):
         turns = [VisualTurn(row.question, self._answer(row)) for row in rows]
         apart = not rows[0].conversation and self._happens("apart", index, self.asked_apart)
         conversations = [[turn] for turn in turns] if apart else [turns]
-        encoded = [
-            self.model.encode([first._replace(sights=(sight,)), *later], self.system)
-            for first, *later in conversations
-        ]
+        draw = random.Random(f"{self.seed} {index} names")
+        encoded = []
+        for first, *later in conversations:
+            told = self.model.tag([first._replace(sights=(sight,)), *later])
+            renamed = [invent_names(turn, self.invented_names, draw) for turn in told]
+            encoded.append(self.model.encode_prompt(renamed, self.system))
         return {"encoded": ask_apart(encoded), "patch_features": sight.patch_features}
 
     def _happens(self, what: str, index: int, share: float) -> bool:

@@ -171,6 +171,7 @@ def lay_out(
         epochs=epochs,
         tag_dropout=config.tag_dropout,
         asked_apart=config.asked_apart,
+        invented_names=config.invented_names,
         seed=config.seed,
         augmentation=config.augmentation,
     )
@@ -187,7 +188,7 @@ def lay_out_validation(
         return None
     store.add(pictures_of(data, "validation"), model.vision)
     tagger = model.tagger
-    plain = replace(config, augmentation=NO_AUGMENTATION)
+    plain = replace(config, augmentation=NO_AUGMENTATION, invented_names=0.0)
     examples = lay_out(rows, store, tagger and (lambda picture: tagger), model, plain, sources, epochs=1)
     examples.examples = examples.examples[: config.validation_conversations]
     return examples

@@ -9,7 +9,7 @@ taken out of training, whichever source it came from.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,23 +78,31 @@ def nouns_of(picture: Picture) -> list[str]:
 
 
 def held_out_families(pictures: Sequence[Picture], tested: Sequence[Picture]) -> set[str]:
-    """The nouns that training never sees. A family is all nouns that are accepted for one another, directly or through
-    others, so that no kitten is left where cats are held out; one that a test or validation photograph shows is known."""
+    """The nouns that training never sees. One that a test or validation photograph shows is known."""
+    families = families_of(nouns_of(picture) for picture in pictures if picture.phrase)
+    known = {families[noun] for picture in tested for noun in nouns_of(picture)}
+    unseen = {
+        family
+        for family in set(families.values()) - known
+        if hash_fraction("concept", family) < CONCEPT_SHARE
+    }
+    return {noun for noun, family in families.items() if family in unseen}
+
+
+def families_of(accepted: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Groups of nouns that are accepted for one another -> the family of each noun, by one of its members: all nouns that
+    are accepted for one another directly or through others, so that no kitten is left where cats are held out."""
     first: dict[str, str] = {}  # noun -> one before it in its family
 
-    def name_of_family(noun: str) -> str:
+    def family_of(noun: str) -> str:
         while first.setdefault(noun, noun) != noun:
             noun = first[noun]
         return noun
 
-    for picture in pictures:
-        if picture.phrase:
-            families = sorted({name_of_family(noun) for noun in nouns_of(picture)})
-            first |= dict.fromkeys(families, families[0])
-    known = {name_of_family(noun) for picture in tested for noun in nouns_of(picture)}
-    unknown = {name_of_family(noun) for noun in list(first)} - known
-    unseen = {family for family in unknown if hash_fraction("concept", family) < CONCEPT_SHARE}
-    return {noun for noun in list(first) if name_of_family(noun) in unseen}
+    for nouns in accepted:
+        families = sorted({family_of(noun) for noun in nouns})
+        first |= dict.fromkeys(families, families[0])
+    return {noun: family_of(noun) for noun in list(first)}
 
 
 class Likeness(NamedTuple):

@@ -1,7 +1,9 @@
-"""Pooled features of pictures whose noun is known -> the tagger's head, and the taggers whose tags training reads.
+"""Pooled features of pictures whose noun is known -> the tagger's head, how it guesses what an unknown name looks like,
+and the taggers whose tags training reads.
 
 Unusual: the tags of a training picture come from a head that has never seen it (cross-fitting). A head's tags for its
-own pictures are nearly always right, and a language model that learned from them would believe every tag.
+own pictures are nearly always right, and a language model that learned from them would believe every tag. For the same
+reason a fifth of the names is hidden from each of these taggers where a question names them, and guessed.
 """
 
 import hashlib
@@ -16,12 +18,14 @@ from torch.nn import functional
 from training.augmentation import picture_of
 from training.data import Row
 from training.features import FeatureStore
+from training.splits import families_of
 from vlm.connectors import channel_statistics
-from vlm.tagger import Tagger
+from vlm.tagger import Tagger, WordClassifier
 
 FOLDS = 5
 WHOLE = "whole"  # the name of the tagger that the adapter gets
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 300, 256, 3e-3, 1e-3, 0.6
+RIDGE = 3000.0
 PHOTO_WEIGHT = 3.0  # a photograph is drawn this many times as often as a drawing: they are few, and what people ask about
 ACCEPTED_SHARE = 0.3  # of a picture's target for its accepted nouns: "duck" for a mallard
 
@@ -29,9 +33,10 @@ ACCEPTED_SHARE = 0.3  # of a picture's target for its accepted nouns: "duck" for
 def teach(
     tagger: Tagger, rows: Sequence[Row], store: FeatureStore, folder: Path, seed: int
 ) -> Callable[[str], Tagger]:
-    """Give the tagger a head for the nouns of `rows`, or leave it the one it has; returns who names which picture.
+    """Give the tagger a head for the nouns of `rows` and guesses for other names, or leave it those it has; returns who
+    names which picture.
 
-    All heads are kept in `folder`, in half precision, and read from there, so that a run that goes on has the same."""
+    All are kept in `folder`, in half precision, and read from there, so that a run that goes on has the same."""
     named = list({row.picture: row for row in rows if row.noun}.values())
     heads = folder / "taggers"
     if not heads.is_dir():
@@ -46,6 +51,15 @@ def teach(
     }
     for name, each in taggers.items():
         each.load(heads / f"{name}.safetensors")
+    if tagger.guess:  # now, while the language model is not yet in training
+        asked = {name for row in rows for name, places in tagger.named_in(row.question).items() if not places}
+        tagger.read(
+            sorted(
+                {name.rstrip("?").lower() for name in asked}.union(
+                    *(each.hidden for each in taggers.values())
+                )
+            )
+        )
     own = {row.picture for row in named}
     return lambda picture: taggers.get(_without(picture), tagger) if picture in own else tagger
 
@@ -59,15 +73,57 @@ def _fit_taggers(
         nouns = sorted({row.noun.lower() for row in rows})
         pooled = torch.stack([store[row.picture][0, : tagger.classifier.in_features] for row in rows])
         targets, weights = _targets(rows, nouns), _weights(rows)
+        families = families_of([noun.lower() for noun in (row.noun, *row.accepted)] for row in rows)
         without = [_without(row.picture) for row in rows]
         for name in sorted(set(without)):
             seen = torch.tensor([each != name for each in without])
             if seen.any():
                 head = fit(pooled[seen], targets[seen], weights[seen], seed)
-                yield name, tagger.with_head(head, nouns)
-        if not tagger.head:
-            whole = tagger.with_head(fit(pooled, targets, weights, seed), nouns)
+                hidden = [noun for noun in nouns if tagger.read_names and _without(families[noun]) == name]
+                open_targets = targets[seen] * torch.tensor([noun not in hidden for noun in nouns])
+                guess = fit_guess(tagger, pooled[seen], open_targets, weights[seen], nouns)
+                yield name, tagger.with_head(head, nouns, guess, hidden)
+        head, known = tagger.head, tagger.nouns
+        if not head:
+            head, known = fit(pooled, targets, weights, seed), nouns
+        guess = tagger.guess or fit_guess(tagger, pooled, targets, weights, nouns)
+        whole = tagger.with_head(head, known, guess)
     yield WHOLE, whole
+
+
+@torch.no_grad()
+def fit_guess(
+    tagger: Tagger,
+    pooled: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    nouns: Sequence[str],
+) -> WordClassifier | None:
+    """What a thing looks like from what its name means: ridge regression from the vectors of names to the mean picture of
+    each noun, and to the encoder's own classifier for its classes (Romera-Paredes and Torr, ICML 2015). None without a
+    language model to read names."""
+    if not tagger.read_names:
+        return None
+    mean, deviation = channel_statistics(pooled)
+    shares = (targets * weights.unsqueeze(1)).T  # [V, M]
+    shown = shares.sum(1) > 0
+    means = shares[shown] @ ((pooled - mean) / deviation) / shares[shown].sum(1, keepdim=True)
+    rows = tagger.classifier.weight.float().cpu() * deviation
+    looks = torch.cat([functional.normalize(means), functional.normalize(rows - rows.mean(0))])
+    names = [noun for noun, is_shown in zip(nouns, shown.tolist(), strict=True) if is_shown] + tagger.classes
+    vectors = tagger.read([name.lower() for name in names]).cpu()
+    centre, spread = channel_statistics(vectors)
+    standard, average = (vectors - centre) / spread, looks.mean(0)
+    gram = standard.T @ standard + RIDGE * torch.eye(len(centre))
+    weight = torch.linalg.solve(gram, standard.T @ (looks - average)).T / spread  # [Dc, Dl]
+    guess = WordClassifier(len(centre), len(mean))
+    guess.look.weight.copy_(weight)
+    guess.look.bias.copy_(
+        -weight @ centre
+    )  # less the average: what all things share tells none of them apart
+    guess.normalise.mean.copy_(mean)
+    guess.normalise.deviation.copy_(deviation)
+    return guess
 
 
 def fit(pooled: Tensor, targets: Tensor, weights: Tensor, seed: int) -> nn.Linear:

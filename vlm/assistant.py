@@ -63,13 +63,16 @@ class Turn:
 
 @dataclass(frozen=True)
 class Answer:
-    """A snapshot of an answer; the last one has the stage "done". `seconds` holds transcribe, look, first_token,
-    generate, clean_up and total, each where it has happened."""
+    """A snapshot of an answer; the last one has the stage "done". `seen` and `looked_up` are the tags of the latest
+    pictures and of the things that the question names (vlm/tagger.py), as the prompt has them. `seconds` holds transcribe,
+    look, first_token, generate, clean_up and total, each where it has happened."""
 
     text: str = ""
     stage: Literal["transcribing", "looking", "drafting", "cleaning", "done"] = "drafting"
     route: Literal["image", "text"] = "text"
     transcript: str | None = None
+    seen: str = ""
+    looked_up: str = ""
     draft: str | None = None
     clean_up: str | None = None  # "accepted", "unchanged", "off" or "rejected: <reason>"
     model: str = ""
@@ -200,7 +203,13 @@ class Assistant:
         yield answer
         start = time.perf_counter()
         turns = self._look(question, pictures, history)
-        answer = replace(answer, seconds=answer.seconds | {"look": time.perf_counter() - start})
+        latest = next(turn.sights for turn in reversed(turns) if turn.sights)
+        answer = replace(
+            answer,
+            seen="; ".join(sight.tags for sight in latest),
+            looked_up="; ".join(filter(None, (sight.asked(question) for sight in latest))),
+            seconds=answer.seconds | {"look": time.perf_counter() - start},
+        )
         system = self.config.answers.image_system
         answer = yield from self._generate(answer, turns, settings, adapter=True, system=system)
         answer = replace(answer, draft=answer.text.strip(), text=tidy(strip_echo(answer.text, question)))

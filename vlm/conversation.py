@@ -133,6 +133,8 @@ def trace_of(answer: Answer) -> list[tuple[str, str]]:
     speed = f"{answer.tokens} tokens, {answer.tokens_per_second:.1f} a second" if answer.tokens else None
     rows = [
         ("Heard", answer.transcript),
+        ("Seen (0 to 9)", answer.seen),
+        ("Looked up (0 to 9)", answer.looked_up),
         ("Draft", answer.draft),
         ("Clean-up", answer.clean_up),
         ("Model", answer.model),

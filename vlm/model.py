@@ -117,6 +117,12 @@ class VisionLanguageModel(nn.Module):
         return {"loss": loss}
 
     def encode(self, turns: Sequence[VisualTurn], system: str | None = None) -> Encoded:
+        return self.encode_prompt(self.tag(turns), system)
+
+    def encode_prompt(self, prompt: Sequence[PromptTurn], system: str | None = None) -> Encoded:
+        return encode(self.language.tokenizer, prompt, self.vision.feature_count, system)
+
+    def tag(self, turns: Sequence[VisualTurn]) -> list[PromptTurn]:
         """The turns with the tags of their pictures. What a question names is looked up in the latest pictures."""
         prompt: list[PromptTurn] = []
         sights: tuple[Sight, ...] = ()
@@ -125,7 +131,7 @@ class VisionLanguageModel(nn.Module):
             tags = tuple(sight.tags for sight in turn.sights)
             asked = tuple(sight.asked(turn.question) for sight in sights)
             prompt.append(PromptTurn(turn.question, turn.answer, tags, asked))
-        return encode(self.language.tokenizer, prompt, self.vision.feature_count, system)
+        return prompt
 
     def stream(
         self, turns: Sequence[VisualTurn], answers: AnswersConfig, adapter: bool, system: str | None = None
@@ -208,5 +214,7 @@ def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:
     sizes = vision.feature_count, vision.feature_size, language.embedding_size
     connector = build_connector(config.connector, *sizes).to(device)
     seen = config.vision
-    tagger = Tagger(vision.classifier, vision.classes, seen.tags, seen.asked_tags) if seen.tags else None
+    tagger = None
+    if seen.tags:
+        tagger = Tagger(vision.classifier, vision.classes, seen.tags, seen.asked_tags, language.read_names)
     return VisionLanguageModel(vision, connector, language, tagger)

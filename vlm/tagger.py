@@ -7,57 +7,122 @@ thousand training pictures would otherwise have to learn every object of the wor
 
 The things that a question names are looked up as well, as InstructBLIP (arXiv:2305.06500) looks at a picture with the
 question in mind: how likely each is, and where. Linear classifiers of an average see in a cell its share of what they
-see in the whole (class activation maps, arXiv:1512.04150).
+see in the whole (class activation maps, arXiv:1512.04150). Where neither classifier knows a thing, what it looks like
+is guessed from what the language model makes of its name (zero-shot, as in DeViSE, NIPS 2013).
 """
 
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
-from vlm.words import content_words
+from vlm.connectors import Standardise
+from vlm.words import base_form, content_words, content_words_with_phrases
 
 ENCODER_SHARE = 0.3  # weight of the encoder's own classifier beside the head
 SIDES = ("left", "right"), ("above", "below")
 OFF_CENTRE = 0.15  # of the half width: nearer to the middle, a thing is on no side
 # of the picture, not of what is in it
-QUESTION_WORDS = {"drawing", "image", "photo", "photograph", "picture"}
+QUESTION_WORDS = frozenset(map(base_form, ["drawing", "image", "photo", "photograph", "picture"]))
+# of a question, and of no one thing
+_OTHER_WORDS = "activity caption category class color description kind number object other pair shape side sort thing type"
+NO_THINGS = QUESTION_WORDS | frozenset(map(base_form, _OTHER_WORDS.split()))
+# Cosine of a guessed look and a picture -> log-probability: with these, names that were hidden from the head were found
+# most often among four, the others known (training/trials.md)
+GUESS_SLOPE, GUESS_SHIFT = 15.0, -5.7
+VECTORS_KEPT = 8192  # names whose vectors are remembered
+NAME_WORDS = 4  # the longest unknown name
+
+ReadNames = Callable[[Sequence[str]], Tensor]  # names -> what the language model makes of them, [n, Dl]
+
+
+class WordClassifier(nn.Module):
+    """Vectors of names [n, Dl] and pooled features [B, Dc] -> how much each picture looks as each name would, cosines
+    [B, n]."""
+
+    def __init__(self, vector_size: int, feature_size: int) -> None:
+        super().__init__()
+        self.normalise = Standardise(feature_size)
+        self.look = nn.Linear(vector_size, feature_size)
+        self.requires_grad_(False)
+
+    def forward(self, vectors: Tensor, pooled: Tensor) -> Tensor:
+        looks = functional.normalize(self.look(vectors.to(self.look.weight)), dim=-1)
+        return functional.normalize(self.normalise(pooled.to(self.look.weight)), dim=-1) @ looks.T
 
 
 class Tagger(nn.Module):
     """`classifier` is the encoder's own, [Dc] -> [len(classes)]; `count` names are given for a picture, and those in a
-    question if `asks`. Features may have more channels than the Dc that the classifiers look at, the first."""
+    question if `asks`, unknown ones if the language model can `read_names`. Features may have more channels than the
+    Dc that the classifiers look at, the first."""
 
-    def __init__(self, classifier: nn.Linear, classes: Sequence[str], count: int, asks: bool = False) -> None:
+    def __init__(
+        self,
+        classifier: nn.Linear,
+        classes: Sequence[str],
+        count: int,
+        asks: bool = False,
+        read_names: ReadNames | None = None,
+    ) -> None:
         super().__init__()
         self.classifier, self.classes, self.count, self.asks = classifier, list(classes), count, asks
+        self.read_names = read_names
+        self.vectors: dict[str, Tensor] = {}
         self.set_head(None, [])
 
-    def set_head(self, head: nn.Linear | None, nouns: Sequence[str]) -> None:
-        """Take a head [Dc] -> [len(nouns)]. A noun that is a class of the encoder as well is one name."""
+    def set_head(
+        self,
+        head: nn.Linear | None,
+        nouns: Sequence[str],
+        guess: WordClassifier | None = None,
+        hidden: Sequence[str] = (),
+    ) -> None:
+        """Take a head [Dc] -> [len(nouns)]. A noun that is a class of the encoder as well is one name. `hidden` nouns are
+        looked up as if the head did not know them."""
         self.head = head and head.to(self.classifier.weight).requires_grad_(False)
-        self.nouns = list(nouns)
+        self.guess = guess and guess.to(self.classifier.weight)
+        self.nouns, self.hidden = list(nouns), list(hidden)
         self.names = list({name.lower(): name for name in [*self.classes, *nouns]}.values())
         places = {name.lower(): place for place, name in enumerate(self.names)}
         self.class_places = torch.tensor([places[name.lower()] for name in self.classes], dtype=torch.long)
         self.noun_places = torch.tensor([places[noun.lower()] for noun in nouns], dtype=torch.long)
         # "duck" and "ducks" are asked about as one
         self.by_words: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        self.classes_by_words: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for place, name in enumerate(self.names if self.asks else ()):
             self.by_words[tuple(content_words(name))].append(place)
+        for place, name in enumerate(self.classes if self.guess else ()):
+            self.classes_by_words[tuple(content_words(name))].append(place)
+        known = {tuple(content_words(name)) for name in nouns} - {
+            tuple(content_words(name)) for name in hidden
+        }
+        self.guessed = set(self.by_words) - known if self.guess else set()
         self.longest = max(map(len, self.by_words), default=0)  # words
 
-    def with_head(self, head: nn.Linear | None, nouns: Sequence[str]) -> "Tagger":
-        """Another tagger on the same encoder."""
-        other = Tagger(self.classifier, self.classes, self.count, self.asks)
-        other.set_head(head, nouns)
+    def with_head(self, *head: Any, **more: Any) -> "Tagger":
+        """Another tagger on the same encoder; arguments as for `set_head`."""
+        other = Tagger(self.classifier, self.classes, self.count, self.asks, self.read_names)
+        other.vectors = self.vectors
+        other.set_head(*head, **more)
         return other
+
+    def read(self, names: Sequence[str]) -> Tensor:
+        """Names -> their vectors, [n, Dl]; each is read once."""
+        new = [name for name in dict.fromkeys(names) if name not in self.vectors]
+        if len(self.vectors) + len(new) > VECTORS_KEPT:
+            self.vectors.clear()
+            new = list(dict.fromkeys(names))
+        if new and self.read_names:
+            self.vectors.update(zip(new, self.read_names(new), strict=True))
+        return torch.stack([self.vectors[name] for name in names])
 
     @torch.inference_mode()
     def forward(self, pooled: Tensor) -> Tensor:
@@ -81,16 +146,16 @@ class Tagger(nn.Module):
         ]
 
     def asked(self, question: str, patch_features: Tensor) -> str:
-        """A question and a picture [N, Dv], the pooled feature first -> "dog 8 left above, ball 2 right": each thing that
-        the question names, from 9 for a probability of a third or more, one less for every further third of it, down
-        to 0, and the sides where it is seen rather than the other things asked about. "" where nothing is known."""
-        found = self._named_in(question) if self.asks else {}
+        """A question and a picture [N, Dv], the pooled feature first -> "dog 8 left above, yak? 2 right": each thing that
+        the question names, one that the head does not know with a question mark, from 9 for a probability of a third
+        or more, one less for every further third of it, down to 0, and the sides where it is seen rather than the other
+        things asked about. "" where it names nothing."""
+        found = self.named_in(question) if self.asks else {}
         if not found:
             return ""
-        probabilities = self(patch_features)  # [N, V]
-        seen = torch.stack([probabilities[:, places].sum(-1) for places in found.values()]).clamp(min=1e-9)
-        levels = [max(0, 9 - int(-math.log(value, 3))) for value in seen[:, 0].tolist()]
-        evidence = seen[:, 1:].log()  # [asked, cells]
+        likelihoods = self._likelihoods(found, patch_features)
+        levels = [max(0, 9 - int(-value / math.log(3))) for value in likelihoods[:, 0].tolist()]
+        evidence = likelihoods[:, 1:]  # [asked, cells]
         if len(found) > 1:
             evidence = evidence - evidence.mean(0)
         sides = [_sides(row) for row in evidence.softmax(-1)]
@@ -99,33 +164,85 @@ class Tagger(nn.Module):
             for name, level, where in zip(found, levels, sides, strict=True)
         )
 
-    def _named_in(self, question: str) -> dict[str, list[int]]:
-        """The names in a text, in order, the longest that fit, each with its places in `names`."""
-        said = [word for word in content_words(question) if word not in QUESTION_WORDS]
+    @torch.inference_mode()
+    def _likelihoods(self, found: dict[str, list[int]], patch_features: Tensor) -> Tensor:
+        """Log-probability of each name in the picture and in its cells, [asked, N]."""
+        probabilities = self(patch_features)  # [N, V]
+        rows = {
+            name: probabilities[:, places].sum(-1).clamp(min=1e-9).log() for name, places in found.items()
+        }
+        guessed = [name for name, places in found.items() if not places]
+        if guessed and self.guess:
+            pooled = patch_features[:, : self.classifier.in_features].to(self.classifier.weight)
+            own = self.classifier(pooled).softmax(-1)  # [N, classes]
+            cosines = self.guess(
+                self.read([name.rstrip("?").lower() for name in guessed]), pooled
+            )  # [N, guessed]
+            likely = (GUESS_SLOPE * cosines + GUESS_SHIFT).exp()
+            for name, column in zip(guessed, likely.T, strict=True):
+                places = self.classes_by_words.get(tuple(content_words(name)), [])
+                rows[name] = (column + own[:, places].sum(-1)).clamp(1e-9, 1).log()
+        return torch.stack(list(rows.values()))
+
+    def named_in(self, question: str) -> dict[str, list[int]]:
+        """The names in a text, in order, the longest that fit, each with its places in `names`; "yak?", without a place,
+        for one that the head does not know, and for whatever else stands behind an article."""
+        said = [word for word in content_words_with_phrases(question) if word.base not in QUESTION_WORDS]
+        bases = [word.base for word in said]
         found: dict[str, list[int]] = {}
         start = 0
         while start < len(said):
-            for length in range(min(self.longest, len(said) - start), 0, -1):
-                if places := self.by_words.get(tuple(said[start : start + length])):
-                    found[self.names[places[0]]] = places
-                    start += length - 1
-                    break
-            start += 1
+            length = self._longest_name(bases[start:])
+            if length:
+                said_name = tuple(bases[start : start + length])
+                places = self.by_words[said_name]
+                name = self.names[places[0]]
+                found |= {f"{name}?": []} if said_name in self.guessed else {name: places}
+            elif self.guess and (unknown := self._unknown(said[start].phrase)):
+                found[unknown + "?"] = []
+                length = len(content_words(unknown))
+            start += length or 1
         return found
+
+    def _longest_name(self, bases: Sequence[str]) -> int:
+        """How many words of a text's beginning are a name."""
+        lengths = range(min(self.longest, len(bases)), 0, -1)
+        return next((length for length in lengths if tuple(bases[:length]) in self.by_words), 0)
+
+    def _unknown(self, phrase: str) -> str:
+        """A phrase that holds no known name, or ""."""
+        bases = content_words(phrase)[:NAME_WORDS]
+        if (
+            not bases
+            or bases[-1] in NO_THINGS
+            or any(self._longest_name(bases[at:]) for at in range(len(bases)))
+        ):
+            return ""
+        return " ".join(phrase.split()[:NAME_WORDS])
 
     def save(self, file: Path) -> None:
         """Half precision, without a pickle; a tagger without a head is saved as such."""
         state = self.head.state_dict() if self.head else {}
+        if self.guess:
+            state = state | {f"guess.{name}": tensor for name, tensor in self.guess.state_dict().items()}
         tensors = {name: tensor.half().contiguous() for name, tensor in state.items()}
-        save_file(tensors, file, metadata={"nouns": json.dumps(self.nouns, ensure_ascii=False)})
+        told = {"nouns": self.nouns, "hidden": self.hidden}
+        metadata = {key: json.dumps(names, ensure_ascii=False) for key, names in told.items()}
+        save_file(tensors, file, metadata=metadata)
 
     def load(self, file: Path) -> None:
         with safe_open(file, framework="pt") as stored:
-            nouns = json.loads(stored.metadata()["nouns"])
-            head = nn.Linear(self.classifier.in_features, len(nouns)) if nouns else None
-            if head:
-                head.load_state_dict({name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
-        self.set_head(head, nouns)
+            nouns, hidden = (json.loads(stored.metadata().get(key, "[]")) for key in ("nouns", "hidden"))
+            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        guessed = {name.removeprefix("guess."): state.pop(name) for name in list(state) if "guess." in name}
+        head = nn.Linear(self.classifier.in_features, len(nouns)) if nouns else None
+        if head:
+            head.load_state_dict(state)
+        guess = None
+        if guessed:
+            guess = WordClassifier(guessed["look.weight"].shape[1], self.classifier.in_features)
+            guess.load_state_dict(guessed)
+        self.set_head(head, nouns, guess, hidden)
 
 
 def _sides(shares: Tensor) -> list[str]:
