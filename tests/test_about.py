@@ -39,7 +39,10 @@ def folder(tmp_path: Path) -> Path:
         "epochs": 1,
     }
     training = {
-        "sources": [{"name": "tiny", "share": 0.5, "turns": 3}],
+        "sources": [
+            {"name": "tiny", "share": 0.5, "turns": 3},
+            {"name": "tiny", "share": 2.0, "turns": 6, "tasks": ["choice", "yes"]},
+        ],
         "joint_stage": stage | {"max_steps": 70},
         "alignment_steps": 90,
         "batch_size": 4,
@@ -65,6 +68,7 @@ def test_training_data_and_what_is_missing_are_told(folder: Path) -> None:
     assert "| joint | projector+lora | 70 steps | 0.001 | 0.0005 |" in text
     assert "| alignment | projector | 90 steps |" in text
     assert "| tiny | 0.5 | 3 |" in text
+    assert "| tiny | 2 | 6, only choice, yes |" in text
     assert "Fingerprint `abc`." in text
     assert "# Data card" not in text
     assert "The folder has no limits.md." in text

@@ -15,6 +15,7 @@ from tests.test_model import colours, shake_lora
 from tests.tiny import tiny_config, tiny_model
 from vlm import artifact
 from vlm.artifact import adapter_config, check_adapter, find_adapter, load_adapter, save_adapter
+from vlm.config import ModelConfig
 from vlm.errors import UserError
 from vlm.tagger import Tagger
 
@@ -69,6 +70,23 @@ def test_an_adapter_of_another_model_is_refused_with_both_named(adapter: Path) -
     check_adapter(
         adapter, dataclasses.replace(config, language=dataclasses.replace(config.language, dtype="float32"))
     )
+
+
+@pytest.mark.parametrize("part", ["vision", "language"])
+def test_an_adapter_fits_the_same_weights_on_the_hub_and_in_a_folder_of_that_name(
+    tmp_path: Path, part: str
+) -> None:
+    def served_with(weights: str) -> ModelConfig:
+        config = tiny_config()
+        changed = dataclasses.replace(getattr(config, part), weights=weights)
+        return dataclasses.replace(config, **{part: changed})
+
+    save_adapter(
+        tiny_model(), tmp_path / "adapter", served_with("/data/models/Phi-3.5-mini-instruct"), {}, {}
+    )
+    check_adapter(tmp_path / "adapter", served_with("microsoft/Phi-3.5-mini-instruct"))
+    with pytest.raises(UserError, match="does not fit"):
+        check_adapter(tmp_path / "adapter", served_with("microsoft/Phi-3.5-vision-instruct"))
 
 
 @pytest.fixture

@@ -121,6 +121,7 @@ def test_the_card_of_the_shipped_adapter_has_front_matter_scores_training_data_a
     assert told["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert (told["library_name"], told["license"]) == ("peft", "cc-by-sa-4.0")
     assert "lora" in told["tags"] and "easy-vqa" in told["datasets"]
+    assert len(set(told["datasets"])) == len(told["datasets"])
     assert text.startswith("\n# embedded\n")
     assert "--adapter someone/embedded" in text
     for name, entry in json.loads((folder / "metrics.json").read_text()).items():

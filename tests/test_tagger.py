@@ -135,7 +135,7 @@ def sees_nouns() -> Tagger:
 def test_what_a_question_names_is_looked_up_with_its_likelihood_and_its_sides() -> None:
     tagger = sees_nouns()
     picture = looks({0: 0, 5: 1})  # an ant in the upper left corner, a bee in the middle of the right side
-    assert tagger.asked("Is the ant left of the bee?", picture) == "ant 9 left above, bee 9 right"
+    assert tagger.asked("Is the ant left of the bee?", picture) == "bee 9 right, ant 9 left above"
     assert tagger.asked("Are there bees?", picture) == "bee 9 right"
     assert tagger.asked("Is there a cat in the picture?", picture).startswith("cat 6")
     assert tagger.asked("What is in the picture?", picture) == ""
@@ -215,9 +215,11 @@ def test_what_an_unknown_thing_looks_like_is_guessed_from_its_name(tmp_path: Pat
     )
     assert torch.equal(cosines.argmax(1), torch.arange(6))
     question = f"Is it {', '.join(f'a {noun}' for noun in unknown)}?"
-    told = tagger.asked(question, store["noun7 0"]).split(", ")
-    assert [tag.split()[0] for tag in told] == [f"{noun}?" for noun in unknown]
-    assert told[0].startswith("noun7? 9")
+    for noun, picture in unknown.items():
+        told = [tag.split()[:2] for tag in tagger.asked(question, store[picture]).split(", ")]
+        assert [f"{noun}?", "9"] in told
+        assert {name for name, _ in told} == {f"{each}?" for each in unknown}
+        assert [level for _, level in told] == sorted((level for _, level in told), reverse=True)
     again = Tagger(encoder.classifier, encoder.classes, 1, asks=True, read_names=read_names)
     tagger.save(tmp_path / "tagger.safetensors")
     again.load(tmp_path / "tagger.safetensors")

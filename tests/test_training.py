@@ -163,6 +163,27 @@ def test_turns_of_a_conversation_keep_their_order_and_stay_apart_from_others(tmp
         assert [row.turn for row in drawn] == sorted({row.turn for row in drawn})
 
 
+def test_a_source_can_be_confined_to_questions_of_some_tasks(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    picture("red").save(content, "PNG")
+    known = {"image": {"bytes": content.getvalue(), "path": ""}, "source": "tiny", "split": "train"}
+    tasks = {"one": ("name", "choice"), "another": ("choice", "yes"), "third": ("name",)}
+    rows = [
+        known | {"image_id": name, "question": f"{name} {task}?", "answer": "Yes.", "task": task}
+        for name, tasks_of_it in tasks.items()
+        for task in tasks_of_it
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "tiny.parquet")
+    sources = [SourceConfig("tiny", tasks=("choice", "yes")), SourceConfig("tiny", tasks=("name",))]
+    laid_out = conversations(tmp_path, tiny_model(), sources=sources, epochs=1).examples
+    assert sorted(sorted(row.question for row in drawn) for drawn in laid_out) == [
+        ["another choice?", "another yes?"],
+        ["one choice?"],
+        ["one name?"],
+        ["third name?"],
+    ]
+
+
 def test_views_are_drawn_only_where_all_answers_stay_true(data: Path) -> None:
     model = tiny_model()
     rows = [replace(row, noun="square", task="name") for row in read_rows(data, "train")]
@@ -189,13 +210,17 @@ def test_views_are_drawn_only_where_all_answers_stay_true(data: Path) -> None:
     assert seen("vqa") == themselves < seen("name")
 
 
-def test_tags_come_from_the_tagger_of_the_picture_and_are_left_out_as_often_as_told(data: Path) -> None:
+def test_tags_come_from_the_tagger_of_the_picture_and_its_own_are_left_out_as_often_as_told(
+    data: Path,
+) -> None:
     model = tiny_model()
     taggers = {}
 
     def tagger_of(name: str) -> Tagger:
         classifier = torch.nn.Linear(model.vision.feature_size, 1)
-        return taggers.setdefault(name, Tagger(classifier, [f"thing{len(taggers)}"], 1))
+        tagger = taggers.setdefault(name, Tagger(classifier, [f"thing{len(taggers)}"], 1))
+        tagger.asked = lambda question, seen: "colour 1"  # type: ignore[method-assign]
+        return tagger
 
     def texts(dropout: float) -> list[str]:
         laid_out = conversations(data, model, tagger_of=tagger_of, tag_dropout=dropout, epochs=10)
@@ -206,8 +231,9 @@ def test_tags_come_from_the_tagger_of_the_picture_and_are_left_out_as_often_as_t
     tags = {tagger.names[0] for tagger in taggers.values()}
     assert len(tags) == len(COLOURS)
     assert {re.search(r"Tags: (\w+) 10", text)[1] for text in everywhere} == tags  # type: ignore[index]
-    assert not any("Tags" in text for text in texts(1.0))
-    assert 0.2 < sum("Tags" in text for text in texts(0.5)) / len(everywhere) < 0.8
+    assert not any("Tags: thing" in text for text in texts(1.0))
+    assert 0.2 < sum("Tags: thing" in text for text in texts(0.5)) / len(everywhere) < 0.8
+    assert all(text.count("Tags: colour 1") == 2 for text in texts(1.0))  # of two questions
 
 
 def test_questions_are_asked_apart_as_often_as_told_but_never_those_of_a_real_conversation(

@@ -31,6 +31,7 @@ class SourceConfig:
     name: str
     share: float = 1.0
     turns: int = 6
+    tasks: tuple[str, ...] = ()  # only questions of these; empty: all
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,8 @@ class TrainingConfig:
     text_dropout: float = 0.0  # of the text's embeddings: the picture is to be looked at (arXiv:2409.17146)
     feature_noise: float = 0.0  # in deviations of each channel, so that pictures are not learned by heart
     asked_apart: float = 0.0  # share of examples whose questions are read without what was said about others
-    invented_names: float = (
-        0.0  # share of the names with guessed tags that become words that no one has ever heard
-    )
-    tag_dropout: float = 0.2  # share of examples without tags, so that the picture itself is looked at
+    invented_names: float = 0.0  # share of the guessed names that become words no one has ever heard
+    tag_dropout: float = 0.2  # share of examples without the picture's tags, so that it is looked at
     seed: int = 0
     warmup_steps: int = 50
     max_gradient_norm: float = 1.0

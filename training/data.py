@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,16 +145,17 @@ class Conversations(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rows = self.examples[index]
         picture = self._view(rows, index)
-        dropped = self._happens("tags", index, self.tag_dropout)
-        tagger = self.tagger_of(picture) if self.tagger_of and not dropped else None
-        sight = Sight(self.store[picture], tagger)
+        sight = Sight(self.store[picture], self.tagger_of(picture) if self.tagger_of else None)
         turns = [VisualTurn(row.question, self._answer(row)) for row in rows]
+        dropped = self._happens("tags", index, self.tag_dropout)
         apart = not rows[0].conversation and self._happens("apart", index, self.asked_apart)
         conversations = [[turn] for turn in turns] if apart else [turns]
         draw = random.Random(f"{self.seed} {index} names")
         encoded = []
         for first, *later in conversations:
             told = self.model.tag([first._replace(sights=(sight,)), *later])
+            if dropped:
+                told[0] = replace(told[0], picture_tags=("",))
             renamed = [invent_names(turn, self.invented_names, draw) for turn in told]
             encoded.append(self.model.encode_prompt(renamed, self.system))
         return {"encoded": ask_apart(encoded), "patch_features": sight.patch_features}
@@ -176,8 +177,9 @@ class Conversations(Dataset):
 
 def _draw(pictures: dict[str, list[Row]], source: SourceConfig, order: random.Random) -> Iterator[list[Row]]:
     """Each picture or conversation `share` times on average, each time with other questions."""
-    for rows in pictures.values():
-        times = int(source.share) + (order.random() < source.share % 1)
+    for every_row in pictures.values():
+        rows = [row for row in every_row if not source.tasks or row.task in source.tasks]
+        times = int(source.share) + (order.random() < source.share % 1) if rows else 0
         for _ in range(times):
             drawn = order.sample(rows, min(source.turns, len(rows)))
             yield sorted(drawn, key=lambda row: row.turn)  # stable: without turns the order stays as drawn

@@ -82,8 +82,7 @@ def _percent(share: Mapping[str, float]) -> str:
 def training(trained: Mapping[str, Any]) -> str:
     """How often each source was shown, and the stages."""
     sources = [
-        (source["name"], f"{source['share']:g}", str(source["turns"]))
-        for source in trained.get("sources", ())
+        (source["name"], f"{source['share']:g}", _questions(source)) for source in trained.get("sources", ())
     ]
     stages = [
         (name.removesuffix("_stage"), stage["train"], _steps(stage), f"{stage['connector_learning_rate']:g}",
@@ -101,6 +100,11 @@ def training(trained: Mapping[str, Any]) -> str:
     before = f" It goes on from the adapter {trained['init_from']}." if trained.get("init_from") else ""
     facts = f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}{device}.{before}"
     return f"{facts}\n\n{steps}\n\n{shown}"
+
+
+def _questions(source: Mapping[str, Any]) -> str:
+    tasks = f", only {', '.join(source['tasks'])}" if source.get("tasks") else ""
+    return f"{source['turns']}{tasks}"
 
 
 def _steps(stage: Mapping[str, Any]) -> str:

@@ -78,6 +78,9 @@ def check_adapter(folder: Path, config: ModelConfig) -> None:
         theirs, ours = getattr(trained, part), getattr(config, part)
         if part == "language":  # precision may differ from training
             theirs = replace(theirs, dtype=ours.dtype, quantisation=ours.quantisation)
+        if part != "connector" and Path(theirs.weights).name == Path(ours.weights).name:
+            # a repository on the hub, and a folder of its name wherever it lies, hold the same
+            theirs = replace(theirs, weights=ours.weights)
         if theirs != ours:
             raise UserError(
                 f"The adapter {folder} does not fit the preset {config.name!r}{_sizes(trained, config)}: it was "

@@ -94,16 +94,13 @@ class Tagger(nn.Module):
         places = {name.lower(): place for place, name in enumerate(self.names)}
         self.class_places = torch.tensor([places[name.lower()] for name in self.classes], dtype=torch.long)
         self.noun_places = torch.tensor([places[noun.lower()] for noun in nouns], dtype=torch.long)
-        # "duck" and "ducks" are asked about as one
         self.by_words: dict[tuple[str, ...], list[int]] = defaultdict(list)
         self.classes_by_words: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for place, name in enumerate(self.names if self.asks else ()):
-            self.by_words[tuple(content_words(name))].append(place)
+            self.by_words[_words_of(name)].append(place)
         for place, name in enumerate(self.classes if self.guess else ()):
-            self.classes_by_words[tuple(content_words(name))].append(place)
-        known = {tuple(content_words(name)) for name in nouns} - {
-            tuple(content_words(name)) for name in hidden
-        }
+            self.classes_by_words[_words_of(name)].append(place)
+        known = set(map(_words_of, nouns)) - set(map(_words_of, hidden))
         self.guessed = set(self.by_words) - known if self.guess else set()
         self.longest = max(map(len, self.by_words), default=0)  # words
 
@@ -147,9 +144,9 @@ class Tagger(nn.Module):
 
     def asked(self, question: str, patch_features: Tensor) -> str:
         """A question and a picture [N, Dv], the pooled feature first -> "dog 8 left above, yak? 2 right": each thing that
-        the question names, one that the head does not know with a question mark, from 9 for a probability of a third
-        or more, one less for every further third of it, down to 0, and the sides where it is seen rather than the other
-        things asked about. "" where it names nothing."""
+        the question names, the likeliest first, one that the head does not know with a question mark, from 9 for a
+        probability of a third or more, one less for every further third of it, down to 0, and the sides where it is
+        seen rather than the other things asked about. "" where it names nothing."""
         found = self.named_in(question) if self.asks else {}
         if not found:
             return ""
@@ -159,10 +156,12 @@ class Tagger(nn.Module):
         if len(found) > 1:
             evidence = evidence - evidence.mean(0)
         sides = [_sides(row) for row in evidence.softmax(-1)]
-        return ", ".join(
+        tags = [
             " ".join([name, str(level), *where])
             for name, level, where in zip(found, levels, sides, strict=True)
-        )
+        ]
+        likeliest_first = likelihoods[:, 0].argsort(descending=True, stable=True)
+        return ", ".join(tags[place] for place in likeliest_first.tolist())
 
     @torch.inference_mode()
     def _likelihoods(self, found: dict[str, list[int]], patch_features: Tensor) -> Tensor:
@@ -180,7 +179,7 @@ class Tagger(nn.Module):
             )  # [N, guessed]
             likely = (GUESS_SLOPE * cosines + GUESS_SHIFT).exp()
             for name, column in zip(guessed, likely.T, strict=True):
-                places = self.classes_by_words.get(tuple(content_words(name)), [])
+                places = self.classes_by_words.get(_words_of(name), [])
                 rows[name] = (column + own[:, places].sum(-1)).clamp(1e-9, 1).log()
         return torch.stack(list(rows.values()))
 
@@ -243,6 +242,11 @@ class Tagger(nn.Module):
             guess = WordClassifier(guessed["look.weight"].shape[1], self.classifier.in_features)
             guess.load_state_dict(guessed)
         self.set_head(head, nouns, guess, hidden)
+
+
+def _words_of(name: str) -> tuple[str, ...]:
+    """A name as it is looked for in a question: "duck" and "ducks" are one."""
+    return tuple(content_words(name))
 
 
 def _sides(shares: Tensor) -> list[str]:
