@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from tests.conftest import free_port
 from tests.test_phi import training_on
@@ -48,14 +48,30 @@ def test_two_processes_have_the_loss_of_one_with_the_same_total_batch(tmp_path: 
     command += ["-m", "training.finetune", "--preset", str(preset)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr
     finetune.run(one)
     assert losses(Path(two.output)) == pytest.approx(losses(Path(one.output)), rel=1e-4)
     assert len(losses(Path(one.output))) == 6
     for file in ("projector.safetensors", "lora/adapter_model.safetensors"):
+        start = load_file(Path(one.output) / "projector" / "adapter" / file)
         alone, together = (load_file(Path(run.output) / "joint" / "adapter" / file) for run in (one, two))
-        assert alone.keys() == together.keys()
-        assert all(torch.allclose(alone[name], together[name], atol=1e-4) for name in alone), file
+        assert start.keys() == alone.keys() == together.keys()
+        for name, before in start.items():  # Adam enlarges rounding where a gradient is nearly zero
+            apart, moved = together[name] - alone[name], alone[name] - before
+            assert apart.norm() < 0.02 * moved.norm(), (file, name)
+
+
+def test_a_process_that_is_not_the_first_writes_no_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that write the same folder fail now and then, each having found it empty."""
+    training = training_on(tmp_path, save_preset(tiny_phi_config(tmp_path), tmp_path))
+    monkeypatch.setattr(TrainingArguments, "should_save", False)
+    Path(training.output).mkdir()
+    finetune.run(training)
+    stages = [Path(training.output) / stage for stage in ("projector", "joint")]
+    assert all(stage.is_dir() for stage in stages)
+    assert not any(file for stage in stages for file in stage.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda path: path.stem)
