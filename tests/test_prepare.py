@@ -436,6 +436,17 @@ def test_no_held_out_picture_nor_its_likeness_is_trained_on(small_test, listed, 
     assert card["test_photographs"]["count"] == 3 and "Data card" in to_markdown(card)
 
 
+def test_a_held_out_thing_is_chosen_among_others_held_out(small_test, listed, tmp_path, monkeypatch):
+    monkeypatch.setattr(splits, "CONCEPT_SHARE", 0.6)
+    prepare.write_data(listed, tmp_path)
+    rows = read_rows(tmp_path)
+    held_out = {row["concept"] for row in rows if row["split"] == "test-concept"}
+    assert len(held_out) >= 4 and held_out < set(ANIMALS)
+    choices = [row["question"] for row in rows if (row["split"], row["task"]) == ("test-concept", "choice")]
+    offered = [{name for name in ANIMALS if name in question} for question in choices]
+    assert offered and all(len(names) == 4 and names <= held_out for names in offered)
+
+
 def test_rows_of_one_picture_are_adjacent_and_images_are_rgb(small_test, listed, tmp_path):
     prepare.write_data(listed, tmp_path)
     paths = [row["image"]["path"] for row in read_rows(tmp_path)]

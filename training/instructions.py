@@ -3,9 +3,9 @@
 In: a picture's noun phrase, group and pixels, and the phrases of all other pictures. Out: about seven rows,
 in an order and a wording drawn by a seed made of the picture's own path, so that the same picture always
 gets the same rows. Unusual: wrong answers are drawn from the phrases as often as these are right answers
-elsewhere, so that no noun gives the answer away: "is there a zebra" is yes and no about equally often. A
-phrase is never the wrong answer where an honest person could call it right (phrases.may_be_confused,
-phrases.GENERIC).
+elsewhere, so that no noun gives the answer away: "is there a zebra" is yes and no about equally often, and
+what training has never named stands among others that it has never named. A phrase is never the wrong answer
+where an honest person could call it right (phrases.may_be_confused, phrases.GENERIC).
 """
 
 import random
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 class Phrases:
-    """The phrases of the training pictures, as often as they occur there: where wrong answers come from."""
+    """The phrases of some pictures, as often as they occur there: where wrong answers come from."""
 
     def __init__(self, pictures: Iterable[Picture]):
         self.by_group: dict[str, list[str]] = defaultdict(list)
@@ -107,7 +107,7 @@ def make_rows(picture: Picture, image: Image.Image, phrases: Phrases, split: str
     rows = [
         *name_rows(picture, rng)[0 if split == "train" else 1 :],
         *yes_no_rows(picture, phrases, rng),
-        *choice_rows(picture, phrases, rng),
+        *choice_rows(picture, phrases, rng, any_group=split == "test-concept"),  # few names are held out
         *colour_rows(picture, image, rng),
     ]
     rng.shuffle(rows)
@@ -142,13 +142,14 @@ def yes_no_rows(picture: Picture, phrases: Phrases, rng: random.Random) -> list[
     return [Row("yes", asked, f"Yes, {answered} {some(right)}."), Row("no", denied, refuse(refused, wrong))]
 
 
-def choice_rows(picture: Picture, phrases: Phrases, rng: random.Random) -> list[Row]:
+def choice_rows(picture: Picture, phrases: Phrases, rng: random.Random, any_group: bool) -> list[Row]:
+    """One of four of the picture's group; with `any_group` other groups fill up where it has too few."""
     if not countable(picture.phrase):
         return []
     right = short_form(picture.phrase)
     options = [right]
-    for _ in range(12):
-        wrong = phrases.wrong(picture, rng, same_group=True)
+    for same_group in [True] * 12 + [False] * 12 * any_group:
+        wrong = phrases.wrong(picture, rng, same_group)
         if wrong and not any(may_be_confused(wrong, other) for other in options):
             options.append(wrong)
         if len(options) == 4:

@@ -112,7 +112,10 @@ def write_data(listed: dict[str, list[Picture]], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     pictures = [picture for found in listed.values() for picture in found]
     splits = assign_splits(pictures)
-    phrases = Phrases(picture for picture in pictures if splits[picture.path] == "train")
+    phrases = {
+        split: Phrases(picture for picture in pictures if splits[picture.path] == split)
+        for split in ("train", "test-concept")
+    }
     kept_out = {
         picture.path: likeness(flatten_on_white(picture.load()))
         for picture in pictures
@@ -143,7 +146,7 @@ def write_source(
     file: Path,
     pictures: list[Picture],
     splits: dict[str, str],
-    phrases: Phrases,
+    phrases: dict[str, Phrases],
     kept_out: dict[str, Likeness],
 ) -> None:
     """Pictures of one source -> its parquet file, whole or not at all."""
@@ -173,7 +176,7 @@ def write_source(
 def table_rows(
     picture: Picture,
     split: str,
-    phrases: Phrases,
+    phrases: dict[str, Phrases],
     kept_out: dict[str, Likeness],
     tested_ids: set[str],
     dropped: dict[str, str],
@@ -198,7 +201,7 @@ def table_rows(
     if picture.phrase:
         known |= {"concept": concept_of(picture.phrase), "noun": head_noun(picture.phrase)}
         known["accepted"] = accepted_nouns(picture.phrase)
-    for row in make_rows(picture, image, phrases, split):
+    for row in make_rows(picture, image, phrases.get(split, phrases["train"]), split):
         yield known | row._asdict()
 
 
