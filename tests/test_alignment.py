@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from tests.tiny import TinyVision, tiny_model
 from training.alignment import SIDES, align, embed_words
-from training.colours import NAMED_COLOURS
 from training.data import Row
 from training.features import FeatureStore
+from vlm.colours import NAMED_COLOURS
 from vlm.config import VisionConfig
 from vlm.connectors import MlpProjector, Standardise
 from vlm.errors import UserError

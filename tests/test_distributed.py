@@ -1,13 +1,16 @@
-"""Several processes: two on the CPU learn what one learns, and accelerate reads the shipped configurations."""
+"""Several processes: two on the CPU learn what one learns, each with all weights or with a part of them, and accelerate
+reads the shipped configurations."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
@@ -21,6 +24,7 @@ from training.config import StageConfig
 from vlm.config import to_dict
 
 ROOT = Path(__file__).parent.parent
+WEIGHTS = ("projector.safetensors", "lora/adapter_model.safetensors")
 CONFIGURATIONS = sorted((ROOT / "training" / "accelerate").glob("*.yaml"))
 
 
@@ -29,36 +33,59 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def test_two_processes_have_the_loss_of_one_with_the_same_total_batch(tmp_path: Path) -> None:
+def settings_of(file: Path) -> dict[str, str]:
+    """A shipped configuration of FSDP as `accelerate launch` hands it on."""
+    told = {key.upper(): str(value) for key, value in load_config_from_file(str(file)).fsdp_config.items()}
+    return told | {"ACCELERATE_USE_FSDP": "true"}
+
+
+@pytest.mark.parametrize("divided", [False, True], ids=["ddp", "fsdp"])
+def test_two_processes_learn_what_one_learns_with_the_same_total_batch(divided: bool, tmp_path: Path) -> None:
     config = tiny_phi_config(tmp_path)
     config = replace(
         config,
         lora=replace(config.lora, dropout=0.0),
         language=replace(config.language, dtype="float32", quantisation="none"),
     )
-    training = training_on(tmp_path, save_preset(config, tmp_path))
+    training = replace(training_on(tmp_path, save_preset(config, tmp_path)), save_steps=2)
     stage = StageConfig(epochs=3, max_steps=3)
     training = replace(training, joint_stage=stage, projector_stage=replace(stage, train="projector"))
     one = replace(training, batch_size=4, output=str(tmp_path / "one"))
     two = replace(training, batch_size=2, output=str(tmp_path / "two"))
     preset = tmp_path / "training.yaml"
     preset.write_text(yaml.safe_dump(to_dict(two)), encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    command += ["-m", "training.finetune", "--preset", str(preset)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    if divided:
+        environment |= settings_of(ROOT / "training" / "accelerate" / "fsdp-qlora.yaml")
+
+    def train_in_two_processes() -> None:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+        command += ["-m", "tests.fsdp_on_cpu" if divided else "training.finetune", "--preset", str(preset)]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+
+    train_in_two_processes()
     finetune.run(one)
     assert losses(Path(two.output)) == pytest.approx(losses(Path(one.output)), rel=1e-4)
     assert len(losses(Path(one.output))) == 6
-    for file in ("projector.safetensors", "lora/adapter_model.safetensors"):
+    last = Path(two.output) / "joint"
+    assert (last / "checkpoint-3" / "pytorch_model_fsdp.bin").exists() == divided
+    unbroken = {file: load_file(Path(two.output) / "adapter" / file) for file in WEIGHTS}
+    for file in WEIGHTS:
         start = load_file(Path(one.output) / "projector" / "adapter" / file)
         alone, together = (load_file(Path(run.output) / "joint" / "adapter" / file) for run in (one, two))
-        assert start.keys() == alone.keys() == together.keys()
+        assert start.keys() == alone.keys() == together.keys() == unbroken[file].keys()
         for name, before in start.items():  # Adam enlarges rounding where a gradient is nearly zero
             apart, moved = together[name] - alone[name], alone[name] - before
             assert apart.norm() < 0.02 * moved.norm(), (file, name)
+            assert torch.equal(unbroken[file][name], together[name].to(unbroken[file][name].dtype))
+    for folder in (last / "checkpoint-3", last / "adapter", Path(two.output) / "adapter"):
+        shutil.rmtree(folder)  # as if killed after the second step
+    train_in_two_processes()
+    for file, weights in unbroken.items():
+        resumed = load_file(Path(two.output) / "adapter" / file)
+        assert all(torch.equal(resumed[name], weights[name]) for name in weights), file
 
 
 def test_a_process_that_is_not_the_first_writes_no_adapter(

@@ -1,5 +1,6 @@
 """The tagger: two classifiers' names become one list, a head is kept exactly, and training reads honest tags."""
 
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import torch
 from torch import nn
 
 from training.data import Row
-from training.tags import fit, teach
+from training.tags import fit, fit_colour, teach
+from vlm.colours import NAMED_COLOURS, SHARES
 from vlm.tagger import ENCODER_SHARE, ReadNames, Tagger, WordClassifier
 
 SIZE = 6
@@ -140,6 +142,49 @@ def test_what_a_question_names_is_looked_up_with_its_likelihood_and_its_sides() 
     assert tagger.asked("Is there a cat in the picture?", picture).startswith("cat 6")
     assert tagger.asked("What is in the picture?", picture) == ""
     assert tagger.asked("Is there a yak?", picture) == ""
+
+
+def coloured(cells: dict[int, tuple[int, str]]) -> torch.Tensor:
+    """As `looks`, each thing in its colour, a fifth of its cell and all others white."""
+    shares = torch.zeros(9, SHARES)
+    shares[:, NAMED_COLOURS.index("white")] = 1.0
+    for cell, (_, colour) in cells.items():
+        shares[cell] *= 0.2
+        shares[cell, NAMED_COLOURS.index(colour)] += 0.8
+    colours = torch.cat([shares.mean(0, keepdim=True), shares])
+    return torch.cat([looks({cell: noun for cell, (noun, _) in cells.items()}), colours], dim=1)
+
+
+def test_who_asks_for_a_colour_is_told_that_of_the_thing_asked_about_or_of_the_likeliest(
+    tmp_path: Path,
+) -> None:
+    tagger = sees_nouns()
+    tagger.colours = True
+    draw = random.Random(0)
+    rows, store = [], {}
+    for index in range(300):
+        (first, second), (one, other) = draw.sample(range(9), 2), draw.sample(NAMED_COLOURS, 2)
+        store[str(index)] = coloured({first: (0, one), second: (1, other)})
+        question, answer = "What color is the ant?", f"{one.title()}."
+        rows.append(Row(str(index), question, answer, "tiny", "composited", "", (), task="colour"))
+    tagger.set_colour(fit_colour(tagger, rows, store))  # type: ignore[arg-type]
+    picture = coloured({0: (0, "red"), 5: (1, "blue")})
+    assert tagger.asked("What colour is the ant?", picture) == "ant 9 red left above"
+    assert tagger.asked("Which color does the bee have?", picture) == "bee 9 blue right"
+    assert tagger.asked("Is the ant red or blue?", picture) == "ant 9 red left above"
+    assert tagger.asked("What is its colour?", coloured({5: (1, "green")})) == "bee 9 green"
+    assert tagger.asked("Is there a bee?", picture) == "bee 9 right"
+    assert tagger.asked("What is this?", picture) == ""
+    tagger.save(tmp_path / "tagger.safetensors")
+    again = sees_nouns()
+    assert again.asked("What colour is the ant?", picture) == "ant 9 left above"
+    again.load(tmp_path / "tagger.safetensors")
+    assert again.asked("What colour is the ant?", picture) == "ant 9 red left above"
+    assert again.with_head(again.head, NOUNS).colour is again.colour
+    before = sees_nouns()
+    before.save(tmp_path / "tagger.safetensors")
+    again.load(tmp_path / "tagger.safetensors")
+    assert again.colour is None
 
 
 def test_the_longest_name_in_a_question_is_the_one_that_is_meant() -> None:

@@ -411,6 +411,27 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
         finetune.run(again)
 
 
+def test_a_run_may_keep_a_share_of_the_weights_that_it_started_from(
+    training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))
+    short = StageConfig(epochs=1, max_steps=2, connector_learning_rate=1e-2, lora_learning_rate=1e-2)
+    training = replace(training, projector_stage=short, joint_stage=short, warmup_steps=0)
+    with pytest.raises(UserError, match="--init-from"):
+        finetune.run(replace(training, kept_of_start=0.25))
+    first = finetune.run(training)
+    folders = [first]
+    for kept in (0.0, 0.25):
+        changes = {"output": f"{training.output}-{kept}", "init_from": str(first), "kept_of_start": kept}
+        folders.append(finetune.run(replace(training, **changes)))
+    for file in ("projector.safetensors", "lora/adapter_model.safetensors"):
+        start, end, mixed = (load_file(folder / file) for folder in folders)
+        assert any((end[name] - start[name]).abs().max() > 1e-3 for name in start), file
+        for name, before in start.items():
+            expected = torch.lerp(before.float(), end[name].float(), 0.75)
+            assert torch.allclose(mixed[name].float(), expected, rtol=0.02, atol=1e-4), (file, name)
+
+
 @pytest.fixture
 def command(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """python -m training.finetune on the tiny model, with changes of its preset; gives the folder of the joint stage."""

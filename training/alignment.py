@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.colours import NAMED_COLOURS
 from training.data import Row
 from training.features import FeatureStore
 from training.tags import fit
+from vlm.colours import NAMED_COLOURS
 from vlm.connectors import channel_statistics
 from vlm.errors import UserError
 from vlm.model import VisionLanguageModel

@@ -40,6 +40,7 @@ class TrainingConfig:
     data: str = "data/embedded"
     output: str = "runs/embedded"
     init_from: str | None = None  # adapter to go on from, with its tagger, without the projector's own stage
+    kept_of_start: float = 0.0  # share of init_from's weights in the result (WiSE-FT, arXiv:2109.01903)
     sources: tuple[SourceConfig, ...] = ()
     alignment_steps: int = 0  # before the stages (training/alignment.py); for a model with a tagger
     projector_stage: StageConfig = StageConfig(train="projector")

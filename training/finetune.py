@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import json
 import logging
+import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
@@ -98,7 +99,7 @@ class AdapterTrainer(Trainer):
         (Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        restore_adapter(self.model, Path(resume_from_checkpoint) / "adapter")  # type: ignore[arg-type]
+        """`train_stage` has restored the adapter already, before the weights were divided among processes."""
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
@@ -146,8 +147,11 @@ def train_stage(
     )
     trainer.parameter_groups = groups
     trainer.model_config, trainer.training_config = load_model_config(config.model), config
+    checkpoint = last_whole_checkpoint(folder)
+    if checkpoint:
+        restore_adapter(model, Path(checkpoint) / "adapter")
     with disable_input_dtype_casting(model.language.model):  # autocast does it, and once
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(folder))
     PartialState().wait_for_everyone()  # the folder tells that the stage is finished
 
@@ -244,14 +248,9 @@ def run(config: TrainingConfig) -> Path:
     process = PartialState(cpu=not torch.cuda.is_available())
     device = str(process.device)
     model_config = load_model_config(config.model)
-    model = build_model(model_config, device)
-    if config.init_from:
-        known = find_adapter(config.init_from)
-        check_adapter(known, model_config)
-        load_adapter(model, known, trainable=True)
-    else:
-        model.language.add_adapter(model_config.lora)
-    model.language.prepare_training(config.gradient_checkpointing)
+    if config.kept_of_start and not config.init_from:
+        raise UserError("kept_of_start needs an adapter that the run starts from: give --init-from.")
+    model = start_model(config, model_config, device)
     data, output = Path(config.data), Path(config.output)
     part = Slice.parse(config.slice)
     rows = [row for row in read_rows(data, "train") if part.holds(row.picture)]
@@ -261,7 +260,6 @@ def run(config: TrainingConfig) -> Path:
         for row in named.values()
         for name in view_ids(row.picture, config.augmentation)
     ]
-    model.text_dropout, model.connector.noise = config.text_dropout, config.feature_noise
     with process.main_process_first():  # the others read what it wrote
         store = FeatureStore(data, model_config.vision)
         pictures = ((name, image) for name, image in pictures_of(data, "train") if part.holds(name))
@@ -276,15 +274,51 @@ def run(config: TrainingConfig) -> Path:
         if name == "joint" or not config.init_from:
             examples = lay_out(rows, store, tagger_of, model, config, config.sources, stage.epochs)
             train_stage(name, stage, model, examples, validation, config)
+            if weights_are_divided():  # and stay so: what follows needs them whole
+                model = start_model(config, model_config, device)
+                restore_adapter(model, output / name / "adapter")
+                tagger_of = model.tagger and teach(model.tagger, rows + views, store, output, config.seed)
     adapter = output / "adapter"
     if not process.is_main_process:
         return adapter
+    if config.kept_of_start:
+        keep_of_start(model, find_adapter(config.init_from), config.kept_of_start)  # type: ignore[arg-type]
     training = describe(config) | {"device": process.device.type, "data_card": _fingerprint(data)}
     save_adapter(model, adapter, model_config, training, {})
     if (data / "card.md").is_file():
         shutil.copy(data / "card.md", adapter / DATA_CARD)
     draw(read_log(output / LOG), adapter / PLOT)
     return adapter
+
+
+def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) -> VisionLanguageModel:
+    """The model as training starts: with the adapter to go on from, or a fresh one."""
+    model = build_model(model_config, device)
+    if config.init_from:
+        known = find_adapter(config.init_from)
+        check_adapter(known, model_config)
+        load_adapter(model, known, trainable=True)
+    else:
+        model.language.add_adapter(model_config.lora)
+    model.language.prepare_training(config.gradient_checkpointing)
+    model.text_dropout, model.connector.noise = config.text_dropout, config.feature_noise
+    return model
+
+
+def weights_are_divided() -> bool:
+    """Whether accelerate was launched with FSDP or DeepSpeed, which leave each process a part of every weight."""
+    return any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
+
+
+def keep_of_start(model: VisionLanguageModel, start: Path, share: float) -> None:
+    """Mix `share` of the weights of the adapter `start` into those that training made of them: what a short run teaches
+    stays, and less of what was known is lost (WiSE-FT, arXiv:2109.01903)."""
+    parameters = [parameter for part in model.train_only("projector+lora").values() for parameter in part]
+    trained = [parameter.detach().clone() for parameter in parameters]
+    restore_adapter(model, start)
+    with torch.no_grad():
+        for parameter, weights in zip(parameters, trained, strict=True):
+            parameter.lerp_(weights, 1.0 - share)
 
 
 def describe(config: TrainingConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from training.colours import NAMED_COLOURS, main_colour
+from training.colours import main_colour
 from training.phrases import concept_of, may_be_confused, sentence, with_article, without_article
 from training.questions import (
     ACTION,
@@ -31,6 +31,7 @@ from training.questions import (
 )
 from training.sources.picture import Picture
 from training.words import GENERIC, GROUPS
+from vlm.colours import NAMED_COLOURS
 
 CLEAR = {
     "mammal", "bird", "reptile", "sea animal", "insect", "fruit", "vegetable", "food", "drink", "vehicle",
@@ -185,7 +186,7 @@ def some(phrase: str) -> str:
 
 def colour_rows(picture: Picture, image: Image.Image, rng: random.Random) -> list[Row]:
     colour = main_colour(image) if picture.group not in ("face", "person", "action", "place") else ""
-    said = set(picture.phrase.lower().split()) & NAMED_COLOURS
+    said = set(NAMED_COLOURS).intersection(picture.phrase.lower().split())
     if not colour or (said and colour not in said and concept_of(picture.phrase) not in said):
         return []
     return [Row("colour", rng.choice(COLOUR), sentence(colour))]

@@ -1,5 +1,5 @@
-"""Pooled features of pictures whose noun is known -> the tagger's head, how it guesses what an unknown name looks like,
-and the taggers whose tags training reads.
+"""Pooled features of pictures whose noun is known -> the tagger's head, how it guesses what an unknown name looks like and
+tells colours, and the taggers whose tags training reads.
 
 Unusual: the tags of a training picture come from a head that has never seen it (cross-fitting). A head's tags for its
 own pictures are nearly always right, and a language model that learned from them would believe every tag. For the same
@@ -19,13 +19,15 @@ from training.augmentation import picture_of
 from training.data import Row
 from training.features import FeatureStore
 from training.splits import families_of
+from vlm.colours import NAMED_COLOURS
 from vlm.connectors import channel_statistics
-from vlm.tagger import Tagger, WordClassifier
+from vlm.tagger import COLOUR_LOOK, Tagger, WordClassifier
 
 FOLDS = 5
 WHOLE = "whole"  # the name of the tagger that the adapter gets
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 300, 256, 3e-3, 1e-3, 0.6
 RIDGE = 3000.0
+COLOUR_STEPS, COLOUR_LEARNING_RATE = 400, 3e-2
 PHOTO_WEIGHT = 3.0  # a photograph is drawn this many times as often as a drawing: they are few, and what people ask about
 ACCEPTED_SHARE = 0.3  # of a picture's target for its accepted nouns: "duck" for a mallard
 
@@ -43,7 +45,7 @@ def teach(
         working = folder / "taggers.tmp"
         shutil.rmtree(working, ignore_errors=True)
         working.mkdir(parents=True)
-        for name, fitted in _fit_taggers(tagger, named, store, seed):
+        for name, fitted in _fit_taggers(tagger, named, rows, store, seed):
             fitted.save(working / f"{name}.safetensors")
         working.rename(heads)  # all of them or none
     taggers = {file.stem: tagger.with_head(None, []) for file in heads.glob("*.safetensors")} | {
@@ -65,15 +67,23 @@ def teach(
 
 
 def _fit_taggers(
-    tagger: Tagger, rows: Sequence[Row], store: FeatureStore, seed: int
+    tagger: Tagger, rows: Sequence[Row], questions: Sequence[Row], store: FeatureStore, seed: int
 ) -> Iterator[tuple[str, Tagger]]:
-    """For each fold one that has not seen it, and one of all rows, unless the tagger has a head."""
+    """Of a row for each named picture, and all questions: for each fold a tagger that has not seen it, and one of all
+    rows, unless the tagger has a head."""
     whole = tagger
     if rows:
         nouns = sorted({row.noun.lower() for row in rows})
         pooled = torch.stack([store[row.picture][0, : tagger.classifier.in_features] for row in rows])
         targets, weights = _targets(rows, nouns), _weights(rows)
         families = families_of([noun.lower() for noun in (row.noun, *row.accepted)] for row in rows)
+        head, known = tagger.head, tagger.nouns
+        if not head:
+            head, known = fit(pooled, targets, weights, seed), nouns
+        guess = tagger.guess or fit_guess(tagger, pooled, targets, weights, nouns)
+        whole = tagger.with_head(head, known, guess)
+        if tagger.colours and not tagger.colour:
+            whole.set_colour(fit_colour(whole, questions, store))
         without = [_without(row.picture) for row in rows]
         for name in sorted(set(without)):
             seen = torch.tensor([each != name for each in without])
@@ -82,12 +92,7 @@ def _fit_taggers(
                 hidden = [noun for noun in nouns if tagger.read_names and _without(families[noun]) == name]
                 open_targets = targets[seen] * torch.tensor([noun not in hidden for noun in nouns])
                 guess = fit_guess(tagger, pooled[seen], open_targets, weights[seen], nouns)
-                yield name, tagger.with_head(head, nouns, guess, hidden)
-        head, known = tagger.head, tagger.nouns
-        if not head:
-            head, known = fit(pooled, targets, weights, seed), nouns
-        guess = tagger.guess or fit_guess(tagger, pooled, targets, weights, nouns)
-        whole = tagger.with_head(head, known, guess)
+                yield name, whole.with_head(head, nouns, guess, hidden)
     yield WHOLE, whole
 
 
@@ -126,6 +131,39 @@ def fit_guess(
     return guess
 
 
+def fit_colour(tagger: Tagger, rows: Sequence[Row], store: FeatureStore) -> nn.Linear:
+    """The rows that ask for one of NAMED_COLOURS -> a linear classifier of `Tagger.colour_look`."""
+    answers = [row.answer.rstrip(".").lower() for row in rows]
+    asked = [
+        index for index, row in enumerate(rows) if row.task == "colour" and answers[index] in NAMED_COLOURS
+    ]
+    head = nn.Linear(COLOUR_LOOK, len(NAMED_COLOURS))
+    nn.init.zeros_(head.weight), nn.init.zeros_(head.bias)
+    if not asked:
+        return head
+    looks = torch.stack(
+        [tagger.colour_look(rows[index].question, store[rows[index].picture]) for index in asked]
+    )
+    targets = torch.tensor([NAMED_COLOURS.index(answers[index]) for index in asked])
+    mean, deviation = channel_statistics(looks)
+    standard = (looks - mean) / deviation
+    optimizer = torch.optim.AdamW(head.parameters(), COLOUR_LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    for _ in range(COLOUR_STEPS):
+        loss = functional.cross_entropy(head(standard), targets, label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return _of_plain_features(head, mean, deviation)
+
+
+def _of_plain_features(head: nn.Linear, mean: Tensor, deviation: Tensor) -> nn.Linear:
+    """A classifier of standardised features -> the same of features as they are."""
+    with torch.no_grad():
+        head.weight /= deviation
+        head.bias -= head.weight @ mean
+    return head
+
+
 def fit(pooled: Tensor, targets: Tensor, weights: Tensor, seed: int) -> nn.Linear:
     """Features [M, Dv], target shares [M, V] and drawing weights [M] -> a linear classifier [Dv] -> [V].
 
@@ -146,10 +184,7 @@ def fit(pooled: Tensor, targets: Tensor, weights: Tensor, seed: int) -> nn.Linea
         loss.backward()
         optimizer.step()
         schedule.step()
-    with torch.no_grad():
-        head.weight /= deviation
-        head.bias -= head.weight @ mean
-    return head
+    return _of_plain_features(head, mean, deviation)
 
 
 def _targets(rows: Sequence[Row], nouns: Sequence[str]) -> Tensor:

@@ -14,12 +14,12 @@ SYSTEM = (
 MAX_NEW_TOKENS = 48  # a sentence
 EXAMPLES = (
     ("What is this?", "A cat.", "A cat."),
-    ("Is the cup left or right of the spoon?", "Left.", "Left."),
+    ("Where is the cup, to the left or to the right of the spoon?", "Left.", "Left."),
     ("What is in the picture?", "Dog brown sofa.", "A dog on a brown sofa."),
-    ("What color is the ball?", "Red.", "Red."),
+    ("Tell me the color of the ball.", "Gray.", "Gray."),
     ("Is there a dog?", "No dog.", "No, there is no dog."),
-    ("Is there a red shape?", "No.", "No."),
-    ("Is the dog above the cat or below it?", "Above.", "Above."),
+    ("is there a circle in the image?", "No.", "No."),
+    ("Is the dog to the left or to the right of the cat?", "Left.", "Left."),
 )
 
 

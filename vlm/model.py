@@ -216,5 +216,6 @@ def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:
     seen = config.vision
     tagger = None
     if seen.tags:
-        tagger = Tagger(vision.classifier, vision.classes, seen.tags, seen.asked_tags, language.read_names)
+        looks_up = {"asks": seen.asked_tags, "colours": seen.colours, "read_names": language.read_names}
+        tagger = Tagger(vision.classifier, vision.classes, seen.tags, **looks_up)
     return VisionLanguageModel(vision, connector, language, tagger)

@@ -8,7 +8,8 @@ thousand training pictures would otherwise have to learn every object of the wor
 The things that a question names are looked up as well, as InstructBLIP (arXiv:2305.06500) looks at a picture with the
 question in mind: how likely each is, and where. Linear classifiers of an average see in a cell its share of what they
 see in the whole (class activation maps, arXiv:1512.04150). Where neither classifier knows a thing, what it looks like
-is guessed from what the language model makes of its name (zero-shot, as in DeViSE, NIPS 2013).
+is guessed from what the language model makes of its name (zero-shot, as in DeViSE, NIPS 2013). Who asks for a colour is
+told the one that the thing asked about has where it is seen.
 """
 
 import json
@@ -24,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlm.colours import NAMED_COLOURS, SHARES
 from vlm.connectors import Standardise
 from vlm.words import base_form, content_words, content_words_with_phrases
 
@@ -35,6 +37,9 @@ QUESTION_WORDS = frozenset(map(base_form, ["drawing", "image", "photo", "photogr
 # of a question, and of no one thing
 _OTHER_WORDS = "activity caption category class color description kind number object other pair shape side sort thing type"
 NO_THINGS = QUESTION_WORDS | frozenset(map(base_form, _OTHER_WORDS.split()))
+COLOUR_WORDS = frozenset(map(base_form, ["color", *NAMED_COLOURS]))
+COLOUR_LOOK = 4 * SHARES  # numbers that a thing's colour is told from
+LEAST_SHARE = 0.01  # of a colour: the logarithm of less is taken for this
 # Cosine of a guessed look and a picture -> log-probability: with these, names that were hidden from the head were found
 # most often among four, the others known (training/trials.md)
 GUESS_SLOPE, GUESS_SHIFT = 15.0, -5.7
@@ -62,7 +67,7 @@ class WordClassifier(nn.Module):
 class Tagger(nn.Module):
     """`classifier` is the encoder's own, [Dc] -> [len(classes)]; `count` names are given for a picture, and those in a
     question if `asks`, unknown ones if the language model can `read_names`. Features may have more channels than the
-    Dc that the classifiers look at, the first."""
+    Dc that the classifiers look at, the first; if they have `colours`, the last are vlm.colours.colour_shares."""
 
     def __init__(
         self,
@@ -71,10 +76,12 @@ class Tagger(nn.Module):
         count: int,
         asks: bool = False,
         read_names: ReadNames | None = None,
+        colours: bool = False,
     ) -> None:
         super().__init__()
         self.classifier, self.classes, self.count, self.asks = classifier, list(classes), count, asks
-        self.read_names = read_names
+        self.read_names, self.colours = read_names, colours
+        self.colour: nn.Linear | None = None  # [COLOUR_LOOK] -> [len(NAMED_COLOURS)]
         self.vectors: dict[str, Tensor] = {}
         self.set_head(None, [])
 
@@ -104,10 +111,14 @@ class Tagger(nn.Module):
         self.guessed = set(self.by_words) - known if self.guess else set()
         self.longest = max(map(len, self.by_words), default=0)  # words
 
+    def set_colour(self, colour: nn.Linear) -> None:
+        """Take what tells a thing's colour from `colour_look`, [COLOUR_LOOK] -> [len(NAMED_COLOURS)]."""
+        self.colour = colour.to(self.classifier.weight).requires_grad_(False)
+
     def with_head(self, *head: Any, **more: Any) -> "Tagger":
         """Another tagger on the same encoder; arguments as for `set_head`."""
-        other = Tagger(self.classifier, self.classes, self.count, self.asks, self.read_names)
-        other.vectors = self.vectors
+        other = Tagger(self.classifier, self.classes, self.count, self.asks, self.read_names, self.colours)
+        other.vectors, other.colour = self.vectors, self.colour
         other.set_head(*head, **more)
         return other
 
@@ -146,22 +157,51 @@ class Tagger(nn.Module):
         """A question and a picture [N, Dv], the pooled feature first -> "dog 8 left above, yak? 2 right": each thing that
         the question names, the likeliest first, one that the head does not know with a question mark, from 9 for a
         probability of a third or more, one less for every further third of it, down to 0, and the sides where it is
-        seen rather than the other things asked about. "" where it names nothing."""
-        found = self.named_in(question) if self.asks else {}
+        seen rather than the other things asked about. A question about colours is told them, "dog 8 brown left", and if
+        it names nothing, that of the likeliest thing. Else "" where it names nothing."""
+        if not self.asks:
+            return ""
+        about_colour = self.colour is not None and not COLOUR_WORDS.isdisjoint(content_words(question))
+        found = self._things(question, patch_features) if about_colour else self.named_in(question)
         if not found:
             return ""
+        likelihoods, shares = self._places(found, patch_features)
+        levels = [max(0, 9 - int(-value / math.log(3))) for value in likelihoods.tolist()]
+        colours = self._colours(shares, patch_features) if about_colour else [[]] * len(found)
+        tags = [
+            " ".join([name, str(level), *colour, *_sides(row)])
+            for name, level, colour, row in zip(found, levels, colours, shares, strict=True)
+        ]
+        likeliest_first = likelihoods.argsort(descending=True, stable=True)
+        return ", ".join(tags[place] for place in likeliest_first.tolist())
+
+    def _things(self, question: str, patch_features: Tensor) -> dict[str, list[int]]:
+        """What a question names, or the likeliest thing of the picture."""
+        found = self.named_in(question)
+        if found:
+            return found
+        place = int(self(patch_features[:1]).argmax())
+        return {self.names[place]: [place]}
+
+    def _places(self, found: dict[str, list[int]], patch_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of each name in the picture, [asked], and how much of it is seen in each cell, [asked, N - 1]."""
         likelihoods = self._likelihoods(found, patch_features)
-        levels = [max(0, 9 - int(-value / math.log(3))) for value in likelihoods[:, 0].tolist()]
-        evidence = likelihoods[:, 1:]  # [asked, cells]
+        evidence = likelihoods[:, 1:]
         if len(found) > 1:
             evidence = evidence - evidence.mean(0)
-        sides = [_sides(row) for row in evidence.softmax(-1)]
-        tags = [
-            " ".join([name, str(level), *where])
-            for name, level, where in zip(found, levels, sides, strict=True)
-        ]
-        likeliest_first = likelihoods[:, 0].argsort(descending=True, stable=True)
-        return ", ".join(tags[place] for place in likeliest_first.tolist())
+        return likelihoods[:, 0], evidence.softmax(-1)
+
+    @torch.inference_mode()
+    def _colours(self, shares: Tensor, patch_features: Tensor) -> list[list[str]]:
+        """Where things are seen [asked, cells] -> the colour of each, as a list of one."""
+        assert self.colour
+        best = self.colour(_colour_looks(shares, patch_features)).argmax(-1)
+        return [[NAMED_COLOURS[place]] for place in best.tolist()]
+
+    def colour_look(self, question: str, patch_features: Tensor) -> Tensor:
+        """What `colour` looks at to tell the colour of the first thing asked about, [COLOUR_LOOK]."""
+        _, shares = self._places(self._things(question, patch_features), patch_features)
+        return _colour_looks(shares[:1], patch_features)[0]
 
     @torch.inference_mode()
     def _likelihoods(self, found: dict[str, list[int]], patch_features: Tensor) -> Tensor:
@@ -224,6 +264,8 @@ class Tagger(nn.Module):
         state = self.head.state_dict() if self.head else {}
         if self.guess:
             state = state | {f"guess.{name}": tensor for name, tensor in self.guess.state_dict().items()}
+        if self.colour:
+            state = state | {f"colour.{name}": tensor for name, tensor in self.colour.state_dict().items()}
         tensors = {name: tensor.half().contiguous() for name, tensor in state.items()}
         told = {"nouns": self.nouns, "hidden": self.hidden}
         metadata = {key: json.dumps(names, ensure_ascii=False) for key, names in told.items()}
@@ -233,7 +275,10 @@ class Tagger(nn.Module):
         with safe_open(file, framework="pt") as stored:
             nouns, hidden = (json.loads(stored.metadata().get(key, "[]")) for key in ("nouns", "hidden"))
             state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        guessed = {name.removeprefix("guess."): state.pop(name) for name in list(state) if "guess." in name}
+        guessed, colour = (
+            {name.removeprefix(part): state.pop(name) for name in list(state) if name.startswith(part)}
+            for part in ("guess.", "colour.")
+        )
         head = nn.Linear(self.classifier.in_features, len(nouns)) if nouns else None
         if head:
             head.load_state_dict(state)
@@ -242,11 +287,23 @@ class Tagger(nn.Module):
             guess = WordClassifier(guessed["look.weight"].shape[1], self.classifier.in_features)
             guess.load_state_dict(guessed)
         self.set_head(head, nouns, guess, hidden)
+        self.colour = None
+        if colour:
+            self.set_colour(nn.Linear(COLOUR_LOOK, len(NAMED_COLOURS)))
+            self.colour.load_state_dict(colour)  # type: ignore[attr-defined]
 
 
 def _words_of(name: str) -> tuple[str, ...]:
     """A name as it is looked for in a question: "duck" and "ducks" are one."""
     return tuple(content_words(name))
+
+
+def _colour_looks(shares: Tensor, patch_features: Tensor) -> Tensor:
+    """Where things are seen [asked, cells] -> the logarithms of the shares of colours there, in the whole, and in the cells
+    that have the most and the least of each, [asked, COLOUR_LOOK]: a ground's colour is in all cells, a thing's in few."""
+    whole, cells = patch_features[0, -SHARES:].to(shares), patch_features[1:, -SHARES:].to(shares)
+    anywhere = torch.cat([whole, cells.amax(0), cells.amin(0)]).expand(len(shares), -1)
+    return torch.cat([shares @ cells, anywhere], dim=1).clamp(min=LEAST_SHARE).log()
 
 
 def _sides(shares: Tensor) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm.clip import Clip, load_clip
+from vlm.colours import SHARES, colour_shares
 from vlm.config import VisionConfig
 from vlm.errors import UserError
 from vlm.images import pad_to_square
@@ -22,10 +23,17 @@ IMAGENET_CLASSES = Path(__file__).parent / "imagenet_classes.txt"
 class EfficientNetLite2(nn.Module):
     """EfficientNet-Lite2 (arXiv:1905.11946) -> one pooled and `grid * grid` patch features.
 
-    Their channels are the 1280 of the last map, and behind them those of the maps that `blocks`, counted from 0, give:
-    what colour a thing has is lost on the way up."""
+    Their channels are the 1280 of the last map, and behind them those of the maps that `blocks`, counted from 0, give,
+    and with `colours` the shares of the pixels' colours: what colour a thing has is lost on the way up."""
 
-    def __init__(self, weights_folder: Path, image_size: int, grid: int, blocks: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        weights_folder: Path,
+        image_size: int,
+        grid: int,
+        blocks: Sequence[int] = (),
+        colours: bool = False,
+    ) -> None:
         super().__init__()
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -33,9 +41,9 @@ class EfficientNetLite2(nn.Module):
         (file,) = weights_folder.glob("*.pth")
         self.network.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
-        self.image_size, self.grid, self.blocks = image_size, grid, tuple(blocks)
+        self.image_size, self.grid, self.blocks, self.colours = image_size, grid, tuple(blocks), colours
         inner = sum(self.network._blocks[place]._block_args.output_filters for place in self.blocks)
-        self.feature_size = self.classifier.in_features + inner
+        self.feature_size = self.classifier.in_features + inner + SHARES * colours
         self.classes = IMAGENET_CLASSES.read_text(encoding="utf-8").splitlines()
         self.requires_grad_(False).eval()
 
@@ -62,11 +70,13 @@ class EfficientNetLite2(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> patch features [B, 1 + grid^2, Dv], the pooled one first."""
         weight = self.classifier.weight
+        shares = [colour_shares((pixels * 128.0 + 127.0) / 255.0, self.grid)] if self.colours else []
         pixels = pixels.to(weight.device, weight.dtype, memory_format=torch.channels_last)
         maps = self._maps(pixels)
         pooled = torch.cat([feature_map.mean((2, 3)) for feature_map in maps], dim=1)
         cells = [functional.adaptive_avg_pool2d(feature_map, self.grid).flatten(2) for feature_map in maps]
-        return torch.cat([pooled.unsqueeze(1), torch.cat(cells, dim=1).transpose(1, 2)], dim=1)
+        seen = torch.cat([pooled.unsqueeze(1), torch.cat(cells, dim=1).transpose(1, 2)], dim=1)
+        return torch.cat([seen, *(each.to(seen) for each in shares)], dim=2)
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
         """The last feature map [B, 1280, S/32, S/32], then those of `blocks`."""
@@ -86,7 +96,7 @@ class EfficientNetLite2(nn.Module):
 VisionEncoder = EfficientNetLite2 | Clip
 
 ENCODERS: dict[str, tuple[str, ...]] = {  # the fields of `VisionConfig` that its features depend on
-    "efficientnet-lite2": ("encoder", "weights", "image_size", "grid", "blocks"),
+    "efficientnet-lite2": ("encoder", "weights", "image_size", "grid", "blocks", "colours"),
     "clip": ("encoder", "weights", "features", "layer"),
 }
 
@@ -101,7 +111,10 @@ def describe_features(config: VisionConfig) -> dict[str, Any]:
 def build_vision(config: VisionConfig) -> VisionEncoder:
     describe_features(config)
     if config.encoder == "clip":
+        if config.colours:
+            raise UserError("CLIP gives no shares of colours. Set vision.colours to false.")
         if config.tags:
             raise UserError("CLIP has no classes of its own to name what is seen. Set vision.tags to 0.")
         return load_clip(resolve(config.weights), config.features, config.layer)
-    return EfficientNetLite2(resolve(config.weights), config.image_size, config.grid, config.blocks)
+    weights = resolve(config.weights)
+    return EfficientNetLite2(weights, config.image_size, config.grid, config.blocks, config.colours)
