@@ -19,9 +19,11 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import save_fsdp_optimizer
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer import SCHEDULER_NAME
 
 from training.alignment import align
 from training.augmentation import NO_AUGMENTATION, view_ids, with_views
@@ -97,6 +99,15 @@ class AdapterTrainer(Trainer):
         if not self.args.should_save:
             return
         (Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        # as there, but without the weights of the whole model
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)  # type: ignore[union-attr]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """`train_stage` has restored the adapter already, before the weights were divided among processes."""
