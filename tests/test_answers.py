@@ -242,6 +242,7 @@ def test_a_clean_up_that_says_the_same_is_accepted(draft: str, candidate: str, q
         ("A man on a horse.", "A horse on a man.", "", "changes the order of the words"),
         ("cat above dog", "A dog above a cat.", "", "changes the order of the words"),
         ("A dog.", "Is it a dog?", "What is it?", "turns the answer into a question"),
+        ("Two cats and a dog.", "Two cats. A dog.", "What is this?", 'drops "and"'),
         ("A dog.", "", "", "is empty"),
         ("A dog.", "...", "", "is empty"),
         ("A dog.", "It is a " + "very " * 40 + "dog.", "", "is too long"),

@@ -30,3 +30,12 @@ def test_a_sentence_that_invents_is_not() -> None:
 
 def test_the_same_words_are_reported_as_unchanged() -> None:
     assert judge("What is this?", "A dog.", "a dog") == ("A dog.", "unchanged")
+
+
+@pytest.mark.parametrize("side", ["Left.", "Right.", "Above.", "Below."])
+def test_a_side_is_a_whole_answer(side: str) -> None:
+    question = "Where is the cat, to the left or to the right of the dog?"
+    assert judge(question, side, side) == (side, "unchanged")
+    text, verdict = judge(question, side, f"To the {side.lower()}")
+    assert text == side
+    assert verdict.startswith("rejected: ")

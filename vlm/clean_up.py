@@ -21,6 +21,8 @@ EXAMPLES = (
     ("is there a circle in the image?", "No.", "No."),
     ("Is the dog to the left or to the right of the cat?", "Left.", "Left."),
 )
+# On which of two sides: now and then the base model makes "To the left." of it
+WHOLE_ANSWERS = ("Left.", "Right.", "Above.", "Below.")
 
 
 def request(question: str, draft: str) -> list[VisualTurn]:
@@ -38,6 +40,8 @@ def judge(question: str, draft: str, rewriting: str) -> tuple[str, str]:
     candidate = tidy(strip_echo(rewriting, question))
     if candidate == draft:
         return draft, "unchanged"
+    if draft in WHOLE_ANSWERS:
+        return draft, "rejected: the draft is a whole answer"
     accepted, reason = keeps_meaning(draft, candidate, question)
     return (_in_lower_case(draft, candidate), "accepted") if accepted else (draft, f"rejected: {reason}")
 

@@ -44,7 +44,8 @@ class _Claim(NamedTuple):
 def keeps_meaning(draft: str, candidate: str, question: str = "") -> tuple[bool, str]:
     """Whether `candidate` says what `draft` says, and a short reason where it does not.
 
-    It has to keep every content word of the draft and may add those of the question; function words are free.
+    It has to keep every content word of the draft and may add those of the question; function words are free, but for
+    the "and" of a list.
     """
     old, new = _claim(draft), _claim(candidate)
     reason = (
@@ -53,6 +54,7 @@ def keeps_meaning(draft: str, candidate: str, question: str = "") -> tuple[bool,
         or _restatement_reason(old, new, question)
         or _content_reason(old, new, question)
         or _order_reason(old, new, loose="," in draft)
+        or _list_reason(old, new)
     )
     return not reason, reason
 
@@ -128,6 +130,11 @@ def _addable(question: str, numbers: bool) -> Counter[str]:
     found = _claim(asked).content
     bases = [base_form(word) for word in (found[:-1] if choice else found)]
     return Counter(base for base in bases if numbers or not base[-1].isdigit())
+
+
+def _list_reason(old: _Claim, new: _Claim) -> str:
+    """ "Two cats and a dog." is not to become "Two cats. A dog." """
+    return 'drops "and"' if "and" in old.said and "and" not in new.said else ""
 
 
 def _order_reason(old: _Claim, new: _Claim, loose: bool) -> str:
