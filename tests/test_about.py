@@ -88,7 +88,10 @@ def test_an_adapter_that_went_on_from_another_names_it_and_had_no_stage_of_the_p
     file.write_text(yaml.safe_dump(told))
     text = about(tiny_config(), folder)
     assert "| projector | projector |" not in text
-    assert "goes on from the adapter the-first" in text
+    assert "goes on from the adapter the-first." in text
+    told["training"]["kept_of_start"] = 0.3
+    file.write_text(yaml.safe_dump(told))
+    assert "the adapter the-first, of whose weights it keeps 30%." in about(tiny_config(), folder)
 
 
 def test_a_preset_without_an_adapter_says_that_it_cannot_see() -> None:

@@ -97,7 +97,11 @@ def training(trained: Mapping[str, Any]) -> str:
     shown = table(("source", "times shown in an epoch", "questions each time"), sources)
     steps = table(("stage", "trains", "length", "connector's rate", "LoRA's rate"), stages)
     device = f", on {trained['device']}" if "device" in trained else ""
-    before = f" It goes on from the adapter {trained['init_from']}." if trained.get("init_from") else ""
+    before = ""
+    if trained.get("init_from"):
+        share = trained.get("kept_of_start")
+        kept = f", of whose weights it keeps {share:.0%}" if share else ""
+        before = f" It goes on from the adapter {trained['init_from']}{kept}."
     facts = f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}{device}.{before}"
     return f"{facts}\n\n{steps}\n\n{shown}"
 
