@@ -133,18 +133,14 @@ def fit_guess(
 
 def fit_colour(tagger: Tagger, rows: Sequence[Row], store: FeatureStore) -> nn.Linear:
     """The rows that ask for one of NAMED_COLOURS -> a linear classifier of `Tagger.colour_look`."""
-    answers = [row.answer.rstrip(".").lower() for row in rows]
-    asked = [
-        index for index, row in enumerate(rows) if row.task == "colour" and answers[index] in NAMED_COLOURS
-    ]
+    answers = ((row, row.answer.rstrip(".").lower()) for row in rows if row.task == "colour")
+    asked = [(row, colour) for row, colour in answers if colour in NAMED_COLOURS]
     head = nn.Linear(COLOUR_LOOK, len(NAMED_COLOURS))
     nn.init.zeros_(head.weight), nn.init.zeros_(head.bias)
     if not asked:
         return head
-    looks = torch.stack(
-        [tagger.colour_look(rows[index].question, store[rows[index].picture]) for index in asked]
-    )
-    targets = torch.tensor([NAMED_COLOURS.index(answers[index]) for index in asked])
+    looks = torch.stack([tagger.colour_look(row.question, store[row.picture]) for row, _ in asked])
+    targets = torch.tensor([NAMED_COLOURS.index(colour) for _, colour in asked])
     mean, deviation = channel_statistics(looks)
     standard = (looks - mean) / deviation
     optimizer = torch.optim.AdamW(head.parameters(), COLOUR_LEARNING_RATE, weight_decay=WEIGHT_DECAY)

@@ -167,9 +167,9 @@ class Tagger(nn.Module):
             return ""
         likelihoods, shares = self._places(found, patch_features)
         levels = [max(0, 9 - int(-value / math.log(3))) for value in likelihoods.tolist()]
-        colours = self._colours(shares, patch_features) if about_colour else [[]] * len(found)
+        colours = self._colours(shares, patch_features) if about_colour else [""] * len(found)
         tags = [
-            " ".join([name, str(level), *colour, *_sides(row)])
+            " ".join(filter(None, [name, str(level), colour, *_sides(row)]))
             for name, level, colour, row in zip(found, levels, colours, shares, strict=True)
         ]
         likeliest_first = likelihoods.argsort(descending=True, stable=True)
@@ -192,11 +192,11 @@ class Tagger(nn.Module):
         return likelihoods[:, 0], evidence.softmax(-1)
 
     @torch.inference_mode()
-    def _colours(self, shares: Tensor, patch_features: Tensor) -> list[list[str]]:
-        """Where things are seen [asked, cells] -> the colour of each, as a list of one."""
+    def _colours(self, shares: Tensor, patch_features: Tensor) -> list[str]:
+        """Where things are seen [asked, cells] -> the colour of each."""
         assert self.colour
         best = self.colour(_colour_looks(shares, patch_features)).argmax(-1)
-        return [[NAMED_COLOURS[place]] for place in best.tolist()]
+        return [NAMED_COLOURS[place] for place in best.tolist()]
 
     def colour_look(self, question: str, patch_features: Tensor) -> Tensor:
         """What `colour` looks at to tell the colour of the first thing asked about, [COLOUR_LOOK]."""
@@ -289,8 +289,9 @@ class Tagger(nn.Module):
         self.set_head(head, nouns, guess, hidden)
         self.colour = None
         if colour:
-            self.set_colour(nn.Linear(COLOUR_LOOK, len(NAMED_COLOURS)))
-            self.colour.load_state_dict(colour)  # type: ignore[attr-defined]
+            classifier = nn.Linear(COLOUR_LOOK, len(NAMED_COLOURS))
+            classifier.load_state_dict(colour)
+            self.set_colour(classifier)
 
 
 def _words_of(name: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from vlm.errors import UserError
 from vlm.images import pad_to_square
 from vlm.weights import resolve
 
+MEAN, DEVIATION = 127.0, 128.0  # of a pixel's 0 to 255, with which the weights were trained
 IMAGENET_CLASSES = Path(__file__).parent / "imagenet_classes.txt"
 
 
@@ -64,19 +65,20 @@ class EfficientNetLite2(nn.Module):
         """RGB picture of any size -> [3, S, S] in about -1 to 1; padded to a square, never cropped."""
         side = self.image_size
         square = pad_to_square(image).resize((side, side), Image.Resampling.BICUBIC)
-        return (torch.from_numpy(np.array(square)).permute(2, 0, 1).float() - 127.0) / 128.0
+        return (torch.from_numpy(np.array(square)).permute(2, 0, 1).float() - MEAN) / DEVIATION
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> patch features [B, 1 + grid^2, Dv], the pooled one first."""
         weight = self.classifier.weight
-        shares = [colour_shares((pixels * 128.0 + 127.0) / 255.0, self.grid)] if self.colours else []
         pixels = pixels.to(weight.device, weight.dtype, memory_format=torch.channels_last)
         maps = self._maps(pixels)
         pooled = torch.cat([feature_map.mean((2, 3)) for feature_map in maps], dim=1)
         cells = [functional.adaptive_avg_pool2d(feature_map, self.grid).flatten(2) for feature_map in maps]
         seen = torch.cat([pooled.unsqueeze(1), torch.cat(cells, dim=1).transpose(1, 2)], dim=1)
-        return torch.cat([seen, *(each.to(seen) for each in shares)], dim=2)
+        if not self.colours:
+            return seen
+        return torch.cat([seen, colour_shares((pixels * DEVIATION + MEAN) / 255.0, self.grid)], dim=2)
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
         """The last feature map [B, 1280, S/32, S/32], then those of `blocks`."""
