@@ -1,6 +1,7 @@
-"""Several processes: two on the CPU learn what one learns, each with all weights or with a part of them, and accelerate
-reads the shipped configurations."""
+"""Several processes: two on the CPU learn what one learns with 4-bit weights, each with all of them or with a part, and
+accelerate reads the shipped configurations."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from vlm.config import to_dict
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ("projector.safetensors", "lora/adapter_model.safetensors")
-CONFIGURATIONS = sorted((ROOT / "training" / "accelerate").glob("*.yaml"))
+SHIPPED = ROOT / "training" / "accelerate"
 
 
 def losses(run: Path) -> list[float]:
@@ -33,20 +34,36 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def settings_of(file: Path) -> dict[str, str]:
-    """A shipped configuration of FSDP as `accelerate launch` hands it on."""
-    told = {key.upper(): str(value) for key, value in load_config_from_file(str(file)).fsdp_config.items()}
-    return told | {"ACCELERATE_USE_FSDP": "true"}
+def launch(how: str) -> tuple[list[str], dict[str, str]]:
+    """The start of a command that trains in two processes on the CPU, and its environment."""
+    torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    torchrun += ["--master-port", str(free_port()), "-m"]
+    if how == "ddp":
+        return [*torchrun, "training.finetune"], {}
+    if how == "fsdp-qlora":  # as `accelerate launch` hands its configuration on
+        told = load_config_from_file(str(SHIPPED / "fsdp-qlora.yaml")).fsdp_config.items()
+        environment = {key.upper(): str(value) for key, value in told} | {"ACCELERATE_USE_FSDP": "true"}
+        return [*torchrun, "tests.fsdp_on_cpu"], environment
+    command = ["accelerate.commands.accelerate_cli", "launch", "--config_file", str(SHIPPED / f"{how}.yaml")]
+    command += ["--mixed_precision", "no", "--main_process_port", str(free_port()), "-m", "training.finetune"]
+    return command, {"DS_ACCELERATOR": "cpu"}
 
 
-@pytest.mark.parametrize("divided", [False, True], ids=["ddp", "fsdp"])
-def test_two_processes_learn_what_one_learns_with_the_same_total_batch(divided: bool, tmp_path: Path) -> None:
+NO_DEEPSPEED = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None,
+    reason="DeepSpeed is not installed: pip install --no-build-isolation deepspeed",
+)
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp-qlora", pytest.param("zero3", marks=NO_DEEPSPEED)])
+def test_two_processes_learn_what_one_learns_with_the_same_total_batch(how: str, tmp_path: Path) -> None:
     config = tiny_phi_config(tmp_path)
     config = replace(
         config,
         lora=replace(config.lora, dropout=0.0),
-        language=replace(config.language, dtype="float32", quantisation="none"),
+        language=replace(config.language, dtype="float32"),
     )
+    assert config.language.quantisation == "nf4"
     training = replace(training_on(tmp_path, save_preset(config, tmp_path)), save_steps=2)
     stage = StageConfig(epochs=3, max_steps=3)
     training = replace(training, joint_stage=stage, projector_stage=replace(stage, train="projector"))
@@ -54,15 +71,12 @@ def test_two_processes_learn_what_one_learns_with_the_same_total_batch(divided: 
     two = replace(training, batch_size=2, output=str(tmp_path / "two"))
     preset = tmp_path / "training.yaml"
     preset.write_text(yaml.safe_dump(to_dict(two)), encoding="utf-8")
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    if divided:
-        environment |= settings_of(ROOT / "training" / "accelerate" / "fsdp-qlora.yaml")
+    command, environment = launch(how)
+    environment |= os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
     def train_in_two_processes() -> None:
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-        command += ["-m", "tests.fsdp_on_cpu" if divided else "training.finetune", "--preset", str(preset)]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        whole = [sys.executable, "-m", *command, "--preset", str(preset)]
+        done = subprocess.run(whole, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
 
     train_in_two_processes()
@@ -70,8 +84,10 @@ def test_two_processes_learn_what_one_learns_with_the_same_total_batch(divided: 
     assert losses(Path(two.output)) == pytest.approx(losses(Path(one.output)), rel=1e-4)
     assert len(losses(Path(one.output))) == 6
     last = Path(two.output) / "joint"
-    assert (last / "checkpoint-3" / ("optimizer.bin" if divided else "optimizer.pt")).exists()
-    assert not (last / "checkpoint-3" / "pytorch_model_fsdp.bin").exists()  # the frozen weights, too
+    sizes = {file.name: file.stat().st_size for file in (last / "checkpoint-3").rglob("*") if file.is_file()}
+    assert max(sizes.values()) < 130_000, (
+        sizes
+    )  # LoRA's averages; with the frozen weights it were twice as much
     unbroken = {file: load_file(Path(two.output) / "adapter" / file) for file in WEIGHTS}
     for file in WEIGHTS:
         start = load_file(Path(one.output) / "projector" / "adapter" / file)
@@ -102,12 +118,8 @@ def test_a_process_that_is_not_the_first_writes_no_adapter(
     assert not any(file for stage in stages for file in stage.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda path: path.stem)
-def test_accelerate_reads_the_shipped_configurations(file: Path) -> None:
-    config = load_config_from_file(str(file))
+@pytest.mark.parametrize("name", ["ddp", "fsdp-qlora", "zero3"])
+def test_accelerate_reads_the_shipped_configurations(name: str) -> None:
+    config = load_config_from_file(str(SHIPPED / f"{name}.yaml"))
     assert config.mixed_precision == "bf16"
     assert config.num_processes >= 2
-
-
-def test_there_are_configurations() -> None:
-    assert {path.stem for path in CONFIGURATIONS} == {"ddp", "fsdp-qlora", "zero3"}

@@ -9,7 +9,6 @@ import argparse
 import ctypes
 import json
 import logging
-import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from accelerate.utils import save_fsdp_optimizer
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import SCHEDULER_NAME
 
 from training.alignment import align
@@ -37,6 +37,7 @@ from vlm.about import DATA_CARD, PLOT
 from vlm.artifact import check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
 from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.errors import UserError
+from vlm.language import weights_are_divided
 from vlm.model import VisionLanguageModel, build_model
 from vlm.tagger import Tagger
 
@@ -101,11 +102,14 @@ class AdapterTrainer(Trainer):
         (Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.is_fsdp_enabled:
+        """As the Trainer does, but without the frozen weights where those are divided among processes."""
+        if self.is_deepspeed_enabled:
+            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+        elif self.is_fsdp_enabled:
+            plugin = self.accelerator.state.fsdp_plugin
+            save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        else:
             return super()._save_optimizer_and_scheduler(output_dir)
-        # as there, but without the weights of the whole model
-        plugin = self.accelerator.state.fsdp_plugin
-        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
         if self.args.should_save:
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)  # type: ignore[union-attr]
 
@@ -122,6 +126,13 @@ def last_whole_checkpoint(folder: Path) -> str | None:
                 shutil.rmtree(path)
     whole = [path for path in found if path.exists()]
     return str(whole[-1]) if whole else None
+
+
+def let_frozen_weights_be(model: VisionLanguageModel, keys: Any) -> None:
+    """DeepSpeed reads its checkpoint into the whole model, and would miss the frozen weights and wonder at the scales of
+    those in 4 bits, which are there already."""
+    keys.missing_keys.clear()
+    keys.unexpected_keys.clear()
 
 
 def has_weights(stage: Path) -> bool:
@@ -161,6 +172,7 @@ def train_stage(
     checkpoint = last_whole_checkpoint(folder)
     if checkpoint:
         restore_adapter(model, Path(checkpoint) / "adapter")
+        model.register_load_state_dict_post_hook(let_frozen_weights_be)
     with disable_input_dtype_casting(model.language.model):  # autocast does it, and once
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(folder))
@@ -304,6 +316,7 @@ def run(config: TrainingConfig) -> Path:
 
 def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) -> VisionLanguageModel:
     """The model as training starts: with the adapter to go on from, or a fresh one."""
+    unset_hf_deepspeed_config()  # the stage before set it, and weights divided while they load keep their precision
     model = build_model(model_config, device)
     if config.init_from:
         known = find_adapter(config.init_from)
@@ -314,11 +327,6 @@ def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) 
     model.language.prepare_training(config.gradient_checkpointing)
     model.text_dropout, model.connector.noise = config.text_dropout, config.feature_noise
     return model
-
-
-def weights_are_divided() -> bool:
-    """Whether accelerate was launched with FSDP or DeepSpeed, which leave each process a part of every weight."""
-    return any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
 
 
 def keep_of_start(model: VisionLanguageModel, start: Path, share: float) -> None:

@@ -319,6 +319,11 @@ def is_nf4(config: LanguageConfig) -> bool:
     return config.quantisation == "nf4"
 
 
+def weights_are_divided() -> bool:
+    """Whether accelerate was launched with FSDP or DeepSpeed, which leave each process a part of every weight."""
+    return any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
+
+
 def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     """Four-bit NormalFloat with double quantisation (QLoRA, arXiv:2305.14314), computed in `dtype`. The layer that
     gives the vocabulary's scores is left as it is; the projector is no part of the language model to begin with."""
@@ -331,8 +336,8 @@ def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        # FSDP divides floating numbers only, so that there the bits of the weights are kept as such
-        bnb_4bit_quant_storage=dtype if os.environ.get("ACCELERATE_USE_FSDP") == "true" else torch.uint8,
+        # floating numbers alone can be divided, so that there the bits of the weights are kept as such
+        bnb_4bit_quant_storage=dtype if weights_are_divided() else torch.uint8,
         llm_int8_skip_modules=["lm_head"],
     )
 
