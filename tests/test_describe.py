@@ -89,5 +89,8 @@ def test_the_benchmark_runs_with_tiny_models(tmp_path: Path) -> None:
         ("llava", 1),
         ("llava", 2),
     }
+    answers = [results["answers"][name] for name in ("ours", "llava", "no cache")]
     assert all(line["examples_per_second"] > 0 for line in results["training"])
-    assert all(results["answers"][name]["tokens"] == 4 for name in ("ours", "llava", "no cache"))
+    assert all(answer["tokens"] == 8 for answer in answers)
+    if Path("/proc/self/clear_refs").exists():
+        assert all(line["peak_bytes"] > 0 for line in [*results["training"], *answers])
