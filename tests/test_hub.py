@@ -14,7 +14,15 @@ from huggingface_hub import constants
 from tests.hub import TOKEN, Hub, running_hub
 from tests.tiny import tiny_config, tiny_model
 from training import push
-from vlm.artifact import ADAPTERS, adapter_name, find_adapter, load_adapter, save_adapter
+from vlm.artifact import (
+    ADAPTERS,
+    adapter_config,
+    adapter_name,
+    check_adapter,
+    find_adapter,
+    load_adapter,
+    save_adapter,
+)
 from vlm.errors import UserError
 
 NAME = "someone/tiny-adapter"
@@ -130,6 +138,20 @@ def test_the_card_of_the_shipped_adapter_has_front_matter_scores_training_data_a
     assert f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}" in text
     assert trained["data_card"] in text
     assert (folder / "limits.md").read_text() in text
+
+
+def test_what_is_pushed_does_not_tell_where_the_weights_lay(tmp_path: Path, hub: Hub) -> None:
+    mine = tmp_path / "home" / "Phi-3.5-mini-instruct"
+    mine.mkdir(parents=True)
+    config = replace(tiny_config(), language=replace(tiny_config().language, weights=str(mine)))
+    save_adapter(tiny_model(), tmp_path / "adapter", config, {}, {}, torch.float32)
+    push.push(tmp_path / "adapter", NAME)
+    assert not [file for file, content in hub.files[NAME].items() if str(tmp_path).encode() in content]
+    assert adapter_config(find_adapter(NAME)).language.weights == "Phi-3.5-mini-instruct"
+    assert adapter_config(tmp_path / "adapter").language.weights == str(
+        mine
+    )  # for python -m training.evaluate
+    check_adapter(find_adapter(NAME), config)
 
 
 def test_the_card_names_no_folder_of_this_machine_as_the_base(tmp_path: Path) -> None:

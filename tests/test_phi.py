@@ -15,19 +15,19 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPModel
 
-import vlm.describe
+import vlm.sizes
 from tests.conftest import EXAMPLES
 from tests.tiny import picture
 from tests.tiny_phi import phi_tokenizer, save_clip, save_preset, tiny_phi_config
 from training import finetune
 from training.config import SourceConfig, StageConfig, TrainingConfig
 from vlm import load_assistant
-from vlm.clip import load_clip
+from vlm.clip import clip_dtype, load_clip
 from vlm.config import ModelConfig, load_model_config
-from vlm.describe import describe
 from vlm.errors import UserError
 from vlm.model import VisionLanguageModel, VisualTurn, build_model
 from vlm.prompts import IGNORE, VISUAL, Encoded, PromptTurn, ask_apart, collate, encode
+from vlm.sizes import describe
 from vlm.vision import build_vision
 
 COLOURS = {"red": "r", "lime": "g", "blue": "b", "white": "w"}
@@ -119,6 +119,41 @@ def test_clip_gives_what_get_image_features_gives_and_any_layer(tmp_path: Path) 
         load_clip(tmp_path, "grid", -1)
 
 
+def test_clip_in_half_precision_as_a_gpu_has_it_sees_the_same(tmp_path: Path) -> None:
+    save_clip(tmp_path)
+    assert (clip_dtype("cuda:0"), clip_dtype("cpu")) == (torch.float16, torch.float32)
+    clip, images = load_clip(tmp_path, "patches", -2), [picture("red")]
+    whole = clip.see(images)
+    half = clip.half().see(images)
+    assert half.dtype is torch.float16
+    assert (half - whole).norm() < 0.01 * whole.norm()
+
+
+@pytest.mark.parametrize(
+    ("file", "left"),
+    [
+        ("phi/model.safetensors", 0.5),
+        ("phi/model.safetensors", None),
+        ("phi/config.json", 0.5),
+        ("phi/tokenizer.json", 0.5),
+        ("clip/model.safetensors", 0.5),
+        ("clip/config.json", 0.0),
+    ],
+)
+def test_damaged_weights_are_one_sentence_with_the_remedy(
+    file: str, left: float | None, tmp_path: Path
+) -> None:
+    preset = save_preset(tiny_phi_config(tmp_path), tmp_path)
+    content = (tmp_path / file).read_bytes()
+    (tmp_path / file).unlink()
+    if left is not None:
+        (tmp_path / file).write_bytes(content[: int(left * len(content))])
+    folder = str((tmp_path / file).parent)
+    with pytest.raises(UserError, match="could not be loaded.*missing or damaged.*again") as told:
+        load_assistant(preset)
+    assert folder in str(told.value) and "\n" not in str(told.value)
+
+
 def test_clip_has_no_tags(config: ModelConfig) -> None:
     with pytest.raises(UserError, match=r"vision\.tags to 0"):
         build_vision(replace(config.vision, tags=3))
@@ -139,6 +174,25 @@ def test_the_decoder_is_in_four_bits_and_the_rest_is_not(model: VisionLanguageMo
     assert len(linear) == 2 * 4
     assert {layer.compute_dtype for layer in linear} == {torch.bfloat16}
     assert model.language.precision == "4-bit NF4, bfloat16"
+
+
+def test_norms_are_float32_and_what_follows_them_is_not(config: ModelConfig) -> None:
+    model = build_model(config, "cpu")
+    model.language.add_adapter(config.lora)
+    model.language.prepare_training(gradient_checkpointing=False)
+    norms = [p for name, p in model.language.named_parameters() if "norm" in name]
+    seen = set()
+
+    def see(linear: nn.Module, arguments: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        seen.add((arguments[0].dtype, output.dtype))
+
+    for name, module in model.language.named_modules():
+        if name.endswith("base_layer"):
+            module.register_forward_hook(see)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**batch_of(model))
+    assert {norm.dtype for norm in norms} == {torch.float32}
+    assert seen == {(torch.bfloat16, torch.bfloat16)}
 
 
 def test_with_the_adapter_off_the_quantised_model_is_the_base_model(
@@ -290,9 +344,7 @@ def test_the_whole_way_both_stages_killed_resumed_and_served(
         assert one.keys() == other.keys()
         assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one), file
 
-    monkeypatch.setattr(
-        vlm.describe, "memory", lambda device: (5e8, 5e8)
-    )  # too little for 16 bits twice over
+    monkeypatch.setattr(vlm.sizes, "memory", lambda device: (5e8, 5e8))  # too little for 16 bits twice over
     assistant = load_assistant(preset, str(resumed))
     assert "4-bit NF4" in assistant.description
     seen = assistant.answer("Which?", images=[picture("red")])

@@ -39,7 +39,7 @@ def test_the_model_before_is_gone_and_the_next_one_answers(serving: Serving) -> 
 
 def test_a_preset_that_cannot_be_loaded_leaves_the_one_before(serving: Serving, presets: Path) -> None:
     (presets / "two" / "model.safetensors").write_bytes(b"cut off")
-    with pytest.raises(Exception, match="header"):
+    with pytest.raises(UserError, match="could not be loaded.*header.*download them again"):
         serving.switch("two")
     (presets / "two.yaml").write_text("adaptor: none\n")
     with pytest.raises(UserError, match="adaptor"):
@@ -48,6 +48,30 @@ def test_a_preset_that_cannot_be_loaded_leaves_the_one_before(serving: Serving, 
         serving.switch("../two")
     assert (serving.preset, serving.assistant.config.name) == ("one", "one")
     assert serving.assistant.answer("Hello?", settings=SHORT).stage == "done"
+
+
+def test_memory_that_does_not_suffice_for_a_preset_is_freed_before_the_one_before_is_loaded(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[torch.nn.Module]] = []
+    loads = serving._load
+
+    def too_large(*arguments: object) -> None:
+        weights = torch.nn.Linear(2, 2)
+        held.append(weakref.ref(weights))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def load(preset: str) -> None:
+        assert not any(each() for each in held)
+        with monkeypatch.context() as patched:
+            if preset == "two":
+                patched.setattr("vlm.assistant.build_model", too_large)
+            loads(preset)
+
+    monkeypatch.setattr(serving, "_load", load)
+    with pytest.raises(UserError, match="too little memory for the preset 'two'.*smaller"):
+        serving.switch("two")
+    assert held and serving.assistant.answer("Hello?", settings=SHORT).model.endswith("one")
 
 
 def test_the_adapter_of_the_start_comes_back_with_its_preset(

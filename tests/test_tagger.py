@@ -323,3 +323,18 @@ def test_names_are_read_once_and_without_a_language_model_none_is_guessed(tmp_pa
     plain = Tagger(encoder.classifier, encoder.classes, 1, asks=True)
     teach(plain, rows, store, tmp_path / "plain", seed=0)  # type: ignore[arg-type]
     assert plain.asked("Is it a yak?", store["noun1 0"]) == ""
+
+
+def test_names_that_another_answer_reads_meanwhile_take_none_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm.tagger.VECTORS_KEPT", 2)
+    tagger = tagger_of(0.0, 0.0)
+
+    def reads(names: Sequence[str]) -> torch.Tensor:
+        if names == ["c"]:
+            tagger.read(["d", "e"])  # for which there is no room any more
+        return torch.tensor([[float(ord(name))] for name in names])
+
+    tagger.read_names = reads
+    tagger.read(["a"])
+    assert tagger.read(["a", "c"]).flatten().tolist() == [ord("a"), ord("c")]
+    assert len(tagger.vectors) <= 2

@@ -5,15 +5,21 @@ limits.md. Only the files of an adapter are uploaded. `--adapter user/name` load
 """
 
 import argparse
+import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import yaml
 from huggingface_hub import HfApi, ModelCardData
 
 from training.resources import replace_with
 from vlm.about import PLOT, about
 from vlm.artifact import FILES, adapter_config, find_adapter, read_description
+from vlm.config import ModelConfig, to_dict
 from vlm.errors import UserError
 from vlm.hub import is_hub_name, plain_hub_errors
+from vlm.weights import public_name
 
 CARD = "README.md"
 ON_HUB = {  # what a weight or a source is called there, where its name here is another
@@ -39,19 +45,37 @@ def push(folder: Path, name: str, private: bool = False, licence: str | None = N
         "Log in with `hf auth login` and a token that may write, check the name and the network, and give the same "
         "command again."
     )
-    with plain_hub_errors(f"{folder} could not be pushed to {name}", remedy):
+    with (
+        tempfile.TemporaryDirectory() as place,
+        plain_hub_errors(f"{folder} could not be pushed to {name}", remedy),
+    ):
+        copy = public_copy(folder, Path(place))
         address = hub.create_repo(name, private=private, exist_ok=True)
         message = "Push the adapter and its card"
-        hub.upload_folder(repo_id=name, folder_path=folder, allow_patterns=FILES, commit_message=message)
+        hub.upload_folder(repo_id=name, folder_path=copy, allow_patterns=FILES, commit_message=message)
     return str(address)
+
+
+def public_copy(folder: Path, place: Path) -> Path:
+    copy = Path(shutil.copytree(folder, place / folder.name))
+    description = read_description(copy) | {"model": to_dict(public_config(copy))}
+    (copy / "config.yaml").write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+    return copy
+
+
+def public_config(folder: Path) -> ModelConfig:
+    """The model that an adapter was trained for, without where on this machine its weights lie."""
+    config = adapter_config(folder)
+    parts = {part: getattr(config, part) for part in ("vision", "language", "speech")}
+    named = {part: replace(told, weights=public_name(told.weights)) for part, told in parts.items()}
+    return replace(config, **named)
 
 
 def model_card(folder: Path, name: str, licence: str | None = None) -> str:
     """Front matter for the hub, how to use it, and what the page tells of the adapter."""
-    config, trained = adapter_config(folder), read_description(folder).get("training") or {}
+    config, trained = public_config(folder), read_description(folder).get("training") or {}
     weights = ON_HUB.get(config.language.weights, config.language.weights)
-    is_named = is_hub_name(weights) and not Path(weights).is_dir()  # else it is a folder of this machine
-    base = weights if is_named else None
+    base = weights if is_hub_name(weights) else None
     names = dict.fromkeys(source["name"] for source in trained.get("sources", ()))  # a source may enter twice
     sources = [ON_HUB.get(name, name) for name in names]
     data = ModelCardData(

@@ -19,14 +19,14 @@ from typing import Any
 import torch
 import yaml
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vlm.config import ModelConfig, from_dict, load_model_config, read_yaml, to_dict
-from vlm.describe import describe
-from vlm.errors import UserError
+from vlm.errors import UserError, plain_load_errors
 from vlm.hub import fetch, hub_name, is_hub_name
 from vlm.model import VisionLanguageModel
+from vlm.sizes import describe
+from vlm.weights import public_name
 
 ADAPTERS = Path(__file__).parent.parent / "assets" / "adapters"
 LORA = ("lora/adapter_config.json", "lora/adapter_model.safetensors")
@@ -99,7 +99,7 @@ def _sizes(trained: ModelConfig, config: ModelConfig) -> str:
 
 def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = False) -> None:
     """Put the projector, the LoRA and the tagger's head of an adapter folder into the model."""
-    try:
+    with plain_load_errors(f"The adapter {folder} is damaged or incomplete", "Copy or train it again."):
         model.connector.load_state_dict(load_file(folder / "projector.safetensors"))
         described = json.loads((folder / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
         if described.get("peft_type") != "LORA" or described.get("megatron_config"):
@@ -108,11 +108,6 @@ def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = Fal
         model.language.load_adapter(folder / "lora", trainable)
         if model.tagger:
             model.tagger.load(folder / "tagger.safetensors")
-    except (SafetensorError, RuntimeError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"The adapter {folder} is damaged or incomplete ({reason}). Copy or train it again."
-        ) from error
     if not trainable:
         model.connector.to(
             model.language.model.get_input_embeddings().weight.device, model.language.dtype
@@ -183,7 +178,7 @@ def _write(
         metadata={"format": "pt"},
     )
     description = lora.to_dict() | {
-        "base_model_name_or_path": config.language.weights,
+        "base_model_name_or_path": public_name(config.language.weights),
         "inference_mode": True,
     }
     description["target_modules"] = sorted(lora.target_modules)

@@ -19,10 +19,10 @@ from vlm import clean_up
 from vlm.answers import strip_echo, tidy, to_keywords
 from vlm.artifact import adapter_name, load_adapter, model_config_of
 from vlm.config import AnswersConfig, ModelConfig
-from vlm.describe import choose_precision
 from vlm.errors import UserError
 from vlm.images import open_image
 from vlm.model import VisionLanguageModel, VisualTurn, build_model
+from vlm.sizes import choose_precision
 from vlm.speech import Transcriber
 from vlm.weights import resolve
 
@@ -293,9 +293,15 @@ def load_assistant(
     """Build everything a preset is made of. `adapter` is a folder or a shipped name; `device` defaults to the best."""
     config, folder = model_config_of(preset, adapter)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(choose_precision(config, device), device)
-    if folder is not None:
-        load_adapter(model, folder)
+    try:
+        model = build_model(choose_precision(config, device), device)
+        if folder is not None:
+            load_adapter(model, folder)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"The GPU has too little memory for the preset {preset!r}. Choose a smaller one, such as embedded, or "
+            "free some of it."
+        ) from error
     model.eval()
     speech = config.speech
     transcriber = Transcriber(speech.engine, resolve(speech.weights), speech.language)

@@ -1,5 +1,23 @@
-"""The one exception whose message is meant for the person at the page, the shell or the API."""
+"""The one exception whose message is meant for the person at the page, the shell or the API, and what becomes one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from safetensors import SafetensorError
 
 
 class UserError(ValueError):
     """A problem the person can mend. The message is plain, says what to do, and is shown as it is."""
+
+
+@contextmanager
+def plain_load_errors(problem: str, remedy: str) -> Iterator[None]:
+    """Within it whatever is wrong with the files of a model is a UserError; a GPU without memory is left as it is."""
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except (SafetensorError, RuntimeError, OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise UserError(f"{problem} ({reason}). {remedy}") from error

@@ -26,7 +26,11 @@ from transformers.utils import logging as transformers_logging
 from vlm.config import LanguageConfig, LoraConfig
 from vlm.errors import UserError
 from vlm.prompts import IGNORE, attention_of_blocks, end_of_turn
-from vlm.weights import resolve
+from vlm.weights import plain_weight_errors, resolve
+
+warnings.filterwarnings(
+    "ignore", message="`is_gradient_checkpointing` is deprecated"
+)  # of PEFT, which asks for it
 
 NAME_PROMPT = "A photo of a"
 NAMES_AT_ONCE = 64
@@ -106,12 +110,17 @@ class LanguageModel(nn.Module):
         """Norms of a quantised model in float32, as QLoRA has them (arXiv:2305.14314); with gradient checkpointing
         the activations of a layer are computed again instead of kept: a third more work, much less memory."""
         if self.quantised:
-            for parameter in self.model.parameters():
-                if parameter.ndim == 1 and parameter.is_floating_point():
-                    parameter.data = parameter.data.float()
+            for module in self.model.modules():
+                own = list(module.parameters(recurse=False))
+                if own and all(each.ndim == 1 and each.is_floating_point() for each in own):
+                    module.float().register_forward_hook(self._in_own_dtype)
         self.checkpointing = gradient_checkpointing
         if gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
+
+    def _in_own_dtype(self, norm: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+        """What a float32 norm gives: left so, it would make all that follows float32 in place of the model's dtype."""
+        return output.to(self.dtype)
 
     def lora_parameters(self) -> list[nn.Parameter]:
         return [parameter for name, parameter in self.model.named_parameters() if "lora_" in name]
@@ -346,10 +355,10 @@ def build_language(config: LanguageConfig, device: str) -> LanguageModel:
     transformers_logging.disable_progress_bar()  # a second's work, and it would stand before every answer in the shell
     # Only what was generated is to be penalised: that is what is wanted, and no news to whoever asks a question
     warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # by PEFT
     folder = resolve(config.weights)
     dtype = choose_dtype(config.dtype, device)
     options = {"quantization_config": nf4(dtype), "device_map": {"": device}} if is_nf4(config) else {}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-    model = model if options else model.to(device)
-    return LanguageModel(model, AutoTokenizer.from_pretrained(folder))
+    with plain_weight_errors(config.weights):
+        tokenizer = AutoTokenizer.from_pretrained(folder)  # first, being the quicker to fail
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    return LanguageModel(model if options else model.to(device), tokenizer)

@@ -210,7 +210,7 @@ def _generation_options(answers: AnswersConfig) -> dict[str, Any]:
 def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:
     """The parts of a preset on one device, without an adapter. The connector is fresh until one is loaded."""
     language = build_language(config.language, device)
-    vision = build_vision(config.vision).to(device)
+    vision = build_vision(config.vision, device)
     sizes = vision.feature_count, vision.feature_size, language.embedding_size
     connector = build_connector(config.connector, *sizes).to(device)
     seen = config.vision

@@ -13,8 +13,8 @@ import torch
 from vlm.artifact import model_config_of
 from vlm.assistant import Assistant, free_memory, load_assistant
 from vlm.config import load_model_config, preset_names
-from vlm.describe import fits
 from vlm.errors import UserError
+from vlm.sizes import fits
 
 
 def runnable_presets() -> list[str]:
@@ -55,15 +55,19 @@ class Serving:
         try:
             self._load(preset)
         except Exception as problem:
-            traceback.clear_frames(problem.__traceback__)  # they hold what was loaded of it
+            let_go(problem)
             self._load(before)
             raise
 
     def _load(self, preset: str) -> None:
         self._assistant = None
         free_memory()
-        try:
-            self._assistant = load_assistant(preset, self._adapters.get(preset))
-        except torch.OutOfMemoryError as error:
-            raise UserError(f"The GPU has too little memory for the preset {preset!r}.") from error
+        self._assistant = load_assistant(preset, self._adapters.get(preset))
         self.preset = preset
+
+
+def let_go(problem: BaseException | None) -> None:
+    """Free what the frames of an error, and of the errors that it comes from, hold: a model that is loaded in part."""
+    while problem:
+        traceback.clear_frames(problem.__traceback__)
+        problem = problem.__context__

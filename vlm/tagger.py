@@ -124,13 +124,14 @@ class Tagger(nn.Module):
 
     def read(self, names: Sequence[str]) -> Tensor:
         """Names -> their vectors, [n, Dl]; each is read once."""
-        new = [name for name in dict.fromkeys(names) if name not in self.vectors]
-        if len(self.vectors) + len(new) > VECTORS_KEPT:
-            self.vectors.clear()
+        vectors = self.vectors
+        new = [name for name in dict.fromkeys(names) if name not in vectors]
+        if len(vectors) + len(new) > VECTORS_KEPT:
+            vectors = self.vectors = {}  # not emptied: another answer may be reading from the one before
             new = list(dict.fromkeys(names))
         if new and self.read_names:
-            self.vectors.update(zip(new, self.read_names(new), strict=True))
-        return torch.stack([self.vectors[name] for name in names])
+            vectors.update(zip(new, self.read_names(new), strict=True))
+        return torch.stack([vectors[name] for name in names])
 
     @torch.inference_mode()
     def forward(self, pooled: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from vlm.colours import SHARES, colour_shares
 from vlm.config import VisionConfig
 from vlm.errors import UserError
 from vlm.images import pad_to_square
-from vlm.weights import resolve
+from vlm.weights import plain_weight_errors, resolve
 
 MEAN, DEVIATION = 127.0, 128.0  # of a pixel's 0 to 255, with which the weights were trained
 IMAGENET_CLASSES = Path(__file__).parent / "imagenet_classes.txt"
@@ -110,13 +110,15 @@ def describe_features(config: VisionConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in ENCODERS[config.encoder]}
 
 
-def build_vision(config: VisionConfig) -> VisionEncoder:
+def build_vision(config: VisionConfig, device: str = "cpu") -> VisionEncoder:
     describe_features(config)
     if config.encoder == "clip":
         if config.colours:
             raise UserError("CLIP gives no shares of colours. Set vision.colours to false.")
         if config.tags:
             raise UserError("CLIP has no classes of its own to name what is seen. Set vision.tags to 0.")
-        return load_clip(resolve(config.weights), config.features, config.layer)
+        with plain_weight_errors(config.weights):
+            return load_clip(resolve(config.weights), config.features, config.layer, device)
     weights = resolve(config.weights)
-    return EfficientNetLite2(weights, config.image_size, config.grid, config.blocks, config.colours)
+    encoder = EfficientNetLite2(weights, config.image_size, config.grid, config.blocks, config.colours)
+    return encoder.to(device)

@@ -16,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlm.errors import UserError
+from vlm.errors import UserError, plain_load_errors
 from vlm.hub import fetch
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,18 @@ def resolve(name: str) -> Path:
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     return _from_hub(name)
+
+
+def public_name(name: str) -> str:
+    """What others may know of a weight's name: of a folder on this machine, what it is called, and not where it lies."""
+    folder = Path(name).expanduser()
+    return folder.name if folder.is_dir() else name
+
+
+def plain_weight_errors(name: str) -> AbstractContextManager[None]:
+    """Within it whatever is wrong with the files of the weight `name` is a UserError."""
+    remedy = "Where its files are missing or damaged, copy or download them again."
+    return plain_load_errors(f"The weight {name!r} could not be loaded", remedy)
 
 
 def _from_wheel(name: str, wheel: Wheel) -> Path:

@@ -3,15 +3,17 @@
 Measures, alternating, this program and Transformers' LlavaForConditionalGeneration of the same CLIP, Phi-3, LoRA and
 4-bit weights: training examples a second and peak memory for each batch size, with and without gradient checkpointing;
 time to the first token and tokens a second of an image answer, also for a loop without a key-value cache, which calls
-the model on the whole text again for every token. Where there is no GPU, a CPU measures less of it (an hour on two
-cores; 16 GB of memory and of disk); `--tiny` tries the benchmark itself on tiny models.
+the model on the whole text again for every token. Where there is no GPU, a CPU with Linux measures less of it (an hour on
+two cores; 20 GB of memory and of disk); `--tiny` tries the benchmark itself on tiny models.
 """
 
 import argparse
+import ctypes
 import gc
 import itertools
 import json
 import os
+import platform
 import statistics
 import sys
 import tempfile
@@ -40,16 +42,16 @@ from transformers import (  # noqa: E402
 
 from tests.tiny_phi import phi_tokenizer, tiny_phi_config  # noqa: E402
 from vlm.config import ModelConfig, load_model_config  # noqa: E402
-from vlm.describe import architecture  # noqa: E402
 from vlm.language import attach_lora, nf4  # noqa: E402
 from vlm.model import VisionLanguageModel, VisualTurn, build_model  # noqa: E402
 from vlm.prompts import collate  # noqa: E402
+from vlm.sizes import architecture  # noqa: E402
 
 QUESTION, ANSWER = "What is in the picture, and where is it?", "a small brown dog asleep on a red sofa"
 ORIGINAL_EXAMPLES_A_SECOND = 2.07  # of the original's training log
 BATCH_SIZES = {"cuda": [1, 2, 4, 8, 16, 32], "cpu": [1, 2]}
-STEPS = {"cuda": 5, "cpu": 2}  # that are timed, of each batch size
-TOKENS = {"cuda": 64, "cpu": 8}  # of an answer
+STEPS = {"cuda": 5, "cpu": 3}  # that are timed, of each batch size
+TOKENS = 64  # of an answer
 PROCESS = Path("/proc/self")  # where Linux tells, and forgets, the most memory that a process has held
 
 
@@ -73,6 +75,8 @@ def full_size(folder: Path) -> ModelConfig:
 class Ours:
     """This program, with CLIP's patches, so that as many visual tokens are read as LLaVA reads."""
 
+    resident: int  # bytes of the device's memory
+
     def __init__(self, config: ModelConfig, device: str, checkpointing: bool) -> None:
         vision = replace(config.vision, features="patches", layer=-2)
         self.model: VisionLanguageModel = build_model(replace(config, vision=vision), device)
@@ -94,6 +98,8 @@ class Ours:
 
 class Llava:
     """Transformers' own class of the same parts, its projector trained and its vision tower frozen."""
+
+    resident: int
 
     def __init__(self, config: ModelConfig, device: str, checkpointing: bool) -> None:
         vision, _ = architecture(config.vision.weights)
@@ -128,7 +134,7 @@ class Llava:
                 parameter.data = parameter.data.float()
                 parameter.requires_grad_(True)
         if checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.visual_tokens = 1 + (vision.image_size // vision.patch_size) ** 2
         self.pixels = torch.zeros(1, 3, vision.image_size, vision.image_size, device=device)
@@ -158,24 +164,34 @@ def resident_bytes(device: str) -> int:
     gc.collect()
     if device.startswith("cuda"):
         return torch.cuda.memory_allocated()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)  # hand back what is free: it is no one's
     return psutil.Process().memory_info().rss
+
+
+def hold(model: nn.Module) -> None:
+    """Keep the weights in memory, where a CPU has left some of them in the pages of their file, which cannot be counted."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
 
 
 def forget_peak(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
-    elif PROCESS.exists():
+    else:
         (PROCESS / "clear_refs").write_text("5")
 
 
-def peak_bytes(device: str) -> int | None:
-    """The most that it held since `forget_peak`; None on a CPU without Linux."""
+def peak_bytes(device: str) -> int:
+    """The most that it held since `forget_peak`."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated()
-    if not PROCESS.exists():
-        return None
     lines = (PROCESS / "status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def cpu_name() -> str:
+    return f"CPU, {os.cpu_count()} cores"
 
 
 def wait(device: str) -> None:
@@ -183,32 +199,58 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def train_speed(subject: Any, device: str, batch_size: int, steps: int) -> dict[str, float | None]:
-    """Examples a second and peak memory of whole steps, the first not counted; empty where memory does not suffice."""
+def train_speed(
+    subjects: dict[str, Any], device: str, batch_size: int, steps: int
+) -> list[dict[str, str | int | float | None]]:
+    """Examples a second of whole steps, which the subjects take in turns, behind a first that is not counted; and the
+    peak memory of one more. Empty where memory does not suffice."""
     images = [Image.new("RGB", (320, 240), (10 * index % 255, 90, 120)) for index in range(batch_size)]
-    optimizer = torch.optim.AdamW(subject.trained, lr=1e-4)
-    seconds = []
-    try:
-        forget_peak(device)
-        with subject.training():
-            for _ in range(steps + 1):
-                start = time.perf_counter()
-                with torch.autocast(device.partition(":")[0], torch.bfloat16):
-                    loss = subject.loss(images)
-                loss.backward()
-                nn.utils.clip_grad_norm_(subject.trained, 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-                wait(device)
-                seconds.append(time.perf_counter() - start)
-    except torch.cuda.OutOfMemoryError:
+    optimizers = {name: torch.optim.AdamW(subject.trained, lr=1e-4) for name, subject in subjects.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    peaks: dict[str, int] = {}
+    for turn, name in itertools.product(range(1 + steps + 1), subjects):
+        if name not in optimizers:
+            continue
+        is_last = turn > steps
+        if is_last:
+            others = resident_bytes(device) - subjects[name].resident - state_bytes(optimizers[name])
+            forget_peak(device)
+        try:
+            seconds[name].append(step_seconds(subjects[name], optimizers[name], images, device))
+        except torch.cuda.OutOfMemoryError:
+            optimizers.pop(name).zero_grad()
+            torch.cuda.empty_cache()
+            continue
+        if is_last:
+            peaks[name] = peak_bytes(device) - others
+    lines: list[dict[str, str | int | float | None]] = []
+    for name in subjects:
+        line = {"who": name, "batch_size": batch_size, "examples_per_second": None, "peak_bytes": None}
+        if name in optimizers:
+            line["examples_per_second"] = batch_size / statistics.median(seconds[name][1:-1])
+            line["peak_bytes"] = peaks[name]
+        lines.append(line)
+    return lines
+
+
+def step_seconds(
+    subject: Any, optimizer: torch.optim.Optimizer, images: list[Image.Image], device: str
+) -> float:
+    start = time.perf_counter()
+    with subject.training():
+        with torch.autocast(device.partition(":")[0], torch.bfloat16):
+            loss = subject.loss(images)
+        loss.backward()
+        nn.utils.clip_grad_norm_(subject.trained, 1.0)
+        optimizer.step()
         optimizer.zero_grad()
-        torch.cuda.empty_cache()
-        return {"examples_per_second": None, "peak_bytes": None}
-    return {
-        "examples_per_second": batch_size / statistics.median(seconds[1:]),
-        "peak_bytes": peak_bytes(device),
-    }
+        wait(device)
+    return time.perf_counter() - start
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    averages = itertools.chain(*(state.values() for state in optimizer.state.values()))
+    return sum(average.numel() * average.element_size() for average in averages)
 
 
 def answer_speed(first: Callable[[], Any], whole: Callable[[], int], device: str) -> dict[str, float]:
@@ -229,14 +271,15 @@ def answer_speed(first: Callable[[], Any], whole: Callable[[], int], device: str
     }
 
 
-def serving(config: ModelConfig, ours: Ours, llava: Llava, device: str, tokens: int) -> dict[str, Any]:
+def serving(config: ModelConfig, ours: Ours, llava: Llava, device: str) -> dict[str, Any]:
     model, language = ours.model.eval(), ours.model.language
     llava.model.eval()
-    for module in (model.connector, language, llava.model):  # as an adapter is loaded to serve
-        for parameter in module.parameters():
-            parameter.grad = None
-            if parameter.dtype is torch.float32:
+    for subject, parts in ((ours, (model.connector, language)), (llava, (llava.model,))):
+        before = resident_bytes(device)
+        for parameter in itertools.chain(*(part.parameters() for part in parts)):
+            if parameter.dtype is torch.float32:  # as an adapter is loaded to serve
                 parameter.data = parameter.data.to(language.dtype)
+        subject.resident += resident_bytes(device) - before
 
     def prompt() -> torch.Tensor:
         turn = VisualTurn(QUESTION, "", tuple(model.see([Image.new("RGB", (320, 240), "red")])))
@@ -266,43 +309,34 @@ def serving(config: ModelConfig, ours: Ours, llava: Llava, device: str, tokens: 
         return ids.shape[1] - inputs["input_ids"].shape[1]
 
     results = {}
-    for name, make in (("ours", generate), ("llava", llava_generate), ("no cache", uncached)):
+    whose = {"ours": (ours, generate), "llava": (llava, llava_generate), "no cache": (ours, uncached)}
+    for name, (subject, make) in whose.items():
+        others = resident_bytes(device) - subject.resident
         forget_peak(device)
-        results[name] = answer_speed(lambda make=make: make(1), lambda make=make: make(tokens), device)
-        results[name]["peak_bytes"] = peak_bytes(device)
+        results[name] = answer_speed(lambda make=make: make(1), lambda make=make: make(TOKENS), device)
+        results[name]["peak_bytes"] = peak_bytes(device) - others
     results["times_the_loop_without_cache"] = (
         results["no cache"]["seconds_per_token"] / results["ours"]["seconds_per_token"]
     )
     return results
 
 
-def measure(
-    config: ModelConfig, device: str, batch_sizes: list[int], steps: int, tokens: int
-) -> dict[str, Any]:
-    subjects = {"ours": Ours, "llava": Llava}
+def measure(config: ModelConfig, device: str, batch_sizes: list[int], steps: int) -> dict[str, Any]:
     training = []
     for checkpointing in (False, True):
         built: dict[str, Any] = {}  # both are in memory, so that they can alternate
-        before = resident_bytes(device)
-        for name, kind in subjects.items():
-            start = resident_bytes(device)
+        for name, kind in (("ours", Ours), ("llava", Llava)):
+            before = resident_bytes(device)
             built[name] = kind(config, device, checkpointing)
-            built[name].resident = resident_bytes(device) - start
-        for batch_size, name in itertools.product(batch_sizes, built):
-            line = {"who": name, "batch_size": batch_size, "gradient_checkpointing": checkpointing}
-            line |= train_speed(built[name], device, batch_size, steps)
-            if line["peak_bytes"]:
-                line["peak_bytes"] -= before + sum(built[each].resident for each in built if each != name)
-            training.append(line)
-            print(json.dumps(line), file=sys.stderr)
-    answers = serving(config, built["ours"], built["llava"], device, tokens)
-    for name, other in (("ours", "llava"), ("llava", "ours"), ("no cache", "llava")):
-        if answers[name]["peak_bytes"]:
-            answers[name]["peak_bytes"] -= before + built[other].resident
+            hold(built[name].model)
+            built[name].resident = resident_bytes(device) - before
+        for batch_size in batch_sizes:
+            for line in train_speed(built, device, batch_size, steps):
+                training.append(line | {"gradient_checkpointing": checkpointing})
+                print(json.dumps(training[-1]), file=sys.stderr)
+    answers = serving(config, built["ours"], built["llava"], device)
     return {
-        "device": torch.cuda.get_device_name()
-        if device.startswith("cuda")
-        else f"CPU, {os.cpu_count()} cores",
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else cpu_name(),
         "torch": torch.__version__,
         "original_examples_per_second": ORIGINAL_EXAMPLES_A_SECOND,
         "training": training,
@@ -322,7 +356,7 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         config = (tiny_phi_config if arguments.tiny else full_size)(Path(folder))
-        results = measure(config, device, BATCH_SIZES[kind], STEPS[kind], TOKENS[kind])
+        results = measure(config, device, BATCH_SIZES[kind], STEPS[kind])
     text = json.dumps(results, indent=1)
     print(text)
     if arguments.json:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import tiny_config, tiny_model
-from vlm import describe as describing
+from vlm import sizes as measuring
 from vlm.artifact import check_adapter, save_adapter
 from vlm.config import load_model_config
-from vlm.describe import GIGABYTE, choose_precision, describe, fits, table
+from vlm.describe import table
 from vlm.errors import UserError
+from vlm.sizes import GIGABYTE, choose_precision, describe, fits
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,6 +41,7 @@ def test_four_bits_take_a_quarter_and_training_more_than_serving_weights() -> No
     sizes = describe(load_model_config("phi-3.5"))
     assert sizes.language_bytes(True, 2) == pytest.approx(2.26 * GIGABYTE, rel=0.01)
     assert sizes.language_bytes(False, 2) == 2 * sizes.parameters["language"]
+    assert sizes.serving_bytes(True) < 4 * GIGABYTE
     assert sizes.training_bytes(True) < 8 * GIGABYTE
     assert sizes.training_bytes(True, checkpointing=False) > sizes.training_bytes(True)
 
@@ -49,10 +51,10 @@ def test_the_machine_decides_between_16_bits_4_bits_and_a_plain_refusal(
 ) -> None:
     config = load_model_config("phi-3.5")
     for free, expected in ((24e9, "none"), (6e9, "nf4")):
-        monkeypatch.setattr(describing, "memory", lambda device, free=free: (free, free))
+        monkeypatch.setattr(measuring, "memory", lambda device, free=free: (free, free))
         assert choose_precision(config, "cpu").language.quantisation == expected
         assert fits(config, "cpu")
-    monkeypatch.setattr(describing, "memory", lambda device: (2e9, 2e9))
+    monkeypatch.setattr(measuring, "memory", lambda device: (2e9, 2e9))
     with pytest.raises(UserError, match=r"needs 4\.\d GB of memory on cpu, and 2\.0 GB are free"):
         choose_precision(config, "cpu")
     assert not fits(config, "cpu")
@@ -72,6 +74,14 @@ def test_an_unknown_model_without_network_is_a_plain_message() -> None:
         describe(replace(config, language=replace(config.language, weights="nobody/no-such-model")))
 
 
+def test_the_command_prints_the_sizes_and_no_warnings() -> None:
+    command = [sys.executable, "-m", "vlm.describe", "--preset", "phi-3.5"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "3,932,760,064  parameters, language, lora and connector" in done.stdout
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone counts memory so")
 def test_the_benchmark_runs_with_tiny_models(tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -91,6 +101,5 @@ def test_the_benchmark_runs_with_tiny_models(tmp_path: Path) -> None:
     }
     answers = [results["answers"][name] for name in ("ours", "llava", "no cache")]
     assert all(line["examples_per_second"] > 0 for line in results["training"])
-    assert all(answer["tokens"] == 8 for answer in answers)
-    if Path("/proc/self/clear_refs").exists():
-        assert all(line["peak_bytes"] > 0 for line in [*results["training"], *answers])
+    assert all(answer["tokens"] == 64 for answer in answers)
+    assert all(isinstance(line["peak_bytes"], int) for line in [*results["training"], *answers])

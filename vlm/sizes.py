@@ -1,0 +1,191 @@
+"""A preset -> its dimensions, its parameters by part, the memory that it takes, and how this machine can hold it.
+
+The parts are built on torch's meta device, where parameters have shapes and no values, so that nothing is loaded. Their
+configurations come from a local folder, an installed wheel or the hub's cache; else from the numbers in
+architectures.yaml; else from the hub. The memory is that of weights, cache, gradients, optimizer and activations, to
+which a CUDA context adds about half a gigabyte.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil  # comes with accelerate
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from vlm.clip import Clip, clip_dtype
+from vlm.config import ModelConfig, VisionConfig, read_yaml
+from vlm.connectors import build_connector
+from vlm.errors import UserError
+from vlm.language import attach_lora, choose_dtype, is_nf4
+from vlm.vision import VisionEncoder, build_vision
+from vlm.weights import WHEELS, plain_weight_errors, resolve
+
+SHIPPED = Path(__file__).parent / "architectures.yaml"
+GIGABYTE = 1e9
+# bytes a weight: half of one, an 8-bit scale for each 64 weights, and a 32-bit scale for each 256 of those
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+WORKING_BYTES = 0.3e9  # what a forward pass of one prompt needs beside weights and cache
+TRAINED_BYTES = 16  # of a trained parameter: itself, its gradient and AdamW's two averages, all float32
+
+
+@dataclass(frozen=True)
+class Description:
+    """Sizes of a preset. Parameters are counted by part; `found` says where each part's configuration came from."""
+
+    preset: str
+    encoder: str
+    projector: str
+    embedding_size: int
+    parameters: dict[str, int]  # vision, connector, language, lora
+    quantised_parameters: int  # of the language model: the linear layers of its decoder
+    cache_values: int  # of keys and values, for one token
+    layers: int
+    context: int  # the longest prompt and its answer, in tokens
+    found: dict[str, str]
+
+    @property
+    def trainable(self) -> int:
+        return self.parameters["connector"] + self.parameters["lora"]
+
+    @property
+    def total(self) -> int:
+        """Language model, LoRA and projector. The encoder, which is never trained, is not counted."""
+        return self.trainable + self.parameters["language"]
+
+    def language_bytes(self, nf4: bool, value_bytes: int) -> float:
+        small = self.quantised_parameters if nf4 else 0
+        return small * NF4_BYTES + (self.parameters["language"] - small) * value_bytes
+
+    def serving_bytes(self, nf4: bool, value_bytes: int = 2, vision_bytes: int = 2) -> float:
+        adapter = self.trainable * value_bytes + self.parameters["vision"] * vision_bytes
+        cache = self.cache_values * self.context * value_bytes
+        return self.language_bytes(nf4, value_bytes) + adapter + cache + WORKING_BYTES
+
+    def training_bytes(
+        self,
+        nf4: bool,
+        value_bytes: int = 2,
+        batch_size: int = 2,
+        tokens: int = 512,
+        checkpointing: bool = True,
+    ) -> float:
+        """An estimate: with gradient checkpointing a layer keeps its input and one layer its activations, which are
+        about 20 vectors of a token's embedding; without it each layer keeps them."""
+        kept = self.layers + 20 if checkpointing else 20 * self.layers
+        activations = batch_size * tokens * self.embedding_size * kept * 4
+        return self.language_bytes(nf4, value_bytes) + self.trainable * TRAINED_BYTES + activations
+
+
+def architecture(name: str) -> tuple[Any, str]:
+    """A weight's name -> its configuration, and where that was found."""
+    if name in WHEELS or Path(name).expanduser().is_dir():
+        with plain_weight_errors(name):
+            return AutoConfig.from_pretrained(resolve(name)), "config.json"
+    try:
+        return AutoConfig.from_pretrained(name, local_files_only=True), "config.json of the hub's cache"
+    except (OSError, ValueError):
+        shipped = read_yaml(SHIPPED)
+    if name in shipped:
+        return AutoConfig.for_model(**shipped[name]), f"the numbers shipped in {SHIPPED.name}"
+    try:
+        return AutoConfig.from_pretrained(name), "config.json of the hub"
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The sizes of {name!r} are not known: it is no local folder, {SHIPPED.name} has no numbers of it, and "
+            "the hub could not be reached."
+        ) from error
+
+
+def _outline_vision(config: VisionConfig) -> tuple[VisionEncoder, str]:
+    """An encoder with its sizes, CLIP without its weights, and where they were found."""
+    if config.encoder != "clip":
+        return build_vision(config), "the program and its installed weights"
+    sizes, found = architecture(config.weights)
+    sizes = getattr(sizes, "vision_config", sizes)  # of a whole CLIP or its half
+    if not isinstance(sizes, CLIPVisionConfig):
+        raise UserError(f"{config.weights!r} is not a CLIP model.")
+    with torch.device("meta"):
+        return Clip(CLIPVisionModelWithProjection(sizes), config.features, config.layer), found
+
+
+def describe(config: ModelConfig) -> Description:
+    """The sizes of everything that a preset is made of."""
+    language_config, language_found = architecture(config.language.weights)
+    embedding_size = language_config.hidden_size
+    vision, vision_found = _outline_vision(config.vision)
+    with torch.device("meta"):
+        language = AutoModelForCausalLM.from_config(language_config)
+        connector = build_connector(
+            config.connector, vision.feature_count, vision.feature_size, embedding_size
+        )
+        decoder = [module for module in language.get_decoder().modules() if isinstance(module, nn.Linear)]
+        quantised = sum(module.weight.numel() for module in decoder)
+        parameters = {
+            "vision": _count(vision),
+            "connector": _count(connector),
+            "language": _count(language),
+        }
+        parameters["lora"] = _count(attach_lora(language, config.lora)) - parameters["language"]
+    heads = language_config.num_key_value_heads or language_config.num_attention_heads
+    head_size = (
+        getattr(language_config, "head_dim", None) or embedding_size // language_config.num_attention_heads
+    )
+    return Description(
+        preset=config.name,
+        encoder=f"{vision.feature_count} x {vision.feature_size}",
+        projector=f"{vision.feature_size} -> {config.connector.hidden} -> {embedding_size}",
+        embedding_size=embedding_size,
+        parameters=parameters,
+        quantised_parameters=quantised,
+        cache_values=2 * language_config.num_hidden_layers * heads * head_size,
+        layers=language_config.num_hidden_layers,
+        context=config.answers.max_prompt_tokens + config.answers.max_new_tokens,
+        found={"vision": vision_found, "language": language_found},
+    )
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def memory(device: str) -> tuple[int, int]:
+    """Bytes of the device's memory that are free for a model, and all of them."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)
+    machine = psutil.virtual_memory()
+    return machine.available, machine.total
+
+
+def fits(config: ModelConfig, device: str) -> bool:
+    """Whether the preset can be served where nothing else takes memory. False where its sizes are not to be had."""
+    try:
+        return _needed(describe(config), config, is_nf4(config.language), device) < memory(device)[1]
+    except UserError:
+        return False
+
+
+def choose_precision(config: ModelConfig, device: str) -> ModelConfig:
+    """The preset as this machine can serve it: in 4 bits where it asks for them, unless twice the memory that 16 bits
+    take is free, where the faster unquantised weights are used. Raises UserError with the gigabytes where nothing
+    fits. Weights that come as wheels are small and run anywhere."""
+    if config.language.weights in WHEELS:
+        return config
+    sizes, (free, _) = describe(config), memory(device)
+    nf4 = is_nf4(config.language)
+    if nf4 and free > 2 * _needed(sizes, config, False, device):
+        return replace(config, language=replace(config.language, quantisation="none"))
+    needed = _needed(sizes, config, nf4, device)
+    if needed > free:
+        raise UserError(
+            f"The preset {config.name!r} needs {needed / GIGABYTE:.1f} GB of memory on {device}, and "
+            f"{free / GIGABYTE:.1f} GB are free. Choose a smaller preset, such as embedded, or free some memory."
+        )
+    return config
+
+
+def _needed(sizes: Description, config: ModelConfig, nf4: bool, device: str) -> float:
+    value_bytes = choose_dtype(config.language.dtype, device).itemsize
+    return sizes.serving_bytes(nf4, value_bytes, clip_dtype(device).itemsize)
