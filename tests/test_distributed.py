@@ -72,7 +72,7 @@ def test_two_processes_learn_what_one_learns_with_the_same_total_batch(how: str,
     preset = tmp_path / "training.yaml"
     preset.write_text(yaml.safe_dump(to_dict(two)), encoding="utf-8")
     command, environment = launch(how)
-    environment |= os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | environment | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
     def train_in_two_processes() -> None:
         whole = [sys.executable, "-m", *command, "--preset", str(preset)]
@@ -85,9 +85,8 @@ def test_two_processes_learn_what_one_learns_with_the_same_total_batch(how: str,
     assert len(losses(Path(one.output))) == 6
     last = Path(two.output) / "joint"
     sizes = {file.name: file.stat().st_size for file in (last / "checkpoint-3").rglob("*") if file.is_file()}
-    assert max(sizes.values()) < 130_000, (
-        sizes
-    )  # LoRA's averages; with the frozen weights it were twice as much
+    # the averages of the LoRA; with the frozen weights it were twice as much
+    assert max(sizes.values()) < 130_000, sizes
     unbroken = {file: load_file(Path(two.output) / "adapter" / file) for file in WEIGHTS}
     for file in WEIGHTS:
         start = load_file(Path(one.output) / "projector" / "adapter" / file)

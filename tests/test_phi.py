@@ -20,8 +20,9 @@ from tests.conftest import EXAMPLES
 from tests.tiny import picture
 from tests.tiny_phi import phi_tokenizer, save_clip, save_preset, tiny_phi_config
 from training import finetune
-from training.config import SourceConfig, StageConfig, TrainingConfig
+from training.config import SourceConfig, StageConfig, TrainingConfig, load_training_config
 from vlm import load_assistant
+from vlm.artifact import read_description
 from vlm.clip import clip_dtype, load_clip
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
@@ -208,6 +209,10 @@ def test_with_the_adapter_off_the_quantised_model_is_the_base_model(
         assert not torch.allclose(model.language.model(ids).logits, expected)
 
 
+def test_a_run_tells_the_preset_by_its_name() -> None:
+    assert finetune.describe(load_training_config("phi-3.5"))["model"] == "phi-3.5"
+
+
 def batch_of(model: VisionLanguageModel) -> dict[str, torch.Tensor]:
     turns = [
         [VisualTurn("Which?", answer, tuple(model.see([picture(name)])))] for name, answer in COLOURS.items()
@@ -343,6 +348,8 @@ def test_the_whole_way_both_stages_killed_resumed_and_served(
         one, other = load_file(resumed / file), load_file(unbroken / file)
         assert one.keys() == other.keys()
         assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one), file
+    told = read_description(resumed)["training"]
+    assert told["model"] == "tiny-phi" and str(tmp_path) not in str(told)
 
     monkeypatch.setattr(vlm.sizes, "memory", lambda device: (5e8, 5e8))  # too little for 16 bits twice over
     assistant = load_assistant(preset, str(resumed))

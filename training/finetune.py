@@ -346,7 +346,7 @@ def describe(config: TrainingConfig) -> dict[str, Any]:
     known = config.init_from
     if known and (folder := Path(known)).is_dir():  # a run's adapter is told by the run's name
         known = folder.resolve().parent.name if folder.name == "adapter" else folder.name
-    return told | {"init_from": known, "model": Path(config.model).stem}
+    return told | {"init_from": known, "model": load_model_config(config.model).name}
 
 
 def _fingerprint(folder: Path) -> str | None:

@@ -57,7 +57,8 @@ def push(folder: Path, name: str, private: bool = False, licence: str | None = N
 
 
 def public_copy(folder: Path, place: Path) -> Path:
-    copy = Path(shutil.copytree(folder, place / folder.name))
+    """A copy of the adapter folder with its `public_config`."""
+    copy = Path(shutil.copytree(folder, place / "adapter"))
     description = read_description(copy) | {"model": to_dict(public_config(copy))}
     (copy / "config.yaml").write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
     return copy
