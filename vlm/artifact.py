@@ -172,11 +172,13 @@ def _write(
         model.tagger.save(folder / "tagger.safetensors")
     lora = model.language.model.peft_config["default"]
     (folder / "lora").mkdir()
-    save_file(
-        _converted(get_peft_model_state_dict(model.language.model, _below("language.model.", state)), dtype),
-        folder / "lora" / "adapter_model.safetensors",
-        metadata={"format": "pt"},
+    weights = get_peft_model_state_dict(
+        model.language.model,
+        _below("language.model.", state),
+        save_embedding_layers=False,  # which never train; to find out, PEFT would ask the hub
     )
+    file = folder / "lora" / "adapter_model.safetensors"
+    save_file(_converted(weights, dtype), file, metadata={"format": "pt"})
     description = lora.to_dict() | {
         "base_model_name_or_path": public_name(config.language.weights),
         "inference_mode": True,
