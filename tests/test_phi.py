@@ -32,6 +32,7 @@ from vlm.sizes import describe
 from vlm.vision import build_vision
 
 COLOURS = {"red": "r", "lime": "g", "blue": "b", "white": "w"}
+OTHER_COLOURS = {"black": "b", "yellow": "y", "gray": "g", "orange": "o"}
 
 
 @pytest.fixture(scope="module")
@@ -288,16 +289,17 @@ def test_four_pictures_can_be_learned_by_heart_and_answers_stop_at_end(config: M
 
 
 def training_on(folder: Path, preset: str) -> TrainingConfig:
-    """Four pictures with a question each, and two short stages as the training preset has them."""
+    """Four pictures with a question each, four more to validate, and two short stages as the training preset has them."""
     (folder / "data").mkdir(exist_ok=True)
     rows = []
-    for name, answer in COLOURS.items():
-        content = io.BytesIO()
-        picture(name).save(content, "PNG")
-        image = {"bytes": content.getvalue(), "path": f"{name}.png"}
-        rows.append(
-            {"image": image, "question": "Which?", "answer": answer, "source": "tiny", "split": "train"}
-        )
+    for split, colours in (("train", COLOURS), ("validation", OTHER_COLOURS)):
+        for name, answer in colours.items():
+            content = io.BytesIO()
+            picture(name).save(content, "PNG")
+            image = {"bytes": content.getvalue(), "path": f"{name}.png"}
+            rows.append(
+                {"image": image, "question": "Which?", "answer": answer, "source": "tiny", "split": split}
+            )
     parquet.write_table(pa.Table.from_pylist(rows), folder / "data" / "tiny.parquet")
     return TrainingConfig(
         model=preset,

@@ -114,6 +114,10 @@ class LanguageModel(nn.Module):
                 own = list(module.parameters(recurse=False))
                 if own and all(each.ndim == 1 and each.is_floating_point() for each in own):
                     module.float().register_forward_hook(self._in_own_dtype)
+                if hasattr(module, "support_avx512bf16_for_cpu"):  # a layer of bitsandbytes
+                    # On a CPU it would, as soon as the model is evaluated, pack its weights in a way that computes in
+                    # bfloat16 whatever was asked for, and that cannot be divided among processes
+                    module.support_avx512bf16_for_cpu = False
         self.checkpointing = gradient_checkpointing
         if gradient_checkpointing:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
