@@ -254,7 +254,7 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 
 def answer_speed(first: Callable[[], Any], whole: Callable[[], int], device: str) -> dict[str, float]:
-    """`first` makes one token and `whole` many, and tells how many; each once to warm up."""
+    """`first` makes one token, once more to warm up, and `whole` many, and tells how many."""
     first(), wait(device)
     start = time.perf_counter()
     first(), wait(device)
