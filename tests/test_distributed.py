@@ -27,6 +27,7 @@ from vlm.config import to_dict
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ("projector.safetensors", "lora/adapter_model.safetensors")
 SHIPPED = ROOT / "training" / "accelerate"
+CONFIGURATIONS = sorted(SHIPPED.glob("*.yaml"))
 
 
 def losses(run: Path) -> list[float]:
@@ -55,15 +56,25 @@ NO_DEEPSPEED = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("how", ["ddp", "fsdp-qlora", pytest.param("zero3", marks=NO_DEEPSPEED)])
-def test_two_processes_learn_what_one_learns_with_the_same_total_batch(how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "quantisation"),
+    [
+        ("ddp", "none"),
+        ("ddp", "nf4"),
+        ("fsdp-qlora", "none"),
+        ("fsdp-qlora", "nf4"),
+        pytest.param("zero3", "nf4", marks=NO_DEEPSPEED),
+    ],
+)
+def test_two_processes_learn_what_one_learns_with_the_same_total_batch(
+    how: str, quantisation: str, tmp_path: Path
+) -> None:
     config = tiny_phi_config(tmp_path)
     config = replace(
         config,
         lora=replace(config.lora, dropout=0.0),
-        language=replace(config.language, dtype="float32"),
+        language=replace(config.language, dtype="float32", quantisation=quantisation),
     )
-    assert config.language.quantisation == "nf4"
     training = training_on(tmp_path, save_preset(config, tmp_path))
     training = replace(training, save_steps=2, validation_steps=2)
     stage = StageConfig(epochs=3, max_steps=3)
@@ -85,6 +96,9 @@ def test_two_processes_learn_what_one_learns_with_the_same_total_batch(how: str,
     assert losses(Path(two.output)) == pytest.approx(losses(Path(one.output)), rel=1e-4)
     assert len(losses(Path(one.output))) == 2 * (3 + 2)
     last = Path(two.output) / "joint"
+    optimizer = {"ddp": "optimizer.pt", "fsdp-qlora": "optimizer.bin", "zero3": "global_step3"}[how]
+    assert (last / "checkpoint-3" / optimizer).exists()
+    assert not (last / "checkpoint-3" / "pytorch_model_fsdp.bin").exists()  # the frozen weights, too
     sizes = {file.name: file.stat().st_size for file in (last / "checkpoint-3").rglob("*") if file.is_file()}
     # the averages of the LoRA; with the frozen weights it were twice as much
     assert max(sizes.values()) < 130_000, sizes
@@ -118,8 +132,12 @@ def test_a_process_that_is_not_the_first_writes_no_adapter(
     assert not any(file for stage in stages for file in stage.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp-qlora", "zero3"])
-def test_accelerate_reads_the_shipped_configurations(name: str) -> None:
-    config = load_config_from_file(str(SHIPPED / f"{name}.yaml"))
+@pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda path: path.stem)
+def test_accelerate_reads_the_shipped_configurations(file: Path) -> None:
+    config = load_config_from_file(str(file))
     assert config.mixed_precision == "bf16"
     assert config.num_processes >= 2
+
+
+def test_there_are_configurations() -> None:
+    assert {path.stem for path in CONFIGURATIONS} == {"ddp", "fsdp-qlora", "zero3"}

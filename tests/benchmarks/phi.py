@@ -190,10 +190,6 @@ def peak_bytes(device: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def cpu_name() -> str:
-    return f"CPU, {os.cpu_count()} cores"
-
-
 def wait(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
@@ -336,7 +332,9 @@ def measure(config: ModelConfig, device: str, batch_sizes: list[int], steps: int
                 print(json.dumps(training[-1]), file=sys.stderr)
     answers = serving(config, built["ours"], built["llava"], device)
     return {
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else cpu_name(),
+        "device": torch.cuda.get_device_name()
+        if device.startswith("cuda")
+        else f"CPU, {os.cpu_count()} cores",
         "torch": torch.__version__,
         "original_examples_per_second": ORIGINAL_EXAMPLES_A_SECOND,
         "training": training,
