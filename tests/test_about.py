@@ -9,9 +9,9 @@ import yaml
 
 from tests.tiny import tiny_config
 from training.scores.metrics import share
-from vlm.about import about
-from vlm.artifact import ADAPTERS
 from vlm.config import load_model_config
+from vlm.model.adapter import ADAPTERS
+from vlm.serving.about import about
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from tests.tiny import TinyVision, tiny_model
 from training.alignment import SIDES, align, embed_words
 from training.data import Row
 from training.features import FeatureStore
-from vlm.colours import NAMED_COLOURS
 from vlm.config import VisionConfig
-from vlm.connectors import MlpProjector, Standardise
 from vlm.errors import UserError
-from vlm.model import VisionLanguageModel
-from vlm.tagger import Tagger
+from vlm.model.colours import NAMED_COLOURS
+from vlm.model.connectors import MlpProjector, Standardise
+from vlm.model.tagger import Tagger
+from vlm.model.vlm import VisionLanguageModel
 
 NAMES = ["night", "dog"]
 SEEN_BY_TAGGER = 6  # of the 8 channels; the colours are read off the other two

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm.answers import content_words, keeps_meaning, strip_echo, tidy, to_keywords
-from vlm.words import base_form, words
+from vlm.chat.tidy import content_words, keeps_meaning, strip_echo, tidy, to_keywords
+from vlm.chat.words import base_form, words
 
 VOCABULARY = (
     """

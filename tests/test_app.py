@@ -10,8 +10,8 @@ from gradio_client.exceptions import AppError
 
 from app import UNEXPECTED, plain_sentence, plainly
 from vlm import Answer, UserError
-from vlm.conversation import NOTHING, Conversation, Exchange, composed_exchange, to_markdown, trace_of
-from vlm.messages import literal, messages, typed
+from vlm.chat.conversation import NOTHING, Conversation, Exchange, composed_exchange, to_markdown, trace_of
+from vlm.serving.messages import literal, messages, typed
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 ANSWERED = Answer(

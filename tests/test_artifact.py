@@ -13,11 +13,11 @@ from torch import nn
 
 from tests.test_model import colours, shake_lora
 from tests.tiny import tiny_config, tiny_model
-from vlm import artifact
-from vlm.artifact import adapter_config, check_adapter, find_adapter, load_adapter, save_adapter
 from vlm.config import ModelConfig
 from vlm.errors import UserError
-from vlm.tagger import Tagger
+from vlm.model import adapter as artifact
+from vlm.model.adapter import adapter_config, check_adapter, find_adapter, load_adapter, save_adapter
+from vlm.model.tagger import Tagger
 
 
 @pytest.fixture

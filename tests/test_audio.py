@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from vlm.audio import MAX_SECONDS, SAMPLE_RATE, open_audio
 from vlm.errors import UserError
+from vlm.inputs.audio import MAX_SECONDS, SAMPLE_RATE, open_audio
 
 DATA = Path(__file__).parent / "data"
 CLIP = DATA / "sense-and-sensibility-0880.wav"  # three seconds of speech, 16 kHz mono

@@ -20,7 +20,7 @@ from training.augmentation import (
     view_ids,
     with_views,
 )
-from vlm.prompts import PromptTurn
+from vlm.model.prompts import PromptTurn
 
 CONFIG = AugmentationConfig(views=2)
 WHOLE, AS_IS = (0.0, 0.0, 1.0, 1.0), (1.0, 1.0, 1.0)

@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from tests.conftest import CHROMIUM_OPTIONS, EXAMPLES, served
-from vlm.messages import WORD_JOINER
-from vlm.serving import Serving
+from vlm.serving.messages import WORD_JOINER
+from vlm.serving.switch import Serving
 
 pytestmark = pytest.mark.browser
 

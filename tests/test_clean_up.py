@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlm.clean_up import EXAMPLES, judge, request
+from vlm.chat.clean_up import EXAMPLES, judge, request
 
 
 def test_the_request_ends_with_the_question_and_the_draft() -> None:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vlm.colours import NAMED_COLOURS, SHARES, UNCLEAR, colour_shares, name_colours
 from vlm.config import VisionConfig, load_model_config
 from vlm.errors import UserError
-from vlm.vision import build_vision
+from vlm.model.colours import NAMED_COLOURS, SHARES, UNCLEAR, colour_shares, name_colours
+from vlm.model.encoders import build_vision
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vlm.config import ConnectorConfig
-from vlm.connectors import build_connector, channel_statistics
 from vlm.errors import UserError
+from vlm.model.connectors import build_connector, channel_statistics
 
 COUNT, SIZE, EMBEDDING = 5, 8, 32
 

@@ -14,7 +14,8 @@ from huggingface_hub import constants
 from tests.hub import TOKEN, Hub, running_hub
 from tests.tiny import tiny_config, tiny_model
 from training import push
-from vlm.artifact import (
+from vlm.errors import UserError
+from vlm.model.adapter import (
     ADAPTERS,
     adapter_config,
     adapter_name,
@@ -23,7 +24,6 @@ from vlm.artifact import (
     load_adapter,
     save_adapter,
 )
-from vlm.errors import UserError
 
 NAME = "someone/tiny-adapter"
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from vlm import images
 from vlm.errors import UserError
-from vlm.images import MAX_BYTES, MAX_PIXELS, MAX_SIDE, open_image, pad_to_square
+from vlm.inputs import images
+from vlm.inputs.images import MAX_BYTES, MAX_PIXELS, MAX_SIDE, open_image, pad_to_square
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 ROTATED = 6  # EXIF orientation: the top of the scene is at the right of the stored picture

@@ -9,9 +9,9 @@ from torch import nn
 from tests.tiny import picture, tiny_model
 from vlm.config import AnswersConfig
 from vlm.errors import UserError
-from vlm.model import Sight, VisionLanguageModel, VisualTurn
-from vlm.prompts import VISUAL, Batch, ask_apart, collate
-from vlm.tagger import Tagger
+from vlm.model.prompts import VISUAL, Batch, ask_apart, collate
+from vlm.model.tagger import Tagger
+from vlm.model.vlm import Sight, VisionLanguageModel, VisualTurn
 
 GREEDY = AnswersConfig(max_new_tokens=12, repetition_penalty=1.0)
 

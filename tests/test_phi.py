@@ -15,21 +15,21 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPModel
 
-import vlm.sizes
+import vlm.model.sizes
 from tests.conftest import EXAMPLES
 from tests.tiny import picture
 from tests.tiny_phi import phi_tokenizer, save_clip, save_preset, tiny_phi_config
 from training import finetune
 from training.config import SourceConfig, StageConfig, TrainingConfig, load_training_config
 from vlm import load_assistant
-from vlm.artifact import read_description
-from vlm.clip import clip_dtype, load_clip
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
-from vlm.model import VisionLanguageModel, VisualTurn, build_model
-from vlm.prompts import IGNORE, VISUAL, Encoded, PromptTurn, ask_apart, collate, encode
-from vlm.sizes import describe
-from vlm.vision import build_vision
+from vlm.model.adapter import read_description
+from vlm.model.clip import clip_dtype, load_clip
+from vlm.model.encoders import build_vision
+from vlm.model.prompts import IGNORE, VISUAL, Encoded, PromptTurn, ask_apart, collate, encode
+from vlm.model.sizes import describe
+from vlm.model.vlm import VisionLanguageModel, VisualTurn, build_model
 
 COLOURS = {"red": "r", "lime": "g", "blue": "b", "white": "w"}
 OTHER_COLOURS = {"black": "b", "yellow": "y", "gray": "g", "orange": "o"}
@@ -353,7 +353,9 @@ def test_the_whole_way_both_stages_killed_resumed_and_served(
     told = read_description(resumed)["training"]
     assert told["model"] == "tiny-phi" and str(tmp_path) not in str(told)
 
-    monkeypatch.setattr(vlm.sizes, "memory", lambda device: (5e8, 5e8))  # too little for 16 bits twice over
+    monkeypatch.setattr(
+        vlm.model.sizes, "memory", lambda device: (5e8, 5e8)
+    )  # too little for 16 bits twice over
     assistant = load_assistant(preset, str(resumed))
     assert "4-bit NF4" in assistant.description
     seen = assistant.answer("Which?", images=[picture("red")])

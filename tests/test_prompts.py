@@ -5,7 +5,7 @@ import torch
 
 from tests.tiny import CONTROL, tiny_tokenizer
 from tests.tiny_phi import GEMMA_CONTROL, GEMMA_TEMPLATE, tokenizer_with
-from vlm.prompts import (
+from vlm.model.prompts import (
     IGNORE,
     VISUAL,
     PromptTurn,

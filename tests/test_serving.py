@@ -15,8 +15,8 @@ from gradio_client.client import Job, Status
 
 from tests.conftest import EXAMPLES, served
 from vlm import Answer, Assistant, Settings, UserError
-from vlm.serving import Serving
-from vlm.zero_gpu import gpu_seconds
+from vlm.serving.switch import Serving
+from vlm.serving.zero_gpu import gpu_seconds
 
 SHORT = Settings(max_new_tokens=4)
 
@@ -65,7 +65,7 @@ def test_memory_that_does_not_suffice_for_a_preset_is_freed_before_the_one_befor
         assert not any(each() for each in held)
         with monkeypatch.context() as patched:
             if preset == "two":
-                patched.setattr("vlm.assistant.build_model", too_large)
+                patched.setattr("vlm.chat.assistant.build_model", too_large)
             loads(preset)
 
     monkeypatch.setattr(serving, "_load", load)
@@ -78,8 +78,8 @@ def test_the_adapter_of_the_start_comes_back_with_its_preset(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[tuple[str, str | None]] = []
-    monkeypatch.setattr("vlm.serving.model_config_of", lambda *_: None)
-    monkeypatch.setattr("vlm.serving.load_assistant", lambda *names: loaded.append(names) or serving)
+    monkeypatch.setattr("vlm.serving.switch.model_config_of", lambda *_: None)
+    monkeypatch.setattr("vlm.serving.switch.load_assistant", lambda *names: loaded.append(names) or serving)
     chosen = Serving(serving.assistant, "one", "runs/mine/adapter")
     chosen.switch("two")
     chosen.switch("one")

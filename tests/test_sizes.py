@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import tiny_config, tiny_model
-from vlm import sizes as measuring
-from vlm.artifact import check_adapter, save_adapter
 from vlm.config import load_model_config
 from vlm.describe import table
 from vlm.errors import UserError
-from vlm.sizes import GIGABYTE, choose_precision, describe, fits
+from vlm.model import sizes as measuring
+from vlm.model.adapter import check_adapter, save_adapter
+from vlm.model.sizes import GIGABYTE, choose_precision, describe, fits
 
 ROOT = Path(__file__).parent.parent
 

@@ -24,8 +24,9 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from tests.conftest import EXAMPLES, ROOT, free_port
-from vlm import UserError, weights
-from vlm.weights import cache_folder
+from vlm import UserError
+from vlm.weights import resolve as weights
+from vlm.weights.resolve import cache_folder
 
 needs_spaces = pytest.mark.skipif(
     importlib.util.find_spec("spaces") is None,

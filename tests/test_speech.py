@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlm import speech
-from vlm.audio import SAMPLE_RATE, open_audio
-from vlm.speech import Segment, Transcriber
-from vlm.weights import resolve
+from vlm.inputs import speech
+from vlm.inputs.audio import SAMPLE_RATE, open_audio
+from vlm.inputs.speech import Segment, Transcriber
+from vlm.weights.resolve import resolve
 
 DATA = Path(__file__).parent / "data"
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"

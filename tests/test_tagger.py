@@ -10,8 +10,8 @@ from torch import nn
 
 from training.data import Row
 from training.tags import fit, fit_colour, teach
-from vlm.colours import NAMED_COLOURS, SHARES
-from vlm.tagger import ENCODER_SHARE, ReadNames, Tagger, WordClassifier
+from vlm.model.colours import NAMED_COLOURS, SHARES
+from vlm.model.tagger import ENCODER_SHARE, ReadNames, Tagger, WordClassifier
 
 SIZE = 6
 NOUNS = ["ant", "bee", "cat"]
@@ -326,7 +326,7 @@ def test_names_are_read_once_and_without_a_language_model_none_is_guessed(tmp_pa
 
 
 def test_names_that_another_answer_reads_meanwhile_take_none_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.tagger.VECTORS_KEPT", 2)
+    monkeypatch.setattr("vlm.model.tagger.VECTORS_KEPT", 2)
     tagger = tagger_of(0.0, 0.0)
 
     def reads(names: Sequence[str]) -> torch.Tensor:

@@ -29,12 +29,12 @@ from training.evaluate import is_right, select
 from training.features import FeatureStore
 from training.finetune import lay_out, train_stage
 from training.scores.metrics import is_exact, majority_answers, names_one_of, share
-from vlm import artifact
-from vlm.artifact import find_adapter, load_adapter, restore_adapter
 from vlm.errors import UserError
-from vlm.model import VisionLanguageModel, VisualTurn
-from vlm.prompts import VISUAL, collate
-from vlm.tagger import Tagger
+from vlm.model import adapter as artifact
+from vlm.model.adapter import find_adapter, load_adapter, restore_adapter
+from vlm.model.prompts import VISUAL, collate
+from vlm.model.tagger import Tagger
+from vlm.model.vlm import VisionLanguageModel, VisualTurn
 
 COLOURS = {"red": "Red.", "lime": "Green.", "blue": "Blue.", "white": "White."}
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vlm import weights
 from vlm.errors import UserError
-from vlm.weights import WeightFile, Wheel, resolve
+from vlm.weights import resolve as weights
+from vlm.weights.resolve import WeightFile, Wheel, resolve
 
 
 def sha256(content: bytes) -> str:
@@ -16,7 +16,7 @@ def sha256(content: bytes) -> str:
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed package `tiny_weights` with a file in two parts, known to vlm.weights as "tiny"."""
+    """An installed package `tiny_weights` with a file in two parts, known to vlm.weights.resolve as "tiny"."""
     package = tmp_path / "site" / "tiny_weights"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('weights packages are never imported')")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlm.weights import resolve
-from vlm.whisper_weights import BINARY_VERSION, load_openai_whisper, read_variables, to_state_dict
+from vlm.inputs.whisper_weights import BINARY_VERSION, load_openai_whisper, read_variables, to_state_dict
+from vlm.weights.resolve import resolve
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from vlm.config import LoraConfig, ModelConfig
-from vlm.connectors import MlpProjector, Standardise
-from vlm.language import LanguageModel
-from vlm.model import VisionLanguageModel
+from vlm.engines.torch_engine import LanguageModel
+from vlm.model.connectors import MlpProjector, Standardise
+from vlm.model.vlm import VisionLanguageModel
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

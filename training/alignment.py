@@ -16,11 +16,11 @@ from torch.nn import functional
 from training.data import Row
 from training.features import FeatureStore
 from training.tags import fit
-from vlm.colours import NAMED_COLOURS
-from vlm.connectors import channel_statistics
 from vlm.errors import UserError
-from vlm.model import VisionLanguageModel
-from vlm.tagger import SIDES
+from vlm.model.colours import NAMED_COLOURS
+from vlm.model.connectors import channel_statistics
+from vlm.model.tagger import SIDES
+from vlm.model.vlm import VisionLanguageModel
 
 BATCH, LEARNING_RATE = 512, 2e-3
 PICTURES = 4096  # whose features are looked at

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageEnhance, ImageOps
 
-from vlm.prompts import PromptTurn
+from vlm.model.prompts import PromptTurn
 
 SEPARATOR = "@"  # picture@number and what it was drawn by
 FALSIFIES = {  # task -> the changes after which its answer may be wrong
@@ -24,7 +24,7 @@ FALSIFIES = {  # task -> the changes after which its answer may be wrong
 }  # fmt: skip
 
 
-GUESSED = re.compile(r"([^,]+)\? \d")  # in tags (vlm/tagger.py)
+GUESSED = re.compile(r"([^,]+)\? \d")  # in tags (vlm/model/tagger.py)
 SYLLABLES = "ba bli cket dax fep gor ka lo mi nu po qua rin sel tov ug vim wug zo zib".split()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vlm.colours import NAMED_COLOURS, SHARES, UNCLEAR, name_colours
+from vlm.model.colours import NAMED_COLOURS, SHARES, UNCLEAR, name_colours
 
 
 def main_colour(image: Image.Image) -> str:

@@ -14,7 +14,7 @@ PRESET_FOLDER = Path(__file__).parent / "presets"
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage: the parts that train (`vlm.model.STAGES`), a learning rate for each, and for how long."""
+    """One stage: the parts that train (`vlm.model.vlm.STAGES`), a learning rate for each, and for how long."""
 
     train: str = "projector+lora"
     connector_learning_rate: float = 1e-3

@@ -28,11 +28,11 @@ from training.augmentation import (
 )
 from training.config import SourceConfig
 from training.features import FeatureStore
-from vlm.answers import to_keywords
+from vlm.chat.tidy import to_keywords
 from vlm.errors import UserError
-from vlm.model import Sight, VisionLanguageModel, VisualTurn
-from vlm.prompts import Encoded, ask_apart, collate
-from vlm.tagger import Tagger
+from vlm.model.prompts import Encoded, ask_apart, collate
+from vlm.model.tagger import Tagger
+from vlm.model.vlm import Sight, VisionLanguageModel, VisualTurn
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from training.scores.answering import answer_all, other_pictures, reference_loss
 from training.scores.metrics import share
 from training.scores.scoring import add_cider, by_group, in_keywords, is_right, make_item, totals
 from training.scores.selection import TASKS, Options, blind_guesses, select
-from vlm.artifact import adapter_config, find_adapter, load_adapter
 from vlm.config import AnswersConfig, ModelConfig
 from vlm.errors import UserError
-from vlm.hub import hub_name
-from vlm.model import Sight, VisionLanguageModel, build_model
+from vlm.model.adapter import adapter_config, find_adapter, load_adapter
+from vlm.model.vlm import Sight, VisionLanguageModel, build_model
+from vlm.weights.hub import hub_name
 
 MAX_NEW_TOKENS = 32
 SHARES = ("accuracy", "blank_picture", "question_only", "shuffled_pictures")

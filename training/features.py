@@ -22,7 +22,7 @@ from tqdm import tqdm
 from training.resources import removed_on_error
 from vlm.config import VisionConfig
 from vlm.errors import UserError
-from vlm.vision import VisionEncoder, describe_features
+from vlm.model.encoders import VisionEncoder, describe_features
 
 SHARD_SIZE = 256  # pictures; about 11 MB of 17 x 1280 half-precision features
 

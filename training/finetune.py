@@ -33,13 +33,13 @@ from training.features import FeatureStore
 from training.plot import draw, read_log
 from training.resources import disk_limit, memory_limit
 from training.tags import teach
-from vlm.about import DATA_CARD, PLOT
-from vlm.artifact import check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
 from vlm.config import ModelConfig, load_model_config, to_dict
+from vlm.engines.torch_engine import weights_are_divided
 from vlm.errors import UserError
-from vlm.language import weights_are_divided
-from vlm.model import VisionLanguageModel, build_model
-from vlm.tagger import Tagger
+from vlm.model.adapter import check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
+from vlm.model.tagger import Tagger
+from vlm.model.vlm import VisionLanguageModel, build_model
+from vlm.serving.about import DATA_CARD, PLOT
 
 log = logging.getLogger("training")
 

@@ -31,7 +31,7 @@ from training.questions import (
 )
 from training.sources.picture import Picture
 from training.words import GENERIC, GROUPS
-from vlm.colours import NAMED_COLOURS
+from vlm.model.colours import NAMED_COLOURS
 
 CLEAR = {
     "mammal", "bird", "reptile", "sea animal", "insect", "fruit", "vegetable", "food", "drink", "vehicle",

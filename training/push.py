@@ -14,12 +14,12 @@ import yaml
 from huggingface_hub import HfApi, ModelCardData
 
 from training.resources import replace_with
-from vlm.about import PLOT, about
-from vlm.artifact import FILES, adapter_config, find_adapter, read_description
 from vlm.config import ModelConfig, to_dict
 from vlm.errors import UserError
-from vlm.hub import is_hub_name, plain_hub_errors
-from vlm.weights import public_name
+from vlm.model.adapter import FILES, adapter_config, find_adapter, read_description
+from vlm.serving.about import PLOT, about
+from vlm.weights.hub import is_hub_name, plain_hub_errors
+from vlm.weights.resolve import public_name
 
 CARD = "README.md"
 ON_HUB = {  # what a weight or a source is called there, where its name here is another

@@ -14,8 +14,8 @@ from training.compare import read_result
 from training.data import pictures_of
 from training.scores.bootstrap import RESAMPLES
 from training.scores.contact_sheet import chosen, contact_sheet
-from vlm.about import table
 from vlm.errors import UserError
+from vlm.serving.about import table
 
 BASELINES = {
     "accuracy": "the adapter",

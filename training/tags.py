@@ -19,9 +19,9 @@ from training.augmentation import picture_of
 from training.data import Row
 from training.features import FeatureStore
 from training.splits import families_of
-from vlm.colours import NAMED_COLOURS
-from vlm.connectors import channel_statistics
-from vlm.tagger import COLOUR_LOOK, Tagger, WordClassifier
+from vlm.model.colours import NAMED_COLOURS
+from vlm.model.connectors import channel_statistics
+from vlm.model.tagger import COLOUR_LOOK, Tagger, WordClassifier
 
 FOLDS = 5
 WHOLE = "whole"  # the name of the tagger that the adapter gets

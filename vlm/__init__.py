@@ -9,7 +9,7 @@ import logging
 # Before bitsandbytes is imported, which warns of a kernel that it would fetch from the hub and can do without
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-from vlm.assistant import Answer, Assistant, Settings, Turn, load_assistant  # noqa: E402
+from vlm.chat.assistant import Answer, Assistant, Settings, Turn, load_assistant  # noqa: E402
 from vlm.errors import UserError  # noqa: E402
 
 __all__ = ["Answer", "Assistant", "Settings", "Turn", "UserError", "load_assistant"]

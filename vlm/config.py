@@ -24,10 +24,10 @@ class VisionConfig:
     image_size: int = 256  # EfficientNet: pixels a side, to which every picture is padded and resized
     grid: int = 4  # EfficientNet: grid x grid patch features, after the average of the whole map
     blocks: tuple[int, ...] = ()  # EfficientNet: whose maps' channels stand behind those of the last map
-    colours: bool = False  # EfficientNet: behind those, the shares of each cell's colours (vlm/colours.py)
+    colours: bool = False  # EfficientNet: behind those, the shares of each cell's colours (vlm/model/colours.py)
     features: str = "pooled"  # CLIP: one projected embedding of the picture, or the "patches" of a layer
     layer: int = -2  # CLIP's patches: which hidden layer, from the end (-2 as in LLaVA)
-    tags: int = 3  # names of what is seen, written into the prompt (vlm/tagger.py); 0 for none
+    tags: int = 3  # names of what is seen, written into the prompt (vlm/model/tagger.py); 0 for none
     asked_tags: bool = False  # behind a question, the tags of the things that it names
 
 

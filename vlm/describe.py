@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from vlm.artifact import check_adapter, find_adapter
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
-from vlm.sizes import GIGABYTE, Description, describe
+from vlm.model.adapter import check_adapter, find_adapter
+from vlm.model.sizes import GIGABYTE, Description, describe
 
 
 def table(sizes: Description, config: ModelConfig) -> str:

@@ -42,10 +42,10 @@ from transformers import (  # noqa: E402
 
 from tests.tiny_phi import phi_tokenizer, tiny_phi_config  # noqa: E402
 from vlm.config import ModelConfig, load_model_config  # noqa: E402
-from vlm.language import attach_lora, nf4  # noqa: E402
-from vlm.model import VisionLanguageModel, VisualTurn, build_model  # noqa: E402
-from vlm.prompts import collate  # noqa: E402
-from vlm.sizes import architecture  # noqa: E402
+from vlm.engines.torch_engine import attach_lora, nf4  # noqa: E402
+from vlm.model.prompts import collate  # noqa: E402
+from vlm.model.sizes import architecture  # noqa: E402
+from vlm.model.vlm import VisionLanguageModel, VisualTurn, build_model  # noqa: E402
 
 QUESTION, ANSWER = "What is in the picture, and where is it?", "a small brown dog asleep on a red sofa"
 ORIGINAL_EXAMPLES_A_SECOND = 2.07  # of the original's training log

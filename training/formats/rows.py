@@ -19,7 +19,7 @@ from training.formats.texts import Problem, Record
 from training.sources.picture import encode
 from training.splits import hash_fraction
 from vlm.errors import UserError
-from vlm.images import open_image
+from vlm.inputs.images import open_image
 
 MAX_SIDE = 512  # px; twice what the encoder here reads, enough for others
 SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}

@@ -3,7 +3,7 @@
 In: a parquet file, or the name of a data set with its columns. Out: a `Record` for each row, in order, a batch
 in memory at a time. Unusual: PixMo names its pictures by address and SHA-256, and nothing is fetched from
 there: they must lie in the folder already. `datasets` is optional, and is asked not to decode pictures, since
-vlm/images.py does it more carefully; a data set on the hub is streamed.
+vlm/inputs/images.py  does it more carefully; a data set on the hub is streamed.
 """
 
 import importlib
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from training.formats.texts import Record, describe, malformed
 from vlm.errors import UserError
-from vlm.images import MAX_BYTES
+from vlm.inputs.images import MAX_BYTES
 
 BATCH = 64  # rows; with their pictures inside about 100 MB
 ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp", ".gif")

@@ -1,7 +1,7 @@
 """A model and questions about pictures -> its answers, as drafts or as the app gives them, and how likely the truth was.
 
 In: what is seen in each picture, and the question. Out: texts in the order of the questions. Unusual: answers come in
-batches of similar length, so the clean-up is the app's (vlm/clean_up.py), but for many at once; and references are read
+batches of similar length, so the clean-up is the app's (vlm/chat/clean_up.py), but for many at once; and references are read
 one by one, since the model gives the loss of a batch, and each example needs its own.
 """
 
@@ -13,11 +13,11 @@ import torch
 from tqdm import tqdm
 
 from training.data import Collator
-from vlm import clean_up
-from vlm.answers import strip_echo, tidy, to_keywords
+from vlm.chat import clean_up
+from vlm.chat.tidy import strip_echo, tidy, to_keywords
 from vlm.config import AnswersConfig
-from vlm.model import Draft, Sight, VisionLanguageModel, VisualTurn
-from vlm.prompts import IGNORE
+from vlm.model.prompts import IGNORE
+from vlm.model.vlm import Draft, Sight, VisionLanguageModel, VisualTurn
 
 Question = tuple[Sight, str]
 
@@ -71,7 +71,7 @@ def _clean_all(
     options: AnswersConfig,
     batch_size: int,
 ) -> list[str]:
-    """As vlm/assistant.py does it for one answer."""
+    """As vlm/chat/assistant.py  does it for one answer."""
     texts = [tidy(strip_echo(draft, question)) for draft, question in zip(drafts, questions, strict=True)]
     said = [index for index, text in enumerate(texts) if text and options.clean_up]
     requests = [clean_up.request(questions[index], texts[index]) for index in said]

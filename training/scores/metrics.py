@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from training.questions import CHOOSE
-from vlm.words import to_keywords
+from vlm.chat.words import to_keywords
 
 ARTICLES = {"a", "an", "the"}
 NUMBERS = {

@@ -37,8 +37,8 @@ from training.scores.metrics import (
     vqa_accuracy,
     yes_or_no,
 )
-from vlm.meaning import keeps_meaning
-from vlm.words import to_keywords
+from vlm.chat.meaning import keeps_meaning
+from vlm.chat.words import to_keywords
 
 NAMING = ("name", "describe")
 GROUPS = ("task", "kind", "style", "source")
@@ -64,7 +64,7 @@ SUMMED = ("nats", "tokens")  # of the reference answer: minus log likelihood, an
 
 def is_right(row: Row, answer: str, sentences: bool = False) -> bool:
     """By the task: the noun named, yes or no as in the truth, the right option alone, else equal words. `sentences`: the
-    answer was cleaned up, and "The ball is red." says what "Red." says (vlm.meaning)."""
+    answer was cleaned up, and "The ball is red." says what "Red." says (vlm.chat.meaning)."""
     if polar := polar_truth(row):
         return yes_or_no(answer) == polar
     if row.task == "choice" and (options := options_of(row.question)):

@@ -19,7 +19,7 @@ from training.phrases import concept_of, may_be_confused, sentence
 from training.questions import COLOUR_OF, DESCRIBE, HOW_MANY, WHERE, WHICH_SIDE
 from training.sources.picture import Picture
 from training.splits import SALT
-from vlm.colours import NAMED_COLOURS
+from vlm.model.colours import NAMED_COLOURS
 
 SCENES = {"train": 3000, "validation": 150, "test": 600}
 CUT_OUT_SOURCES = ("tuxpaint", "emoji", "sweethome3d", "openclipart")

@@ -8,8 +8,8 @@ to text questions, with their lists and code, do not come through here.
 import re
 import unicodedata
 
-from vlm.meaning import keeps_meaning
-from vlm.words import content_words, to_keywords
+from vlm.chat.meaning import keeps_meaning
+from vlm.chat.words import content_words, to_keywords
 
 __all__ = ["content_words", "keeps_meaning", "strip_echo", "tidy", "to_keywords"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vlm.assistant import Answer
-from vlm.conversation import Conversation, Exchange, trace_of
+from vlm.chat.assistant import Answer
+from vlm.chat.conversation import Conversation, Exchange, trace_of
 
 Message = dict[str, Any]
 

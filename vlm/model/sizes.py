@@ -15,13 +15,13 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from vlm.clip import Clip, clip_dtype
 from vlm.config import ModelConfig, VisionConfig, read_yaml
-from vlm.connectors import build_connector
+from vlm.engines.torch_engine import attach_lora, choose_dtype, is_nf4
 from vlm.errors import UserError
-from vlm.language import attach_lora, choose_dtype, is_nf4
-from vlm.vision import VisionEncoder, build_vision
-from vlm.weights import WHEELS, plain_weight_errors, resolve
+from vlm.model.clip import Clip, clip_dtype
+from vlm.model.connectors import build_connector
+from vlm.model.encoders import VisionEncoder, build_vision
+from vlm.weights.resolve import WHEELS, plain_weight_errors, resolve
 
 SHIPPED = Path(__file__).parent / "architectures.yaml"
 GIGABYTE = 1e9

@@ -6,9 +6,9 @@ The first line and the arguments of each docstring are its description, also ove
 from collections.abc import Sequence
 from typing import Any
 
-from vlm.assistant import Settings, Style
+from vlm.chat.assistant import Settings, Style
 from vlm.errors import UserError
-from vlm.serving import Serving
+from vlm.serving.switch import Serving
 
 
 def settings_from(max_new_tokens: float, temperature: float, clean_up: bool, style: Style) -> Settings:

@@ -10,11 +10,11 @@ from functools import cached_property
 
 import torch
 
-from vlm.artifact import model_config_of
-from vlm.assistant import Assistant, free_memory, load_assistant
+from vlm.chat.assistant import Assistant, free_memory, load_assistant
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
-from vlm.sizes import fits
+from vlm.model.adapter import model_config_of
+from vlm.model.sizes import fits
 
 
 def runnable_presets() -> list[str]:

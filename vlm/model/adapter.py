@@ -23,12 +23,12 @@ from safetensors.torch import load_file, save_file
 
 from vlm.config import ModelConfig, from_dict, load_model_config, read_yaml, to_dict
 from vlm.errors import UserError, plain_load_errors
-from vlm.hub import fetch, hub_name, is_hub_name
-from vlm.model import VisionLanguageModel
-from vlm.sizes import describe
-from vlm.weights import public_name
+from vlm.model.sizes import describe
+from vlm.model.vlm import VisionLanguageModel
+from vlm.weights.hub import fetch, hub_name, is_hub_name
+from vlm.weights.resolve import public_name
 
-ADAPTERS = Path(__file__).parent.parent / "assets" / "adapters"
+ADAPTERS = Path(__file__).parents[2] / "assets" / "adapters"
 LORA = ("lora/adapter_config.json", "lora/adapter_model.safetensors")
 FILES = ["config.yaml", "*.safetensors", "lora/*.json", "metrics.json", "*.md", "training.png"]  # on the hub
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}

@@ -9,8 +9,8 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any
 
-from vlm.assistant import Answer, Assistant, Settings, Steps
-from vlm.clean_up import MAX_NEW_TOKENS
+from vlm.chat.assistant import Answer, Assistant, Settings, Steps
+from vlm.chat.clean_up import MAX_NEW_TOKENS
 from vlm.errors import UserError
 
 # What a call may take, in seconds. It is taken from the visitor's quota at first and limits the call, so it should be

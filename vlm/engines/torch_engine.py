@@ -25,8 +25,8 @@ from transformers.utils import logging as transformers_logging
 
 from vlm.config import LanguageConfig, LoraConfig
 from vlm.errors import UserError
-from vlm.prompts import IGNORE, attention_of_blocks, end_of_turn
-from vlm.weights import plain_weight_errors, resolve
+from vlm.model.prompts import IGNORE, attention_of_blocks, end_of_turn
+from vlm.weights.resolve import plain_weight_errors, resolve
 
 warnings.filterwarnings(
     "ignore", message="`is_gradient_checkpointing` is deprecated"
@@ -175,7 +175,7 @@ class LanguageModel(nn.Module):
         blocks: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy of the labels [B, T] given the embeddings [B, T, Dl]: its mean, or its sum over `count`.
-        `blocks` as in `vlm.prompts.Batch`.
+        `blocks` as in `vlm.model.prompts.Batch`.
 
         Only the positions that are learned, about a quarter, go through the vocabulary's large matrix."""
         if self.checkpointing and not inputs_embeds.requires_grad:

@@ -15,7 +15,7 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from vlm.errors import UserError
-from vlm.images import pad_to_square
+from vlm.inputs.images import pad_to_square
 
 FEATURES = ("pooled", "patches")
 

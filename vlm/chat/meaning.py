@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from vlm.words import FUNCTION_WORDS, NEGATIONS, base_form, words
+from vlm.chat.words import FUNCTION_WORDS, NEGATIONS, base_form, words
 
 WORDS_IN_REASON = 5
 # Words around an answer that say nothing about the picture.

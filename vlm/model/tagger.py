@@ -25,9 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlm.colours import NAMED_COLOURS, SHARES
-from vlm.connectors import Standardise
-from vlm.words import base_form, content_words, content_words_with_phrases
+from vlm.chat.words import base_form, content_words, content_words_with_phrases
+from vlm.model.colours import NAMED_COLOURS, SHARES
+from vlm.model.connectors import Standardise
 
 ENCODER_SHARE = 0.3  # weight of the encoder's own classifier beside the head
 SIDES = ("left", "right"), ("above", "below")
@@ -67,7 +67,7 @@ class WordClassifier(nn.Module):
 class Tagger(nn.Module):
     """`classifier` is the encoder's own, [Dc] -> [len(classes)]; `count` names are given for a picture, and those in a
     question if `asks`, unknown ones if the language model can `read_names`. Features may have more channels than the
-    Dc that the classifiers look at, the first; if they have `colours`, the last are vlm.colours.colour_shares."""
+    Dc that the classifiers look at, the first; if they have `colours`, the last are vlm.model.colours.colour_shares."""
 
     def __init__(
         self,

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vlm.audio import SAMPLE_RATE, open_audio
-from vlm.weights import REMEDY
-from vlm.whisper_weights import load_openai_whisper
+from vlm.inputs.audio import SAMPLE_RATE, open_audio
+from vlm.inputs.whisper_weights import load_openai_whisper
+from vlm.weights.resolve import REMEDY
 
 MIN_SECONDS = 0.3  # shorter than any word: Whisper would make one up
 MAX_COMPRESSION_RATIO = 2.4  # Whisper's own threshold: text that zips better than this is a loop

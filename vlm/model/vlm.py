@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm.config import AnswersConfig, ModelConfig
-from vlm.connectors import MlpProjector, build_connector
+from vlm.engines.torch_engine import Generated, LanguageModel, Shared, build_language
 from vlm.errors import UserError
-from vlm.language import Generated, LanguageModel, Shared, build_language
-from vlm.prompts import Batch, Encoded, PromptTurn, collate, encode
-from vlm.tagger import Tagger
-from vlm.vision import VisionEncoder, build_vision
+from vlm.model.connectors import MlpProjector, build_connector
+from vlm.model.encoders import VisionEncoder, build_vision
+from vlm.model.prompts import Batch, Encoded, PromptTurn, collate, encode
+from vlm.model.tagger import Tagger
 
 STAGES = {"projector": ("connector",), "projector+lora": ("connector", "lora")}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
-from vlm.assistant import Answer, Settings, Turn
+from vlm.chat.assistant import Answer, Settings, Turn
 from vlm.errors import UserError
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm.artifact import read_description
 from vlm.config import ModelConfig
+from vlm.model.adapter import read_description
 
 PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlm.weights import REMEDY
+from vlm.weights.resolve import REMEDY
 
 if TYPE_CHECKING:
     import torch

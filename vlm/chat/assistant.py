@@ -15,16 +15,16 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from vlm import clean_up
-from vlm.answers import strip_echo, tidy, to_keywords
-from vlm.artifact import adapter_name, load_adapter, model_config_of
+from vlm.chat import clean_up
+from vlm.chat.tidy import strip_echo, tidy, to_keywords
 from vlm.config import AnswersConfig, ModelConfig
 from vlm.errors import UserError
-from vlm.images import open_image
-from vlm.model import VisionLanguageModel, VisualTurn, build_model
-from vlm.sizes import choose_precision
-from vlm.speech import Transcriber
-from vlm.weights import resolve
+from vlm.inputs.images import open_image
+from vlm.inputs.speech import Transcriber
+from vlm.model.adapter import adapter_name, load_adapter, model_config_of
+from vlm.model.sizes import choose_precision
+from vlm.model.vlm import VisionLanguageModel, VisualTurn, build_model
+from vlm.weights.resolve import resolve
 
 Picture = Image.Image | str | Path
 Steps = Generator["Answer", None, "Answer"]  # yields snapshots on the way, returns the last one
@@ -64,7 +64,7 @@ class Turn:
 @dataclass(frozen=True)
 class Answer:
     """A snapshot of an answer; the last one has the stage "done". `seen` and `looked_up` are the tags of the latest
-    pictures and of the things that the question names (vlm/tagger.py), as the prompt has them. `seconds` holds transcribe,
+    pictures and of the things that the question names (vlm/model/tagger.py), as the prompt has them. `seconds` holds transcribe,
     look, first_token, generate, clean_up and total, each where it has happened."""
 
     text: str = ""

@@ -1,11 +1,11 @@
 """Draft -> answer: what the base model is asked to put right, and whether what it makes is taken.
 
 Keywords become a sentence, and an answer that is one already stays as it is. The base model is small, so it is shown a few
-of both first, and what it makes is taken only where it keeps the draft's meaning (`vlm.answers.keeps_meaning`).
+of both first, and what it makes is taken only where it keeps the draft's meaning (`vlm.chat.tidy.keeps_meaning`).
 """
 
-from vlm.answers import keeps_meaning, strip_echo, tidy
-from vlm.model import VisualTurn
+from vlm.chat.tidy import keeps_meaning, strip_echo, tidy
+from vlm.model.vlm import VisualTurn
 
 SYSTEM = (
     "Correct the note so that it answers the question. Repeat a note that is correct already. "

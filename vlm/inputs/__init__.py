@@ -1,0 +1,1 @@
+"""What people send: pictures and sound -> checked arrays, speech -> text."""

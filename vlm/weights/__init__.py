@@ -1,0 +1,1 @@
+"""A weight's name -> verified local files."""
