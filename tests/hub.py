@@ -7,8 +7,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import urlsplit
+
+import pytest
+from huggingface_hub import constants
 
 TOKEN = "hf_test"
 SHA = "c" * 40
@@ -21,6 +24,11 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
+        self.ranges: list[str] = []  # what was asked for of a file
+        self.stalls_at: int | None = (
+            None  # a range that begins here or later is answered when `goes_on` is set
+        )
+        self.goes_on = Event()
 
     @property
     def address(self) -> str:
@@ -70,11 +78,21 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(listed)
         elif rest and rest[0] == "resolve":
             content = files["/".join(rest[2:])]
+            if asked := self.headers.get("Range"):
+                self.send_range(content, asked)
+                return
             self.send(content, 200, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": SHA})
         else:
             self.answer({"id": name, "sha": SHA, "siblings": [{"rfilename": path} for path in files]})
 
     do_HEAD = do_GET
+
+    def send_range(self, content: bytes, asked: str) -> None:
+        self.server.ranges.append(asked)
+        first, last = map(int, asked.removeprefix("bytes=").split("-"))
+        if self.server.stalls_at is not None and first >= self.server.stalls_at:
+            self.server.goes_on.wait(60)
+        self.send(content[first : last + 1], 206, {})
 
     def answer(self, value: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.send(json.dumps(value).encode(), status, {"Content-Type": "application/json"} | (headers or {}))
@@ -97,3 +115,10 @@ def running_hub() -> Iterator[Hub]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """The hub's client asks this address, for as long as the test runs."""
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -2,21 +2,33 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from app import UNEXPECTED, plain_sentence, plainly
-from vlm import Answer, UserError
+from tests.tiny import tiny_config
+from vlm import Answer, Settings, UserError
 from vlm.chat.conversation import NOTHING, Conversation, Exchange, composed_exchange, to_markdown, trace_of
 from vlm.serving.messages import literal, messages, typed
+from vlm.serving.page import views_of
+from vlm.serving.plain_errors import UNEXPECTED, plain_sentence, plainly
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 ANSWERED = Answer(
-    text="A cat.", stage="done", draft="cat", model="m", adapter="a", clean_up="accepted", tokens=3
+    text="A cat.",
+    stage="done",
+    draft="cat",
+    model="m",
+    adapter="a",
+    clean_up="accepted",
+    tokens=3,
+    left_out=0,
+    ended=True,
 )
+UNSEEING = {"description": "tiny · none · torch · CPU", "config": tiny_config(), "adapter_folder": None}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +55,25 @@ def test_image_answers_about_a_picture(client: Client) -> None:
     assert trace["draft"]
 
 
+def test_the_sampling_settings_are_optional_arguments_at_the_end(client: Client) -> None:
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    names = ["top_p", "min_p", "repetition_penalty", "seed"]
+    for endpoint in endpoints.values():
+        last = endpoint["parameters"][-4:]
+        assert [each["parameter_name"] for each in last] == names
+        assert [each["parameter_default"] for each in last] == [getattr(Settings(), name) for name in names]
+
+
+def test_a_seed_draws_the_same_answer_again(client: Client) -> None:
+    def ask(seed: int) -> str:
+        chosen = {"max_new_tokens": 24, "temperature": 1.5, "top_p": 1.0, "seed": seed}
+        text, trace = client.predict("Tell me a story.", **chosen, api_name="/text")
+        assert trace["seed"] == seed
+        return text
+
+    assert ask(3) == ask(3) != ask(4)
+
+
 def test_text_answers_from_the_base_model(client: Client) -> None:
     answer, trace = client.predict("What is the capital of France?", max_new_tokens=24, api_name="/text")
     assert "Paris" in answer
@@ -63,6 +94,7 @@ def test_voice_tells_what_was_heard(client: Client) -> None:
         ({"question": "x" * 20_000, "api_name": "/text"}, "shorten"),
         ({"audio": None, "api_name": "/voice"}, "recording"),
         ({"question": "Hello.", "max_new_tokens": 99_999, "api_name": "/text"}, "maximum"),
+        ({"question": "Hello.", "seed": -1, "api_name": "/text"}, "minimum"),
     ],
 )
 def test_bad_input_is_one_plain_sentence(client: Client, arguments: dict, message: str) -> None:
@@ -158,6 +190,31 @@ def test_markup_and_control_tokens_are_shown_as_typed() -> None:
         message["content"][0].get("text", "") + message["content"][0].get("value", "") for message in shown
     ]
     assert not any("<script>" in text or "<b>" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("answer", "note"),
+    [
+        (replace(ANSWERED, left_out=1), "The oldest turn no longer fits and was left out."),
+        (replace(ANSWERED, left_out=3), "The 3 oldest turns no longer fit and were left out."),
+        (replace(ANSWERED, ended=False), "cut off at the longest"),
+    ],
+)
+def test_the_chat_says_what_did_not_fit(answer: Answer, note: str) -> None:
+    def shown(answer: Answer, busy: bool = False) -> str:
+        return str(messages(Conversation([Exchange("What?", answer=answer)], busy=busy)))
+
+    assert note in shown(answer)
+    assert note not in shown(answer, busy=True)  # not while it grows
+    assert 'class="note"' not in shown(ANSWERED)
+
+
+def test_the_page_shows_the_assistants_notice_above_the_tabs() -> None:
+    header, notice, *_ = views_of(SimpleNamespace(**UNSEEING, notice="torch serves <these> weights."))  # type: ignore[arg-type]
+    assert "tiny · none · torch · CPU" in header["value"]
+    assert "torch serves &lt;these&gt; weights." in notice["value"]
+    _, notice, *_ = views_of(SimpleNamespace(**UNSEEING, notice=""))  # type: ignore[arg-type]
+    assert not notice["visible"]
 
 
 def test_the_trace_leaves_out_what_does_not_apply_and_the_download_has_it_all() -> None:

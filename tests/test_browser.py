@@ -1,12 +1,16 @@
 """The page in headless Chromium over the real models: typing, pictures, a microphone, stop, retry, mistakes."""
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from tests.conftest import CHROMIUM_OPTIONS, EXAMPLES, served
+from vlm import Answer, Assistant, Settings
 from vlm.serving.messages import WORD_JOINER
 from vlm.serving.switch import Serving
 
@@ -217,18 +221,70 @@ def test_markup_in_a_question_is_shown_as_typed_and_an_edited_question_is_asked_
 
 
 def test_who_waits_sees_their_place_and_a_closed_tab_frees_the_model(
-    page: Page, browser: Browser, page_address: str
+    browser: Browser, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page.get_by_role("tab", name="Text").click()
+    monkeypatch.setattr(serving.assistant.engine, "parallel", 1)
+    stream = serving.assistant.stream
+
+    def endless_story(question: str, *rest: Any) -> Iterator[Answer]:
+        while "story" in question:
+            yield Answer(text="Once upon a time", stage="drafting")
+            time.sleep(0.1)
+        yield from stream(question, *rest)
+
+    monkeypatch.setattr(serving.assistant, "stream", endless_story)
+    with served(serving) as address:
+        page, other = open_page(browser, address), open_page(browser, address)
+        for each in (page, other):
+            each.get_by_role("tab", name="Text").click()
+        ask(other, "Tell me a story.")
+        other.get_by_text("Once upon a time").wait_for()
+        ask(page, "What is the capital of France?")
+        page.get_by_text("queue: 1/1").wait_for()
+        other.context.close()
+        wait_until_idle(page)
+        page.context.close()
+
+
+def test_two_visitors_are_answered_at_the_same_time(
+    page: Page, browser: Browser, page_address: str, assistant: Assistant
+) -> None:
+    if assistant.engine.parallel == 1:
+        pytest.skip(f"{assistant.engine.name} answers one question at a time")
     other = open_page(browser, page_address)
-    other.get_by_role("tab", name="Text").click()
-    ask(other, "Write a very long story about a dog, with many chapters.")
-    other.locator("[data-testid=bot]:visible").nth(1).wait_for()
-    ask(page, "What is the capital of France? Answer in one word.")
-    page.get_by_text("queue: 1/1").wait_for()
+    for each in (page, other):
+        each.get_by_role("tab", name="Text").click()
+        ask(each, "Write a very long story about a dog, with many chapters.")
+    for each in (page, other):
+        each.locator("[data-testid=bot]:visible").nth(1).wait_for()  # the first words
+        expect(each.get_by_role("button", name="Stop").locator("visible=true").first).to_be_enabled()
+    for each in (page, other):
+        each.get_by_role("button", name="Stop").locator("visible=true").first.click()
+        each.get_by_text("Stopped early.").wait_for()
     other.context.close()
+
+
+def test_advanced_settings_reach_the_assistant(
+    page: Page, assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Settings] = []
+    stream = assistant.stream
+
+    def noting(*question: Any) -> Iterator[Answer]:
+        used.append(question[-1])
+        yield from stream(*question)
+
+    monkeypatch.setattr(assistant, "stream", noting)
+    page.get_by_role("tab", name="Text").click()
+    seed = page.get_by_label("Seed")
+    page.get_by_role("button", name="Settings").first.click()
+    expect(seed).to_be_hidden()
+    page.get_by_role("button", name="Advanced").click()
+    seed.fill("7")
+    seed.press("Tab")
+    ask(page, "What is the capital of France? Answer in one word.")
     wait_until_idle(page)
-    assert "Paris" in bot_text(page)
+    assert used == [replace(assistant.settings, seed=7)]
 
 
 def test_a_spoken_question_shows_its_transcript_and_is_answered(page: Page) -> None:

@@ -8,18 +8,17 @@ import pytest
 
 from training.compare import compare, describe, read_result
 from training.data import Row
-from training.scores.scoring import add_cider, make_item
+from training.scores.items import make_items
 from vlm.errors import UserError
 
 
 def items(answers: str) -> list[dict[str, Any]]:
     """A letter for each picture: r for right, else wrong."""
-    made = []
-    for number, letter in enumerate(answers):
-        row = Row(f"p{number}", "What is this?", "A cat.", "s", "photo", "cat", (), task="name")
-        made.append(make_item(row, "A cat." if letter == "r" else "A dog."))
-    add_cider(made)
-    return made
+    rows = [
+        Row(f"p{number}", "What is this?", "A cat.", "s", "photo", "cat", (), task="name")
+        for number in range(len(answers))
+    ]
+    return make_items(rows, ["A cat." if letter == "r" else "A dog." for letter in answers])
 
 
 def test_the_difference_is_paired_and_has_mcnemars_p() -> None:
@@ -37,6 +36,18 @@ def test_the_difference_is_paired_and_has_mcnemars_p() -> None:
     assert [each["picture"] for each in result["examples"]] == ["p5", "p6", "p7"]
     assert "only B right: What is this? [cat]" in describe(result, 1)
     assert "and 2 more" in describe(result, 1)
+
+
+def test_captions_differ_by_their_measures_and_by_no_verdict() -> None:
+    rows = [
+        Row(f"p{number}", "Describe it.", "", "s", "photo", "", (), task="describe", references=(text,))
+        for number, text in enumerate(["A dog runs fast.", "A cat sleeps here.", "Two men ride home."])
+    ]
+    good = [each.references[0] for each in rows]
+    result = compare(make_items(rows, ["A dog."] * 3), make_items(rows, good))
+    assert "accuracy" not in result["metrics"] and not result["examples"]
+    assert result["metrics"]["cider"]["difference"] > 0
+    assert result["differing_answers"] == 3
 
 
 def test_a_result_does_not_differ_from_itself() -> None:

@@ -11,7 +11,7 @@ import torch
 import yaml
 from huggingface_hub import constants
 
-from tests.hub import TOKEN, Hub, running_hub
+from tests.hub import TOKEN, Hub, running_hub, use_hub
 from tests.tiny import tiny_config, tiny_model
 from training import push
 from vlm.errors import UserError
@@ -41,9 +41,7 @@ def adapter(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with running_hub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        use_hub(monkeypatch, server.address)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
         monkeypatch.setenv("HF_TOKEN", TOKEN)

@@ -1,133 +1,95 @@
-"""From a model and parquet to the result file, its report and the contact sheet, with the tiny model."""
+"""From a result file, or the folder of a suite, to the report and the contact sheet."""
 
-import io
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from tests.tiny import picture, tiny_config, tiny_model
+from tests.fake_assistant import FakeAssistant, result_of, write_colours, write_data
+from training import report as command
 from training.compare import compare, read_result
-from training.evaluate import describe, evaluate_model, record
-from training.report import write_report
-from training.scores.answering import other_pictures
-from training.scores.contact_sheet import HEIGHT, MAX_TILES, WIDTH, chosen, contact_sheet
-from training.scores.selection import Options
+from training.report import read_suite, write_report
+from training.scores.contact_sheet import HEIGHT, MAX_TILES, WIDTH, chosen, contact_sheet, drawn
+from training.scores.selection import rows_of
 from vlm.errors import UserError
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Three pictures, each asked for its name, for a yes and for a no."""
-    rows = []
-    for name in ("red", "blue", "lime"):
-        content = io.BytesIO()
-        picture(name).save(content, "PNG")
-        turns = [
-            ("name", "What is this?", f"A {name}."),
-            ("yes", f"Is it {name}?", "Yes."),
-            ("no", "Is it pink?", "No."),
-        ]
-        for task, question, answer in turns:
-            row = {
-                "image": {"bytes": content.getvalue(), "path": name},
-                "question": question,
-                "answer": answer,
-            }
-            row |= {
-                "task": task,
-                "source": "tiny",
-                "kind": "drawing",
-                "style": "flat",
-                "noun": name,
-                "accepted": [],
-            }
-            rows += [row | {"split": "train"}, row | {"split": "test"}]
-    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "tiny.parquet")
-    return tmp_path
+    return write_colours(tmp_path / "data")
 
 
-def test_an_evaluation_has_every_measure_and_a_report(data: Path) -> None:
-    result = evaluate_model(tiny_model(), tiny_config(), data, Options("all", task="all", thorough=True))
-    assert result["questions"] == 9
-    for name in ("accuracy", "blank_picture", "question_only", "shuffled_pictures"):
-        assert result[name]["of"] == 9
-    assert result["question_only"]["right"] >= 3  # "Is it pink?" was always answered with no
-    metrics = result["metrics"]
-    assert metrics["perplexity"]["value"] > 1
-    assert metrics["ended_by_itself"]["of"] == metrics["words"]["of"] == 9
-    assert metrics["balanced_accuracy"]["of"] == 6
-    assert metrics["noun_accuracy"]["of"] == 3
-    assert {name: set(named) for name, named in result["by"].items()} == {
-        "task": {"name", "yes_no"}, "kind": {"drawing"}, "style": {"flat"}, "source": {"tiny"}
-    }  # fmt: skip
-    item = result["answers"][0]
-    assert item.keys() >= {
-        "picture",
-        "question",
-        "truth",
-        "answer",
-        "task",
-        "kind",
-        "references",
-        "right",
-        "scores",
-    }
-    assert "question_only" in describe(result)
+def item(number: int, right: bool | None, kind: str = "photo", run: str = "") -> dict[str, Any]:
+    return {"picture": f"{run}{number}", "question": "What? " * 40, "answer": "W" * 99, "truth": "", "right": right,
+            "kind": kind}  # fmt: skip
 
+
+def test_a_result_becomes_a_report_with_tables_and_a_sheet(data: Path) -> None:
+    result = result_of(FakeAssistant(), data, thorough=True)
     file = data / "result.json"
     file.write_text(json.dumps(result))
     assert compare(read_result(file)["answers"], result["answers"])["mcnemar_p"] == 1
-    sheet, report = write_report(result, "tiny", data, data / "report")
+    sheet, report = write_report([result], [], "tiny", data, data / "report")
     assert Image.open(sheet).size == (6 * WIDTH, 2 * HEIGHT)
     text = report.read_text()
     assert "contact-sheet.png" in text and "SPICE is left out" in text and "| yes_no | 6 |" in text
-
-    record(data, result, "python -m training.evaluate")
-    kept = json.loads((data / "metrics.json").read_text())["all/test, task all"]
-    assert "answers" not in kept and kept["accuracy"] == result["accuracy"]
-
-
-def test_clean_answers_in_keywords_without_the_slow_measures(data: Path) -> None:
-    options = Options("tiny", limit=2, answers="clean", style="keywords", temperature=0.5)
-    config = tiny_config()
-    result = evaluate_model(tiny_model(), config, data, options)
-    assert result["shuffled_pictures"] is None and result["metrics"]["perplexity"]["value"] is None
-    assert [item["references"][0] for item in result["answers"]] == ["red", "blue"]
-    again = evaluate_model(tiny_model(), config, data, options)
-    assert again["answers"] == result["answers"]
+    assert "| its drafts, before the clean-up | 6 | 9 | 66.7% |" in text
+    assert "looking at another question's picture | 3 |" in text
+    assert "clean-up: accepted 9" in text
+    assert "| balanced_accuracy | 50.0% |" in text
 
 
-def test_a_task_that_the_split_lacks_is_an_error(data: Path) -> None:
-    with pytest.raises(UserError, match="no rows of tiny, split test, task colour"):
-        evaluate_model(tiny_model(), tiny_config(), data, Options("tiny", task="colour"))
+def test_captions_have_a_report_without_a_table_of_right_answers(data: Path) -> None:
+    write_data(data, {"red": [("describe", "Describe the picture.", "A dog runs.")]}, source="captions")
+    rows_of.cache_clear()
+    result = result_of(FakeAssistant(), data, source="captions")
+    (report,) = write_report([result], [], "tiny", None, data / "report")
+    text = report.read_text()
+    assert "Right answers" not in text and "| cider | " in text and "| describe | 1 | - |" in text
 
 
-def test_shuffled_pictures_are_never_the_own() -> None:
-    names = [f"p{number}" for number in range(50)]
-    other = other_pictures([*names, *names])
-    assert set(other) == set(other.values()) == set(names)
-    assert all(own != given for own, given in other.items())
-    assert other == other_pictures(names[::-1])
-    assert other_pictures(["p"]) == {}
+def test_a_suite_becomes_one_report(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    suite = data / "suite"
+    suite.mkdir()
+    for name, task in (("names", "name"), ("polar", "yes_no")):
+        (suite / f"{name}.json").write_text(json.dumps(result_of(FakeAssistant(), data, task=task)))
+    goal = {"what": "right name", "measure": "accuracy", "n": 3, "answer": 1.0, "low": 0.9, "high": 1.0, "draft": 1.0,
+            "blank_picture": 0.0, "question_only": 0.3, "at_least": 0.5, "at_most": None, "met": True}  # fmt: skip
+    (suite / "goals.json").write_text(json.dumps({"runs": ["names", "polar"], "goals": [goal]}))
+    monkeypatch.setattr(
+        sys, "argv", ["report", str(suite), "--folder", str(data), "--out", str(data / "report")]
+    )
+    assert command.main() == 0
+    text = (data / "report" / "report.md").read_text()
+    assert "## Goals" in text and "right name" in text
+    assert text.count("### Right answers beside their baselines") == 2
+    assert "contact-sheet.png" in capsys.readouterr().out
+    (suite / "goals.json").unlink()
+    with pytest.raises(UserError, match="is not the folder of"):
+        read_suite(suite)
 
 
 def test_the_contact_sheet_holds_wrong_ones_first_and_survives_a_missing_picture() -> None:
-    items = [
-        {
-            "picture": str(number),
-            "question": "What? " * 40,
-            "answer": "W" * 99,
-            "truth": "",
-            "right": number % 2 == 0,
-        }
-        for number in range(MAX_TILES + 20)
-    ]
+    items = [item(number, number % 2 == 0) for number in range(60)]
     shown = chosen(items)
     assert len(shown) == MAX_TILES
-    assert [item["right"] for item in shown] == [False] * 40 + [True] * 20
+    assert [each["right"] for each in shown] == [False] * 30 + [True] * 10
     sheet = contact_sheet(shown, {"1": b"no picture"})
-    assert sheet.size == (6 * WIDTH, 10 * HEIGHT)
+    assert sheet.size == (6 * WIDTH, 7 * HEIGHT)
+    captions = chosen([item(number, None) for number in range(100)])
+    assert len(captions) <= MAX_TILES and captions[-1]["picture"] > "90"
+    assert contact_sheet(captions[:3], {}).size == (3 * WIDTH, HEIGHT)
+
+
+def test_the_sheet_of_a_suite_draws_as_many_photographs_of_each_run() -> None:
+    runs = [[item(number, number < 15, run=run) for number in range(30)] for run in "ab"]
+    runs += [[item(number, True, "synthetic") for number in range(30)], []]
+    shown = drawn(runs)
+    assert len(shown) == len({each["picture"] for each in shown}) == MAX_TILES
+    assert {run: sum(each["picture"].startswith(run) for each in shown) for run in "ab"} == {"a": 20, "b": 20}
+    assert {each["right"] for each in shown} == {True, False}
+    assert shown == drawn(runs)
+    assert drawn([[]]) == []

@@ -1,4 +1,4 @@
-"""Serving for long and to many: presets switched, memory that runs out, a full queue, uploads of long ago."""
+"""Serving for long and to many: presets switched, questions that wait, memory that runs out, uploads of long ago."""
 
 import threading
 import time
@@ -13,12 +13,73 @@ import torch
 from gradio_client import Client
 from gradio_client.client import Job, Status
 
-from tests.conftest import EXAMPLES, served
+from tests.conftest import EXAMPLES, free_port, served
+from tests.tiny import tiny_config
 from vlm import Answer, Assistant, Settings, UserError
+from vlm.serving.events import change_limit
+from vlm.serving.launch import serve
+from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
-from vlm.serving.zero_gpu import gpu_seconds
 
 SHORT = Settings(max_new_tokens=4)
+
+
+class FakeEngine:
+    def __init__(self, parallel: int) -> None:
+        self.parallel, self.closed = parallel, False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeAssistant:
+    """Answers with its name. Its answers end when `go_on` is set."""
+
+    adapter_folder, description, notice = None, "model · none · fake · CPU", ""
+    config, settings = tiny_config(), Settings()
+
+    def __init__(self, name: str, parallel: int = 8) -> None:
+        self.name, self.engine, self.go_on = name, FakeEngine(parallel), threading.Event()
+        self.under_way: list[object] = []
+
+    def stream(self, *_: Any) -> Iterator[Answer]:
+        answer = Answer(text=self.name)
+        self.under_way.append(answer)
+        try:
+            yield answer
+            assert self.go_on.wait(60)
+            assert not self.engine.closed
+            yield Answer(text=self.name, stage="done")
+        finally:
+            self.under_way.remove(answer)
+
+
+def fake_serving(assistant: FakeAssistant) -> Serving:
+    return Serving(assistant, assistant.name)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> FakeAssistant:
+    """What is loaded for the preset "two"."""
+    assistant = FakeAssistant("two", parallel=1)
+    monkeypatch.setattr("vlm.serving.switch.runnable_presets", lambda: ["one", "two"])
+    monkeypatch.setattr("vlm.serving.switch.model_config_of", lambda *_: None)
+    monkeypatch.setattr("vlm.serving.switch.load_assistant", lambda *_: assistant)
+    return assistant
+
+
+class Running:
+    """A call in a thread of its own."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.results: list[Any] = []
+        self.thread = threading.Thread(target=lambda: self.results.append(function(*arguments)), daemon=True)
+        self.thread.start()
+
+    def result(self) -> Any:
+        self.thread.join(60)
+        (result,) = self.results
+        return result
 
 
 def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
@@ -75,15 +136,92 @@ def test_memory_that_does_not_suffice_for_a_preset_is_freed_before_the_one_befor
 
 
 def test_the_adapter_of_the_start_comes_back_with_its_preset(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
+    two: FakeAssistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[tuple[str, str | None]] = []
-    monkeypatch.setattr("vlm.serving.switch.model_config_of", lambda *_: None)
-    monkeypatch.setattr("vlm.serving.switch.load_assistant", lambda *names: loaded.append(names) or serving)
-    chosen = Serving(serving.assistant, "one", "runs/mine/adapter")
+    monkeypatch.setattr("vlm.serving.switch.load_assistant", lambda *names: loaded.append(names) or two)
+    chosen = Serving(FakeAssistant("one"), "one", "runs/mine/adapter")  # type: ignore[arg-type]
     chosen.switch("two")
     chosen.switch("one")
     assert loaded == [("two", None), ("one", "runs/mine/adapter")]
+
+
+def test_as_many_answers_run_at_once_as_the_engine_decodes_together() -> None:
+    assistant = FakeAssistant("one", parallel=3)
+    serving = fake_serving(assistant)
+    asked = [Running(serving.answer, "Hello?") for _ in range(5)]
+    wait_until(lambda: len(assistant.under_way) == 3)
+    time.sleep(0.3)
+    assert len(assistant.under_way) == 3
+    assistant.go_on.set()
+    assert [each.result().text for each in asked] == ["one"] * 5
+    assert not assistant.under_way
+
+
+def test_a_switch_waits_for_the_answers_under_way_and_later_questions_wait_for_the_switch(
+    two: FakeAssistant,
+) -> None:
+    one = FakeAssistant("one")
+    serving = fake_serving(one)
+    early = [Running(serving.answer, "Hello?") for _ in range(2)]
+    wait_until(lambda: len(one.under_way) == 2)
+    switching = Running(serving.switch, "two")
+    wait_until(lambda: len(serving._gate._line) == 1)
+    late = [Running(serving.answer, "Hello?") for _ in range(3)]
+    time.sleep(0.3)
+    assert (serving.preset, len(one.under_way), one.engine.closed) == ("one", 2, False)
+    one.go_on.set()
+    switching.result()
+    assert one.engine.closed
+    wait_until(lambda: len(two.under_way) == 1)
+    time.sleep(0.3)
+    assert len(two.under_way) == 1  # this engine takes one at a time
+    two.go_on.set()
+    assert [each.result().text for each in early + late] == ["one"] * 2 + ["two"] * 3
+
+
+def test_a_question_that_waits_can_be_given_up_and_one_that_is_stopped_makes_room() -> None:
+    assistant = FakeAssistant("one", parallel=1)
+    serving = fake_serving(assistant)
+    first, given_up, next_one = (serving.stream("Hello?") for _ in range(3))
+    assert next(first)
+    assert next(given_up) is None
+    assert next(next_one) is None
+    given_up.close()
+    first.close()
+    assert not assistant.under_way
+    assert next(next_one) == Answer(text="one")
+
+
+def test_an_answer_that_fails_leaves_its_place_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    assistant = FakeAssistant("one", parallel=1)
+    serving = fake_serving(assistant)
+    with monkeypatch.context() as patched:
+        patched.setattr(assistant, "stream", lambda *_: iter([][0]))
+        with pytest.raises(IndexError):
+            serving.answer("Hello?")
+    assistant.go_on.set()
+    assert serving.answer("Hello?").text == "one"
+
+
+def test_the_queue_lets_in_as_many_as_the_engine_takes_also_after_a_switch() -> None:
+    assistant = FakeAssistant("one", parallel=2)
+    serving, port = fake_serving(assistant), free_port()
+    page = build_app(serving)
+    serve(page, "127.0.0.1", port, prevent_thread_lock=True, quiet=True)
+    client = Client(f"http://127.0.0.1:{port}/", verbose=False)
+    asked = [client.submit("Hello?", api_name="/text") for _ in range(4)]
+    wait_until(lambda: sorted(job.status().rank or 0 for job in asked) == [0, 0, 0, 1])  # places in the queue
+    assert len(assistant.under_way) == 2
+    assistant.engine.parallel = 3
+    change_limit(page, 3)
+    wait_until(lambda: len(assistant.under_way) == 3)
+    assistant.engine.parallel = 1
+    change_limit(page, 1)
+    asked.append(client.submit("Hello?", api_name="/text"))
+    assistant.go_on.set()
+    assert [job.result(timeout=60)[0] for job in asked] == ["one"] * 5
+    page.close()
 
 
 def test_without_an_adapter_it_chats_and_says_how_to_let_it_see(serving: Serving) -> None:
@@ -109,7 +247,7 @@ def test_a_space_shows_no_switch(serving: Serving) -> None:
 def test_whoever_comes_to_a_full_queue_is_asked_to_try_again(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.MAX_WAITING", 1)
+    monkeypatch.setattr("vlm.serving.page.MAX_WAITING", 1)
     go_on, stream = threading.Event(), serving.assistant.stream
 
     def wait_and_stream(*arguments: Any) -> Iterator[Answer]:
@@ -137,8 +275,8 @@ def test_uploads_are_deleted_after_their_time(
     serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    monkeypatch.setattr("app.KEEP_UPLOADS_SECONDS", 3)
-    monkeypatch.setattr("app.LOOK_FOR_OLD_UPLOADS_SECONDS", 1)
+    monkeypatch.setattr("vlm.serving.page.KEEP_UPLOADS_SECONDS", 3)
+    monkeypatch.setattr("vlm.serving.page.LOOK_FOR_OLD_UPLOADS_SECONDS", 1)
     with served(serving) as address:
         picture = {"files": (EXAMPLES / "coffee.jpg").open("rb")}
         (uploaded,) = httpx.post(f"{address}gradio_api/upload", files=picture).json()
@@ -167,9 +305,3 @@ def test_memory_that_runs_out_is_a_plain_message_and_the_next_question_works(
         next(answer)
     assert emptied
     assert assistant.answer("Hello?", settings=SHORT).stage == "done"
-
-
-def test_a_longer_answer_asks_zero_gpu_for_more_time() -> None:
-    asked = [gpu_seconds(None, "", (), (), Settings(tokens)) for tokens in (16, 200, 1024)]  # type: ignore[arg-type]
-    assert asked == sorted(set(asked))
-    assert asked[-1] <= 120

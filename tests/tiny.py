@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from vlm.config import LoraConfig, ModelConfig
-from vlm.engines.torch_engine import LanguageModel
 from vlm.model.connectors import MlpProjector, Standardise
+from vlm.model.eyes import Eyes
+from vlm.model.language import LanguageModel
 from vlm.model.vlm import VisionLanguageModel
 
 CHAT_TEMPLATE = (
@@ -53,11 +54,11 @@ class TinyVision(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         return self.convolution(pixels).flatten(2).transpose(1, 2)
 
+    def preprocess(self, image: Image.Image) -> Tensor:
+        return torch.from_numpy(np.array(image.resize((16, 16)))).permute(2, 0, 1) / 255
+
     def see(self, images: list[Image.Image]) -> Tensor:
-        pixels = [
-            torch.from_numpy(np.array(image.resize((16, 16)))).permute(2, 0, 1) / 255 for image in images
-        ]
-        return self(torch.stack(pixels))
+        return self(torch.stack([self.preprocess(image) for image in images]))
 
 
 def tiny_model(lora: bool = True) -> VisionLanguageModel:
@@ -78,8 +79,8 @@ def tiny_model(lora: bool = True) -> VisionLanguageModel:
     )
     llama = LlamaForCausalLM(config)
     llama.generation_config = GenerationConfig(eos_token_id=2, bos_token_id=1, pad_token_id=0)
-    connector = MlpProjector(Standardise(8), 8, 16, 32)
-    model = VisionLanguageModel(TinyVision(), connector, LanguageModel(llama, tokenizer))  # type: ignore
+    eyes = Eyes(TinyVision(), MlpProjector(Standardise(8), 8, 16, 32), TinyVision.feature_count, None)
+    model = VisionLanguageModel(eyes, LanguageModel(llama, tokenizer))
     if lora:
         model.language.add_adapter(LoraConfig(rank=4, alpha=8))
     return model

@@ -1,36 +1,28 @@
-"""Other views of training pictures: cropped, mirrored, with other colours, as far as the answers stay true. Other names
-for what they show.
+"""Other views of training pictures: cropped, mirrored, with other colours, as far as the answers stay true.
 
-In: a picture and its question's task. Unusual: the encoder is frozen and its features are computed once, so that views are
-drawn once as well, by a seed made of the picture's id; a view has an id of its own, behind which its features are kept.
+The encoder is frozen and its features are computed once, so that views are drawn once as well, by a seed made of the
+picture's id; a view has an id of its own, behind which its features are kept.
 """
 
 import io
 import random
-import re
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from PIL import Image, ImageEnhance, ImageOps
 
-from vlm.model.prompts import PromptTurn
-
 SEPARATOR = "@"  # picture@number and what it was drawn by
 FALSIFIES = {  # task -> the changes after which its answer may be wrong
     "name": set(), "describe": set(), "category": set(), "yes": set(), "no": set(), "choice": set(),
-    "action": set(), "colour": {"jitter"}, "count": {"crop"}, "where": {"crop", "flip"},
+    "action": set(), "scene": set(), "colour": {"jitter"}, "count": {"crop"}, "where": {"crop", "flip"},
     "which": {"crop", "flip"},
 }  # fmt: skip
 
 
-GUESSED = re.compile(r"([^,]+)\? \d")  # in tags (vlm/model/tagger.py)
-SYLLABLES = "ba bli cket dax fep gor ka lo mi nu po qua rin sel tov ug vim wug zo zib".split()
-
-
 @dataclass(frozen=True)
 class AugmentationConfig:
-    views: int = 0  # of each picture whose noun is known, beside the picture itself
+    views: int = 0  # of each picture, beside the picture itself
     crop: float = 0.2  # at most this share of each side is cut away; 0: never
     flip: float = 0.5  # probability of mirroring
     jitter: float = 0.3  # brightness, contrast and saturation change by at most this share; 0: never
@@ -102,29 +94,3 @@ def with_views(
                 paint_view(image, draw_view(name, config)).save(buffer, "PNG", compress_level=0)
                 yield name, buffer.getvalue()
         waiting.discard(picture)
-
-
-def invent_names(turn: PromptTurn, share: float, draw: random.Random) -> PromptTurn:
-    """A `share` of the names whose tags are guesses, under invented ones in question, tags and answer ("This is a wug",
-    Berko 1958): who has only ever answered with known names would not take an unknown one, however likely."""
-    guessed = [name.strip() for tags in turn.asked_tags for name in GUESSED.findall(tags)]
-    for name in dict.fromkeys(guessed):
-        told = re.compile(rf"\b(?:(an?) )?{re.escape(name)}\b", re.IGNORECASE)
-        if draw.random() < share and told.search(turn.question):
-            invented = "".join(draw.sample(SYLLABLES, draw.choice((1, 2, 3))))
-            turn = replace(
-                turn,
-                question=_rename(told, invented, turn.question),
-                answer=_rename(told, invented, turn.answer),
-                asked_tags=tuple(_rename(told, invented, tags) for tags in turn.asked_tags),
-            )
-    return turn
-
-
-def _rename(told: re.Pattern[str], name: str, text: str) -> str:
-    def renamed(found: re.Match[str]) -> str:
-        article = ("an " if name[0] in "aeiou" else "a ") if found[1] else ""
-        new = article + name
-        return new[0].upper() + new[1:] if found[0][0].isupper() else new
-
-    return told.sub(renamed, text)

@@ -1,7 +1,7 @@
 """Parquet files -> the data card: counts, licences, what was left out, and one fingerprint over every row.
 
 In: the folder that prepare.py wrote, read in batches without the images (their SHA-256 stands for
-them). Out: a dictionary for `card.json`, and the same as Markdown. Unusual: it reads only what is on
+them). Out: a dictionary for `card.json`, and the same as Markdown. It reads only what is on
 disk, so that a resumed run gets the same card as an unbroken one.
 """
 
@@ -17,7 +17,7 @@ from training.sources.packages import PACKAGES
 from training.splits import SALT
 
 COLUMNS = ["image.path", "image_id", "question", "answer", "task", "source", "style", "kind", "split",
-           "concept", "group", "noun", "accepted"]  # fmt: skip
+           "concept", "group", "noun", "accepted", "conversation", "turn", "references", "objects"]  # fmt: skip
 
 
 def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
@@ -88,6 +88,6 @@ def to_markdown(card: dict) -> str:
     for name, packages in card["licences"].items():
         lines.append(f"| {name} | {'; '.join(f'{p} {v}' for p, v in packages.items())} |")
     lines += ["", f"Test photographs: {photographs['count']}; {known} {photographs['accepted_in_training']}."]
-    lines += ["", f"Left out for their likeness to held-out pictures ({len(card['dropped'])}):", ""]
+    lines += ["", f"Left out, most for their likeness to held-out pictures ({len(card['dropped'])}):", ""]
     lines += [f"- {path}: {why}" for path, why in card["dropped"].items()]
     return "\n".join(lines) + "\n"

@@ -1,9 +1,8 @@
 """python -m training.compare A.json B.json
 
-In: two result files of training.evaluate --json over the same questions, in any order. Out: each measure of both, their
-difference (B less A) with its 95 % interval, McNemar's exact p for right and wrong, and the questions where only one is
-right. Unusual: the bootstrap draws the same pictures for both, so that what makes a picture hard for both cancels out
-(a paired bootstrap; Koehn, 2004).
+Compares two result files of training.evaluate (--output or --json) over the same questions, in any order: each measure of
+both, their difference (B less A) with its 95 % interval, McNemar's exact p for right and wrong, and the questions where
+only one is right. What the clean-up does to drafts stands in each result file itself.
 """
 
 import argparse
@@ -14,12 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.scores.bootstrap import interval, resampled_sums
+from training.scores.items import Item
+from training.scores.measures import differences
 from training.scores.metrics import mcnemar
-from training.scores.scoring import MEASURES, columns_of, measure
 from vlm.errors import UserError
-
-Item = dict[str, Any]
 
 
 def read_result(file: Path) -> dict[str, Any]:
@@ -34,7 +31,7 @@ def read_result(file: Path) -> dict[str, Any]:
         usable = False
     if not usable:
         raise UserError(
-            f"{file} holds no scored answers. Make it with python -m training.evaluate ... --json > {file.name}"
+            f"{file} holds no scored answers. Make it with python -m training.evaluate ... --output {file.name}"
         )
     return result
 
@@ -65,22 +62,11 @@ def _by_question(items: Sequence[Item]) -> dict[tuple[str, str, str, int], Item]
 def compare(first: Sequence[Item], second: Sequence[Item]) -> dict[str, Any]:
     """Items of two results -> measures, right and wrong, examples; all JSON."""
     pairs = paired(first, second)
-    sums = [
-        resampled_sums([pair[side]["picture"] for pair in pairs], columns_of([pair[side] for pair in pairs]))
-        for side in (0, 1)
-    ]
-    metrics = {}
-    for name in MEASURES:
-        values = [measure(each, name) for each in sums]
-        difference, low, high = interval(values[1] - values[0])
-        if difference is not None:
-            a, b = float(values[0][0]), float(values[1][0])
-            metrics[name] = {"a": a, "b": b, "difference": difference, "low": low, "high": high}
     only_a = [pair for pair in pairs if pair[0]["right"] and not pair[1]["right"]]
     only_b = [pair for pair in pairs if pair[1]["right"] and not pair[0]["right"]]
     return {
         "questions": len(pairs),
-        "metrics": metrics,
+        "metrics": differences([a for a, _ in pairs], [b for _, b in pairs]),
         "both_right": sum(bool(a["right"] and b["right"]) for a, b in pairs),
         "only_a_right": len(only_a),
         "only_b_right": len(only_b),
@@ -125,7 +111,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("a", type=Path, help="result file of training.evaluate --json")
+    parser.add_argument("a", type=Path, help="result file of training.evaluate")
     parser.add_argument("b", type=Path, help="another over the same questions")
     parser.add_argument("--examples", type=int, default=20, help="how many differing answers to show")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")

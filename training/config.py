@@ -39,10 +39,8 @@ class TrainingConfig:
     model: str = "embedded"
     data: str = "data/embedded"
     output: str = "runs/embedded"
-    init_from: str | None = None  # adapter to go on from, with its tagger, without the projector's own stage
-    kept_of_start: float = 0.0  # share of init_from's weights in the result (WiSE-FT, arXiv:2109.01903)
+    init_from: str | None = None  # adapter to go on from, without the projector's own stage
     sources: tuple[SourceConfig, ...] = ()
-    alignment_steps: int = 0  # before the stages (training/alignment.py); for a model with a tagger
     projector_stage: StageConfig = StageConfig(train="projector")
     joint_stage: StageConfig = StageConfig()
     style: str = "full"  # of the answers: "keywords" leaves out function words and punctuation
@@ -52,8 +50,6 @@ class TrainingConfig:
     augmentation: AugmentationConfig = AugmentationConfig()
     text_dropout: float = 0.0  # of the text's embeddings: the picture is to be looked at (arXiv:2409.17146)
     feature_noise: float = 0.0  # in deviations of each channel, so that pictures are not learned by heart
-    asked_apart: float = 0.0  # share of examples whose questions are read without what was said about others
-    invented_names: float = 0.0  # share of the guessed names that become words no one has ever heard
     tag_dropout: float = 0.2  # share of examples without the picture's tags, so that it is looked at
     seed: int = 0
     warmup_steps: int = 50

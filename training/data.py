@@ -1,16 +1,15 @@
 """Parquet -> rows -> conversations -> batches with answer-only labels.
 
-All questions about one picture become one conversation of several turns, as in LLaVA (arXiv:2304.08485): the picture is
+Questions about one picture become one conversation of several turns, as in LLaVA (arXiv:2304.08485): the picture is
 read once for many answers, which trains several times faster than one question at a time and teaches follow-up
-questions. But who has just named a dog need not look to say that there is one: where questions are `asked_apart`, each
-is read without the others. Only the texts are held in memory; features come from the `FeatureStore`.
+questions. Only the texts are held in memory; features come from the `FeatureStore`.
 """
 
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from training.augmentation import (
     NO_AUGMENTATION,
     AugmentationConfig,
     draw_view,
-    invent_names,
     is_true_of,
     view_ids,
 )
@@ -30,14 +28,12 @@ from training.config import SourceConfig
 from training.features import FeatureStore
 from vlm.chat.tidy import to_keywords
 from vlm.errors import UserError
-from vlm.model.prompts import Encoded, ask_apart, collate
-from vlm.model.tagger import Tagger
-from vlm.model.vlm import Sight, VisionLanguageModel, VisualTurn
+from vlm.model.prompts import Encoded, PromptTurn, collate, encode
 
 
 @dataclass(frozen=True)
 class Row:
-    """One question about one picture; `picture` is its id, or the SHA-256 of the image bytes where it has none."""
+    """One question about one picture; `picture` is the SHA-256 of the image bytes."""
 
     picture: str
     question: str
@@ -50,6 +46,8 @@ class Row:
     turn: int = 0
     task: str = ""  # training.instructions.Row.task; empty where the data does not say
     style: str = ""
+    references: tuple[str, ...] = ()  # what people wrote about the picture
+    objects: tuple[str, ...] = ()  # names of what is known to be in it
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -72,7 +70,9 @@ def iterate_rows(folder: Path, split: str, source: str | None = None) -> Iterato
 
 def _row(values: dict[str, Any]) -> Row:
     return Row(
-        picture=values.get("image_id") or hashlib.sha256(values["image"]["bytes"]).hexdigest(),
+        picture=hashlib.sha256(
+            values["image"]["bytes"]
+        ).hexdigest(),  # no id in the data is trusted to be unique
         question=values["question"],
         answer=values["answer"],
         source=values["source"],
@@ -83,6 +83,8 @@ def _row(values: dict[str, Any]) -> Row:
         turn=values.get("turn") or 0,
         task=values.get("task") or "",
         style=values.get("style") or "",
+        references=tuple(values.get("references") or ()),
+        objects=tuple(values.get("objects") or ()),
     )
 
 
@@ -98,31 +100,29 @@ def pictures_of(folder: Path, split: str, source: str | None = None) -> Iterator
 class Conversations(Dataset):
     """Rows -> conversations about one picture each, laid out for all epochs, to be read in order.
 
-    `tagger_of` a picture names it, if the model has tags. Deterministic in `seed`, so that a resumed run sees the same
-    examples. Conversations of similar length stand together, `batch_size` at a time, so that little is padded."""
+    `tags`: of each picture, for the prompt. Deterministic in `seed`, so that a resumed run sees the same examples.
+    Conversations of similar length stand together, `batch_size` at a time, so that little is padded."""
 
     def __init__(
         self,
         rows: Sequence[Row],
         store: FeatureStore,
-        tagger_of: Callable[[str], Tagger] | None,
-        model: VisionLanguageModel,
+        tags: Mapping[str, str],
+        tokenizer: Any,
         *,
+        tokens_per_picture: int,
         system: str,
         style: str,
         sources: Sequence[SourceConfig],
         batch_size: int,
         epochs: int,
         tag_dropout: float,
-        asked_apart: float,
-        invented_names: float,
         seed: int,
         augmentation: AugmentationConfig = NO_AUGMENTATION,
     ) -> None:
-        self.store, self.tagger_of, self.model = store, tagger_of, model
-        self.system, self.style = system, style
-        self.tag_dropout, self.asked_apart, self.invented_names = tag_dropout, asked_apart, invented_names
-        self.seed, self.augmentation = seed, augmentation
+        self.store, self.tags, self.tokenizer = store, tags, tokenizer
+        self.tokens_per_picture, self.system, self.style = tokens_per_picture, system, style
+        self.tag_dropout, self.seed, self.augmentation = tag_dropout, seed, augmentation
         by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
             by_source[row.source][row.picture + row.conversation].append(row)
@@ -145,20 +145,13 @@ class Conversations(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rows = self.examples[index]
         picture = self._view(rows, index)
-        sight = Sight(self.store[picture], self.tagger_of(picture) if self.tagger_of else None)
-        turns = [VisualTurn(row.question, self._answer(row)) for row in rows]
-        dropped = self._happens("tags", index, self.tag_dropout)
-        apart = not rows[0].conversation and self._happens("apart", index, self.asked_apart)
-        conversations = [[turn] for turn in turns] if apart else [turns]
-        draw = random.Random(f"{self.seed} {index} names")
-        encoded = []
-        for first, *later in conversations:
-            told = self.model.tag([first._replace(sights=(sight,)), *later])
-            if dropped:
-                told[0] = replace(told[0], picture_tags=("",))
-            renamed = [invent_names(turn, self.invented_names, draw) for turn in told]
-            encoded.append(self.model.encode_prompt(renamed, self.system))
-        return {"encoded": ask_apart(encoded), "patch_features": sight.patch_features}
+        tags = "" if self._happens("tags", index, self.tag_dropout) else self.tags.get(picture, "")
+        turns = [
+            PromptTurn(row.question, self._answer(row), (tags,) * (not place))
+            for place, row in enumerate(rows)
+        ]
+        encoded = encode(self.tokenizer, turns, self.tokens_per_picture, self.system)
+        return {"encoded": encoded, "patch_features": self.store[picture]}
 
     def _happens(self, what: str, index: int, share: float) -> bool:
         return random.Random(f"{self.seed} {index} {what}").random() < share
@@ -166,7 +159,7 @@ class Conversations(Dataset):
     def _view(self, rows: Sequence[Row], index: int) -> str:
         """The picture, or one of its views that all the answers are true of."""
         picture = rows[0].picture
-        names = view_ids(picture, self.augmentation) if rows[0].noun else []
+        names = [name for name in view_ids(picture, self.augmentation) if name in self.store]
         views = {name: draw_view(name, self.augmentation) for name in names}
         true = [name for name, view in views.items() if all(is_true_of(view, row.task) for row in rows)]
         return random.Random(f"{self.seed} {index} view").choice([picture, *true])
@@ -176,13 +169,16 @@ class Conversations(Dataset):
 
 
 def _draw(pictures: dict[str, list[Row]], source: SourceConfig, order: random.Random) -> Iterator[list[Row]]:
-    """Each picture or conversation `share` times on average, each time with other questions."""
+    """Each picture or conversation `share` times on average, each time with other questions. The questions of an ordered
+    conversation stay together: its first `turns` are taken."""
     for every_row in pictures.values():
         rows = [row for row in every_row if not source.tasks or row.task in source.tasks]
         times = int(source.share) + (order.random() < source.share % 1) if rows else 0
         for _ in range(times):
-            drawn = order.sample(rows, min(source.turns, len(rows)))
-            yield sorted(drawn, key=lambda row: row.turn)  # stable: without turns the order stays as drawn
+            if rows[0].conversation:
+                yield sorted(rows, key=lambda row: row.turn)[: source.turns]
+            else:
+                yield order.sample(rows, min(source.turns, len(rows)))
 
 
 def _by_length(examples: list[list[Row]], batch_size: int, order: random.Random) -> list[list[Row]]:

@@ -9,9 +9,10 @@ import argparse
 import ctypes
 import json
 import logging
+import os
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,17 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import SCHEDULER_NAME
 
-from training.alignment import align
-from training.augmentation import NO_AUGMENTATION, view_ids, with_views
+from training.augmentation import NO_AUGMENTATION, with_views
 from training.config import Slice, SourceConfig, StageConfig, TrainingConfig, load_training_config
 from training.data import Collator, Conversations, Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.plot import draw, read_log
 from training.resources import disk_limit, memory_limit
-from training.tags import teach
 from vlm.config import ModelConfig, load_model_config, to_dict
-from vlm.engines.torch_engine import weights_are_divided
 from vlm.errors import UserError
 from vlm.model.adapter import check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
-from vlm.model.tagger import Tagger
-from vlm.model.vlm import VisionLanguageModel, build_model
+from vlm.model.language import weights_are_divided
+from vlm.model.vlm import VisionLanguageModel, build_model, text_size
 from vlm.serving.about import DATA_CARD, PLOT
 
 log = logging.getLogger("training")
@@ -135,11 +133,6 @@ def let_frozen_weights_be(model: VisionLanguageModel, keys: Any) -> None:
     keys.unexpected_keys.clear()
 
 
-def has_weights(stage: Path) -> bool:
-    """Whether a stage is finished, or goes on from a checkpoint: what it starts from is not needed then."""
-    return (stage / "adapter").is_dir() or last_whole_checkpoint(stage) is not None
-
-
 def train_stage(
     name: str,
     stage: StageConfig,
@@ -182,7 +175,7 @@ def train_stage(
 def lay_out(
     rows: Sequence[Row],
     store: FeatureStore,
-    tagger_of: Callable[[str], Tagger] | None,
+    tags: Mapping[str, str],
     model: VisionLanguageModel,
     config: TrainingConfig,
     sources: Sequence[SourceConfig],
@@ -191,34 +184,30 @@ def lay_out(
     return Conversations(
         rows,
         store,
-        tagger_of,
-        model,
+        tags,
+        model.language.tokenizer,
+        tokens_per_picture=model.eyes.tokens_per_picture,
         system=load_model_config(config.model).answers.image_system,
         style=config.style,
         sources=sources,
         batch_size=config.batch_size * PartialState().num_processes,  # what all of them take in one step
         epochs=epochs,
         tag_dropout=config.tag_dropout,
-        asked_apart=config.asked_apart,
-        invented_names=config.invented_names,
         seed=config.seed,
         augmentation=config.augmentation,
     )
 
 
 def lay_out_validation(
-    store: FeatureStore, model: VisionLanguageModel, config: TrainingConfig
+    store: FeatureStore, tags: Mapping[str, str], model: VisionLanguageModel, config: TrainingConfig
 ) -> Conversations | None:
     """Conversations about the validation pictures of the sources that have any; None where none has."""
-    data = Path(config.data)
-    rows = read_rows(data, "validation")
+    rows = read_rows(Path(config.data), "validation")
     sources = [source for source in config.sources if any(row.source == source.name for row in rows)]
     if not sources:
         return None
-    store.add(pictures_of(data, "validation"), model.vision)
-    tagger = model.tagger
-    plain = replace(config, augmentation=NO_AUGMENTATION, invented_names=0.0)
-    examples = lay_out(rows, store, tagger and (lambda picture: tagger), model, plain, sources, epochs=1)
+    plain = replace(config, augmentation=NO_AUGMENTATION)
+    examples = lay_out(rows, store, tags, model, plain, sources, epochs=1)
     examples.examples = examples.examples[: config.validation_conversations]
     return examples
 
@@ -249,7 +238,9 @@ def training_arguments(
         report_to=config.report_to,
         remove_unused_columns=False,
         label_names=["labels"],
-        dataloader_num_workers=0,
+        dataloader_num_workers=min(8, (os.cpu_count() or 1) - 1)
+        if device == "cuda"
+        else 0,  # a CPU trains itself
     )
 
 
@@ -265,47 +256,40 @@ def keep_memory() -> None:
 
 
 def run(config: TrainingConfig) -> Path:
-    """Features, tags, two stages, adapter folder."""
+    """Features, two stages, adapter folder."""
     keep_memory()
     set_seed(config.seed)
     process = PartialState(cpu=not torch.cuda.is_available())
     device = str(process.device)
     model_config = load_model_config(config.model)
-    if config.kept_of_start and not config.init_from:
-        raise UserError("kept_of_start needs an adapter that the run starts from: give --init-from.")
     model = start_model(config, model_config, device)
     data, output = Path(config.data), Path(config.output)
     part = Slice.parse(config.slice)
     rows = [row for row in read_rows(data, "train") if part.holds(row.picture)]
-    named = {row.picture: row for row in rows if row.noun}
-    views = [
-        replace(row, picture=name)
-        for row in named.values()
-        for name in view_ids(row.picture, config.augmentation)
-    ]
     with process.main_process_first():  # the others read what it wrote
         store = FeatureStore(data, model_config.vision)
-        pictures = ((name, image) for name, image in pictures_of(data, "train") if part.holds(name))
-        store.add(with_views(pictures, set(named), config.augmentation, store), model.vision)
-        tagger_of = model.tagger and teach(model.tagger, rows + views, store, output, config.seed)
-        validation = lay_out_validation(store, model, config) if config.validation_steps else None
+        used = {source.name for source in config.sources}
+        seen = {row.picture for row in rows if row.source in used}
+        pictures = ((name, image) for name, image in pictures_of(data, "train") if name in seen)
+        store.add(with_views(pictures, seen, config.augmentation, store), model.eyes.vision)
+        if config.validation_steps:
+            store.add(pictures_of(data, "validation"), model.eyes.vision)
+    tags = store.name(model.eyes)
+    validation = lay_out_validation(store, tags, model, config) if config.validation_steps else None
     if not config.init_from:
-        model.connector.standardise(store.sample(sorted({row.picture for row in rows})))
-        if config.alignment_steps and not has_weights(output / "projector"):
-            align(model, rows, store, config.alignment_steps, config.seed)
+        sample = store.sample(sorted(seen))
+        model.connector.standardise(sample.to(device))
+        model.connector.scale_to(text_size(model.language), sample[:64].to(device))
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
         if name == "joint" or not config.init_from:
-            examples = lay_out(rows, store, tagger_of, model, config, config.sources, stage.epochs)
+            examples = lay_out(rows, store, tags, model, config, config.sources, stage.epochs)
             train_stage(name, stage, model, examples, validation, config)
             if weights_are_divided():  # and stay so: what follows needs them whole
                 model = start_model(config, model_config, device)
                 restore_adapter(model, output / name / "adapter")
-                tagger_of = model.tagger and teach(model.tagger, rows + views, store, output, config.seed)
     adapter = output / "adapter"
     if not process.is_main_process:
         return adapter
-    if config.kept_of_start:
-        keep_of_start(model, find_adapter(config.init_from), config.kept_of_start)  # type: ignore[arg-type]
     training = describe(config) | {"device": process.device.type, "data_card": _fingerprint(data)}
     save_adapter(model, adapter, model_config, training, {})
     if (data / "card.md").is_file():
@@ -327,17 +311,6 @@ def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) 
     model.language.prepare_training(config.gradient_checkpointing)
     model.text_dropout, model.connector.noise = config.text_dropout, config.feature_noise
     return model
-
-
-def keep_of_start(model: VisionLanguageModel, start: Path, share: float) -> None:
-    """Mix `share` of the weights of the adapter `start` into those that training made of them: what a short run teaches
-    stays, and less of what was known is lost (WiSE-FT, arXiv:2109.01903)."""
-    parameters = [parameter for part in model.train_only("projector+lora").values() for parameter in part]
-    trained = [parameter.detach().clone() for parameter in parameters]
-    restore_adapter(model, start)
-    with torch.no_grad():
-        for parameter, weights in zip(parameters, trained, strict=True):
-            parameter.lerp_(weights, 1.0 - share)
 
 
 def describe(config: TrainingConfig) -> dict[str, Any]:

@@ -2,21 +2,20 @@
 
 In: a picture's noun phrase, group and pixels, and the phrases of all other pictures. Out: about seven rows,
 in an order and a wording drawn by a seed made of the picture's own path, so that the same picture always
-gets the same rows. Unusual: wrong answers are drawn from the phrases as often as these are right answers
-elsewhere, so that no noun gives the answer away: "is there a zebra" is yes and no about equally often, and
-what training has never named stands among others that it has never named. A phrase is never the wrong answer
-where an honest person could call it right (phrases.may_be_confused, phrases.GENERIC).
+gets the same rows. Wrong answers are drawn from the phrases as often as these are right answers elsewhere, so
+that no noun gives the answer away: "is there a zebra" is yes and no about equally often, and what training has
+never named stands among others that it has never named. A phrase is never the wrong answer where an honest
+person could call it right (phrases.may_be_confused, phrases.GENERIC).
 """
 
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
-from training.colours import main_colour
+from training.colours import NAMED_COLOURS, main_colour
 from training.phrases import concept_of, may_be_confused, sentence, with_article, without_article
 from training.questions import (
     ACTION,
@@ -29,9 +28,8 @@ from training.questions import (
     KIND_WORDS,
     NAME,
 )
-from training.sources.picture import Picture
+from training.sources.picture import Picture, Row
 from training.words import GENERIC, GROUPS
-from vlm.model.colours import NAMED_COLOURS
 
 CLEAR = {
     "mammal", "bird", "reptile", "sea animal", "insect", "fruit", "vegetable", "food", "drink", "vehicle",
@@ -46,14 +44,6 @@ SEEN_TOGETHER = (  # groups that one picture may well show at once: none is the 
     {"furniture", "household", "electronics", "office"},
     {"flower", "plant", "fruit", "season", "vegetable"},
 )
-
-
-class Row(NamedTuple):
-    task: (
-        str  # name | describe | category | yes | no | choice | colour | action | count | where | which | vqa
-    )
-    question: str
-    answer: str
 
 
 class Phrases:
@@ -160,12 +150,12 @@ def choice_rows(picture: Picture, phrases: Phrases, rng: random.Random, any_grou
     return []
 
 
-def ask_presence(phrase: str, rng: random.Random) -> tuple[str, str]:
+def ask_presence(phrase: str, rng: random.Random, templates: Sequence[str] = IS_THERE) -> tuple[str, str]:
     """-> (question, the beginning of its answer)"""
     verb = is_or_are(phrase)
     if not phrase.startswith(("a ", "an ")):
         return f"{verb.capitalize()} there any {without_article(phrase)} in the picture?", f"there {verb}"
-    template = rng.choice(IS_THERE)
+    template = rng.choice(templates)
     return template.format(x=phrase), "this is" if template == "Is this {x}?" else "there is"
 
 

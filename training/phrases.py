@@ -26,7 +26,7 @@ from training.words import (
 def article(word: str) -> str:
     """'a' or 'an', by sound rather than by letter."""
     word = word.lower().lstrip("“\"'")
-    if re.match(r"(uni([^nm]|$)|use|usb|uk\b|ukulele|euro|ewe|one\b|one-|ut[ei]|urinal|u-)", word):
+    if re.match(r"(uni([^nm]|$)|use|usb|uk\b|ukulele|euro|euph|ewe|one\b|one-|ut[ei]|urinal|u-)", word):
         return "a"
     if re.match(r"(hour|honest|heir|x-ray|f-\d|suv|mp3|lcd|m-\d|h-)", word):
         return "an"

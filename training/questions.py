@@ -1,5 +1,5 @@
-"""The wordings that instructions.py and sources/composited.py draw from, about ten a task; {x} is a noun phrase or four
-of them, {a} and {b} are two things in one picture.
+"""The wordings that questions are drawn from, about ten a task; {x} is a noun phrase or four of them, {a} and {b} are two
+things in one picture.
 """
 
 NAME = [
@@ -83,3 +83,62 @@ ASKABLE = {
     "flower": "flower", "plant": "plant", "fruit": "fruit", "vegetable": "vegetable", "vehicle": "vehicle",
     "tool": "tool", "music": "musical instrument", "building": "building",
 }  # fmt: skip
+SHORT = [
+    "Describe the picture in a few words.", "Give a very short caption.", "Caption it briefly.",
+    "What is in the picture, in short?", "Write a short caption.", "In a few words, what does the picture show?",
+]  # fmt: skip
+LONG = [
+    "Describe the picture in detail.", "Give a detailed description.", "Describe the scene.", "Write a long caption.",
+    "Tell me in detail what you see.", "Describe everything that matters in this picture.",
+]  # fmt: skip
+HAPPENING = [
+    "What is happening?", "What is going on in the picture?", "What is happening here?", "What is going on here?",
+    "What happens in this picture?", "Tell me what is going on.",
+]  # fmt: skip
+DOING = [
+    "What is the {x} doing?", "What does the {x} do?", "Can you tell me what the {x} is doing?",
+    "What is the {x} in the picture doing?",
+]  # fmt: skip
+IS_VISIBLE = ["Can you see {x}?", "Is {x} in the picture?", "Is {x} visible?", "Do you see {x} here?"]
+WHICH_KIND = [
+    "Which kind of {x} is it?", "What kind of {x} is this?", "What type of {x} is it?", "Which {x} is this, exactly?",
+]  # fmt: skip
+LIST_THINGS = [
+    "What things are in the picture?", "Name the things you can see.", "List the objects in the picture.",
+    "Which objects can you see?", "What objects are there?", "Which things does the picture show?",
+]  # fmt: skip
+SIDE = [
+    "Is {a} on the left or on the right?", "On which side of the picture is {a}, left or right?",
+    "Is {a} on the left or right side of the picture?", "Where is {a}, on the left or on the right?",
+]  # fmt: skip
+HEIGHT = [
+    "Is {a} at the top or at the bottom of the picture?", "Where is {a}, at the top or at the bottom?",
+    "Is {a} in the upper or in the lower part of the picture?",
+]  # fmt: skip
+BESIDE = {
+    "left": ["What is to the left of {b}?", "What is on the left of {b}?", "What stands left of {b}?"],
+    "right": ["What is to the right of {b}?", "What is on the right of {b}?", "What stands right of {b}?"],
+}  # fmt: skip
+LARGEST = [
+    "What is the largest thing in the picture?", "What is the biggest thing here?", "Which thing is the largest?",
+    "What takes up most of the picture?",
+]  # fmt: skip
+ELSE = [
+    "What else is there besides {a}?", "Apart from {a}, what can you see?", "What else can you see besides {a}?",
+    "What else does the picture show, besides {a}?",
+]  # fmt: skip
+COVERS = [
+    "What covers most of the picture?", "What takes up most of the picture?", "What fills most of the picture?",
+    "Which thing covers the largest part of the picture?",
+]  # fmt: skip
+PLACE = [
+    "What kind of place is this?", "Where was this picture taken?", "What place is it?", "What kind of scene is this?",
+    "What sort of place does the picture show?", "Which room or place is this?",
+]  # fmt: skip
+IN_OR_OUT = [
+    "Is it indoors or outdoors?", "Was the picture taken indoors or outdoors?", "Is this indoors or outdoors?",
+    "Is the scene inside or outside, indoors or outdoors?",
+]  # fmt: skip
+IS_INDOORS = ["Is it indoors?", "Is this indoors?", "Was it taken indoors?", "Are we inside a building?"]
+IS_OUTDOORS = ["Is it outdoors?", "Is this outdoors?", "Was it taken outdoors?", "Are we outside?"]
+WHERE_IS = ["Where is {a}?", "Where in the picture is {a}?", "Where can I see {a} in the picture?"]

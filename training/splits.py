@@ -2,14 +2,15 @@
 
 In: every source's pictures. Out: a split for each: train, validation, test (unseen pictures of known things: 60
 photographs, and drawings), test-style (a drawing style never trained on) or test-concept (things never trained on,
-whichever source shows them). Unusual: whatever looks like a test picture or a validation photograph, mirrored or not, is
-taken out of training, whichever source it came from.
+whichever source of packages shows them). Folders of photographs bring their own split, train or validation, and do not
+move those of the other sources. Whatever looks like a test picture or a validation photograph, mirrored or not, is taken
+out of training, whichever source it came from.
 """
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -122,21 +123,34 @@ def likeness(image: Image.Image) -> Likeness:
     return Likeness(int(np.packbits(bits).tobytes().hex(), 16), colours)
 
 
-def are_near_duplicates(left: Likeness, right: Likeness) -> bool:
-    """Few bits and little colour apart: the bits alone call an orange and a coin the same."""
-    if (left.bits ^ right.bits).bit_count() > NEAR_BITS:
-        return False
-    drawn = (left.colours.min(axis=2) < 235) | (
-        right.colours.min(axis=2) < 235
-    )  # [8, 8]; white is background
-    return float(np.abs(left.colours - right.colours)[drawn].mean()) <= NEAR_COLOUR
+class KeptOut:
+    """The pictures that nothing in training may look like: path -> likeness, compared with all at once."""
+
+    def __init__(self, likenesses: Mapping[str, Likeness]):
+        self.paths = list(likenesses)
+        self.known = set(self.paths)
+        self.bits = np.array([like.bits for like in likenesses.values()], dtype=np.uint64)  # [M]
+        colours = [like.colours for like in likenesses.values()]
+        self.colours = np.stack(colours) if colours else np.zeros((0, 8, 8, 3), np.float32)  # [M, 8, 8, 3]
+
+    def find_twin(self, image: Image.Image) -> str:
+        """RGB -> path of the kept-out picture it nearly is, maybe mirrored; empty where there is none."""
+        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        found = [self._places(likeness(side)) for side in (image, mirrored)]
+        places = [place for side in found for place in side]
+        return self.paths[min(places)] if places else ""
+
+    def _places(self, like: Likeness) -> list[int]:
+        """Few bits and little colour apart: the bits alone call an orange and a coin the same."""
+        apart = np.bitwise_count(self.bits ^ np.uint64(like.bits))  # [M]
+        return [
+            int(place)
+            for place in np.flatnonzero(apart <= NEAR_BITS)
+            if colours_apart(like.colours, self.colours[place]) <= NEAR_COLOUR
+        ]
 
 
-def find_twin(image: Image.Image, kept_out: dict[str, Likeness]) -> str:
-    """RGB -> path of the kept-out picture it nearly is, maybe mirrored; empty where there is none."""
-    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    sides = likeness(image), likeness(mirrored)
-    for path, other in kept_out.items():
-        if any(are_near_duplicates(side, other) for side in sides):
-            return path
-    return ""
+def colours_apart(left: np.ndarray, right: np.ndarray) -> float:
+    """[8, 8, 3] twice -> their mean difference of 255, white background left out."""
+    drawn = (left.min(axis=2) < 235) | (right.min(axis=2) < 235)  # [8, 8]
+    return float(np.abs(left - right)[drawn].mean())

@@ -1,6 +1,6 @@
 """Word lists behind phrases.py, made by hand.
 
-Unusual: SYNONYMS and ALSO_RIGHT were written before the first training run and are part of the test's
+SYNONYMS and ALSO_RIGHT were written before the first training run and are part of the test's
 definition, for they say which nouns count as right: changing them makes another benchmark.
 """
 

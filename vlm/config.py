@@ -21,34 +21,36 @@ PRESET_FOLDER = Path(__file__).parent / "presets"
 class VisionConfig:
     encoder: str = "efficientnet-lite2"
     weights: str = "efficientnet-lite2"
-    image_size: int = 256  # EfficientNet: pixels a side, to which every picture is padded and resized
-    grid: int = 4  # EfficientNet: grid x grid patch features, after the average of the whole map
+    image_size: int = 320  # EfficientNet: pixels a side, to which every picture is padded and resized
     blocks: tuple[int, ...] = ()  # EfficientNet: whose maps' channels stand behind those of the last map
-    colours: bool = False  # EfficientNet: behind those, the shares of each cell's colours (vlm/model/colours.py)
     features: str = "pooled"  # CLIP: one projected embedding of the picture, or the "patches" of a layer
     layer: int = -2  # CLIP's patches: which hidden layer, from the end (-2 as in LLaVA)
-    tags: int = 3  # names of what is seen, written into the prompt (vlm/model/tagger.py); 0 for none
-    asked_tags: bool = False  # behind a question, the tags of the things that it names
+    tags: int = (
+        4  # at most so many names of what is seen, written into the prompt (vlm/model/tags.py); 0 for none
+    )
 
 
 @dataclass(frozen=True)
 class ConnectorConfig:
     kind: str = "mlp"
     hidden: int = 1024
-    positions: bool = False  # each visual token has a learned place of its own
+    merge: int = 1  # merge x merge neighbouring cells make one visual token
 
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    weights: str = "smollm2-135m-instruct"
-    dtype: str = "auto"
-    quantisation: str = "none"  # "nf4": trained in 4 bits (QLoRA), and served in 16 only where memory abounds
+    weights: str = "qwen2.5-coder-1.5b-instruct"
+    engine: str = "auto"  # auto | torch | llama.cpp (vlm/engines)
+    dtype: str = "auto"  # torch
+    quantisation: str = "none"  # torch: "nf4" for 4 bits (QLoRA), served in 16 only where memory abounds
+    context: int = 4096  # tokens that one conversation can have, its answer included
+    cache_tokens: int = 8192  # of all conversations together, kept so that what was read is not read again
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    rank: int = 16
-    alpha: int = 32
+    rank: int = 8
+    alpha: int = 16
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -67,8 +69,9 @@ class AnswersConfig:
     style: str = "full"
     max_new_tokens: int = 200
     temperature: float = 0.0
+    top_p: float = 0.9
+    min_p: float = 0.0
     repetition_penalty: float = 1.1
-    max_prompt_tokens: int = 2048  # earlier turns are left out, oldest first, to stay below it
 
 
 @dataclass(frozen=True)

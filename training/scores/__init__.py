@@ -1,1 +1,1 @@
-"""What evaluate.py, compare.py and report.py are made of: questions chosen, answered, measured, and shown."""
+"""The parts of evaluate.py, compare.py and report.py: questions are chosen, asked, scored and shown."""

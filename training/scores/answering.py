@@ -1,102 +1,107 @@
-"""A model and questions about pictures -> its answers, as drafts or as the app gives them, and how likely the truth was.
+"""Questions about pictures -> the assistant's replies, through the very pipeline that serves.
 
-In: what is seen in each picture, and the question. Out: texts in the order of the questions. Unusual: answers come in
-batches of similar length, so the clean-up is the app's (vlm/chat/clean_up.py), but for many at once; and references are read
-one by one, since the model gives the loss of a batch, and each example needs its own.
+As many questions are asked at a time as the engine decodes in one batch. The questions about one picture stand together, so
+that the assistant encodes it once.
 """
 
-import random
-from collections.abc import Sequence
-from dataclasses import replace
+import hashlib
+import io
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
-import torch
+from PIL import Image
 from tqdm import tqdm
 
-from training.data import Collator
-from vlm.chat import clean_up
-from vlm.chat.tidy import strip_echo, tidy, to_keywords
-from vlm.config import AnswersConfig
-from vlm.model.prompts import IGNORE
-from vlm.model.vlm import Draft, Sight, VisionLanguageModel, VisualTurn
+from training.scores.journal import Journal, Key, Reply
+from vlm.chat.assistant import Assistant, Settings
+from vlm.inputs.images import open_image
 
-Question = tuple[Sight, str]
+BLANK = "blank"  # id of the white picture
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Image bytes with their id, and the digest that replies are kept under."""
+
+    name: str
+    content: bytes
+    digest: str
+
+
+def picture_of(name: str, content: bytes) -> Picture:
+    return Picture(name, content, hashlib.sha256(content).hexdigest()[:16])
+
+
+def blank_picture() -> Picture:
+    content = io.BytesIO()
+    Image.new("RGB", (256, 256), "white").save(content, "PNG")
+    return picture_of(BLANK, content.getvalue())
 
 
 def answer_all(
-    model: VisionLanguageModel,
-    questions: Sequence[Question],
-    options: AnswersConfig,
-    clean: bool = False,
-    batch_size: int = 32,
-) -> list[Draft]:
-    """Stripped drafts, or tidied and cleaned up; in keywords where the options' style says so."""
-    conversations = [[VisualTurn(question, "", (sight,))] for sight, question in questions]
-    drafts = _generate(model, conversations, options, options.image_system, True, batch_size)
-    drafts = [draft._replace(text=draft.text.strip()) for draft in drafts]
-    if clean:
-        asked = [question for _, question in questions]
-        texts = _clean_all(model, asked, [draft.text for draft in drafts], options, batch_size)
-        drafts = [draft._replace(text=text) for draft, text in zip(drafts, texts, strict=True)]
-    if options.style == "keywords":
-        drafts = [draft._replace(text=to_keywords(draft.text)) for draft in drafts]
-    return drafts
+    assistant: Assistant,
+    asked: Iterable[tuple[str, str]],
+    pictures: Mapping[str, Picture],
+    settings: Settings,
+    journal: Journal,
+) -> dict[tuple[str, str], Reply]:
+    """(picture id, question) pairs, in which any may come several times -> the reply to each."""
+    pairs = list(dict.fromkeys(asked))
+    keys = {pair: (pictures[pair[0]].digest, pair[1]) for pair in pairs}
+    missing: dict[Key, tuple[str, str]] = {}
+    for pair in _by_picture(pairs):
+        if keys[pair] not in journal.replies:
+            missing.setdefault(keys[pair], pair)
+    done = len(set(keys.values())) - len(missing)
+    with ThreadPoolExecutor(assistant.engine.parallel) as pool:
+        replies = _replies(assistant, list(missing.values()), pictures, settings, pool)
+        for reply in tqdm(replies, desc="answers", initial=done, total=done + len(missing)):
+            journal.add(reply)
+    return {pair: journal.replies[key] for pair, key in keys.items()}
 
 
-def _generate(
-    model: VisionLanguageModel,
-    conversations: Sequence[Sequence[VisualTurn]],
-    options: AnswersConfig,
-    system: str,
-    adapter: bool,
-    batch_size: int,
-) -> list[Draft]:
-    # questions about one picture stand together, since a batch reads each picture once
-    pictures = [tuple(id(sight.patch_features) for sight in turns[-1].sights) for turns in conversations]
-    places = {picture: place for place, picture in enumerate(pictures)}
-    lengths = [len(turns[-1].question) for turns in conversations]
-    order = sorted(range(len(lengths)), key=lambda index: (places[pictures[index]], lengths[index]))
-    drafts = [Draft("", False)] * len(conversations)
-    for start in tqdm(range(0, len(order), batch_size), desc="answers" if adapter else "clean-up"):
-        indices = order[start : start + batch_size]
-        batch = [conversations[index] for index in indices]
-        for index, draft in zip(indices, model.draft_all(batch, options, system, adapter), strict=True):
-            drafts[index] = draft
-    return drafts
+def _by_picture(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    places: dict[str, int] = {}
+    for picture, _ in pairs:
+        places.setdefault(picture, len(places))
+    return sorted(pairs, key=lambda pair: places[pair[0]])
 
 
-def _clean_all(
-    model: VisionLanguageModel,
-    questions: Sequence[str],
-    drafts: Sequence[str],
-    options: AnswersConfig,
-    batch_size: int,
-) -> list[str]:
-    """As vlm/chat/assistant.py  does it for one answer."""
-    texts = [tidy(strip_echo(draft, question)) for draft, question in zip(drafts, questions, strict=True)]
-    said = [index for index, text in enumerate(texts) if text and options.clean_up]
-    requests = [clean_up.request(questions[index], texts[index]) for index in said]
-    greedy = replace(options, max_new_tokens=clean_up.MAX_NEW_TOKENS, temperature=0.0)
-    rewritings = _generate(model, requests, greedy, clean_up.SYSTEM, False, batch_size)
-    for index, rewriting in zip(said, rewritings, strict=True):
-        texts[index], _ = clean_up.judge(questions[index], texts[index], rewriting.text)
-    return texts
+def _replies(
+    assistant: Assistant,
+    pairs: list[tuple[str, str]],
+    pictures: Mapping[str, Picture],
+    settings: Settings,
+    pool: ThreadPoolExecutor,
+) -> Iterator[Reply]:
+    """In the order of the pairs. A bounded number wait, so that few pictures are open at a time."""
+    waiting: deque[Future[Reply]] = deque()
+    opened, image = "", None
+    for name, question in pairs:
+        if name != opened:
+            opened, image = name, open_image(pictures[name].content)
+        waiting.append(pool.submit(_reply, assistant, pictures[name], image, question, settings))
+        if len(waiting) >= 2 * assistant.engine.parallel:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
-def reference_loss(
-    model: VisionLanguageModel, sight: Sight, question: str, truth: str, system: str
-) -> tuple[float, int]:
-    """Minus log likelihood of the true answer with its end, in nats, and its number of tokens: perplexity is
-    exp(sum of nats / sum of tokens)."""
-    encoded = model.encode([VisualTurn(question, truth, (sight,))], system)
-    batch = Collator(model.language.pad_id)([{"encoded": encoded, "patch_features": sight.patch_features}])
-    learned = sum(label != IGNORE for label in encoded.labels)
-    with torch.inference_mode():
-        return float(model(**batch)["loss"]) * learned, learned
-
-
-def other_pictures(pictures: Sequence[str], seed: int = 0) -> dict[str, str]:
-    """Each distinct picture -> another one, each used once: one round through all of them in a drawn order. Empty where
-    there is only one."""
-    names = sorted(set(pictures))
-    random.Random(seed).shuffle(names)
-    return dict(zip(names, names[1:] + names[:1], strict=True)) if len(names) > 1 else {}
+def _reply(
+    assistant: Assistant, picture: Picture, image: Image.Image, question: str, settings: Settings
+) -> Reply:
+    answer = assistant.answer(question, images=[image], settings=settings)
+    return Reply(
+        picture=picture.name,
+        image=picture.digest,
+        question=question,
+        text=answer.text,
+        draft=answer.draft or "",
+        clean_up=answer.clean_up or "off",
+        tokens=answer.tokens,
+        ended=answer.ended,
+        seen=answer.seen,
+        seconds=round(answer.seconds.get("total", 0.0), 3),
+    )

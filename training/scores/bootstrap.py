@@ -1,8 +1,8 @@
 """Columns of numbers, an example each -> sums and how far they would vary with other pictures. Pure functions.
 
 The cluster bootstrap: pictures are drawn again with replacement, each with all of its questions, since questions about
-one picture are right and wrong together (Efron and Tibshirani, 1993). Unusual: every measure is computed from sums, so a
-resample is a row of weights, and a thousand of them one product of matrices.
+one picture are right and wrong together (Efron and Tibshirani, 1993). Every measure is computed from sums, so that a
+resample is a row of weights, and a thousand of them are one product of matrices.
 """
 
 from collections.abc import Sequence

@@ -2,8 +2,8 @@
 
 In: texts. Out: BLEU-1 to 4, ROUGE-L, METEOR and CIDEr as the COCO caption evaluation computes them (arXiv:1504.00325),
 without its Java parts: words are split here, in lower case and without punctuation, in place of the Penn Treebank
-tokenizer, and METEOR matches exact words and stems, without WordNet's synonyms. Unusual: BLEU comes as counts that add
-up, so that any selection of examples has its own; SPICE cannot run here, and says why.
+tokenizer, and METEOR matches exact words and stems, without WordNet's synonyms. BLEU comes as counts that add up, so that
+any selection of examples has its own. SPICE cannot run here; SPICE_MISSING says why.
 """
 
 import math

@@ -1,26 +1,43 @@
 """Answers with their pictures -> one picture to look through. Pure functions of Pillow.
 
-In: items of a result file and the pictures by id. Out: a grid of tiles, each the picture on white, the question, the answer
-and the truth. Unusual: red and green frames are not all that tells wrong from right: the word stands there too.
+A grid of tiles, each the picture on white, the question, the answer and the truth. The words "right" and "wrong" stand
+beside the colours; a caption is neither.
 """
 
 import io
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
-MAX_TILES = 60
+MAX_TILES = 40
 COLUMNS = 6
 WIDTH, PICTURE, LINE, MARGIN = 240, 180, 18, 8  # pixels
-LINES = 3  # of text for each of question, answer, truth
+LINES = 4  # of text for each of question, answer, truth
 HEIGHT = PICTURE + 3 * LINES * LINE + 4 * MARGIN
 WRONG, RIGHT, GREY, BLACK = "#b3261e", "#1b6e3c", "#5f6368", "#111111"
 
 
 def chosen(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most MAX_TILES of the items, wrong ones first."""
-    return sorted(items, key=lambda item: bool(item["right"]))[:MAX_TILES]
+    """At most MAX_TILES of the items, wrong ones first, evenly taken where there are more captions than that."""
+    judged = sorted((item for item in items if item["right"] is not None), key=lambda item: item["right"])
+    captions = [item for item in items if item["right"] is None]
+    left = max(1, MAX_TILES - len(judged))
+    return [*judged, *captions[:: -(-len(captions) // left)]][:MAX_TILES] if captions else judged[:MAX_TILES]
+
+
+def drawn(of_runs: Sequence[Sequence[dict[str, Any]]], seed: int = 0) -> list[dict[str, Any]]:
+    """At most MAX_TILES items about photographs, as many of each run, drawn by chance, each of another picture."""
+    photographs = [[item for item in items if item["kind"] == "photo"] for items in of_runs]
+    found: dict[str, dict[str, Any]] = {}
+    waiting = [random.Random(seed).sample(items, len(items)) for items in photographs if items]
+    while len(found) < MAX_TILES and any(waiting):
+        for items in waiting:
+            if items and len(found) < MAX_TILES:
+                item = items.pop()
+                found.setdefault(item["picture"], item)
+    return list(found.values())
 
 
 def contact_sheet(items: Sequence[dict[str, Any]], pictures: Mapping[str, bytes]) -> Image.Image:
@@ -38,7 +55,7 @@ def contact_sheet(items: Sequence[dict[str, Any]], pictures: Mapping[str, bytes]
 def draw_tile(item: dict[str, Any], content: bytes | None, font: Any) -> Image.Image:
     tile = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(tile)
-    colour = RIGHT if item["right"] else WRONG
+    verdict, colour = {None: ("answer", GREY), True: ("right", RIGHT), False: ("wrong", WRONG)}[item["right"]]
     draw.rectangle((2, 2, WIDTH - 3, HEIGHT - 3), outline=colour, width=3)
     picture = open_picture(content)
     if picture:
@@ -46,7 +63,6 @@ def draw_tile(item: dict[str, Any], content: bytes | None, font: Any) -> Image.I
         tile.paste(picture, ((WIDTH - picture.width) // 2, MARGIN + (PICTURE - picture.height) // 2))
     else:
         draw.text((WIDTH // 2, PICTURE // 2), "no picture", GREY, font, anchor="mm")
-    verdict = "right" if item["right"] else "wrong"
     texts = (
         (item["question"], GREY),
         (f"{verdict}: {item['answer'] or '(nothing)'}", colour),

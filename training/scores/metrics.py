@@ -1,8 +1,7 @@
-"""Answers and truths -> scores. Pure functions.
+"""One answer beside what would have been right -> whether it is right; shares with their interval. Pure functions.
 
-In: one answer with what would have been right, or a list of verdicts. Out: whether it is right, by exact words, by VQA's
-agreement, by the noun, by yes or no, by the option chosen; shares with their interval. Unusual: an answer that says neither
-yes nor no is wrong, and so is one that names two of the options. Scores of whole sentences are in captions.py.
+An answer that says neither yes nor no is wrong on a yes/no question, and one that names two of the options or two numbers
+is wrong too. captions.py scores whole sentences, chair.py the objects that they name.
 """
 
 import math
@@ -13,12 +12,14 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from training.questions import CHOOSE
-from vlm.chat.words import to_keywords
+from vlm.chat.words import content_words, to_keywords
 
 ARTICLES = {"a", "an", "the"}
-NUMBERS = {
-    word: str(n) for n, word in enumerate("zero one two three four five six seven eight nine ten".split())
-}
+COUNTING = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen twenty
+    """.split()
+NUMBERS = {word: str(number) for number, word in enumerate(COUNTING)}
 PEOPLE = 10  # who answer each question of VQA; three of them make an answer right
 YES_OR_NO = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "no", "nope": "no"}
 CHOICES = [re.compile(re.escape(form).replace(r"\{x\}", "(.+)"), re.IGNORECASE) for form in CHOOSE]
@@ -56,10 +57,44 @@ def is_exact(answer: str, truth: str) -> bool:
     return normalise(answer) == normalise(truth)
 
 
+def restates(answer: str, truth: str, question: str) -> bool:
+    """Whether the answer says the short truth and adds nothing but words of the question: "The ball is red." for "Red."
+
+    The alternatives of a question with "or" may not be added. Words are compared in their base forms. The gate of the
+    clean-up (vlm/chat) has a rule of its own, so that it is not judged by itself."""
+    said, right = set(content_words(answer)), set(content_words(truth))
+    asked = question
+    if re.search(r"\bor\b", question, re.IGNORECASE):
+        start = re.split(r"[,:]|\bor\b", question, maxsplit=1, flags=re.IGNORECASE)[0]
+        asked = start.rstrip().rpartition(" ")[0]  # "Is the ball red or blue?": red is an alternative as well
+    return bool(right) and right <= said and said - right <= set(content_words(asked))
+
+
+def raw_form(answer: str) -> str:
+    """An answer in the form in which DAQUAR's are compared. Exactly: lower case; underscores are spaces; runs of spaces
+    are one; full stops at the end go; the words a, an and the go; number words from zero to twenty are digits. Nothing
+    else: a plural is not its singular, and other punctuation and word order count."""
+    words = answer.lower().replace("_", " ").strip().rstrip(". ").split()
+    return " ".join(NUMBERS.get(word, word) for word in words if word not in ARTICLES)
+
+
+def is_raw_exact(answer: str, accepted: Iterable[str]) -> bool:
+    """Whether the answer is one of the accepted ones, both in `raw_form`."""
+    return raw_form(answer) in {raw_form(each) for each in accepted}
+
+
+def number_in(answer: str) -> str:
+    """The one number that an answer names, in digits; empty where it names none or several. "no" and "none" are 0."""
+    words = re.findall(r"\w+", answer.lower())
+    named = {NUMBERS.get(word, word) for word in words if word in NUMBERS or word.isdigit()}
+    if not named and {"no", "none"} & set(words):
+        named = {"0"}
+    return named.pop() if len(named) == 1 else ""
+
+
 def vqa_accuracy(answer: str, given: Sequence[str]) -> float:
     """VQA's agreement with the answers `given` by ten people: min(1, same answers / 3), averaged over all nine of ten
-    (arXiv:1505.00468). Fewer than ten are one person's: each of them counts as agreed on. Numbers up to ten may be
-    words, as there."""
+    (arXiv:1505.00468). Fewer than ten are one person's: each of them counts as agreed on. Numbers may be words."""
     said, answers = _vqa_form(answer), [_vqa_form(each) for each in given]
     if len(answers) < PEOPLE:
         return float(said in answers)

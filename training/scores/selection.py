@@ -1,13 +1,20 @@
-"""The rows of a split -> the questions that are scored, and what could be answered without looking. Pure functions."""
+"""The rows of a data folder -> the questions that are scored, and what could be answered without looking."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
-from training.data import Row
-from training.scores.metrics import majority_answers, normalise
-from training.scores.scoring import polar_truth
+from training.data import Row, iterate_rows
+from training.scores.metrics import majority_answers, normalise, number_in
+from training.scores.verdicts import polar_truth
+from vlm.errors import UserError
 
-NAMING_QUESTION = "What is this?"
+PLAINEST = (
+    "What is this?",
+    "Describe the picture.",
+)  # of several wordings about one picture, the one that is asked
 TASKS = {
     "name": {"name"},
     "describe": {"describe"},
@@ -19,40 +26,101 @@ TASKS = {
     "action": {"action"},
     "count": {"count"},
     "where": {"where", "which"},
+    "scene": {"scene"},
     "vqa": {"vqa", ""},
 }
+ONCE = {"name", "describe"}  # tasks of which each picture is asked one question
+SEED = 16
+
+
+class NoQuestions(UserError):
+    """A folder holds no rows of what is asked for."""
 
 
 @dataclass(frozen=True)
 class Options:
     """What is asked and how the answers are taken."""
 
-    source: str  # all: every source
+    source: str  # a source, several with commas between, or all
     split: str = "test"
     task: str | None = None  # None: the naming question where nouns are known, else all
-    limit: int | None = None
-    answers: str = "draft"  # draft: as generated; clean: as the app gives it
+    limit: int | None = None  # so many questions, drawn with a fixed seed
+    answers: str = "clean"  # as the app gives them; draft: without the clean-up
     style: str = "full"  # or keywords
     temperature: float = 0.0
-    thorough: bool = False  # with shuffled pictures and perplexity
+    thorough: bool = False  # with another question's picture as a third baseline
 
 
-def select(rows: list[Row], limit: int | None, task: str | None = None) -> list[Row]:
-    """The questions to score: those of a task (TASKS, or all of them); without one the naming question of each picture
-    whose noun is known, else all questions."""
-    if task and task != "all":
+@lru_cache
+def rows_of(folder: Path, split: str) -> tuple[Row, ...]:
+    """All rows of a split that have a picture, without their image bytes."""
+    return tuple(row for row, content in iterate_rows(folder, split) if content)
+
+
+def from_sources(rows: Sequence[Row], source: str) -> list[Row]:
+    """The rows of `Options.source`."""
+    names = {name.strip() for name in source.split(",")}
+    return [row for row in rows if source == "all" or row.source in names]
+
+
+def questions_of(folder: Path, options: Options) -> list[Row]:
+    """The rows to score; none is an error that says where they come from."""
+    rows = select(from_sources(rows_of(folder, options.split), options.source), options.task, options.limit)
+    if not rows:
+        asked = f"{options.source}, split {options.split}" + (
+            f", task {options.task}" if options.task else ""
+        )
+        raise NoQuestions(f"{folder} holds no rows of {asked}. Make them with python -m training.prepare.")
+    return rows
+
+
+def select(rows: Sequence[Row], task: str | None = None, limit: int | None = None) -> list[Row]:
+    """The questions of a task (TASKS, or all). Without a task: the naming question of each picture whose noun is known,
+    else all questions. Later turns of a conversation are left out: they lean on what was said before."""
+    rows = [row for row in rows if not row.turn]
+    if task is None:
+        task = "name" if any(row.noun and row.task in ("", "name") for row in rows) else "all"
+        if task == "name":
+            rows = [row for row in rows if row.noun and row.task in ("", "name")]
+    elif task != "all":
         rows = [row for row in rows if row.task in TASKS[task]]
-    elif task is None and any(row.noun for row in rows):
-        rows = list({row.picture: row for row in rows if row.question == NAMING_QUESTION}.values())
-    return rows[:limit]
+    if task in ONCE:
+        rows = one_each(rows)
+    if limit is not None and limit < len(rows):
+        kept = sorted(random.Random(SEED).sample(range(len(rows)), limit))
+        rows = [rows[index] for index in kept]
+    return rows
 
 
-def blind_guesses(rows: Sequence[Row], training: Sequence[Row], task: str | None) -> list[str]:
-    """The most frequent training answer to each question, or to any question (of the same task, where one was chosen)."""
-    if task:
-        tasks = {row.task for row in rows}
-        seen = [(row.question, polar_truth(row) or row.answer) for row in training if row.task in tasks]
-    else:
-        seen = [(row.question, row.answer) for row in training]
+def one_each(rows: Sequence[Row]) -> list[Row]:
+    """One question about each picture: the plainest, else the first."""
+    chosen: dict[str, Row] = {}
+    for row in rows:
+        if row.picture not in chosen or (
+            row.question in PLAINEST and chosen[row.picture].question not in PLAINEST
+        ):
+            chosen[row.picture] = row
+    return list(chosen.values())
+
+
+def blind_guesses(rows: Sequence[Row], training: Sequence[Row]) -> list[str]:
+    """The most frequent training answer to each question, or to any question of the same tasks where training has not
+    met it."""
+    tasks = {row.task for row in rows}
+    seen = [(row.question, polar_truth(row) or row.answer) for row in training if row.task in tasks]
     frequent = majority_answers(seen)
     return [frequent.get(normalise(row.question), frequent.get("", "")) for row in rows]
+
+
+def most_frequent_number(rows: Sequence[Row]) -> str:
+    """The number that is right most often among the questions themselves: no constant answer does better."""
+    numbers = [number_in(row.answer) for row in rows if row.task == "count"]
+    return max(sorted(set(numbers)), key=numbers.count, default="")
+
+
+def other_pictures(pictures: Sequence[str], seed: int = 0) -> dict[str, str]:
+    """Each distinct picture -> another one, each used once: one round through all of them in a drawn order. Empty where
+    there is only one."""
+    names = sorted(set(pictures))
+    random.Random(seed).shuffle(names)
+    return dict(zip(names, names[1:] + names[:1], strict=True)) if len(names) > 1 else {}

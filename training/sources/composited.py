@@ -1,7 +1,7 @@
 """Cut-outs pasted on plain scenes: how many, where, and what colour, with exact answers.
 
 In: the pictures of the other sources and their splits. Out: pictures of kind "composited" with their questions. Unusual:
-a scene is made of cut-outs of its own split only, so that what a test scene shows was never seen; everything about it is
+A scene is made of cut-outs of its own split only, so that what a test scene shows was never seen; everything about it is
 drawn by a seed made of its number, so that it is the same on every machine.
 """
 
@@ -13,13 +13,12 @@ from typing import NamedTuple
 import inflect
 from PIL import Image, ImageDraw
 
-from training.colours import main_colour
+from training.colours import NAMED_COLOURS, main_colour
 from training.instructions import CLEAR, countable, short_form
 from training.phrases import concept_of, may_be_confused, sentence
 from training.questions import COLOUR_OF, DESCRIBE, HOW_MANY, WHERE, WHICH_SIDE
 from training.sources.picture import Picture
 from training.splits import SALT
-from vlm.model.colours import NAMED_COLOURS
 
 SCENES = {"train": 3000, "validation": 150, "test": 600}
 CUT_OUT_SOURCES = ("tuxpaint", "emoji", "sweethome3d", "openclipart")

@@ -1,18 +1,33 @@
-"""One captioned picture before it becomes rows: where it is, what it shows, and how to load it.
+"""One picture before it becomes rows: where it is, what is known of it, and how to load it.
 
 In: an image file, or an SVG's text. Out: an RGBA picture of at most 256 pixels, and its bytes flattened on
-white. Unusual: loading is a function in the record, so that every source can list all its pictures, and
-splits and wrong answers can be drawn over all of them, without a single image in memory.
+white. Loading is a function in the record, so that every source can list all its pictures, and splits and wrong
+answers can be drawn over all of them, without a single image in memory.
 """
 
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
 MAX_SIDE = 256  # px; the vision encoder reads 224 to 260
+
+
+class Row(NamedTuple):
+    """One question about a picture. `task` is one of name, describe, category, yes, no, choice, colour, action, count,
+    where, which, vqa, scene and chat."""
+
+    task: str
+    question: str
+    answer: str
+    conversation: str = ""  # rows with the same one are asked in the order of `turn`; empty: in any order
+    turn: int = 0
+    accepted: tuple[str, ...] | None = None  # short answers that are right; None: the picture's nouns
+    references: tuple[str, ...] = ()  # all captions that people gave the picture
+    objects: tuple[str, ...] = ()  # what is known to be in the picture
 
 
 @dataclass(frozen=True)
@@ -25,8 +40,11 @@ class Picture:
     phrase: str = ""  # noun phrase with its article: "a great blue heron"; empty where `turns` says it all
     group: str = ""  # key of phrases.GROUPS: what it may be confused with
     action: str = ""  # "swimming", where somebody does something
-    turns: tuple[tuple[str, str, str], ...] = ()  # (task, question, answer) the source itself brings
+    turns: tuple[tuple, ...] = ()  # the rows that the source itself brings: Row, or its first three fields
     split: str = ""  # the source's own split; empty: decided by splits.py
+    stored: Callable[[], bytes] | None = (
+        None  # a photograph's file as it is kept; None: encode what is loaded
+    )
 
 
 def open_raster(data: bytes | Path) -> Image.Image:

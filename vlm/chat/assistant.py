@@ -1,114 +1,76 @@
-"""Question, pictures and speech -> a streamed answer with its trace. The app, the shell and Python all enter here.
+"""The assistant: question, pictures and speech -> a streamed answer. The app, the shell and Python all enter here.
 
-A question about a picture goes through the adapter, and its draft through a clean-up pass by the base model. Text goes
-straight to the base model. Speech is transcribed first and then treated like typed words.
+Speech is transcribed first and then treated like typed words; the rest is vlm/chat/reply.py.
 """
 
-import dataclasses
 import gc
 import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from PIL import Image
 
-from vlm.chat import clean_up
-from vlm.chat.tidy import strip_echo, tidy, to_keywords
-from vlm.config import AnswersConfig, ModelConfig
+from vlm.chat.answer import Answer, Picture, Settings, Style, Turn
+from vlm.chat.reply import Pipeline, Sights, Steps
+from vlm.config import ModelConfig
+from vlm.engines import Engine
+from vlm.engines.build import build_engine
 from vlm.errors import UserError
-from vlm.inputs.images import open_image
 from vlm.inputs.speech import Transcriber
-from vlm.model.adapter import adapter_name, load_adapter, model_config_of
-from vlm.model.sizes import choose_precision
-from vlm.model.vlm import VisionLanguageModel, VisualTurn, build_model
+from vlm.model.adapter import adapter_name, load_eyes, lora_folder, model_config_of
+from vlm.model.eyes import build_eyes
 from vlm.weights.resolve import resolve
 
-Picture = Image.Image | str | Path
-Steps = Generator["Answer", None, "Answer"]  # yields snapshots on the way, returns the last one
-Style = Literal["full", "keywords"]
+__all__ = ["Answer", "Assistant", "Picture", "Settings", "Style", "Turn", "load_assistant"]
 
 MAX_QUESTION_CHARACTERS = 8_000
-MAX_PICTURES = 8  # in one conversation: each takes 17 visual tokens and a line of tags
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a person may choose; the preset has the defaults."""
-
-    max_new_tokens: int = 200
-    temperature: float = 0.0
-    clean_up: bool = True
-    style: Style = "full"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.max_new_tokens <= 1024:
-            raise UserError("The length must be between 1 and 1024 tokens.")
-        if not 0 <= self.temperature <= 2:
-            raise UserError("The temperature must be between 0 and 2.")
-        if self.style not in ("full", "keywords"):
-            raise UserError("The answer style must be full or keywords.")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One earlier exchange of the conversation."""
-
-    question: str
-    answer: str
-    images: tuple[Picture, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A snapshot of an answer; the last one has the stage "done". `seen` and `looked_up` are the tags of the latest
-    pictures and of the things that the question names (vlm/model/tagger.py), as the prompt has them. `seconds` holds transcribe,
-    look, first_token, generate, clean_up and total, each where it has happened."""
-
-    text: str = ""
-    stage: Literal["transcribing", "looking", "drafting", "cleaning", "done"] = "drafting"
-    route: Literal["image", "text"] = "text"
-    transcript: str | None = None
-    seen: str = ""
-    looked_up: str = ""
-    draft: str | None = None
-    clean_up: str | None = None  # "accepted", "unchanged", "off" or "rejected: <reason>"
-    model: str = ""
-    adapter: str | None = None
-    device: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
-    tokens: int = 0
-    tokens_per_second: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 class Assistant:
-    """One model, shared by all who ask. Holds no conversation: what is said before comes in as `history`."""
+    """One model, shared by all who ask. Holds no conversation: what is said before comes in as `history`.
+
+    `notice` is a sentence that people should read, or ""."""
 
     def __init__(
         self,
-        model: VisionLanguageModel,
+        pipeline: Pipeline,
         transcriber: Transcriber,
         config: ModelConfig,
         adapter_folder: Path | None,
-        device: str,
+        notice: str = "",
     ) -> None:
-        self.model, self.transcriber, self.config = model, transcriber, config
+        self.pipeline, self.transcriber, self.config, self.notice = pipeline, transcriber, config, notice
         self.adapter_folder = adapter_folder
         self.adapter = adapter_name(adapter_folder) if adapter_folder else None
-        self.model_name, self.device = config.language.weights, device
         answers = config.answers
         self.settings = Settings(
-            answers.max_new_tokens, answers.temperature, answers.clean_up, _style(answers.style)
+            answers.max_new_tokens,
+            answers.temperature,
+            answers.clean_up,
+            "keywords" if answers.style == "keywords" else "full",
+            answers.top_p,
+            answers.min_p,
+            answers.repetition_penalty,
         )
 
     @property
+    def engine(self) -> Engine:
+        return self.pipeline.engine
+
+    @engine.setter
+    def engine(self, engine: Engine) -> None:
+        self.pipeline = replace(self.pipeline, engine=engine)
+
+    @property
     def description(self) -> str:
-        return f"{self.model_name} · adapter {self.adapter or 'none'} · {self.device}"
+        parts = self.config.language.weights, f"adapter {self.adapter or 'none'}", self.engine.name
+        return " · ".join([*parts, self.engine.device])
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self.engine.close()
 
     def answer(
         self,
@@ -136,17 +98,22 @@ class Assistant:
         the typed ones. Raises UserError for input that cannot be answered."""
         start = time.perf_counter()
         settings = settings or self.settings
-        answer = Answer(model=self.model_name, device=self.device)
+        answer = Answer(
+            model=self.config.language.weights, engine=self.engine.name, device=self.engine.device
+        )
         if audio is not None:
             yield replace(answer, stage="transcribing")
             answer = self._transcribe(answer, audio)
             yield answer
         asked = " ".join(part for part in (question.strip(), answer.transcript or "") if part)
         _check_question(asked)
-        last = yield from self.reply(answer, asked, images, history, settings)
+        if images or any(turn.images for turn in history):
+            self._check_sight()
+            answer = replace(answer, adapter=self.adapter)
+        last = yield from self._reply(answer, asked, images, history, settings)
         yield replace(last, stage="done", seconds=last.seconds | {"total": time.perf_counter() - start})
 
-    def reply(
+    def _reply(
         self,
         answer: Answer,
         question: str,
@@ -154,12 +121,8 @@ class Assistant:
         history: Sequence[Turn],
         settings: Settings,
     ) -> Steps:
-        """All that the model does for an answer, once the question is in words. Raises UserError."""
-        pictures = [list(turn.images) for turn in history] + [list(images)]
         try:
-            if any(pictures):
-                return (yield from self._answer_picture(answer, question, pictures, history, settings))
-            return (yield from self._answer_text(answer, question, history, settings))
+            return (yield from self.pipeline.reply(answer, question, images, history, settings))
         except torch.OutOfMemoryError:
             pass  # the memory is free once the error, whose frames hold it, is gone
         free_memory()
@@ -178,93 +141,12 @@ class Assistant:
         seconds = {"transcribe": time.perf_counter() - start}
         return replace(answer, transcript=transcript.text, seconds=seconds)
 
-    def _answer_text(
-        self, answer: Answer, question: str, history: Sequence[Turn], settings: Settings
-    ) -> Steps:
-        turns = [VisualTurn(turn.question, turn.answer) for turn in history] + [VisualTurn(question)]
-        answer = yield from self._generate(answer, turns, settings, adapter=False)
-        text = answer.text.strip()
-        return replace(answer, text=to_keywords(text) if settings.style == "keywords" else text)
-
-    def _answer_picture(
-        self,
-        answer: Answer,
-        question: str,
-        pictures: Sequence[Sequence[Picture]],
-        history: Sequence[Turn],
-        settings: Settings,
-    ) -> Steps:
-        if self.adapter is None:
+    def _check_sight(self) -> None:
+        if self.pipeline.sights is None:
             raise UserError(
                 f"The preset {self.config.name!r} has no adapter yet, so it cannot see. "
                 "Train one with python -m training.finetune, or name one with VLM_ADAPTER."
             )
-        answer = replace(answer, route="image", adapter=self.adapter, stage="looking")
-        yield answer
-        start = time.perf_counter()
-        turns = self._look(question, pictures, history)
-        latest = next(turn.sights for turn in reversed(turns) if turn.sights)
-        answer = replace(
-            answer,
-            seen="; ".join(sight.tags for sight in latest),
-            looked_up="; ".join(filter(None, (sight.asked(question) for sight in latest))),
-            seconds=answer.seconds | {"look": time.perf_counter() - start},
-        )
-        system = self.config.answers.image_system
-        answer = yield from self._generate(answer, turns, settings, adapter=True, system=system)
-        answer = replace(answer, draft=answer.text.strip(), text=tidy(strip_echo(answer.text, question)))
-        answer = yield from self._clean_up(answer, question, settings)
-        return replace(answer, text=to_keywords(answer.text)) if settings.style == "keywords" else answer
-
-    def _look(
-        self, question: str, pictures: Sequence[Sequence[Picture]], history: Sequence[Turn]
-    ) -> list[VisualTurn]:
-        if sum(map(len, pictures)) > MAX_PICTURES:
-            raise UserError(f"A conversation can hold {MAX_PICTURES} pictures. Please start a new one.")
-        sights = iter(self.model.see([open_image(picture) for group in pictures for picture in group]))
-        seen = [tuple(next(sights) for _ in group) for group in pictures]
-        said = [(turn.question, turn.answer) for turn in history] + [(question, "")]
-        return [VisualTurn(*words, group) for words, group in zip(said, seen, strict=True)]
-
-    def _generate(
-        self,
-        answer: Answer,
-        turns: Sequence[VisualTurn],
-        settings: Settings,
-        adapter: bool,
-        system: str | None = None,
-    ) -> Steps:
-        start = time.perf_counter()
-        options = self._options(settings.max_new_tokens, settings.temperature)
-        for generated in self.model.stream(turns, options, adapter, system):
-            passed = time.perf_counter() - start
-            seconds = {"first_token": passed} | answer.seconds | {"generate": passed}
-            answer = replace(
-                answer, stage="drafting", text=generated.text, seconds=seconds, tokens=generated.tokens
-            )
-            yield answer
-        passed = time.perf_counter() - start
-        return replace(answer, tokens_per_second=answer.tokens / passed if passed else 0.0)
-
-    def _clean_up(self, answer: Answer, question: str, settings: Settings) -> Steps:
-        """The base model rewrites the draft; what it makes is taken only if it keeps the draft's meaning."""
-        if not settings.clean_up or not answer.text:
-            return replace(answer, clean_up="off")
-        answer = replace(answer, stage="cleaning")
-        yield answer
-        start = time.perf_counter()
-        options = self._options(clean_up.MAX_NEW_TOKENS, temperature=0.0)
-        rewriting = ""
-        for generated in self.model.stream(
-            clean_up.request(question, answer.text), options, False, clean_up.SYSTEM
-        ):
-            rewriting = generated.text
-        text, verdict = clean_up.judge(question, answer.text, rewriting)
-        seconds = answer.seconds | {"clean_up": time.perf_counter() - start}
-        return replace(answer, text=text, clean_up=verdict, seconds=seconds)
-
-    def _options(self, max_new_tokens: int, temperature: float) -> AnswersConfig:
-        return replace(self.config.answers, max_new_tokens=max_new_tokens, temperature=temperature)
 
 
 def _check_question(question: str) -> None:
@@ -283,10 +165,6 @@ def free_memory() -> None:
     torch.cuda.empty_cache()
 
 
-def _style(name: str) -> Style:
-    return "keywords" if name == "keywords" else "full"
-
-
 def load_assistant(
     preset: str = "embedded", adapter: str | None = None, device: str | None = None
 ) -> Assistant:
@@ -294,16 +172,18 @@ def load_assistant(
     config, folder = model_config_of(preset, adapter)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model = build_model(choose_precision(config, device), device)
-        if folder is not None:
-            load_adapter(model, folder)
+        built = build_engine(config, lora_folder(folder) if folder else None, device)
+        sights = None
+        if folder:
+            eyes = build_eyes(config, built.embedding_size, device)
+            load_eyes(eyes, folder)
+            sights = Sights(eyes)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"The GPU has too little memory for the preset {preset!r}. Choose a smaller one, such as embedded, or "
             "free some of it."
         ) from error
-    model.eval()
+    pipeline = Pipeline(built.engine, built.tokenizer, sights, config.answers.image_system)
     speech = config.speech
     transcriber = Transcriber(speech.engine, resolve(speech.weights), speech.language)
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
-    return Assistant(model, transcriber, config, folder, f"{name}, {model.language.precision}")
+    return Assistant(pipeline, transcriber, config, folder, built.notice)

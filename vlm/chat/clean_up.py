@@ -5,7 +5,7 @@ of both first, and what it makes is taken only where it keeps the draft's meanin
 """
 
 from vlm.chat.tidy import keeps_meaning, strip_echo, tidy
-from vlm.model.vlm import VisualTurn
+from vlm.model.prompts import PromptTurn
 
 SYSTEM = (
     "Correct the note so that it answers the question. Repeat a note that is correct already. "
@@ -25,10 +25,10 @@ EXAMPLES = (
 WHOLE_ANSWERS = ("Left.", "Right.", "Above.", "Below.")
 
 
-def request(question: str, draft: str) -> list[VisualTurn]:
+def request(question: str, draft: str) -> list[PromptTurn]:
     """The conversation whose last answer is the rewriting."""
-    shown = [VisualTurn(_note(asked, note), sentence) for asked, note, sentence in EXAMPLES]
-    return [*shown, VisualTurn(_note(question, draft))]
+    shown = [PromptTurn(_note(asked, note), sentence) for asked, note, sentence in EXAMPLES]
+    return [*shown, PromptTurn(_note(question, draft))]
 
 
 def _note(question: str, draft: str) -> str:

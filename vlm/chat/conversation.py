@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
-from vlm.chat.assistant import Answer, Settings, Turn
+from vlm.chat.answer import Answer, Settings, Turn
 from vlm.errors import UserError
 
 
@@ -133,13 +133,14 @@ def trace_of(answer: Answer) -> list[tuple[str, str]]:
     speed = f"{answer.tokens} tokens, {answer.tokens_per_second:.1f} a second" if answer.tokens else None
     rows = [
         ("Heard", answer.transcript),
-        ("Seen (0 to 9)", answer.seen),
-        ("Looked up (0 to 9)", answer.looked_up),
+        ("Seen", answer.seen),
         ("Draft", answer.draft),
         ("Clean-up", answer.clean_up),
         ("Model", answer.model),
         ("Adapter", answer.adapter or "off"),
+        ("Engine", answer.engine),
         ("Device", answer.device),
+        ("Left out", f"{answer.left_out} earlier turns" if answer.left_out else ""),
         ("Time", seconds),
         ("Speed", speed),
     ]

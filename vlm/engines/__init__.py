@@ -1,1 +1,60 @@
-"""What runs a language model: a prompt of token ids and visual tokens -> streamed text."""
+"""What runs a language model: a prompt of token ids and visual tokens -> new token ids.
+
+An engine knows nothing of pictures, tokenisers or templates. It holds one set of base weights and, if there is one, the
+LoRA of the adapter, which each answer has on or off.
+"""
+
+import hashlib
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+Segment: TypeAlias = list[int] | Tensor  # token ids, or visual tokens [K, Dl]
+Prompt: TypeAlias = Sequence[Segment]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen, and when to stop. Temperature 0 takes the likeliest. Of the others stay those in the
+    likeliest `top_p` of the probability, and of those each at least `min_p` times as likely as the first. A token that
+    the answer has already is `repetition_penalty` times less likely (arXiv:1909.05858)."""
+
+    max_new_tokens: int = 200
+    temperature: float = 0.0
+    top_p: float = 0.9
+    min_p: float = 0.0
+    repetition_penalty: float = 1.1
+    seed: int = 0
+    end_ids: tuple[int, ...] = ()
+
+
+class Engine(Protocol):
+    """`parallel`: how many answers it decodes at once. `context`: the longest prompt and answer together, in tokens."""
+
+    name: str
+    device: str
+    parallel: int
+    context: int
+
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int]:
+        """The new token ids one by one, the end token among them. Closing the iterator stops the model at its next one."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+def prompt_keys(prompt: Prompt) -> list[Hashable]:
+    """What stands at each position: an id, or of a visual token its picture's digest and its place in it. Prompts with
+    equal keys up to a position have the same keys and values in the cache up to there."""
+    keys: list[Hashable] = []
+    for segment in prompt:
+        if isinstance(segment, Tensor):
+            digest = hashlib.sha256(segment.detach().float().cpu().numpy().tobytes()).digest()
+            keys += [(digest, place) for place in range(len(segment))]
+        else:
+            keys += segment
+    return keys

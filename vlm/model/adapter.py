@@ -2,7 +2,6 @@
 
 config.yaml             the resolved model config, and how it was trained
 projector.safetensors   the connector
-tagger.safetensors      the tagger's head and its nouns, where the model has a tagger
 lora/                   the LoRA in PEFT's own format
 metrics.json            scores, with their baselines and commands
 data.md, training.png   the data's card and a plot of the run; limits.md is written by hand
@@ -12,21 +11,23 @@ README.md               the model card that training/push.py makes for the hub
 import json
 import shutil
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from vlm.config import ModelConfig, from_dict, load_model_config, read_yaml, to_dict
 from vlm.errors import UserError, plain_load_errors
-from vlm.model.sizes import describe
-from vlm.model.vlm import VisionLanguageModel
+from vlm.model.eyes import Eyes
 from vlm.weights.hub import fetch, hub_name, is_hub_name
 from vlm.weights.resolve import public_name
+
+if TYPE_CHECKING:  # with it come Transformers' models and PEFT, which llama.cpp does without
+    from vlm.model.vlm import VisionLanguageModel
 
 ADAPTERS = Path(__file__).parents[2] / "assets" / "adapters"
 LORA = ("lora/adapter_config.json", "lora/adapter_model.safetensors")
@@ -76,8 +77,8 @@ def check_adapter(folder: Path, config: ModelConfig) -> None:
     trained = adapter_config(folder)
     for part in ("vision", "connector", "language"):
         theirs, ours = getattr(trained, part), getattr(config, part)
-        if part == "language":  # precision may differ from training
-            theirs = replace(theirs, dtype=ours.dtype, quantisation=ours.quantisation)
+        if part == "language":  # how it is served may differ from training
+            theirs = replace(ours, weights=theirs.weights)
         if part != "connector" and Path(theirs.weights).name == Path(ours.weights).name:
             # a repository on the hub, and a folder of its name wherever it lies, hold the same
             theirs = replace(theirs, weights=ours.weights)
@@ -90,6 +91,8 @@ def check_adapter(folder: Path, config: ModelConfig) -> None:
 
 def _sizes(trained: ModelConfig, config: ModelConfig) -> str:
     """What the two projectors join, for a message; nothing where the sizes of a model are not to be had."""
+    from vlm.model.sizes import describe
+
     try:
         theirs, ours = describe(trained).projector, describe(config).projector
     except UserError:
@@ -97,42 +100,56 @@ def _sizes(trained: ModelConfig, config: ModelConfig) -> str:
     return f", its projector being {theirs} and the preset's {ours}"
 
 
-def load_adapter(model: VisionLanguageModel, folder: Path, trainable: bool = False) -> None:
-    """Put the projector, the LoRA and the tagger's head of an adapter folder into the model."""
-    with plain_load_errors(f"The adapter {folder} is damaged or incomplete", "Copy or train it again."):
-        model.connector.load_state_dict(load_file(folder / "projector.safetensors"))
+def damaged(folder: Path) -> AbstractContextManager[None]:
+    """Within it whatever is wrong with an adapter folder's files is a UserError."""
+    return plain_load_errors(f"The adapter {folder} is damaged or incomplete", "Copy or train it again.")
+
+
+def load_eyes(eyes: Eyes, folder: Path) -> None:
+    """Put the projector of an adapter folder into the eyes, to serve."""
+    with damaged(folder):
+        eyes.connector.load_state_dict(load_file(folder / "projector.safetensors"))
+    eyes.eval()
+
+
+def lora_folder(folder: Path) -> Path:
+    """The LoRA of an adapter folder, in PEFT's format, checked to be plain."""
+    with damaged(folder):
         described = json.loads((folder / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
         if described.get("peft_type") != "LORA" or described.get("megatron_config"):
             # PEFT would import what others name
             raise ValueError("its adapter_config.json describes no plain LoRA")
-        model.language.load_adapter(folder / "lora", trainable)
-        if model.tagger:
-            model.tagger.load(folder / "tagger.safetensors")
-    if not trainable:
-        model.connector.to(
-            model.language.model.get_input_embeddings().weight.device, model.language.dtype
-        ).eval()
+    return folder / "lora"
 
 
-def restore_adapter(model: VisionLanguageModel, folder: Path) -> None:
+def load_adapter(model: "VisionLanguageModel", folder: Path, trainable: bool = False) -> None:
+    """Put the projector and the LoRA of an adapter folder into a whole model in torch."""
+    load_eyes(model.eyes, folder)
+    with damaged(folder):
+        model.language.load_adapter(lora_folder(folder), trainable)
+
+
+def restore_adapter(model: "VisionLanguageModel", folder: Path) -> None:
     """Copy what trains from a checkpoint's adapter folder into a model whose LoRA is in place already."""
+    from peft import set_peft_model_state_dict
+
     model.connector.load_state_dict(load_file(folder / "projector.safetensors"))
     lora = load_file(folder / "lora" / "adapter_model.safetensors")
     set_peft_model_state_dict(model.language.model, lora)
 
 
 def save_adapter(
-    model: VisionLanguageModel,
+    model: "VisionLanguageModel",
     folder: Path,
     config: ModelConfig,
     training: dict[str, Any],
     metrics: dict[str, Any],
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype = torch.float16,
     state: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write the adapter folder under a temporary name and rename it, so that a killed run leaves no half of one.
 
-    bfloat16 to ship, float32 in a checkpoint that training goes on from. `state` is the model's whole state where its
+    float16 to ship, float32 in a checkpoint that training goes on from. `state` is the model's whole state where its
     parameters are divided among processes."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -154,7 +171,7 @@ def save_adapter(
 
 
 def _write(
-    model: VisionLanguageModel,
+    model: "VisionLanguageModel",
     folder: Path,
     config: ModelConfig,
     training: dict[str, Any],
@@ -162,14 +179,14 @@ def _write(
     dtype: torch.dtype,
     state: dict[str, torch.Tensor] | None,
 ) -> None:
+    from peft import get_peft_model_state_dict
+
     resolved = {"model": to_dict(config), "training": training}
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     state = model.state_dict() if state is None else state
-    projector = _below("connector.", state)
+    projector = _below("eyes.connector.", state)
     save_file(_converted(projector, dtype), folder / "projector.safetensors")
-    if model.tagger:
-        model.tagger.save(folder / "tagger.safetensors")
     lora = model.language.model.peft_config["default"]
     (folder / "lora").mkdir()
     weights = get_peft_model_state_dict(

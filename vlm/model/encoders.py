@@ -13,28 +13,20 @@ from torch.nn import functional
 from vlm.config import VisionConfig
 from vlm.errors import UserError
 from vlm.inputs.images import pad_to_square
-from vlm.model.clip import Clip, load_clip
-from vlm.model.colours import SHARES, colour_shares
 from vlm.weights.resolve import plain_weight_errors, resolve
 
 MEAN, DEVIATION = 127.0, 128.0  # of a pixel's 0 to 255, with which the weights were trained
+STRIDE = 32  # pixels a side that one cell of the last map stands for
 IMAGENET_CLASSES = Path(__file__).parent / "imagenet_classes.txt"
 
 
 class EfficientNetLite2(nn.Module):
-    """EfficientNet-Lite2 (arXiv:1905.11946) -> one pooled and `grid * grid` patch features.
+    """EfficientNet-Lite2 (arXiv:1905.11946) -> a feature for each cell of its last map, row by row.
 
-    Their channels are the 1280 of the last map, and behind them those of the maps that `blocks`, counted from 0, give,
-    and with `colours` the shares of the pixels' colours: what colour a thing has is lost on the way up."""
+    A feature's channels are the 1280 of the last map, and behind them those of the maps that `blocks`, counted from 0,
+    give, averaged over the cell: what colour a thing has is lost on the way up."""
 
-    def __init__(
-        self,
-        weights_folder: Path,
-        image_size: int,
-        grid: int,
-        blocks: Sequence[int] = (),
-        colours: bool = False,
-    ) -> None:
+    def __init__(self, weights_folder: Path, image_size: int, blocks: Sequence[int] = ()) -> None:
         super().__init__()
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -42,19 +34,19 @@ class EfficientNetLite2(nn.Module):
         (file,) = weights_folder.glob("*.pth")
         self.network.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
-        self.image_size, self.grid, self.blocks, self.colours = image_size, grid, tuple(blocks), colours
+        self.image_size, self.blocks = image_size, tuple(blocks)
         inner = sum(self.network._blocks[place]._block_args.output_filters for place in self.blocks)
-        self.feature_size = self.classifier.in_features + inner + SHARES * colours
+        self.feature_size = self.classifier.in_features + inner
         self.classes = IMAGENET_CLASSES.read_text(encoding="utf-8").splitlines()
         self.requires_grad_(False).eval()
 
     @property
     def feature_count(self) -> int:
-        return 1 + self.grid**2
+        return (self.image_size // STRIDE) ** 2
 
     @property
     def classifier(self) -> nn.Linear:
-        """The last map's pooled feature [1280] -> scores of `classes`, the 1,000 of ImageNet."""
+        """The mean of the last map [1280] -> scores of `classes`, the 1,000 of ImageNet."""
         return self.network._fc
 
     def train(self, mode: bool = True) -> "EfficientNetLite2":
@@ -69,16 +61,12 @@ class EfficientNetLite2(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Tensor:
-        """[B, 3, S, S] -> patch features [B, 1 + grid^2, Dv], the pooled one first."""
+        """[B, 3, S, S] -> patch features [B, (S / 32)^2, Dv]"""
         weight = self.classifier.weight
         pixels = pixels.to(weight.device, weight.dtype, memory_format=torch.channels_last)
-        maps = self._maps(pixels)
-        pooled = torch.cat([feature_map.mean((2, 3)) for feature_map in maps], dim=1)
-        cells = [functional.adaptive_avg_pool2d(feature_map, self.grid).flatten(2) for feature_map in maps]
-        seen = torch.cat([pooled.unsqueeze(1), torch.cat(cells, dim=1).transpose(1, 2)], dim=1)
-        if not self.colours:
-            return seen
-        return torch.cat([seen, colour_shares((pixels * DEVIATION + MEAN) / 255.0, self.grid)], dim=2)
+        last, *inner = self._maps(pixels)
+        cells = [last, *(functional.adaptive_avg_pool2d(each, last.shape[-2:]) for each in inner)]
+        return torch.cat(cells, dim=1).flatten(2).transpose(1, 2)
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
         """The last feature map [B, 1280, S/32, S/32], then those of `blocks`."""
@@ -95,10 +83,8 @@ class EfficientNetLite2(nn.Module):
         return self(torch.stack([self.preprocess(image) for image in images]))
 
 
-VisionEncoder = EfficientNetLite2 | Clip
-
 ENCODERS: dict[str, tuple[str, ...]] = {  # the fields of `VisionConfig` that its features depend on
-    "efficientnet-lite2": ("encoder", "weights", "image_size", "grid", "blocks", "colours"),
+    "efficientnet-lite2": ("encoder", "weights", "image_size", "blocks"),
     "clip": ("encoder", "weights", "features", "layer"),
 }
 
@@ -110,15 +96,17 @@ def describe_features(config: VisionConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in ENCODERS[config.encoder]}
 
 
-def build_vision(config: VisionConfig, device: str = "cpu") -> VisionEncoder:
+def build_encoder(config: VisionConfig, device: str = "cpu") -> Any:
     describe_features(config)
     if config.encoder == "clip":
-        if config.colours:
-            raise UserError("CLIP gives no shares of colours. Set vision.colours to false.")
+        from vlm.model.clip import load_clip  # Transformers' models take a second to import
+
         if config.tags:
             raise UserError("CLIP has no classes of its own to name what is seen. Set vision.tags to 0.")
         with plain_weight_errors(config.weights):
             return load_clip(resolve(config.weights), config.features, config.layer, device)
-    weights = resolve(config.weights)
-    encoder = EfficientNetLite2(weights, config.image_size, config.grid, config.blocks, config.colours)
-    return encoder.to(device)
+    if config.image_size % STRIDE:
+        raise UserError(
+            f"vision.image_size must be a multiple of {STRIDE}, and {config.image_size} was given."
+        )
+    return EfficientNetLite2(resolve(config.weights), config.image_size, config.blocks).to(device)

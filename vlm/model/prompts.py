@@ -7,6 +7,7 @@ switched off, so that "<|im_end|>" in a question is just text.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -19,35 +20,27 @@ VISUAL = -1  # in `Encoded.ids`: a visual token stands here
 
 @dataclass(frozen=True)
 class PromptTurn:
-    """One question, its answer ("" for the one to come), the tags of the pictures shown before the question, and those of
-    the things that the question names, a text for each picture that it is about."""
+    """One question, its answer ("" for the one to come), and the tags of each picture shown before the question."""
 
     question: str
     answer: str = ""
     picture_tags: tuple[str, ...] = ()
-    asked_tags: tuple[str, ...] = ()
 
 
 class Encoded(NamedTuple):
-    """`ids` with VISUAL where a visual token stands; `labels` are the ids to learn, IGNORE elsewhere; at `question` the
-    last question's own text begins. `blocks`: see `Batch`; empty for a conversation as it is held."""
+    """`ids` with VISUAL where a visual token stands; `labels` are the ids to learn, IGNORE elsewhere."""
 
     ids: list[int]
     labels: list[int]
-    question: int
-    blocks: tuple[int, ...] = ()
 
 
 class Batch(NamedTuple):
-    """All [B, T]. `visual_mask` is True where the visual tokens go, in reading order; `input_ids` there is padding.
-    `blocks` are 0, or number the parts of a conversation that see what is 0 before them, but not each other; None where
-    no conversation has such."""
+    """All [B, T]. `visual_mask` is True where the visual tokens go, in reading order; `input_ids` there is padding."""
 
     input_ids: Tensor
     visual_mask: Tensor
     attention_mask: Tensor
     labels: Tensor
-    blocks: Tensor | None = None
 
 
 def encode(
@@ -57,7 +50,6 @@ def encode(
     has no answer yet the ids end where the model is to begin it."""
     ids: list[int] = []
     labels: list[int] = []
-    question = 0
 
     def add(new: list[int], learn: bool) -> None:
         ids.extend(new)
@@ -69,31 +61,28 @@ def encode(
         for tags in turn.picture_tags:
             add([VISUAL] * tokens_per_picture, learn=False)
             add(_text(tokenizer, f"\nTags: {tags}.\n" if tags else "\n"), learn=False)
-        question = len(ids)
-        lines = [turn.question.strip(), *(f"Tags: {tags}." for tags in turn.asked_tags if tags)]
-        add(_text(tokenizer, "\n".join(lines)), learn=False)
+        add(_text(tokenizer, turn.question.strip()), learn=False)
         add(_control(tokenizer, before_answer), learn=False)
         if turn.answer:
             ending = _control(tokenizer, after_answer)
             add(_text(tokenizer, turn.answer.strip()) + ending[:1], learn=True)  # learn where to stop as well
             add(ending[1:], learn=False)
-    return Encoded(ids, labels, question)
+    return Encoded(ids, labels)
 
 
-def ask_apart(conversations: Sequence[Encoded]) -> Encoded:
-    """Conversations that begin alike, up to their questions -> one that reads the beginning once, and in which no
-    question sees the others."""
-    if len(conversations) == 1:
-        return conversations[0]
-    shared = conversations[0].question
-    ids, labels = conversations[0].ids[:shared], conversations[0].labels[:shared]
-    blocks = [0] * shared
-    for number, each in enumerate(conversations, 1):
-        if each.ids[: each.question] != ids[:shared]:
-            raise ValueError("Conversations that do not begin alike cannot be read as one.")
-        ids, labels = ids + each.ids[shared:], labels + each.labels[shared:]
-        blocks += [number] * (len(each.ids) - shared)
-    return Encoded(ids, labels, shared, tuple(blocks))
+def segments(ids: Sequence[int], visual_tokens: Sequence[Tensor]) -> list[list[int] | Tensor]:
+    """Ids with VISUAL in them, and the visual tokens [K, Dl] of each picture in order -> a prompt for an engine: runs of
+    ids, and the visual tokens in their places."""
+    runs: list[list[int] | Tensor] = []
+    waiting = torch.cat(list(visual_tokens)) if visual_tokens else torch.empty(0)
+    for visual, run in groupby(ids, key=lambda id: id == VISUAL):
+        same = list(run)
+        if visual:
+            runs.append(waiting[: len(same)])
+            waiting = waiting[len(same) :]
+        else:
+            runs.append(same)
+    return runs
 
 
 def _template_frame(
@@ -135,11 +124,17 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], add_generation_promp
         return _render(tokenizer, [joined, *rest], add_generation_prompt)
 
 
-def end_of_turn(tokenizer: Any) -> list[int]:
-    """The control token that the template puts behind an answer; none where it ends in plain text."""
-    _, _, after = _template_frame(tokenizer, 1, True, None)[0]
-    control = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return [id for id in _control(tokenizer, after)[:1] if id in control]
+def end_ids(tokenizer: Any) -> tuple[int, ...]:
+    """The tokens at which an answer ends: every control token, since none is part of an answer. Some checkpoints name the
+    end of a text only, and it is the template that says where a turn ends."""
+    control = [id for id, token in tokenizer.added_tokens_decoder.items() if token.special]
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *control]))
+
+
+def pad_id(tokenizer: Any) -> int:
+    """A token for padding, which is neither seen nor learned: any will do, and the end of a turn would mislead readers."""
+    found = (tokenizer.pad_token_id, tokenizer.unk_token_id)
+    return next((id for id in found if id is not None and id != tokenizer.eos_token_id), 0)
 
 
 def _control(tokenizer: Any, text: str) -> list[int]:
@@ -151,38 +146,15 @@ def _text(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] if text else []
 
 
-def collate(conversations: Sequence[Encoded], pad_id: int, pad_left: bool = False) -> Batch:
-    """Pad to one length: on the right for training. For generation on the left, both of what stands before the last
-    question and of what follows, so that the former ends in one column and can be read once where it is shared."""
+def collate(conversations: Sequence[Encoded], pad_id: int) -> Batch:
+    """Pad to one length, on the right."""
     length = max(len(conversation.ids) for conversation in conversations)
-    column = max(conversation.question for conversation in conversations)
-    rest = max(len(conversation.ids) - conversation.question for conversation in conversations)
 
-    def padded(values: list[int], question: int, filler: int) -> list[int]:
-        if not pad_left:
-            return values + [filler] * (length - len(values))
-        before, after = values[:question], values[question:]
-        return [filler] * (column - len(before)) + before + [filler] * (rest - len(after)) + after
+    def padded(values: Sequence[int], filler: int) -> list[int]:
+        return [*values, *[filler] * (length - len(values))]
 
-    ids = torch.tensor([padded(each.ids, each.question, pad_id) for each in conversations])
-    present = torch.tensor([padded([1] * len(each.ids), each.question, 0) for each in conversations])
-    labels = torch.tensor([padded(each.labels, each.question, IGNORE) for each in conversations])
-    blocks = None
-    if any(conversation.blocks for conversation in conversations):
-        blocks = torch.tensor(
-            [padded(list(each.blocks) or [0] * len(each.ids), each.question, 0) for each in conversations]
-        )
+    ids = torch.tensor([padded(each.ids, pad_id) for each in conversations])
+    present = torch.tensor([padded([1] * len(each.ids), 0) for each in conversations])
+    labels = torch.tensor([padded(each.labels, IGNORE) for each in conversations])
     visual_mask = ids == VISUAL
-    return Batch(ids.masked_fill(visual_mask, pad_id), visual_mask, present, labels, blocks)
-
-
-def attention_of_blocks(attention_mask: Tensor, blocks: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Attention mask and blocks [B, T] -> who sees whom, [B, 1, T, T], 0 or the lowest number, and the positions [B, T],
-    counted over what each sees."""
-    length = blocks.shape[1]
-    earlier = torch.ones(length, length, dtype=torch.bool, device=blocks.device).tril()
-    common, own = blocks.unsqueeze(1) == 0, blocks.unsqueeze(1) == blocks.unsqueeze(2)
-    seen = earlier & attention_mask.bool().unsqueeze(1) & (common | own)  # [B, who, whom]
-    hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    hidden = hidden.masked_fill(~seen, torch.finfo(dtype).min)
-    return hidden.unsqueeze(1), (seen.sum(-1) - 1).clamp(min=0)
+    return Batch(ids.masked_fill(visual_mask, pad_id), visual_mask, present, labels)

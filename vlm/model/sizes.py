@@ -16,11 +16,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from vlm.config import ModelConfig, VisionConfig, read_yaml
-from vlm.engines.torch_engine import attach_lora, choose_dtype, is_nf4
 from vlm.errors import UserError
 from vlm.model.clip import Clip, clip_dtype
 from vlm.model.connectors import build_connector
-from vlm.model.encoders import VisionEncoder, build_vision
+from vlm.model.encoders import build_encoder
+from vlm.model.language import attach_lora, choose_dtype, is_nf4
 from vlm.weights.resolve import WHEELS, plain_weight_errors, resolve
 
 SHIPPED = Path(__file__).parent / "architectures.yaml"
@@ -99,10 +99,10 @@ def architecture(name: str) -> tuple[Any, str]:
         ) from error
 
 
-def _outline_vision(config: VisionConfig) -> tuple[VisionEncoder, str]:
+def _outline_vision(config: VisionConfig) -> tuple[Any, str]:
     """An encoder with its sizes, CLIP without its weights, and where they were found."""
     if config.encoder != "clip":
-        return build_vision(config), "the program and its installed weights"
+        return build_encoder(config), "the program and its installed weights"
     sizes, found = architecture(config.weights)
     sizes = getattr(sizes, "vision_config", sizes)  # of a whole CLIP or its half
     if not isinstance(sizes, CLIPVisionConfig):
@@ -118,9 +118,7 @@ def describe(config: ModelConfig) -> Description:
     vision, vision_found = _outline_vision(config.vision)
     with torch.device("meta"):
         language = AutoModelForCausalLM.from_config(language_config)
-        connector = build_connector(
-            config.connector, vision.feature_count, vision.feature_size, embedding_size
-        )
+        connector = build_connector(config.connector, vision.feature_size, embedding_size)
         decoder = [module for module in language.get_decoder().modules() if isinstance(module, nn.Linear)]
         quantised = sum(module.weight.numel() for module in decoder)
         parameters = {
@@ -142,7 +140,7 @@ def describe(config: ModelConfig) -> Description:
         quantised_parameters=quantised,
         cache_values=2 * language_config.num_hidden_layers * heads * head_size,
         layers=language_config.num_hidden_layers,
-        context=config.answers.max_prompt_tokens + config.answers.max_new_tokens,
+        context=config.language.context,
         found={"vision": vision_found, "language": language_found},
     )
 

@@ -1,6 +1,6 @@
-"""An adapter folder -> what people should know of it, in Markdown: parts, scores, training, data, limits.
+"""An adapter folder -> what people should know about it, in Markdown: parts, scores, training, data, limits.
 
-Every figure comes from the folder, as training and evaluation left it there; what a folder lacks is said to be missing.
+Every figure comes from the folder, where training and evaluation wrote it. A missing file is named as missing.
 """
 
 import json
@@ -15,7 +15,7 @@ PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
 
 
 def about(config: ModelConfig, folder: Path | None) -> str:
-    """The model's parts, and all that its adapter's folder tells."""
+    """The model's parts, and everything in its adapter's folder."""
     if folder is None:
         return f"{parts(config)}\n\n{how_to_see(config.name)}"
     sections = [
@@ -55,7 +55,7 @@ def parts(config: ModelConfig) -> str:
 
 
 def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """metrics.json -> right answers with their interval, beside the two baselines, and the commands."""
+    """metrics.json -> a table of right answers beside the two baselines, and the commands that counted them."""
     if not metrics:
         return "This adapter was not evaluated. Run `python -m training.evaluate` on it."
     rows = []
@@ -80,7 +80,7 @@ def _percent(share: Mapping[str, float]) -> str:
 
 
 def training(trained: Mapping[str, Any]) -> str:
-    """How often each source was shown, and the stages."""
+    """The stages, and how often each source was shown."""
     sources = [
         (source["name"], f"{source['share']:g}", _questions(source)) for source in trained.get("sources", ())
     ]
@@ -116,7 +116,7 @@ def _steps(stage: Mapping[str, Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; a bar in a cell would end it."""
+    """A Markdown table. Bars in cells are replaced, since a bar ends a cell."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""What programs call: the endpoints /image, /text and /voice of the page, without the page.
+"""What programs call: the endpoints /image, /text and /voice.
 
 The first line and the arguments of each docstring are its description, also over MCP.
 """
@@ -6,19 +6,18 @@ The first line and the arguments of each docstring are its description, also ove
 from collections.abc import Sequence
 from typing import Any
 
+import gradio as gr
+
 from vlm.chat.assistant import Settings, Style
 from vlm.errors import UserError
+from vlm.serving.plain_errors import plainly
+from vlm.serving.settings_panel import SettingsPanel, settings_from
 from vlm.serving.switch import Serving
 
-
-def settings_from(max_new_tokens: float, temperature: float, clean_up: bool, style: Style) -> Settings:
-    """What the page's components and JSON give, as the assistant takes it."""
-    return Settings(int(max_new_tokens), float(temperature), clean_up, style)
+Answered = tuple[str, dict[str, Any]]
 
 
 class Endpoints:
-    """What programs call. Each docstring is the description that clients, and MCP, are given."""
-
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
 
@@ -31,7 +30,11 @@ class Endpoints:
         temperature: float = Settings.temperature,
         clean_up: bool = Settings.clean_up,
         style: Style = Settings.style,
-    ) -> tuple[str, dict[str, Any]]:
+        top_p: float = Settings.top_p,
+        min_p: float = Settings.min_p,
+        repetition_penalty: float = Settings.repetition_penalty,
+        seed: float = Settings.seed,
+    ) -> Answered:
         """Answer a question about one or more pictures. Returns the answer and how it came about.
 
         Args:
@@ -42,15 +45,27 @@ class Endpoints:
             temperature: 0 always gives the same answer; higher values vary it.
             clean_up: Whether the base model may polish the adapter's draft.
             style: full for sentences, keywords for the words that matter.
+            top_p: Above temperature 0, only the likeliest tokens that together reach this probability are drawn.
+            min_p: Above temperature 0, only tokens at least this likely, compared with the likeliest, are drawn.
+            repetition_penalty: 1 for none; higher values keep the answer from repeating itself.
+            seed: Above temperature 0, the same seed draws the same answer again.
         """
         if not images:
             raise UserError("Please send at least one picture.")
-        settings = settings_from(max_new_tokens, temperature, clean_up, style)
-        return self._finish(question, images, audio, settings)
+        chosen = (max_new_tokens, temperature, clean_up, style, top_p, min_p, repetition_penalty, seed)
+        return self._finish(question, images, audio, settings_from(*chosen))
 
     def text(
-        self, question: str, max_new_tokens: float, temperature: float, style: Style
-    ) -> tuple[str, dict[str, Any]]:
+        self,
+        question: str,
+        max_new_tokens: float = Settings.max_new_tokens,
+        temperature: float = Settings.temperature,
+        style: Style = Settings.style,
+        top_p: float = Settings.top_p,
+        min_p: float = Settings.min_p,
+        repetition_penalty: float = Settings.repetition_penalty,
+        seed: float = Settings.seed,
+    ) -> Answered:
         """Answer a question without a picture. Returns the answer and how it came about.
 
         Args:
@@ -58,12 +73,25 @@ class Endpoints:
             max_new_tokens: The longest answer, in tokens.
             temperature: 0 always gives the same answer; higher values vary it.
             style: full for sentences, keywords for the words that matter.
+            top_p: Above temperature 0, only the likeliest tokens that together reach this probability are drawn.
+            min_p: Above temperature 0, only tokens at least this likely, compared with the likeliest, are drawn.
+            repetition_penalty: 1 for none; higher values keep the answer from repeating itself.
+            seed: Above temperature 0, the same seed draws the same answer again.
         """
-        return self._finish(question, (), None, settings_from(max_new_tokens, temperature, True, style))
+        chosen = (max_new_tokens, temperature, True, style, top_p, min_p, repetition_penalty, seed)
+        return self._finish(question, (), None, settings_from(*chosen))
 
     def voice(
-        self, audio: str | None, max_new_tokens: float, temperature: float, style: Style
-    ) -> tuple[str, dict[str, Any]]:
+        self,
+        audio: str | None,
+        max_new_tokens: float = Settings.max_new_tokens,
+        temperature: float = Settings.temperature,
+        style: Style = Settings.style,
+        top_p: float = Settings.top_p,
+        min_p: float = Settings.min_p,
+        repetition_penalty: float = Settings.repetition_penalty,
+        seed: float = Settings.seed,
+    ) -> Answered:
         """Answer a spoken question. Returns the answer and how it came about, what was heard among it.
 
         Args:
@@ -71,13 +99,34 @@ class Endpoints:
             max_new_tokens: The longest answer, in tokens.
             temperature: 0 always gives the same answer; higher values vary it.
             style: full for sentences, keywords for the words that matter.
+            top_p: Above temperature 0, only the likeliest tokens that together reach this probability are drawn.
+            min_p: Above temperature 0, only tokens at least this likely, compared with the likeliest, are drawn.
+            repetition_penalty: 1 for none; higher values keep the answer from repeating itself.
+            seed: Above temperature 0, the same seed draws the same answer again.
         """
         if not audio:
             raise UserError("Please send a recording.")
-        return self._finish("", (), audio, settings_from(max_new_tokens, temperature, True, style))
+        chosen = (max_new_tokens, temperature, True, style, top_p, min_p, repetition_penalty, seed)
+        return self._finish("", (), audio, settings_from(*chosen))
 
     def _finish(
         self, question: str | None, images: Sequence[str], audio: str | None, settings: Settings
-    ) -> tuple[str, dict[str, Any]]:
-        answer = self.serving.assistant.answer(question or "", images, audio, settings=settings)
+    ) -> Answered:
+        answer = self.serving.answer(question or "", images, audio, (), settings)
         return answer.text, answer.to_dict()
+
+
+def publish(endpoints: Endpoints, settings: SettingsPanel, model: dict[str, Any]) -> None:
+    """The endpoints' own components are not on the page; the settings are the page's, with their defaults."""
+    question = gr.Textbox(label="Question", visible=False)
+    images = gr.File(label="Pictures", file_count="multiple", visible=False)
+    audio = gr.Audio(label="Recording", type="filepath", visible=False)
+    results = [gr.Textbox(label="Answer", visible=False), gr.JSON(label="How it came about", visible=False)]
+    without_clean_up = [component for component in settings if component is not settings.clean_up]
+    for function, inputs in (
+        (endpoints.image, [question, images, audio, *settings]),
+        (endpoints.text, [question, *without_clean_up]),
+        (endpoints.voice, [audio, *without_clean_up]),
+    ):
+        button = gr.Button(visible=False)
+        button.click(plainly(function), inputs, results, api_name=function.__name__, **model)

@@ -1,7 +1,7 @@
 """A conversation -> the messages of a Gradio chat: pictures and question, trace, answer.
 
-Unusual: words are plain text, whoever wrote them. A question stays what was typed, an answer cannot bring in
-pictures or links from elsewhere, and control tokens are shown as they are.
+All words are plain text, whoever wrote them: a question stays what was typed, an answer cannot bring in pictures or
+links from elsewhere, and control tokens are shown as they are.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ STAGES = {
 
 
 def literal(text: str) -> str:
-    """Text that the chat shows as it is. It takes `<b>` and `&lt;` for markup even where Markdown is off. An
-    invisible character after the sign prevents that and, unlike an entity, is not in the way of who edits."""
+    """Text that the chat shows as it is. Gradio takes `<b>` and `&lt;` for markup even where Markdown is off. An invisible
+    character after the sign prevents that and, unlike an entity, does not disturb whoever edits the text."""
     return text.replace("<", f"<{WORD_JOINER}").replace("&", f"&{WORD_JOINER}")
 
 
@@ -64,7 +64,7 @@ def _text(role: str, text: str) -> Message:
 
 
 def _html(role: str, html: str) -> Message:
-    # what Gradio makes of a gr.HTML; making one for each message at every redrawing takes 100 times as long
+    # What Gradio makes of a gr.HTML. Making a gr.HTML for each message at every redrawing takes 100 times as long.
     part = {"type": "component", "component": "html", "value": html, "constructor_args": {}, "props": {}}
     return {"role": role, "content": [part]}
 
@@ -82,4 +82,17 @@ def _trace(answer: Answer) -> str:
     stopped = "" if answer.stage == "done" else "Stopped early. "
     rows = "".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in trace_of(answer))
     summary = f"<summary>{stopped}How this answer came about</summary>"
-    return f'<details class="trace">{summary}<dl>{rows}</dl></details>'
+    notes = "".join(f'<p class="note">{note}</p>' for note in _notes(answer))
+    return f'<details class="trace">{summary}<dl>{rows}</dl></details>{notes}'
+
+
+def _notes(answer: Answer) -> list[str]:
+    """What the person should know without opening the trace."""
+    notes = []
+    if answer.left_out == 1:
+        notes.append("The oldest turn no longer fits and was left out.")
+    if answer.left_out > 1:
+        notes.append(f"The {answer.left_out} oldest turns no longer fit and were left out.")
+    if answer.stage == "done" and not answer.ended:
+        notes.append("The answer was cut off at the longest that Settings allow.")
+    return notes

