@@ -12,7 +12,7 @@ from vlm import UserError, load_assistant
 from vlm.serving.launch import serve
 from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
-from vlm.serving.zero_gpu import on_borrowed_gpu
+from vlm.serving.zero_gpu import borrow_gpu
 
 try:
     import spaces  # before anything uses CUDA
@@ -30,8 +30,8 @@ def main() -> None:
         assistant = load_assistant(preset, adapter)
     except UserError as error:
         sys.exit(f"app.py: {error}")
-    if spaces:
-        assistant.engine = on_borrowed_gpu(assistant.engine, spaces)
+    if spaces and spaces.config.Config.zero_gpu:
+        borrow_gpu(assistant, spaces)
     # Visitors of a Space did not choose its preset, and ZeroGPU takes weights at the start only.
     page = build_app(Serving(assistant, preset, adapter), switchable="SPACE_ID" not in os.environ)
     serve(page, host, port)

@@ -31,6 +31,23 @@ CHROMIUM_OPTIONS = [
 ]
 
 
+REAL = {"assistant", "page_address"}  # the fixtures that load the real models
+
+
+def pytest_configure() -> None:
+    """One thread: those of tiny matrices wait for each other longer than they work, ten times so on a busy machine."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of programs that tests start
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the markers
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """What needs the real models is slow."""
+    for item in items:
+        if REAL.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_network() -> Iterator[None]:
     """Everything runs offline; a connection to another machine is a mistake that fails at once."""
@@ -52,9 +69,11 @@ def seeded() -> None:
 
 
 @pytest.fixture(scope="session")
-def assistant() -> Assistant:
+def assistant() -> Iterator[Assistant]:
     """The embedded preset with its real weights and the shipped adapter."""
-    return load_assistant("embedded")
+    loaded = load_assistant("embedded")
+    yield loaded
+    loaded.close()
 
 
 @pytest.fixture
@@ -72,6 +91,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def serving(presets: Path) -> Serving:
+    """The page's model, served by torch: the preset "one"."""
     return Serving(load_assistant("one"), "one")
 
 

@@ -1,9 +1,6 @@
-"""Views of training pictures, and which answers hold for them; invented names."""
+"""Views of training pictures, and which answers hold for them."""
 
 import io
-import random
-import re
-from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -13,14 +10,12 @@ from training.augmentation import (
     AugmentationConfig,
     View,
     draw_view,
-    invent_names,
     is_true_of,
     paint_view,
     picture_of,
     view_ids,
     with_views,
 )
-from vlm.model.prompts import PromptTurn
 
 CONFIG = AugmentationConfig(views=2)
 WHOLE, AS_IS = (0.0, 0.0, 1.0, 1.0), (1.0, 1.0, 1.0)
@@ -38,7 +33,7 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def test_views_mirror_crop_and_change_colours():
+def test_views_mirror_crop_and_change_colours() -> None:
     mirrored = paint_view(half_red(), View(WHOLE, True, AS_IS))
     assert mirrored.getpixel((10, 10)) == (255, 255, 255) and mirrored.getpixel((90, 10)) == (255, 0, 0)
     assert paint_view(half_red(), View((0.5, 0.0, 1.0, 1.0), False, AS_IS)).size == (50, 50)
@@ -46,7 +41,7 @@ def test_views_mirror_crop_and_change_colours():
     assert paint_view(half_red(), View(WHOLE, False, AS_IS)).tobytes() == half_red().tobytes()
 
 
-def test_an_answer_is_kept_only_where_it_stays_true():
+def test_an_answer_is_kept_only_where_it_stays_true() -> None:
     mirrored, cropped = View(WHOLE, True, AS_IS), View((0.0, 0.0, 0.9, 1.0), False, AS_IS)
     jittered = View(WHOLE, False, (1.1, 1.0, 1.0))
     assert is_true_of(mirrored, "colour") and not is_true_of(mirrored, "where")
@@ -56,7 +51,7 @@ def test_an_answer_is_kept_only_where_it_stays_true():
         assert is_true_of(view, "name") and not is_true_of(view, "") and not is_true_of(view, "vqa")
 
 
-def test_views_are_drawn_by_the_picture_and_the_settings():
+def test_views_are_drawn_by_the_picture_and_the_settings() -> None:
     names = [name for number in range(200) for name in view_ids(f"picture {number}", CONFIG)]
     views = [draw_view(name, CONFIG) for name in names]
     assert views == [draw_view(name, CONFIG) for name in names]
@@ -69,7 +64,7 @@ def test_views_are_drawn_by_the_picture_and_the_settings():
     assert view_ids("a", NO_AUGMENTATION) == []
 
 
-def test_each_chosen_picture_is_followed_once_by_the_views_that_are_missing():
+def test_each_chosen_picture_is_followed_once_by_the_views_that_are_missing() -> None:
     rows = [("a", png(half_red()))] * 3 + [("b", png(half_red()))]
     names = [name for name, _ in with_views(rows, {"a"}, CONFIG, known=())]
     first, second = view_ids("a", CONFIG)
@@ -82,30 +77,3 @@ def test_each_chosen_picture_is_followed_once_by_the_views_that_are_missing():
         "b",
     ]
     assert picture_of(first) == picture_of("a") == "a"
-
-
-TURN = PromptTurn(
-    "Is it a horse, an anteater or a lion?", "An anteater.", asked_tags=("horse 3 left, anteater? 7, lion 2",)
-)
-
-
-def test_a_guessed_name_is_the_same_invented_one_in_question_tags_and_answer() -> None:
-    for seed in range(40):
-        turn = invent_names(TURN, 1.0, random.Random(seed))
-        found = re.fullmatch(r"Is it a horse, (an?) (\w+) or a lion\?", turn.question)
-        assert found
-        article, name = found.groups()
-        assert name != "anteater"
-        assert article == ("an" if name[0] in "aeiou" else "a")
-        assert turn.answer == f"{article.capitalize()} {name}."
-        assert turn.asked_tags == (f"horse 3 left, {name}? 7, lion 2",)
-
-
-def test_known_names_stay_and_guessed_ones_are_invented_as_often_as_told() -> None:
-    draw = random.Random(0)
-    assert invent_names(TURN, 0.0, draw) == TURN
-    known = replace(TURN, asked_tags=("anteater 7",))
-    assert invent_names(known, 1.0, draw) == known
-    plural = replace(TURN, question="Are there anteaters?")  # its tags would name what it does not
-    assert invent_names(plural, 1.0, draw) == plural
-    assert 60 < sum(invent_names(TURN, 0.5, draw) != TURN for _ in range(200)) < 140

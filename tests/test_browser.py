@@ -100,6 +100,7 @@ def test_a_question_about_an_uploaded_picture_is_answered_and_the_answer_opens(p
         "Model",
         "Adapter",
         "embedded",
+        "Engine",
         "Device",
         "Time",
         "Speed",

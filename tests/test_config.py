@@ -34,8 +34,16 @@ def test_a_training_preset_parses_and_names_a_model_preset(path: Path) -> None:
 
 
 def test_an_unknown_key_is_refused_and_the_valid_ones_are_named() -> None:
-    with pytest.raises(UserError, match=r"preset\.vision has no key grids\. Valid keys: .*grid"):
-        from_dict(ModelConfig, {"vision": {"grids": 4}}, "preset")
+    with pytest.raises(UserError, match=r"preset\.vision has no key grid\. Valid keys: .*image_size, blocks"):
+        from_dict(ModelConfig, {"vision": {"grid": 4}}, "preset")
+    with pytest.raises(UserError, match=r"preset has no key colours, heads\. Valid keys: name, vision"):
+        from_dict(ModelConfig, {"heads": 4, "colours": True}, "preset")
+    with pytest.raises(UserError, match=r"run\.sources has no key shares\. Valid keys: name, share"):
+        from_dict(TrainingConfig, {"sources": [{"name": "a", "shares": 1}]}, "run")
+    with pytest.raises(
+        UserError, match=r"preset\.connector must be a mapping with the keys kind, hidden, merge"
+    ):
+        from_dict(ModelConfig, {"connector": "mlp"}, "preset")
 
 
 def test_an_unknown_preset_names_the_shipped_ones() -> None:

@@ -304,6 +304,65 @@ def test_both_caption_files_of_flickr8k_give_the_same_rows(tmp_path: Path, photo
     assert all(row["question"] in DESCRIBE for row in table(first))
 
 
+def coco_file(file: Path, **members: list) -> Path:
+    file.write_text(json.dumps({"info": {"year": 2017}, **members}))
+    return file
+
+
+def test_captions_of_coco_find_their_pictures_in_both_releases(tmp_path: Path) -> None:
+    paint("red").save(tmp_path / "000000000007.jpg")
+    paint("blue").save(tmp_path / "COCO_val2014_000000000009.jpg")
+    said = [
+        {"image_id": 7, "caption": "a dog runs on the grass ."},
+        {"image_id": 9, "caption": "Two cats sleep outside"},
+    ]
+    file = coco_file(
+        tmp_path / "captions.json",
+        images=[{"id": 7}],
+        annotations=[*said, {"image_id": 8, "caption": "A lost one."}, 5],
+    )
+    out = run(tmp_path, "coco-captions", "--file", file, "--images", tmp_path)
+    assert [row["answer"] for row in table(out)] == ["A dog runs on the grass.", "Two cats sleep outside."]
+    assert all(row["question"] in DESCRIBE for row in table(out))
+    assert reasons(out) == [(3, "missing picture"), (4, "malformed record")]
+
+
+def test_boxes_of_coco_become_questions_and_crowds_are_not_counted(tmp_path: Path) -> None:
+    images, annotations = [], []
+    for number in range(1, 21):
+        paint("red").save(tmp_path / f"{number:012d}.jpg")
+        images.append({"id": number, "width": 80, "height": 40})
+        for place in range(1 + number % 3):
+            annotations.append(
+                {
+                    "image_id": number,
+                    "category_id": 1,
+                    "bbox": [20 * place, 5, 15, 15],
+                    "iscrowd": number == 20,
+                }
+            )
+    annotations.append({"image_id": 99, "category_id": 1, "bbox": [0, 0, 1, 1]})
+    kinds = [{"id": 1, "name": "dog"}]
+    file = coco_file(tmp_path / "instances.json", images=images, annotations=annotations, categories=kinds)
+    out = run(tmp_path, "coco-instances", "--file", file, "--images", tmp_path)
+    counts = {
+        row["image"]["path"]: row["answer"]
+        for row in table(out)
+        if "umber" in row["question"] or "many" in row["question"]
+    }
+    assert counts and all(
+        answer == ("One.", "Two.", "Three.")[int(name[:12]) % 3] for name, answer in counts.items()
+    )
+    assert not any(row["image"]["path"] == "000000000020.jpg" for row in table(out))
+    assert reasons(out) == [(1, "malformed record")]
+
+
+def test_a_file_without_annotations_is_one_sentence(tmp_path: Path) -> None:
+    file = coco_file(tmp_path / "other.json", images=[])
+    with pytest.raises(UserError, match='has no list "annotations"'):
+        run(tmp_path, "coco-captions", "--file", file, "--images", tmp_path)
+
+
 def test_the_wording_of_describe_varies_and_hangs_on_picture_and_caption(tmp_path: Path) -> None:
     (tmp_path / "token.txt").write_text("".join(f"{n}.jpg#0\tA thing.\n" for n in range(200)))
     asked = [record.turns[0][0] for record in texts.from_flickr8k(tmp_path / "token.txt")]

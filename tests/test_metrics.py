@@ -138,6 +138,10 @@ def test_right_follows_the_task() -> None:
     assert not is_right(place, "A street in a city.")
     assert is_right(row("vqa", "Is there a ball?", "Yes."), "Yes, there is a ball.")
     assert is_right(row("describe", "Describe it.", "A cat sits."), "A cat sits.") is None
+    assert is_right(row("name", "What is it?", "Two dogs.", accepted=("dog", "dogs")), "A dog.")
+    assert (
+        is_right(row("action", "What happens?", "A cat sits.", references=("A cat sits.",)), "A cat.") is None
+    )
     nouns = row("colour", "What color is it?", "Red.", "cat", accepted=("cat", "kitten"))
     assert not is_right(nouns, "A kitten.")
 
@@ -160,6 +164,15 @@ def test_daquars_answers_are_compared_in_one_form_and_no_more() -> None:
         assert not is_raw_exact(answer, ["garbage_bin"])
     daquar = row("vqa", "What is on the floor?", "A garbage bin.", accepted=("garbage_bin",))
     assert is_right(daquar, "Garbage bin.") and not is_right(daquar, "There is a garbage bin on the floor.")
+    several = row("vqa", "What is there?", "A toy, papers and a wire.", accepted=("toy", "papers", "wire"))
+    for answer in ("A toy.", "A wire and a toy.", "A toy, papers, and a wire.", "toy, papers and wire"):
+        assert is_right(several, answer)
+    for answer in ("A toy and a lamp.", "A paper.", "A toy wire."):
+        assert not is_right(several, answer)
+    count = row("count", "How many legs?", "Four.", accepted=("four", "4"))
+    scores = {answer: make_items([count], [answer])[0]["scores"] for answer in ("4", "There are four legs.")}
+    assert [each["count"] for each in scores.values()] == [1, 1]
+    assert [each["accepted"] for each in scores.values()] == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
-from training import prepare, splits
+from training import parquet_file, prepare, splits
 from training.card import make_card, to_markdown
 from training.colours import main_colour
 from training.instructions import Phrases, make_rows
@@ -407,12 +407,12 @@ def test_a_drawing_is_tested_only_where_training_names_its_thing(monkeypatch):
 
 
 def test_near_duplicates_are_recognised_mirrored_smaller_and_shifted():
-    kept_out = {"a": splits.likeness(flatten_on_white(paint(1)))}
+    kept_out = splits.KeptOut({"a": splits.likeness(flatten_on_white(paint(1)))})
     shifted = Image.new("RGBA", (150, 120), (0, 0, 0, 0))
     shifted.paste(paint(1), (40, 10))
     for twin in (paint(1), mirrored(1), paint(1).resize((70, 70)), shifted):
-        assert splits.find_twin(flatten_on_white(twin), kept_out) == "a"
-    assert not any(splits.find_twin(flatten_on_white(paint(n)), kept_out) for n in range(2, 40))
+        assert kept_out.find_twin(flatten_on_white(twin)) == "a"
+    assert not any(kept_out.find_twin(flatten_on_white(paint(n))) for n in range(2, 40))
 
 
 # Files
@@ -453,7 +453,7 @@ def test_rows_of_one_picture_are_adjacent_and_images_are_rgb(small_test, listed,
     changes = sum(before != after for before, after in zip(paths, paths[1:], strict=False))
     assert changes == len(set(paths)) - 1
     table = pq.read_table(tmp_path / "tuxpaint.parquet")
-    assert table.schema.names == prepare.SCHEMA.names
+    assert table.schema.names == parquet_file.SCHEMA.names
     with Image.open(io.BytesIO(table["image"][0].as_py()["bytes"])) as image:
         assert (image.size, image.mode) == ((96, 96), "RGB")
 

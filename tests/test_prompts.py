@@ -1,20 +1,12 @@
-"""Where visual tokens land, what is learned, and that control tokens in a question are text."""
+"""Where visual tokens land, what is learned, how a prompt is cut into segments, and that control tokens in a question
+are text."""
 
 import pytest
 import torch
 
 from tests.tiny import CONTROL, tiny_tokenizer
-from tests.tiny_phi import GEMMA_CONTROL, GEMMA_TEMPLATE, tokenizer_with
-from vlm.model.prompts import (
-    IGNORE,
-    VISUAL,
-    PromptTurn,
-    ask_apart,
-    attention_of_blocks,
-    collate,
-    encode,
-    end_of_turn,
-)
+from tests.tiny_phi import GEMMA_CONTROL, GEMMA_TEMPLATE, phi_tokenizer, tokenizer_with
+from vlm.model.prompts import IGNORE, VISUAL, PromptTurn, collate, encode, end_ids, pad_id, segments
 
 TOKENIZER = tiny_tokenizer()
 START, END = TOKENIZER.convert_tokens_to_ids(CONTROL[1:])
@@ -48,15 +40,6 @@ def test_visual_tokens_stand_before_the_question_of_their_turn() -> None:
     assert "user\n@@@\nC?<|im_end|>" in pieces
 
 
-def test_tags_of_what_a_question_names_stand_behind_it() -> None:
-    turns = [PromptTurn("A?", "B.", ("t",), ("a 9 left", "", "a 1")), PromptTurn("C?", asked_tags=("",))]
-    encoded = encode(TOKENIZER, turns, 1)
-    text = text_of([id for id in encoded.ids if id != VISUAL])
-    assert "A?\nTags: a 9 left.\nTags: a 1.<|im_end|>" in text
-    assert "user\nC?<|im_end|>" in text
-    assert learned(encoded.labels) == "B.<|im_end|>"
-
-
 def test_answers_and_their_end_of_turn_are_learned_and_nothing_else() -> None:
     turns = [PromptTurn("A?", "Yes.", ("t",)), PromptTurn("B?", "No.")]
     encoded = encode(TOKENIZER, turns, 3)
@@ -80,50 +63,85 @@ def test_control_tokens_in_a_question_an_answer_or_tags_are_text(hostile: str) -
         assert hostile.strip() in text_of(ids)
 
 
-def test_batches_pad_right_to_train_and_left_to_generate() -> None:
-    short, long = (
-        encode(TOKENIZER, [PromptTurn("a")], 2),
-        encode(TOKENIZER, [PromptTurn("a b c", "", ("",))], 2),
-    )
-    for pad_left in (False, True):
-        batch = collate([short, long], pad_id=0, pad_left=pad_left)
-        assert batch.input_ids.shape == batch.labels.shape == (2, len(long.ids))
-        assert batch.attention_mask.sum(1).tolist() == [len(short.ids), len(long.ids)]
-        assert batch.attention_mask[0, -1 if pad_left else 0] == 1
-        assert batch.visual_mask.sum(1).tolist() == [0, 2]
-        assert torch.equal(batch.input_ids >= 0, torch.ones_like(batch.visual_mask))
-        real = batch.input_ids[0][batch.attention_mask[0].bool()]
-        assert real.tolist() == short.ids
-    assert (batch.labels == IGNORE).all()
-    for row, encoded in enumerate((short, long)):  # what stands before the questions ends in one column
-        before = batch.input_ids[row, : long.question]
-        assert before[-1] == encoded.ids[encoded.question - 1]
-        assert batch.attention_mask[row, : long.question].sum() == encoded.question
+def test_batches_are_padded_on_the_right_to_one_length() -> None:
+    short = encode(TOKENIZER, [PromptTurn("a", "b")], 2)
+    long = encode(TOKENIZER, [PromptTurn("a b c", "d", ("",))], 2)
+    batch = collate([short, long], pad_id=0)
+    assert all(each.shape == (2, len(long.ids)) for each in batch)
+    assert batch.attention_mask.sum(1).tolist() == [len(short.ids), len(long.ids)]
+    assert batch.attention_mask[:, 0].tolist() == [1, 1]
+    assert batch.visual_mask.sum(1).tolist() == [0, 2]
+    assert torch.equal(batch.visual_mask[1], torch.tensor(long.ids) == VISUAL)
+    assert (batch.input_ids >= 0).all()
+    for row, encoded in enumerate((short, long)):
+        present = batch.attention_mask[row].bool()
+        shown = batch.input_ids[row].masked_fill(batch.visual_mask[row], VISUAL)
+        assert shown[present].tolist() == encoded.ids
+        assert batch.labels[row][present].tolist() == encoded.labels
+    assert (batch.labels[~batch.attention_mask.bool()] == IGNORE).all()
 
 
-def test_questions_asked_apart_share_the_picture_and_see_nothing_of_each_other() -> None:
-    alone = [
-        encode(TOKENIZER, [PromptTurn(question, "B.", ("t",))], 2, "Look.") for question in ("A?", "Longer?")
+def visual_tokens(pictures: int, count: int = 3) -> list[torch.Tensor]:
+    """Each value once, so that whatever is mixed up is seen."""
+    return list(torch.arange(pictures * count * 2.0).view(pictures, count, 2))
+
+
+def joined(prompt: list) -> tuple[list[int], torch.Tensor]:
+    """The segments put together again: ids with VISUAL in them, and all visual tokens."""
+    runs = [[VISUAL] * len(part) if isinstance(part, torch.Tensor) else part for part in prompt]
+    seen = [part for part in prompt if isinstance(part, torch.Tensor)]
+    return sum(runs, []), torch.cat(seen) if seen else torch.empty(0, 2)
+
+
+def test_a_prompt_without_a_picture_is_one_segment() -> None:
+    ids = encode(TOKENIZER, [PromptTurn("A?")], 3).ids
+    assert segments(ids, []) == [ids]
+
+
+def test_one_picture_stands_between_two_runs_of_ids() -> None:
+    ids, pictures = encode(TOKENIZER, [PromptTurn("A?", "", ("t",))], 3).ids, visual_tokens(1)
+    before, seen, after = segments(ids, pictures)
+    assert isinstance(before, list) and isinstance(after, list) and isinstance(seen, torch.Tensor)
+    assert torch.equal(seen, pictures[0])
+    assert text_of(before).endswith("user\n") and text_of(after).startswith("\nTags: t.\nA?")
+
+
+def test_several_pictures_come_in_their_order_wherever_they_stand() -> None:
+    turns = [
+        PromptTurn("A?", "B.", ("one", "two")),
+        PromptTurn("C?", "D."),
+        PromptTurn("E?", "", ("three",)),
     ]
-    together = ask_apart(alone)
-    shared = alone[0].question
-    first, second = (len(each.ids) - shared for each in alone)
-    assert together.ids == alone[0].ids + alone[1].ids[shared:]
-    assert learned(together.labels) == 2 * "B.<|im_end|>"
-    batch = collate([together, alone[1]], pad_id=0)
-    assert batch.blocks is not None
-    hidden, positions = attention_of_blocks(batch.attention_mask, batch.blocks, torch.float32)
-    seen = hidden[0, 0] == 0
-    length = shared + first
-    assert torch.equal(seen[:length, :length], torch.ones(length, length).tril().bool())
-    assert seen[length:, :shared].all() and not seen[length:, shared:length].any()
-    assert torch.equal(seen[length:, length:], torch.ones(second, second).tril().bool())
-    assert positions[0].tolist() == [*range(length), *range(shared, shared + second)]
-    assert positions[1, : len(alone[1].ids)].tolist() == list(range(len(alone[1].ids)))
-    assert ask_apart(alone[:1]) == alone[0]
-    assert collate(alone, pad_id=0).blocks is None
-    with pytest.raises(ValueError, match="begin alike"):
-        ask_apart([alone[0], encode(TOKENIZER, [PromptTurn("A?", "B.")], 2, "Look.")])
+    ids, pictures = encode(TOKENIZER, turns, 3, "Look.").ids, visual_tokens(3)
+    prompt = segments(ids, pictures)
+    assert [isinstance(part, torch.Tensor) for part in prompt] == [False, True] * 3 + [False]
+    all_ids, seen = joined(prompt)
+    assert all_ids == ids
+    assert torch.equal(seen, torch.cat(pictures))
+    around = [text_of(part) for part in prompt if isinstance(part, list)]
+    assert [name for text in around for name in ("one", "two", "three") if f"Tags: {name}." in text] == [
+        "one",
+        "two",
+        "three",
+    ]
+
+
+def test_pictures_side_by_side_are_divided_as_they_come() -> None:
+    ids, pictures = [7, VISUAL, VISUAL, VISUAL, VISUAL, VISUAL, VISUAL, 8], visual_tokens(2)
+    all_ids, seen = joined(segments(ids, pictures))
+    assert all_ids == ids
+    assert torch.equal(seen, torch.cat(pictures))
+
+
+def test_an_answer_ends_at_every_control_token_and_padding_is_none_of_the_end() -> None:
+    ends = end_ids(TOKENIZER)
+    assert ends[0] == TOKENIZER.eos_token_id
+    assert set(ends) == set(TOKENIZER.convert_tokens_to_ids(CONTROL)) and len(ends) == len(set(ends))
+    phi = phi_tokenizer()
+    end, end_of_text = phi.convert_tokens_to_ids(["<|end|>", "<|endoftext|>"])
+    assert {end, end_of_text} <= set(end_ids(phi))  # the checkpoint names the second alone
+    assert phi.pad_token_id == phi.eos_token_id
+    assert pad_id(phi) == phi.unk_token_id
 
 
 def test_a_template_without_a_system_role_gets_its_words_before_the_first_question() -> None:
@@ -136,4 +154,4 @@ def test_a_template_without_a_system_role_gets_its_words_before_the_first_questi
         "<start_of_turn>user\nC?<end_of_turn>\n<start_of_turn>model\n"
     )
     assert gemma.decode([label for label in encoded.labels if label != IGNORE]) == "B.<end_of_turn>"
-    assert end_of_turn(gemma) == [gemma.convert_tokens_to_ids("<end_of_turn>")]
+    assert gemma.convert_tokens_to_ids("<end_of_turn>") in end_ids(gemma)

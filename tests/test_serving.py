@@ -4,7 +4,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,20 +18,13 @@ from gradio_client.client import Job, Status
 from tests.conftest import EXAMPLES, free_port, served
 from tests.tiny import tiny_config
 from vlm import Answer, Assistant, Settings, UserError
+from vlm.engines import Prompt, Sampling
 from vlm.serving.events import change_limit
 from vlm.serving.launch import serve
 from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
 
 SHORT = Settings(max_new_tokens=4)
-
-
-class FakeEngine:
-    def __init__(self, parallel: int) -> None:
-        self.parallel, self.closed = parallel, False
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class FakeAssistant:
@@ -39,8 +34,12 @@ class FakeAssistant:
     config, settings = tiny_config(), Settings()
 
     def __init__(self, name: str, parallel: int = 8) -> None:
-        self.name, self.engine, self.go_on = name, FakeEngine(parallel), threading.Event()
+        self.name, self.engine, self.go_on = name, SimpleNamespace(parallel=parallel), threading.Event()
+        self.closed = False
         self.under_way: list[object] = []
+
+    def close(self) -> None:
+        self.closed = True
 
     def stream(self, *_: Any) -> Iterator[Answer]:
         answer = Answer(text=self.name)
@@ -48,7 +47,7 @@ class FakeAssistant:
         try:
             yield answer
             assert self.go_on.wait(60)
-            assert not self.engine.closed
+            assert not self.closed
             yield Answer(text=self.name, stage="done")
         finally:
             self.under_way.remove(answer)
@@ -90,7 +89,7 @@ def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_the_model_before_is_gone_and_the_next_one_answers(serving: Serving) -> None:
-    before = weakref.ref(serving.assistant.model)
+    before = weakref.ref(serving.assistant.engine)
     assert serving.presets == ["one", "two"]
     assert serving.assistant.answer("Hello?", settings=SHORT).model.endswith("one")
     serving.switch("two")
@@ -126,7 +125,7 @@ def test_memory_that_does_not_suffice_for_a_preset_is_freed_before_the_one_befor
         assert not any(each() for each in held)
         with monkeypatch.context() as patched:
             if preset == "two":
-                patched.setattr("vlm.chat.assistant.build_model", too_large)
+                patched.setattr("vlm.chat.assistant.build_engine", too_large)
             loads(preset)
 
     monkeypatch.setattr(serving, "_load", load)
@@ -169,10 +168,10 @@ def test_a_switch_waits_for_the_answers_under_way_and_later_questions_wait_for_t
     wait_until(lambda: len(serving._gate._line) == 1)
     late = [Running(serving.answer, "Hello?") for _ in range(3)]
     time.sleep(0.3)
-    assert (serving.preset, len(one.under_way), one.engine.closed) == ("one", 2, False)
+    assert (serving.preset, len(one.under_way), one.closed) == ("one", 2, False)
     one.go_on.set()
     switching.result()
-    assert one.engine.closed
+    assert one.closed
     wait_until(lambda: len(two.under_way) == 1)
     time.sleep(0.3)
     assert len(two.under_way) == 1  # this engine takes one at a time
@@ -289,15 +288,15 @@ def test_memory_that_runs_out_is_a_plain_message_and_the_next_question_works(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assistant: Assistant = serving.assistant
-    model, emptied = assistant.model.language.model, []
-    generate = model.generate  # type: ignore[operator]
+    engine, emptied = assistant.engine, []
+    stream = engine.stream
 
-    def fail_once(*arguments: object, **options: object) -> None:
-        model.generate = generate  # type: ignore[assignment]
-        options["streamer"].put(torch.tensor([7]))  # type: ignore[attr-defined]
+    def fail_once(prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int]:
+        monkeypatch.setattr(engine, "stream", stream)
+        yield from islice(stream(prompt, adapter, sampling), 1)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(model, "generate", fail_once)
+    monkeypatch.setattr(engine, "stream", fail_once)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
     answer = assistant.stream("Hello?", settings=SHORT)
     assert next(answer).text

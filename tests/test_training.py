@@ -1,4 +1,4 @@
-"""Features are computed once, examples are laid out for good, a resumed run ends like an unbroken one, scores are right."""
+"""Features are computed once, examples are laid out for good, a resumed run ends like an unbroken one."""
 
 import errno
 import io
@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,26 +17,30 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tests.tiny import picture, tiny_config, tiny_model
+from tests.tiny import colour_batch, picture, tiny_config, tiny_model
 from training import features, finetune
 from training.augmentation import AugmentationConfig, with_views
 from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
 from training.data import Collator, Conversations, Row, iterate_rows, pictures_of, read_rows
-from training.evaluate import is_right, select
 from training.features import FeatureStore
 from training.finetune import lay_out, train_stage
-from training.scores.metrics import is_exact, majority_answers, names_one_of, share
 from vlm.errors import UserError
-from vlm.model import adapter as artifact
+from vlm.model import adapter as adapters
 from vlm.model.adapter import find_adapter, load_adapter, restore_adapter
-from vlm.model.prompts import VISUAL, collate
-from vlm.model.tagger import Tagger
-from vlm.model.vlm import VisionLanguageModel, VisualTurn
+from vlm.model.prompts import VISUAL, Batch, PromptTurn, encode
+from vlm.model.vlm import VisionLanguageModel, text_size
 
 COLOURS = {"red": "Red.", "lime": "Green.", "blue": "Blue.", "white": "White."}
+
+
+def png(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
 
 
 @pytest.fixture
@@ -44,9 +48,7 @@ def data(tmp_path: Path) -> Path:
     """Four pictures with three questions each, as parquet with the image bytes inside."""
     rows = []
     for name, answer in COLOURS.items():
-        content = io.BytesIO()
-        picture(name).save(content, "PNG")
-        image = {"bytes": content.getvalue(), "path": f"{name}.png"}
+        image = {"bytes": png(picture(name)), "path": f"{name}.png"}
         for question in ("What color?", "Which color is it?", "Color?"):
             row = {"image": image, "question": question, "answer": answer, "source": "tiny", "split": "train"}
             rows += [row, row | {"split": "validation"}]
@@ -56,44 +58,75 @@ def data(tmp_path: Path) -> Path:
 
 def store_of(data: Path, model: VisionLanguageModel) -> FeatureStore:
     store = FeatureStore(data, tiny_config().vision)
-    store.add(pictures_of(data, "train"), model.vision)
+    store.add(pictures_of(data, "train"), model.eyes.vision)
     return store
 
 
-def conversations(data: Path, model: VisionLanguageModel, **changes: object) -> Conversations:
+def conversations(
+    data: Path, model: VisionLanguageModel, rows: Sequence[Row] | None = None, **changes: object
+) -> Conversations:
     options = {
+        "tokens_per_picture": model.eyes.tokens_per_picture,
         "system": "Look.",
         "style": "full",
         "sources": [SourceConfig("tiny", turns=2)],
         "batch_size": 2,
         "epochs": 2,
         "tag_dropout": 0.0,
-        "asked_apart": 0.0,
-        "invented_names": 0.0,
         "seed": 0,
-        "tagger_of": None,
     }
-    rows = read_rows(data, "train")
-    return Conversations(rows, store_of(data, model), model=model, **options | changes)  # type: ignore
+    store = store_of(data, model)
+    known = read_rows(data, "train") if rows is None else rows
+    tags = store.name(model.eyes)
+    return Conversations(known, store, tags, model.language.tokenizer, **options | changes)  # type: ignore
+
+
+def text_of(model: VisionLanguageModel, ids: Sequence[int]) -> str:
+    return model.language.tokenizer.decode([id if id != VISUAL else model.language.pad_id for id in ids])
 
 
 def test_each_picture_is_encoded_once_and_features_survive_a_restart(data: Path) -> None:
     model = tiny_model()
     store = store_of(data, model)
     assert len(store) == len(COLOURS)
-    seen = []
-    model.vision.see = lambda images: seen.append(images)  # type: ignore
+    looks = []
+    model.eyes.vision.register_forward_hook(lambda *_: looks.append(1))
     again = FeatureStore(data, tiny_config().vision)
-    again.add(pictures_of(data, "train"), model.vision)
-    assert not seen
+    again.add(pictures_of(data, "train"), model.eyes.vision)
+    assert not looks
     row, content = next(iterate_rows(data, "train"))
     assert torch.equal(again[row.picture], store[row.picture])
 
 
+def test_pictures_are_told_apart_by_their_content_whatever_they_are_called(tmp_path: Path) -> None:
+    """Two sources may use one id, and one of them may have a picture twice."""
+    pictures = [("one", "red"), ("other", "blue"), ("other", "red")]
+    known = {"image_id": "1", "question": "Q?", "split": "train"}
+    rows = [
+        known
+        | {"image": {"bytes": png(picture(colour)), "path": "1.png"}, "source": source, "answer": colour}
+        for source, colour in pictures
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "tiny.parquet")
+    model = tiny_model()
+    store = store_of(tmp_path, model)
+    assert len(store) == 2
+    for row in read_rows(tmp_path, "train"):
+        expected = model.eyes.vision.see([picture(row.answer)])[0]
+        assert torch.allclose(store[row.picture], expected, atol=1e-2)
+    laid_out = conversations(tmp_path, model, sources=[SourceConfig("one"), SourceConfig("other")], epochs=1)
+    by_answer = {
+        rows[0].answer: laid_out[index]["patch_features"] for index, rows in enumerate(laid_out.examples)
+    }
+    assert not torch.allclose(by_answer["red"], by_answer["blue"], atol=0.1)
+
+
 def test_features_of_another_encoder_are_not_read(data: Path) -> None:
     store_of(data, tiny_model())
-    config = replace(tiny_config().vision, grid=8)
+    config = replace(tiny_config().vision, image_size=256)
     assert len(FeatureStore(data, config)) == 0
+    same = replace(tiny_config().vision, tags=0)  # the features do not depend on it
+    assert len(FeatureStore(data, same)) == len(COLOURS)
 
 
 def test_features_of_another_encoder_that_were_copied_in_are_refused(data: Path) -> None:
@@ -141,10 +174,8 @@ def test_examples_are_conversations_about_one_picture_and_the_same_every_time(da
 
 
 def test_turns_of_a_conversation_keep_their_order_and_stay_apart_from_others(tmp_path: Path) -> None:
-    content = io.BytesIO()
-    picture("red").save(content, "PNG")
     known = {
-        "image": {"bytes": content.getvalue(), "path": ""},
+        "image": {"bytes": png(picture("red")), "path": ""},
         "answer": "a",
         "source": "tiny",
         "split": "train",
@@ -154,22 +185,21 @@ def test_turns_of_a_conversation_keep_their_order_and_stay_apart_from_others(tmp
         known | {"question": f"{name} {turn}", "conversation": name, "turn": turn} for name, turn in turns
     ]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "tiny.parquet")
-    laid_out = conversations(
-        tmp_path, tiny_model(), sources=[SourceConfig("tiny", turns=3)], epochs=4
-    ).examples
+    laid_out = conversations(tmp_path, tiny_model(), sources=[SourceConfig("tiny", turns=3)], epochs=4)
     assert len(laid_out) == 2 * 4
-    for drawn in laid_out:
+    text = text_of(tiny_model(), laid_out[0]["encoded"].ids)
+    assert re.findall(r"(?:first|second) (\d)", text) == ["0", "1", "2"]
+    for drawn in laid_out.examples:
         assert len(drawn) == 3 and len({row.conversation for row in drawn}) == 1
-        assert [row.turn for row in drawn] == sorted({row.turn for row in drawn})
+        assert [row.turn for row in drawn] == [0, 1, 2]
 
 
 def test_a_source_can_be_confined_to_questions_of_some_tasks(tmp_path: Path) -> None:
-    content = io.BytesIO()
-    picture("red").save(content, "PNG")
-    known = {"image": {"bytes": content.getvalue(), "path": ""}, "source": "tiny", "split": "train"}
-    tasks = {"one": ("name", "choice"), "another": ("choice", "yes"), "third": ("name",)}
+    known = {"source": "tiny", "split": "train", "answer": "Yes."}
+    tasks = {"red": ("name", "choice"), "blue": ("choice", "yes"), "lime": ("name",)}
     rows = [
-        known | {"image_id": name, "question": f"{name} {task}?", "answer": "Yes.", "task": task}
+        known
+        | {"image": {"bytes": png(picture(name)), "path": ""}, "question": f"{name} {task}?", "task": task}
         for name, tasks_of_it in tasks.items()
         for task in tasks_of_it
     ]
@@ -177,89 +207,78 @@ def test_a_source_can_be_confined_to_questions_of_some_tasks(tmp_path: Path) -> 
     sources = [SourceConfig("tiny", tasks=("choice", "yes")), SourceConfig("tiny", tasks=("name",))]
     laid_out = conversations(tmp_path, tiny_model(), sources=sources, epochs=1).examples
     assert sorted(sorted(row.question for row in drawn) for drawn in laid_out) == [
-        ["another choice?", "another yes?"],
-        ["one choice?"],
-        ["one name?"],
-        ["third name?"],
+        ["blue choice?", "blue yes?"],
+        ["lime name?"],
+        ["red choice?"],
+        ["red name?"],
     ]
 
 
 def test_views_are_drawn_only_where_all_answers_stay_true(data: Path) -> None:
-    model = tiny_model()
+    model = tiny_model(tags=1)
     rows = [replace(row, noun="square", task="name") for row in read_rows(data, "train")]
     store, views = store_of(data, model), AugmentationConfig(views=3)
     images = dict(with_views(pictures_of(data, "train"), {row.picture for row in rows}, views, store))
-    store.add(images.items(), model.vision)
-    assert len(store) == 4 * len(COLOURS)
+    store.add(images.items(), model.eyes.vision)
+    assert len(store) == 4 * len(COLOURS) == len(store.name(model.eyes))
 
     def seen(task: str) -> set[bytes]:
         told = [replace(row, task=task) for row in rows]
-        options = {"system": "See.", "style": "full", "sources": [SourceConfig("tiny")], "batch_size": 2}
-        options |= {
-            "epochs": 20,
-            "tag_dropout": 0.0,
-            "asked_apart": 0.0,
-            "invented_names": 0.0,
-            "seed": 0,
-            "augmentation": views,
-        }
-        drawn = Conversations(told, store, None, model, **options)
+        drawn = conversations(
+            data, model, told, sources=[SourceConfig("tiny")], epochs=20, augmentation=views
+        )
         return {drawn[index]["patch_features"].numpy().tobytes() for index in range(len(drawn))}
 
     themselves = {store[row.picture].numpy().tobytes() for row in rows}
     assert seen("vqa") == themselves < seen("name")
 
 
-def test_tags_come_from_the_tagger_of_the_picture_and_its_own_are_left_out_as_often_as_told(
-    data: Path,
-) -> None:
-    model = tiny_model()
-    taggers = {}
+def test_tags_are_those_of_the_picture_and_are_left_out_as_often_as_told(data: Path) -> None:
+    model = tiny_model(tags=2)
+    store = store_of(data, model)
+    named = store.name(model.eyes)
+    rows = read_rows(data, "train")
+    assert named.keys() == {row.picture for row in rows}
+    for row in rows:
+        assert named[row.picture] == model.eyes.name(store[row.picture][None])[0]
+    assert len(set(named.values())) > 1
 
-    def tagger_of(name: str) -> Tagger:
-        classifier = torch.nn.Linear(model.vision.feature_size, 1)
-        tagger = taggers.setdefault(name, Tagger(classifier, [f"thing{len(taggers)}"], 1))
-        tagger.asked = lambda question, seen: "colour 1"  # type: ignore[method-assign]
-        return tagger
-
-    def texts(dropout: float) -> list[str]:
-        laid_out = conversations(data, model, tagger_of=tagger_of, tag_dropout=dropout, epochs=10)
-        ids = [laid_out[index]["encoded"].ids for index in range(len(laid_out))]
-        return [model.language.tokenizer.decode([id for id in row if id != VISUAL]) for row in ids]
+    def texts(dropout: float) -> list[tuple[str, str]]:
+        laid_out = conversations(data, model, tag_dropout=dropout, epochs=10)
+        return [
+            (rows[0].picture, text_of(model, laid_out[index]["encoded"].ids))
+            for index, rows in enumerate(laid_out.examples)
+        ]
 
     everywhere = texts(0.0)
-    tags = {tagger.names[0] for tagger in taggers.values()}
-    assert len(tags) == len(COLOURS)
-    assert {re.search(r"Tags: (\w+) 10", text)[1] for text in everywhere} == tags  # type: ignore[index]
-    assert not any("Tags: thing" in text for text in texts(1.0))
-    assert 0.2 < sum("Tags: thing" in text for text in texts(0.5)) / len(everywhere) < 0.8
-    assert all(text.count("Tags: colour 1") == 2 for text in texts(1.0))  # of two questions
+    assert all(
+        text.count(f"Tags: {named[picture]}.") == text.count("Tags: ") == 1 for picture, text in everywhere
+    )
+    assert not any("Tags:" in text for _, text in texts(1.0))
+    assert 0.2 < sum("Tags:" in text for _, text in texts(0.5)) / len(everywhere) < 0.8
 
 
-def test_questions_are_asked_apart_as_often_as_told_but_never_those_of_a_real_conversation(
-    data: Path,
-) -> None:
-    model = tiny_model()
-
-    def shares_apart(laid_out: Conversations) -> float:
-        return sum(bool(laid_out[index]["encoded"].blocks) for index in range(len(laid_out))) / len(laid_out)
-
-    assert shares_apart(conversations(data, model)) == 0
-    assert 0.2 < shares_apart(conversations(data, model, asked_apart=0.5, epochs=10)) < 0.8
-    laid_out = conversations(data, model, asked_apart=1.0)
-    assert shares_apart(laid_out) == 1
-    laid_out.examples = [[replace(row, conversation="held") for row in rows] for rows in laid_out.examples]
-    assert shares_apart(laid_out) == 0
+def test_what_is_learned_is_laid_out_as_it_is_asked(data: Path) -> None:
+    """The prompt of training, up to the first answer, is that of the reply pipeline."""
+    model = tiny_model(tags=2)
+    laid_out = conversations(data, model)
+    rows, encoded = laid_out.examples[0], laid_out[0]["encoded"]
+    tags = store_of(data, model).name(model.eyes)[rows[0].picture]
+    turn = PromptTurn(rows[0].question, "", (tags,))
+    asked = encode(model.language.tokenizer, [turn], model.eyes.tokens_per_picture, "Look.").ids
+    assert encoded.ids[: len(asked)] == asked
+    assert encoded.ids.count(VISUAL) == model.eyes.tokens_per_picture
 
 
 def test_text_dropout_hides_text_and_no_picture_and_only_in_training() -> None:
     model = tiny_model()
-    sight = model.see([picture("red")])[0]
-    batch = collate([model.encode([VisualTurn("What?", "Red.", (sight,))])], model.language.pad_id)
-    whole = model.embed(batch, sight.patch_features[None])
+    batch, features = colour_batch(model, {"red": "Red."})
+    batch = Batch(*(each.expand(8, -1) for each in batch))
+    features = features.expand(8, -1, -1)
+    whole = model.embed(batch, features)
     model.text_dropout = 0.5
-    assert torch.equal(model.eval().embed(batch, sight.patch_features[None]), whole)
-    hidden = model.train().embed(batch, sight.patch_features[None])
+    assert torch.equal(model.eval().embed(batch, features), whole)
+    hidden = model.train().embed(batch, features)
     visual = batch.visual_mask
     assert torch.equal(hidden[visual], whole[visual])
     assert 0.4 < (hidden[~visual] == 0).float().mean() < 0.6
@@ -343,6 +362,7 @@ weights_after(training_on(Path(data)), 10)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "step", "left"),
     [
@@ -385,6 +405,25 @@ def test_what_training_writes_the_app_loads(training: TrainingConfig) -> None:
     assert all(torch.equal(dict(other.named_parameters())[name], weight) for name, weight in trained.items())
 
 
+def test_fresh_visual_tokens_begin_as_large_as_text_and_standardised(
+    training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))
+    still = StageConfig(epochs=1, max_steps=1, connector_learning_rate=0.0, lora_learning_rate=0.0)
+    adapter = finetune.run(
+        replace(training, projector_stage=replace(still, train="projector"), joint_stage=still)
+    )
+    model = tiny_model(lora=False)
+    load_adapter(model, adapter)
+    features = model.eyes.vision.see([picture(name) for name in COLOURS])
+    visual_tokens = torch.stack(
+        [sight.visual_tokens for sight in model.eyes.see([picture(name) for name in COLOURS])]
+    )
+    size = visual_tokens.square().mean().sqrt().item()
+    assert size == pytest.approx(text_size(model.language), rel=0.02)
+    assert model.connector.normalise(features).mean((0, 1)).abs().max() < 0.02
+
+
 def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on the tiny model: fresh, then from its own adapter, whose weights are where it starts."""
     monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))
@@ -411,27 +450,6 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
         finetune.run(again)
 
 
-def test_a_run_may_keep_a_share_of_the_weights_that_it_started_from(
-    training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))
-    short = StageConfig(epochs=1, max_steps=2, connector_learning_rate=1e-2, lora_learning_rate=1e-2)
-    training = replace(training, projector_stage=short, joint_stage=short, warmup_steps=0)
-    with pytest.raises(UserError, match="--init-from"):
-        finetune.run(replace(training, kept_of_start=0.25))
-    first = finetune.run(training)
-    folders = [first]
-    for kept in (0.0, 0.25):
-        changes = {"output": f"{training.output}-{kept}", "init_from": str(first), "kept_of_start": kept}
-        folders.append(finetune.run(replace(training, **changes)))
-    for file in ("projector.safetensors", "lora/adapter_model.safetensors"):
-        start, end, mixed = (load_file(folder / file) for folder in folders)
-        assert any((end[name] - start[name]).abs().max() > 1e-3 for name in start), file
-        for name, before in start.items():
-            expected = torch.lerp(before.float(), end[name].float(), 0.75)
-            assert torch.allclose(mixed[name].float(), expected, rtol=0.02, atol=1e-4), (file, name)
-
-
 @pytest.fixture
 def command(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """python -m training.finetune on the tiny model, with changes of its preset; gives the folder of the joint stage."""
@@ -454,7 +472,7 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(
     training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unbroken = command(output=training.output + "-unbroken")
-    save = artifact.save_file
+    save = adapters.save_file
 
     def save_or_not(tensors: dict, file: Path, **options: object) -> None:
         if "checkpoint-8" in str(file):
@@ -462,7 +480,7 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(
         save(tensors, file, **options)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifact, "save_file", save_or_not)
+        patch.setattr(adapters, "save_file", save_or_not)
         with pytest.raises(
             SystemExit, match=r"finetune: The disk is full.*free at least 1 GB.*last checkpoint"
         ):
@@ -486,7 +504,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_adapter_from_before(
     def save(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(artifact, "save_file", save)
+    monkeypatch.setattr(adapters, "save_file", save)
     with pytest.raises(SystemExit, match="disk is full"):
         command()
     assert json.loads((last / "metrics.json").read_text()) == {"evaluated": 1}
@@ -530,51 +548,3 @@ def test_a_disk_that_is_full_leaves_whole_shards_of_features(
     store = FeatureStore(data, tiny_config().vision)
     assert [path.name for path in store.folder.iterdir()] == ["encoder.json"]
     assert len(store_of(data, tiny_model())) == len(COLOURS)
-
-
-def row(
-    question: str, answer: str, noun: str = "", accepted: tuple[str, ...] = (), picture: str = "p"
-) -> Row:
-    return Row(picture, question, answer, "s", "photo", noun, accepted)
-
-
-def test_answers_are_compared_without_articles_case_and_stops() -> None:
-    assert is_exact("a Rectangle", "A rectangle.")
-    assert not is_exact("A square.", "A rectangle.")
-    assert is_right(row("q", "Yes."), "yes")
-    assert not is_right(row("q", "Yes."), "Yes, it is.")
-
-
-@pytest.mark.parametrize(
-    ("answer", "right"),
-    [("A heron.", True), ("Two herons!", True), ("A great egret.", True), ("A heronry.", False), ("", False)],
-)
-def test_a_noun_is_right_as_a_whole_word_or_an_accepted_one(answer: str, right: bool) -> None:
-    assert names_one_of(answer, ("heron", "great egret")) is right
-    assert is_right(row("What is this?", "A heron.", "heron", ("great egret",)), answer) is right
-
-
-def test_the_naming_question_is_asked_once_a_picture() -> None:
-    rows = [
-        row("What is this?", "A cat.", "cat"),
-        row("Is it a dog?", "No.", "cat"),
-        row("What is this?", "A cat.", "cat"),
-    ]
-    assert [chosen.question for chosen in select(rows, None)] == ["What is this?"]
-    questions = [row("a?", "b"), row("c?", "d")]
-    assert select(questions, None) == questions
-    assert select(questions, 1) == questions[:1]
-
-
-def test_the_share_has_the_wilson_interval() -> None:
-    # reference: Wilson interval of 81 of 263, 0.2553 to 0.3662 (Newcombe, Statistics in Medicine 17, 1998, table I)
-    result = share([True] * 81 + [False] * 182)
-    assert (result.right, result.of) == (81, 263)
-    assert result.low == pytest.approx(0.2553, abs=1e-4)
-    assert result.high == pytest.approx(0.3662, abs=1e-4)
-
-
-def test_the_question_only_baseline_is_the_most_frequent_answer() -> None:
-    answers = majority_answers([("Q?", "Yes."), ("q", "no"), ("Q", "yes"), ("Other", "Blue.")])
-    assert answers["q"] == "yes"
-    assert answers[""] == "yes"

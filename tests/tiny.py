@@ -1,7 +1,8 @@
 """A whole vision-language model of real modules, small enough to train in a test: 16-pixel pictures, a two-layer Llama
-and a word tokenizer with ChatML control tokens. Nothing is downloaded."""
+and a tokenizer of characters with ChatML control tokens. Nothing is downloaded."""
 
 import string
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -10,10 +11,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from vlm.chat.reply import Pipeline, Sights
 from vlm.config import LoraConfig, ModelConfig
+from vlm.engines.torch_engine import TorchEngine
 from vlm.model.connectors import MlpProjector, Standardise
 from vlm.model.eyes import Eyes
 from vlm.model.language import LanguageModel
+from vlm.model.prompts import Batch, PromptTurn, collate
+from vlm.model.tags import Tagger
 from vlm.model.vlm import VisionLanguageModel
 
 CHAT_TEMPLATE = (
@@ -21,6 +26,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+SYSTEM = "Look."
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -45,10 +51,12 @@ class TinyVision(nn.Module):
     """[B, 3, 16, 16] -> [B, 4, 8]: a real convolution, frozen, with the surface of the shipped encoder."""
 
     feature_size, feature_count = 8, 4
+    classes = ("ant", "bee", "cat", "dog", "eel")
 
     def __init__(self) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(3, self.feature_size, kernel_size=8, stride=8)
+        self.classifier = nn.Linear(self.feature_size, len(self.classes))
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -61,7 +69,15 @@ class TinyVision(nn.Module):
         return self(torch.stack([self.preprocess(image) for image in images]))
 
 
-def tiny_model(lora: bool = True) -> VisionLanguageModel:
+def tiny_eyes(tags: int = 0) -> Eyes:
+    """`tags`: how many names a picture gets at most; 0 for no tagger."""
+    vision = TinyVision()
+    connector = MlpProjector(Standardise(vision.feature_size), vision.feature_size, 16, 32)
+    tagger = Tagger(vision.classifier, vision.classes, tags) if tags else None
+    return Eyes(vision, connector, vision.feature_count, tagger)
+
+
+def tiny_model(lora: bool = True, tags: int = 0) -> VisionLanguageModel:
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
@@ -79,11 +95,46 @@ def tiny_model(lora: bool = True) -> VisionLanguageModel:
     )
     llama = LlamaForCausalLM(config)
     llama.generation_config = GenerationConfig(eos_token_id=2, bos_token_id=1, pad_token_id=0)
-    eyes = Eyes(TinyVision(), MlpProjector(Standardise(8), 8, 16, 32), TinyVision.feature_count, None)
-    model = VisionLanguageModel(eyes, LanguageModel(llama, tokenizer))
+    model = VisionLanguageModel(tiny_eyes(tags), LanguageModel(llama, tokenizer))
     if lora:
         model.language.add_adapter(LoraConfig(rank=4, alpha=8))
     return model
+
+
+def tiny_pipeline(model: VisionLanguageModel, context: int = 1024) -> Pipeline:
+    """The one reply pipeline over the torch engine. A token is a character, and `context` of them fit."""
+    engine = TorchEngine(model.language, "CPU", context, cells=2 * context)
+    return Pipeline(engine, model.language.tokenizer, Sights(model.eyes), SYSTEM)
+
+
+def shake_lora(model: VisionLanguageModel) -> None:
+    """Give the LoRA an effect; a fresh one has none."""
+    with torch.no_grad():
+        for parameter in model.language.lora_parameters():
+            parameter.normal_(std=0.3)
+
+
+def colour_batch(model: VisionLanguageModel, answers: Mapping[str, str]) -> tuple[Batch, Tensor]:
+    """{colour: answer} -> a batch that asks "Which?" about a picture of each, and their patch features [B, N, Dv]."""
+    features = model.eyes.vision.see([picture(name) for name in answers])
+    pairs = zip(answers.values(), model.eyes.name(features), strict=True)
+    turns = [[PromptTurn("Which?", answer, (tags,))] for answer, tags in pairs]
+    return collate([model.encode(each, SYSTEM) for each in turns], model.language.pad_id), features
+
+
+def overfit(model: VisionLanguageModel, answers: Mapping[str, str], steps: int = 100) -> float:
+    """Train connector and LoRA until each colour has its answer; gives the last loss."""
+    batch, features = colour_batch(model, answers)
+    parameters = [each for part in model.train_only("projector+lora").values() for each in part]
+    optimizer = torch.optim.Adam(parameters, lr=1e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model(**batch._asdict(), patch_features=features)["loss"]
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+    model.eval()
+    return loss.item()
 
 
 def tiny_config() -> ModelConfig:

@@ -6,7 +6,7 @@ picture's id; a view has an id of its own, behind which its features are kept.
 
 import io
 import random
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,16 +81,16 @@ def is_true_of(view: View, task: str) -> bool:
 
 
 def with_views(
-    pictures: Iterable[tuple[str, bytes]], chosen: set[str], config: AugmentationConfig, known: Container[str]
+    pictures: Iterable[tuple[str, bytes]], config: AugmentationConfig
 ) -> Iterator[tuple[str, bytes]]:
-    """(id, image bytes) -> the same, each of `chosen` followed once by those of its views that are not `known`."""
-    waiting = set(chosen)
+    """(id, image bytes) -> the same, followed by the ids of its views with the same bytes, for `open_view`."""
     for picture, content in pictures:
         yield picture, content
-        for name in view_ids(picture, config) if picture in waiting else ():
-            if name not in known:
-                image = Image.open(io.BytesIO(content)).convert("RGB")
-                buffer = io.BytesIO()
-                paint_view(image, draw_view(name, config)).save(buffer, "PNG", compress_level=0)
-                yield name, buffer.getvalue()
-        waiting.discard(picture)
+        for name in view_ids(picture, config):
+            yield name, content
+
+
+def open_view(name: str, content: bytes, config: AugmentationConfig) -> Image.Image:
+    """The id of a picture or of a view, and the picture's bytes -> RGB."""
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    return paint_view(image, draw_view(name, config)) if SEPARATOR in name else image

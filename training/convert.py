@@ -3,11 +3,13 @@
     python -m training.convert llava    --file llava_instruct_150k.json --images coco/train2017 --out data/llava
     python -m training.convert csv      --file mine.csv --images photos --out data/mine
     python -m training.convert flickr8k --file captions.txt --images Images --out data/flickr8k
+    python -m training.convert coco-captions  --file captions_train2017.json --images train2017 --out data/coco-captions
+    python -m training.convert coco-instances --file instances_train2017.json --images train2017 --out data/coco-boxes
     python -m training.convert pixmo    --file part-0.parquet --images folder --out data/pixmo
     python -m training.convert datasets --name owner/name --split train --question question --answer answer --out data/x
 
 In: files of one format (training/formats) and a folder of pictures. Out, in `--out`: `<source>-00000.parquet`
-and so on, `skipped.jsonl` with every problem, and `progress.json`. Unusual: a bad record is counted, listed
+and so on, `skipped.jsonl` with every problem, and `progress.json`. A bad record is counted, listed
 and skipped, never the end; the same command again goes on behind the last whole shard, and the result is the
 same, byte for byte, as without a break. Memory does not grow with the data.
 """
@@ -23,6 +25,7 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from training.formats.coco import from_coco_captions, from_coco_instances
 from training.formats.rows import Labels, PictureReader, rows_of
 from training.formats.shards import Progress, Shard, load_progress
 from training.formats.tables import from_datasets, from_pixmo
@@ -34,6 +37,8 @@ FILE_FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
     "llava": from_llava,
     "csv": from_csv,
     "flickr8k": from_flickr8k,
+    "coco-captions": from_coco_captions,
+    "coco-instances": from_coco_instances,
     "pixmo": from_pixmo,
 }
 KEPT = {"more than one picture"}  # told, but not skipped

@@ -124,6 +124,7 @@ def parse() -> argparse.Namespace:
     add("--folder", type=Path, default=Path("data/embedded"), help="folder of parquet files")
     add("--split", default="test", help="with --data")
     add("--task", choices=[*TASKS, "all"], help="with --data: the questions; default: naming, else all")
+    add("--kind", help="with --data: only photo, drawing, render, composited or synthetic pictures")
     add("--limit", type=int, help="so many questions, drawn with a fixed seed; with --suite, of each run")
     add("--full", action="store_true", help="with --suite: all 9,673 questions of easy-VQA")
     add("--answers", choices=["clean", "draft"], default="clean", help="draft: without the clean-up pass")
@@ -146,26 +147,39 @@ def run(arguments: argparse.Namespace) -> str:
     adapter = find_adapter(arguments.adapter)
     if arguments.save and hub_name(adapter):
         raise UserError(f"--save keeps scores in a folder of your own: copy {adapter} and give the copy.")
-    command = "python -m training.evaluate " + shlex.join(sys.argv[1:])
+    options = None if arguments.suite else options_of(arguments)
+    if options:
+        questions_of(arguments.folder, options)  # a wrong name is told before the model is loaded
     assistant = load_assistant(arguments.preset or adapter_config(adapter).name, str(adapter))
-    if arguments.suite:
-        found = evaluate_suite(assistant, adapter, arguments)
-        if arguments.save:
-            for result in found["results"].values():
-                record(adapter, result, command, result["goals"])
-        return json.dumps(found["goals"], indent=1) if arguments.json else goals_table(found["goals"])
-    options = Options(
-        **{field.name: getattr(arguments, field.name) for field in fields(Options) if field.name != "source"},
-        source=arguments.data,
-    )
+    if options:
+        return run_one(assistant, adapter, options, arguments)
+    found = evaluate_suite(assistant, adapter, arguments)
+    if arguments.save:
+        for result in found["results"].values():
+            record(adapter, result, given_command(), result["goals"])
+    return json.dumps(found["goals"], indent=1) if arguments.json else goals_table(found["goals"])
+
+
+def run_one(assistant: Assistant, adapter: Path, options: Options, arguments: argparse.Namespace) -> str:
     file: Path | None = arguments.output
     journal = open_journal(assistant, adapter, options, file and file.with_suffix(".jsonl"))
     result = {"adapter": str(adapter)} | evaluate(assistant, arguments.folder, options, journal)
     if file:
         write_json(result, file)
     if arguments.save:
-        record(adapter, result, command)
+        record(adapter, result, given_command())
     return json.dumps(result, indent=1, ensure_ascii=False) if arguments.json else describe(result)
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    given = {
+        field.name: getattr(arguments, field.name) for field in fields(Options) if field.name != "source"
+    }
+    return Options(arguments.data, **given)
+
+
+def given_command() -> str:
+    return "python -m training.evaluate " + shlex.join(sys.argv[1:])
 
 
 def main() -> int:

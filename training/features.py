@@ -6,7 +6,6 @@ configuration, so that features of another encoder are never read by mistake.
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +15,17 @@ from typing import Any
 
 import torch
 from more_itertools import chunked
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view
 from training.resources import removed_on_error
 from vlm.config import VisionConfig
 from vlm.errors import UserError
 from vlm.model.encoders import describe_features
-from vlm.model.eyes import Eyes
+from vlm.model.tags import Tagger
 
 SHARD_SIZE = 256  # pictures; 72 MB of 100 x 1416 half-precision features
 
@@ -60,13 +59,20 @@ class FeatureStore:
         """Features of about `count` of the pictures, [M, N, Dv], evenly chosen: enough for statistics."""
         return torch.stack([self[picture] for picture in pictures[:: max(1, len(pictures) // count)]])
 
-    def add(self, pictures: Iterable[tuple[str, bytes]], encoder: Any, batch_size: int = 16) -> None:
-        """Encode the (id, image bytes) that are not there yet. A picture may come any number of times."""
+    def add(
+        self,
+        pictures: Iterable[tuple[str, bytes]],
+        encoder: Any,
+        augmentation: AugmentationConfig = NO_AUGMENTATION,
+        batch_size: int = 16,
+    ) -> None:
+        """Encode the (id, image bytes) that are not there yet. A picture may come any number of times, and so may the ids
+        of its views (training/augmentation.py)."""
         waiting = self._new(pictures)
         while shard := list(islice(waiting, SHARD_SIZE)):
             names = [name for name, _ in shard]
             with ThreadPoolExecutor() as threads:  # the next pictures are decoded while these are encoded
-                pixels = threads.map(lambda picture: encoder.preprocess(_open(picture[1])), shard)
+                pixels = threads.map(lambda own: encoder.preprocess(open_view(*own, augmentation)), shard)
                 waiting_pixels = tqdm(pixels, total=len(shard), desc=f"features, shard {len(self._shards)}")
                 encoded = [
                     encoder(torch.stack(batch)).half().cpu() for batch in chunked(waiting_pixels, batch_size)
@@ -80,14 +86,16 @@ class FeatureStore:
                 seen.add(name)
                 yield name, content
 
-    def name(self, eyes: Eyes) -> dict[str, str]:
-        """The tags of every picture."""
-        tags: dict[str, str] = {}
-        device = next(eyes.connector.parameters()).device
-        for shard, file in enumerate(self._shards):
-            names = [name for name, (own, _) in self._places.items() if own == shard]
-            tags |= zip(names, eyes.name(file.get_tensor("patch_features").to(device).float()), strict=True)
-        return tags
+    def pooled(self, tagger: Tagger) -> dict[str, Tensor]:
+        """What the tagger looks at of every picture, [Dc]."""
+        pooled: dict[str, Tensor] = {}
+        for number, shard in enumerate(self._shards):
+            names = [name for name, (own, _) in self._places.items() if own == number]
+            features = tagger.pool(
+                shard.get_tensor("patch_features").to(tagger.classifier.weight.device).float()
+            )
+            pooled |= zip(names, features.cpu(), strict=True)
+        return pooled
 
     def _write(self, names: list[str], patch_features: Tensor) -> None:
         file = self.folder / f"shard-{len(self._shards):05d}.safetensors"
@@ -117,7 +125,3 @@ class FeatureStore:
         for row, name in enumerate(names):
             self._places[name] = (len(self._shards), row)
         self._shards.append(shard)
-
-
-def _open(content: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(content)).convert("RGB")

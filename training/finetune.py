@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import save_fsdp_optimizer
-from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -31,10 +30,11 @@ from training.config import Slice, SourceConfig, StageConfig, TrainingConfig, lo
 from training.data import Collator, Conversations, Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.plot import draw, read_log
-from training.resources import disk_limit, memory_limit
+from training.resources import disk_limit, memory_limit, replace_with
+from training.tags import teach
 from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.errors import UserError
-from vlm.model.adapter import check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
+from vlm.model.adapter import TAGS, check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
 from vlm.model.language import weights_are_divided
 from vlm.model.vlm import VisionLanguageModel, build_model, text_size
 from vlm.serving.about import DATA_CARD, PLOT
@@ -73,6 +73,7 @@ class AdapterTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             self.optimizer = torch.optim.AdamW(self.parameter_groups, weight_decay=0.0)
+            self.optimizer.register_step_pre_hook(skip_what_is_not_finite)
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
@@ -113,6 +114,17 @@ class AdapterTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """`train_stage` has restored the adapter already, before the weights were divided among processes."""
+
+
+def skip_what_is_not_finite(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Leave the weights as they are where a gradient is infinite or NaN: one such step would make them NaN for good."""
+    gradients = [
+        each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None
+    ]
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        log.warning("a gradient was not finite; its step is skipped")
+        for gradient in gradients:
+            gradient.zero_()
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
@@ -166,7 +178,7 @@ def train_stage(
     if checkpoint:
         restore_adapter(model, Path(checkpoint) / "adapter")
         model.register_load_state_dict_post_hook(let_frozen_weights_be)
-    with disable_input_dtype_casting(model.language.model):  # autocast does it, and once
+    with model.language.inputs_as_they_are():  # autocast casts them, and once
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(folder))
     PartialState().wait_for_everyone()  # the folder tells that the stage is finished
@@ -265,16 +277,12 @@ def run(config: TrainingConfig) -> Path:
     model = start_model(config, model_config, device)
     data, output = Path(config.data), Path(config.output)
     part = Slice.parse(config.slice)
-    rows = [row for row in read_rows(data, "train") if part.holds(row.picture)]
+    used = {source.name for source in config.sources}
+    rows = [row for row in read_rows(data, "train") if row.source in used and part.holds(row.picture)]
+    seen = {row.picture for row in rows}
     with process.main_process_first():  # the others read what it wrote
-        store = FeatureStore(data, model_config.vision)
-        used = {source.name for source in config.sources}
-        seen = {row.picture for row in rows if row.source in used}
-        pictures = ((name, image) for name, image in pictures_of(data, "train") if name in seen)
-        store.add(with_views(pictures, seen, config.augmentation, store), model.eyes.vision)
-        if config.validation_steps:
-            store.add(pictures_of(data, "validation"), model.eyes.vision)
-    tags = store.name(model.eyes)
+        store = features_of(seen, config, model_config, model.eyes.vision)
+        tags = tags_of(model, rows, store, output, config.seed)
     validation = lay_out_validation(store, tags, model, config) if config.validation_steps else None
     if not config.init_from:
         sample = store.sample(sorted(seen))
@@ -287,6 +295,8 @@ def run(config: TrainingConfig) -> Path:
             if weights_are_divided():  # and stay so: what follows needs them whole
                 model = start_model(config, model_config, device)
                 restore_adapter(model, output / name / "adapter")
+                if model.eyes.tagger and (output / TAGS).is_file():
+                    model.eyes.tagger.load(output / TAGS)
     adapter = output / "adapter"
     if not process.is_main_process:
         return adapter
@@ -296,6 +306,38 @@ def run(config: TrainingConfig) -> Path:
         shutil.copy(data / "card.md", adapter / DATA_CARD)
     draw(read_log(output / LOG), adapter / PLOT)
     return adapter
+
+
+def features_of(
+    seen: set[str], config: TrainingConfig, model_config: ModelConfig, encoder: Any
+) -> FeatureStore:
+    """The features of the training pictures `seen` and of their views, and of the validation pictures."""
+    data = Path(config.data)
+    store = FeatureStore(data, model_config.vision)
+    pictures = ((name, image) for name, image in pictures_of(data, "train") if name in seen)
+    store.add(with_views(pictures, config.augmentation), encoder, config.augmentation)
+    if config.validation_steps:
+        store.add(pictures_of(data, "validation"), encoder)
+    return store
+
+
+def tags_of(
+    model: VisionLanguageModel, rows: Sequence[Row], store: FeatureStore, output: Path, seed: int
+) -> dict[str, str]:
+    """The tags of every picture, by a tagger that learns the nouns of `rows`; kept in the run's folder, so that a run
+    that goes on has the same."""
+    tagger = model.eyes.tagger
+    if tagger is None:
+        return {}
+    kept, head = output / "tags.json", output / TAGS
+    if not kept.is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        tags = teach(tagger, rows, store, seed)
+        tagger.save(head)
+        replace_with(kept, json.dumps(tags))
+    if head.is_file():
+        tagger.load(head)
+    return json.loads(kept.read_text(encoding="utf-8"))
 
 
 def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) -> VisionLanguageModel:

@@ -3,28 +3,23 @@
     python -m training.prepare --out data/embedded --photos photos
 
 In: Debian, npm and PyPI packages (sources/packages.py), and the folders in `--photos` that hold an `index.jsonl`
-(sources/photographs.py). Out, in `<out>`: one `<source>.parquet` each with the columns of SCHEMA, `card.json` and
-`card.md`. All rows of one picture are adjacent. A file is written under a temporary name and renamed when whole, and
-an existing one is kept, so a second run only finishes what is missing; delete a file to make it again. Memory holds
-one picture at a time and one row group.
+(sources/photographs.py). Out, in `<out>`: one `<source>.parquet` each with the columns of parquet_file.SCHEMA,
+`card.json` and `card.md`. All rows of one picture are adjacent. A file is written under a temporary name and renamed
+when whole, and an existing one is kept, so a second run only finishes what is missing; delete a file to make it again.
 """
 
 import argparse
-import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from training.card import make_card, read_dropped, to_markdown
-from training.instructions import Phrases, make_rows
-from training.phrases import accepted_nouns, concept_of, head_noun
-from training.resources import disk_limit, removed_on_error, replace_with
+from training.instructions import Phrases
+from training.parquet_file import write_source
+from training.resources import disk_limit, replace_with
 from training.sources import (
     art4apps,
     composited,
@@ -37,32 +32,10 @@ from training.sources import (
     tuxpaint,
 )
 from training.sources.packages import fetch
-from training.sources.picture import Picture, encode, flatten_on_white
+from training.sources.picture import Picture, flatten_on_white
 from training.splits import KeptOut, assign_splits, likeness
 from vlm.errors import UserError
 
-SCHEMA = pa.schema(
-    [
-        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),  # as datasets.Image stores it
-        ("image_id", pa.string()),  # SHA-256 of the bytes
-        ("question", pa.string()),
-        ("answer", pa.string()),
-        ("task", pa.string()),  # sources.picture.Row.task
-        ("source", pa.string()),
-        ("style", pa.string()),
-        ("kind", pa.string()),
-        ("split", pa.string()),  # train | validation | test | test-style | test-concept
-        ("concept", pa.string()),
-        ("group", pa.string()),
-        ("noun", pa.string()),
-        ("accepted", pa.list_(pa.string())),  # nouns and short answers that count as right
-        ("conversation", pa.string()),  # rows of one are asked in the order of `turn`; empty: in any order
-        ("turn", pa.int32()),
-        ("references", pa.list_(pa.string())),  # all captions that people gave the picture
-        ("objects", pa.list_(pa.string())),  # what is known to be in the picture
-    ]
-)
-ROWS_PER_GROUP = 1024
 COMPOSITED = "composited"  # made of the cut-outs of the other sources
 
 
@@ -173,75 +146,6 @@ def is_kept_apart(picture: Picture, split: str) -> bool:
     return picture.kind != "synthetic" and (
         split == "test" or (split == "validation" and picture.kind == "photo")
     )
-
-
-def write_source(
-    file: Path,
-    pictures: list[Picture],
-    splits: dict[str, str],
-    phrases: dict[str, Phrases],
-    kept_out: KeptOut,
-) -> None:
-    """Pictures of one source -> its parquet file, whole or not at all."""
-    dropped: dict[str, str] = {}
-    partial_file = file.with_suffix(f".{os.getpid()}.partial")
-    tested_ids: set[str] = set()
-    with (
-        removed_on_error(partial_file),
-        pq.ParquetWriter(
-            partial_file, SCHEMA, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=32 << 20
-        ) as writer,
-    ):
-        batch: list[dict] = []
-        # Held-out pictures first, so that an identical one is known by the time training's turn comes
-        ordered = sorted(pictures, key=lambda picture: splits[picture.path] == "train")
-        for picture in tqdm(ordered, desc=file.stem):
-            rows = list(table_rows(picture, splits[picture.path], phrases, kept_out, tested_ids, dropped))
-            if len(batch) + len(rows) > ROWS_PER_GROUP and batch:
-                writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
-                batch = []
-            batch += rows
-        writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
-        writer.add_key_value_metadata({"dropped": json.dumps(dropped)})
-    partial_file.replace(file)
-
-
-def table_rows(
-    picture: Picture,
-    split: str,
-    phrases: dict[str, Phrases],
-    kept_out: KeptOut,
-    tested_ids: set[str],
-    dropped: dict[str, str],
-) -> Iterator[dict]:
-    """One picture -> its rows; none where it gives a held-out picture away."""
-    try:
-        image = picture.load()
-    except UserError as problem:
-        dropped[picture.path] = str(problem)
-        return
-    flat = flatten_on_white(image)
-    data = picture.stored() if picture.stored else encode(flat)
-    image_id = hashlib.sha256(data).hexdigest()
-    if split != "train":
-        tested_ids.add(image_id)
-    compared = picture.kind not in ("synthetic", COMPOSITED) and picture.path not in kept_out.known
-    if split in ("train", "validation") and compared:
-        twin = kept_out.find_twin(flat)
-        if twin:
-            dropped[picture.path] = f"looks like {twin}"
-            return
-    if split == "train" and image_id in tested_ids:
-        dropped[picture.path] = "identical to a held-out picture"
-        return
-    known = {"image": {"bytes": data, "path": picture.path}, "image_id": image_id, "source": picture.source}
-    known |= {"style": picture.style, "kind": picture.kind, "split": split, "group": picture.group}
-    if picture.phrase:
-        known |= {"concept": concept_of(picture.phrase), "noun": head_noun(picture.phrase)}
-        known["accepted"] = accepted_nouns(picture.phrase)
-    for row in make_rows(picture, image, phrases.get(split, phrases["train"]), split):
-        said = row._asdict()
-        yield known | {name: value for name, value in said.items() if value is not None}
 
 
 def main() -> None:

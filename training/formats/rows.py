@@ -1,6 +1,6 @@
 """A record -> its rows, with the picture inside, or what is wrong with it.
 
-In: a `Record` and a folder of pictures. Out: a row for each answered turn, and problems. Unusual: paths in data
+In: a `Record` and a folder of pictures. Out: a row for each answered turn, and problems. Paths in data
 are not trusted: they are taken as text below the folder, so none leads out of it (a link that somebody put
 into the folder is followed). A picture is decoded once while neighbouring records share it. Where a file
 names no split, the picture's bytes decide, so that all rows of a picture stand in one.

@@ -1,7 +1,7 @@
 """What a conversion leaves behind: parquet shards with the pictures inside, and how far it came.
 
 In: rows, a record's at a time. Out: shards, each whole or not there at all, and `progress.json`, which is written
-behind each of them. Unusual: neither time nor chance enters a shard, so that one made after a break is the
+behind each of them. Neither time nor chance enters a shard, so that one made after a break is the
 same, byte for byte. A row group is held in memory, not a shard.
 """
 

@@ -1,7 +1,7 @@
 """Tables that people have -> records: PixMo's parquet files, and anything the `datasets` package opens.
 
 In: a parquet file, or the name of a data set with its columns. Out: a `Record` for each row, in order, a batch
-in memory at a time. Unusual: PixMo names its pictures by address and SHA-256, and nothing is fetched from
+in memory at a time. PixMo names its pictures by address and SHA-256, and nothing is fetched from
 there: they must lie in the folder already. `datasets` is optional, and is asked not to decode pictures, since
 vlm/inputs/images.py  does it more carefully; a data set on the hub is streamed.
 """

@@ -1,7 +1,7 @@
 """Text files that people have -> records: LLaVA's JSON, CSV, and the captions of Flickr8k.
 
 In: one file. Out: a `Record` for each of its records, in order, also for a broken one, so that a count of
-records says where a killed conversion stopped. Unusual: nothing is opened but the file itself (the pictures
+records says where a killed conversion stopped. Nothing is opened but the file itself (the pictures
 are only named), and a file is never held as a whole, not even LLaVA's single JSON array of a gigabyte.
 Formats that are tables, parquet and `datasets`, are in tables.py.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 from training.questions import DESCRIBE
 from training.splits import hash_fraction
@@ -23,6 +23,10 @@ CHUNK = 1 << 20  # characters of JSON read at a time
 MAX_RECORD = 16 << 20  # characters; a longer record is a file that is not what it seems
 IMAGE = re.compile(r"\s*<image>\s*")
 SEPARATORS, BORDER = re.compile(r"[\s,]*"), re.compile(r"[\s,\]]")
+
+
+class Readable(Protocol):
+    def read(self, size: int, /) -> str: ...
 
 
 class Problem(NamedTuple):
@@ -185,7 +189,7 @@ def stream_json(file: Path) -> Iterator[Any]:
                 yield ValueError(f"{problem}: {line[:200]}")
 
 
-def stream_array(text: TextIO) -> Iterator[Any]:
+def stream_array(text: Readable) -> Iterator[Any]:
     """The values after the opening bracket. Behind broken JSON nothing can be told apart, so reading ends there."""
     decoder, buffer, position = json.JSONDecoder(), "", 0
     while True:

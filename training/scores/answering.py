@@ -6,10 +6,10 @@ that the assistant encodes it once.
 
 import hashlib
 import io
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
+from itertools import groupby
 
 from PIL import Image
 from tqdm import tqdm
@@ -76,17 +76,16 @@ def _replies(
     settings: Settings,
     pool: ThreadPoolExecutor,
 ) -> Iterator[Reply]:
-    """In the order of the pairs. A bounded number wait, so that few pictures are open at a time."""
-    waiting: deque[Future[Reply]] = deque()
-    opened, image = "", None
-    for name, question in pairs:
-        if name != opened:
-            opened, image = name, open_image(pictures[name].content)
-        waiting.append(pool.submit(_reply, assistant, pictures[name], image, question, settings))
-        if len(waiting) >= 2 * assistant.engine.parallel:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    """As they are ready. A bounded number wait, so that few pictures are open at a time."""
+    waiting: set[Future[Reply]] = set()
+    for name, of_picture in groupby(pairs, key=lambda pair: pair[0]):
+        image = open_image(pictures[name].content)
+        for _, question in of_picture:
+            waiting.add(pool.submit(_reply, assistant, pictures[name], image, question, settings))
+            if len(waiting) >= 2 * assistant.engine.parallel:
+                ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (each.result() for each in ready)
+    yield from (each.result() for each in as_completed(waiting))
 
 
 def _reply(

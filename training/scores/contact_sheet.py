@@ -70,9 +70,10 @@ def draw_tile(item: dict[str, Any], content: bytes | None, font: Any) -> Image.I
     )
     top = PICTURE + 2 * MARGIN
     for text, ink in texts:
-        for number, line in enumerate(wrap(text, font, WIDTH - 3 * MARGIN)):
-            draw.text((MARGIN + 4, top + number * LINE), line, ink, font)
-        top += LINES * LINE
+        for line in wrap(text, font, WIDTH - 3 * MARGIN):
+            draw.text((MARGIN + 4, top), line, ink, font)
+            top += LINE
+        top += LINE // 3
     return tile
 
 

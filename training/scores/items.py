@@ -11,7 +11,15 @@ from training.data import Row
 from training.scores.captions import cider, meteor, rouge_l, tokens
 from training.scores.chair import invented
 from training.scores.metrics import is_exact, names_one_of, repeats, vqa_accuracy, yes_or_no
-from training.scores.verdicts import NAMING, bare_truth, is_right, references_of
+from training.scores.verdicts import (
+    NAMING,
+    bare_truth,
+    is_accepted,
+    is_right,
+    nouns_of,
+    references_of,
+    short_answers,
+)
 
 Item = dict[str, Any]
 
@@ -65,10 +73,12 @@ def wording(answer: str, references: Sequence[str]) -> dict[str, float | None]:
 def own_scores(row: Row, answer: str, right: bool | None) -> dict[str, float | None]:
     """What only some questions have: the noun, the choice, the number, yes or no, and the objects that a caption names."""
     scores: dict[str, float | None] = {}
-    if row.noun and row.task in NAMING:
-        scores["noun"] = names_one_of(answer, (row.noun, *row.accepted))
+    if row.task in NAMING and not row.references and (nouns := nouns_of(row)):
+        scores["noun"] = names_one_of(answer, nouns)
     if row.task in ("choice", "count"):
         scores[row.task] = right
+    if row.task in ("vqa", "count", "colour") and short_answers(row):
+        scores["accepted"] = is_accepted(row, answer)
     if truth := bare_truth(row):
         scores[f"{truth}_{yes_or_no(answer) or 'other'}"] = 1
     if row.task == "describe" and (row.objects or row.references):

@@ -16,9 +16,9 @@ BASELINES = {
     "question_only": "most frequent training answer, looking at nothing",
 }
 SHARES = {  # shown as percentages
-    *BASELINES, "exact_match", "vqa_accuracy", "noun_accuracy", "choice_accuracy", "count_accuracy", "most_frequent_number",
-    "repetition_rate", "ended_by_itself", "balanced_accuracy", "yes_rate", "hallucination_precision",
-    "hallucination_recall", "hallucination_f1", "chair_i", "chair_s",
+    *BASELINES, "exact_match", "vqa_accuracy", "noun_accuracy", "choice_accuracy", "count_accuracy",
+    "accepted_exact", "most_frequent_number", "repetition_rate", "ended_by_itself", "balanced_accuracy", "yes_rate",
+    "hallucination_precision", "hallucination_recall", "hallucination_f1", "chair_i", "chair_s",
 }  # fmt: skip
 LIMITS = """
 - Intervals hold 95 % and come from {resamples:,} bootstrap resamples of the pictures, each with all of its questions; those
@@ -57,15 +57,15 @@ def result_sections(result: Mapping[str, Any], name: str, level: int = 1) -> lis
         f"temperature {asked['temperature']}.",
     ]
     if result["accuracy"]:
-        head = ("", "right", "of", "share", "95 % interval (Wilson)")
-        sections += [f"{below} Right answers beside their baselines", table(head, baseline_rows(result))]
+        shares = table(("", "right", "of", "share", "95 % interval (Wilson)"), baseline_rows(result))
+        sections += [f"{below} Right answers beside their baselines", shares]
     sections.append(clean_up_line(result["clean_up"]) + ".")
     head = ("measure", "answers", "95 % interval", "drafts", "blank picture", "questions")
     sections += [f"{below} All measures", table(head, measure_rows(result))]
     for group, named in result["by"].items():
         rows = [group_row(label, each) for label, each in named.items()]
-        head = (group, "n", "right", "95 % interval (pictures)", "exact", "CIDEr")
-        sections += [f"{below} By {group}", table(head, rows)]
+        grouped = table((group, "n", "right", "95 % interval (pictures)", "exact", "CIDEr"), rows)
+        sections += [f"{below} By {group}", grouped]
     return sections
 
 

@@ -24,6 +24,7 @@ MEANS = {  # score of an example -> its total's name
     "noun": "noun_accuracy",
     "choice": "choice_accuracy",
     "count": "count_accuracy",
+    "accepted": "accepted_exact",
     "most_frequent": "most_frequent_number",
     "rouge_l": "rouge_l",
     "meteor": "meteor_exact_and_stem",

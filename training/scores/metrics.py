@@ -36,7 +36,10 @@ class Share(NamedTuple):
 
 
 def share(right: Sequence[bool]) -> Share:
-    count, of = sum(right), len(right)
+    return share_of(sum(right), len(right))
+
+
+def share_of(count: int, of: int) -> Share:
     if not of:
         return Share(0, 0, 0.0, 0.0, 1.0)
     z = NormalDist().inv_cdf(0.975)

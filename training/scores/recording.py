@@ -27,7 +27,7 @@ def name_of(result: Mapping[str, Any]) -> str:
     changed = [
         f", {key} {asked[key]}"
         for key in usual
-        if key not in ("limit", "thorough") and asked[key] != usual[key]
+        if key not in ("source", "split", "limit", "thorough") and asked[key] != usual[key]
     ]
     return f"{result['source']}/{result['split']}{drawn}{''.join(changed)}"
 

@@ -1,8 +1,10 @@
 """The rows of a data folder -> the questions that are scored, and what could be answered without looking."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,14 +22,19 @@ TASKS = {
     "describe": {"describe"},
     "category": {"category"},
     "yes_no": {"yes", "no"},
+    "presence": {"yes", "no"},
     "choice": {"choice"},
-    "choose": {"choice"},
     "colour": {"colour"},
     "action": {"action"},
     "count": {"count"},
+    "count_to_4": {"count"},
     "where": {"where", "which"},
     "scene": {"scene"},
     "vqa": {"vqa", ""},
+}
+NARROWER: dict[str, Callable[[Row], bool]] = {  # which of a task's rows
+    "presence": lambda row: not re.search(r"\b(?:in|out)(?:doors|side)\b", row.question),
+    "count_to_4": lambda row: number_in(row.answer) in {"1", "2", "3", "4"},
 }
 ONCE = {"name", "describe"}  # tasks of which each picture is asked one question
 SEED = 16
@@ -44,6 +51,7 @@ class Options:
     source: str  # a source, several with commas between, or all
     split: str = "test"
     task: str | None = None  # None: the naming question where nouns are known, else all
+    kind: str | None = None  # photo, drawing, render, ...
     limit: int | None = None  # so many questions, drawn with a fixed seed
     answers: str = "clean"  # as the app gives them; draft: without the clean-up
     style: str = "full"  # or keywords
@@ -65,25 +73,43 @@ def from_sources(rows: Sequence[Row], source: str) -> list[Row]:
 
 def questions_of(folder: Path, options: Options) -> list[Row]:
     """The rows to score; none is an error that says where they come from."""
-    rows = select(from_sources(rows_of(folder, options.split), options.source), options.task, options.limit)
+    known = from_sources(rows_of(folder, options.split), options.source)
+    rows = [row for row in known if options.kind in (None, row.kind)]
+    rows = select(with_objects(rows, known), options.task, options.limit)
     if not rows:
-        asked = f"{options.source}, split {options.split}" + (
-            f", task {options.task}" if options.task else ""
+        asked = f"{options.source}, split {options.split}"
+        asked += "".join(
+            f", {name} {value}" for name in ("task", "kind") if (value := getattr(options, name))
         )
         raise NoQuestions(f"{folder} holds no rows of {asked}. Make them with python -m training.prepare.")
     return rows
 
 
+def with_objects(rows: Sequence[Row], known: Sequence[Row]) -> list[Row]:
+    """Descriptions get the objects that any row of their picture knows of."""
+    objects: dict[str, set[str]] = defaultdict(set)
+    for row in known:
+        objects[row.picture].update(row.objects)
+    return [
+        replace(row, objects=tuple(sorted(objects[row.picture]))) if row.task == "describe" else row
+        for row in rows
+    ]
+
+
 def select(rows: Sequence[Row], task: str | None = None, limit: int | None = None) -> list[Row]:
-    """The questions of a task (TASKS, or all). Without a task: the naming question of each picture whose noun is known,
-    else all questions. Later turns of a conversation are left out: they lean on what was said before."""
-    rows = [row for row in rows if not row.turn]
+    """The questions of a task (TASKS, or all). Without a task: the naming question of each picture whose name is known,
+    else all questions. What a conversation says again is asked once, and its chat, which leans on what was said before,
+    is left out."""
+    said = [row for row in rows if row.task != "chat"]
+    rows = list({(row.source, row.picture, row.question, row.answer): row for row in said[::-1]}.values())[
+        ::-1
+    ]
     if task is None:
-        task = "name" if any(row.noun and row.task in ("", "name") for row in rows) else "all"
-        if task == "name":
-            rows = [row for row in rows if row.noun and row.task in ("", "name")]
+        named = [row for row in rows if row.task == "name" or (row.noun and not row.task)]
+        task, rows = ("name", named) if named else ("all", rows)
     elif task != "all":
-        rows = [row for row in rows if row.task in TASKS[task]]
+        of_task = [row for row in rows if row.task in TASKS[task]]
+        rows = list(filter(NARROWER[task], of_task)) if task in NARROWER else of_task
     if task in ONCE:
         rows = one_each(rows)
     if limit is not None and limit < len(rows):

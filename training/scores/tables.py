@@ -30,7 +30,7 @@ def describe(result: Mapping[str, Any]) -> str:
             )
     for group, named in result["by"].items():
         shown = [
-            f"{name} {found['share']:.1%} of {each['n']}"
+            f"{name} {found['share']:.1%} of {found['of']}"
             for name, each in named.items()
             if (found := each["accuracy"])
         ]

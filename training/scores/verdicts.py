@@ -1,5 +1,6 @@
 """A row and an answer -> whether the answer is right, by the rule of the row's task. Pure functions."""
 
+import re
 from dataclasses import replace
 
 from training.data import Row
@@ -29,19 +30,35 @@ def is_right(row: Row, answer: str) -> bool | None:
         return to_keywords(chosen_option(answer, options)) == to_keywords(row.answer)
     if row.task == "count" and (number := number_in(row.answer)):
         return number_in(answer) == number
+    if row.references:
+        return None
     if row.task == "vqa" and row.accepted:
-        return is_raw_exact(answer, row.accepted)
-    if row.noun and row.task in (*NAMING, "choice"):
-        return names_one_of(answer, (row.noun, *row.accepted))
-    if row.task == "describe" or row.references:
+        return is_accepted(row, answer)
+    if row.task in (*NAMING, "choice") and (nouns := nouns_of(row)):
+        return names_one_of(answer, nouns)
+    if row.task == "describe":
         return None
     right = (row.answer, *short_answers(row))
     return any(is_exact(answer, each) or restates(answer, each, row.question) for each in right)
 
 
+def nouns_of(row: Row) -> tuple[str, ...]:
+    """What counts as the name of the picture, or of the place that it shows."""
+    return tuple(filter(None, (row.noun, *row.accepted)))
+
+
 def short_answers(row: Row) -> tuple[str, ...]:
     """`accepted` where it holds answers to the question, and not the nouns of the picture."""
     return () if row.noun and row.noun in row.accepted else row.accepted
+
+
+def is_accepted(row: Row, answer: str) -> bool:
+    """DAQUAR's exact match: the answer is one of the accepted ones, or the whole of them, or a list of which each part is
+    one of them; all in the form of metrics.raw_form."""
+    parts = re.split(r",\s*(?:and\s+)?|\s+and\s+", answer.strip())
+    return is_raw_exact(answer, (row.answer, *row.accepted)) or all(
+        is_raw_exact(part, row.accepted) for part in parts
+    )
 
 
 def polar_truth(row: Row) -> str:

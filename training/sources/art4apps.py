@@ -1,7 +1,7 @@
 """Art4Apps pictures, as the game pysiogame ships them: cartoons at 200 x 200, one word each.
 
 In: the extracted Debian package. Out: one picture a word; verbs become "What is the person doing?".
-Unusual: four pictures carry two right labels (cook and bake), and some verbs show an animal or a thing.
+Four pictures carry two right labels (cook and bake), and some verbs show an animal or a thing.
 ACTIONS holds what a look at all of them allows to be said; a verb or noun that is not drawn as such is left
 out.
 """

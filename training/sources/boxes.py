@@ -97,7 +97,8 @@ def side_candidates(seen: Seen) -> list[Candidate]:
     """Which half of the picture a thing is in, where it does not reach into the other."""
     found = []
     for name, box in seen.single.items():
-        side = "left" if box.x + box.width < 0.48 else "right" if box.x > 0.52 else ""
+        side = "left" if box.x + box.width < 0.5 and box.middle < 0.37 else ""
+        side = "right" if box.x > 0.5 and box.middle > 0.63 else side
         if side and is_countable(name):
             found.append(Candidate(seen.image, name, side, side_row(f"the {name}", side, seen.rng)))
     return found

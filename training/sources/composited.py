@@ -1,6 +1,6 @@
 """Cut-outs pasted on plain scenes: how many, where, and what colour, with exact answers.
 
-In: the pictures of the other sources and their splits. Out: pictures of kind "composited" with their questions. Unusual:
+In: the pictures of the other sources and their splits. Out: pictures of kind "composited" with their questions.
 A scene is made of cut-outs of its own split only, so that what a test scene shows was never seen; everything about it is
 drawn by a seed made of its number, so that it is the same on every machine.
 """

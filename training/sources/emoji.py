@@ -1,7 +1,7 @@
 """Emoji: about a thousand concepts, each drawn in several styles, which is what teaches the concept.
 
 In: emojibase-data for labels and subgroups, and one extracted package for each style. Out: one picture for
-each concept and style. Unusual: packages name their files differently (with or without FE0F, by code point
+each concept and style. Packages name their files differently (with or without FE0F, by code point
 or by name); flags, symbols, gendered and skin-tone variants, hands and clock faces are left out, as are
 labels of which no noun phrase is made.
 """

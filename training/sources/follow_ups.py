@@ -40,8 +40,10 @@ CANNOT_BE_TOLD = {
         ["I cannot tell who this is.", "I do not know who this person is.", "I cannot tell a person's name from a picture.",
          "The picture does not tell me who this is."],
     ),
-    "woman": (["What is her name?", "Who is she?"], ["I cannot tell her name from the picture.", "I do not know who she is."]),
-    "man": (["What is his name?", "Who is he?"], ["I cannot tell his name from the picture.", "I do not know who he is."]),
+    "woman": (["What is her name?", "Who is she?"],
+        ["I cannot tell her name from the picture.", "I do not know who she is."]),
+    "man": (["What is his name?", "Who is he?"],
+        ["I cannot tell his name from the picture.", "I do not know who he is."]),
     "time": (
         ["What time is it?", "When was this picture taken?", "What day was it?"],
         ["I cannot tell the time from the picture.", "The picture does not tell me when it was taken.",
@@ -49,7 +51,8 @@ CANNOT_BE_TOLD = {
     ),
     "other": (
         ["How much does it cost?", "Who took this picture?", "In which country was this?", "Who does it belong to?"],
-        ["I cannot tell that from the picture.", "The picture does not tell me that.", "I do not know; the picture does not show it."],
+        ["I cannot tell that from the picture.", "The picture does not tell me that.",
+         "I do not know; the picture does not show it."],
     ),
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Pictures of the educational suite GCompris: photographs of animals, tools and monuments, and drawings.
 
 In: the extracted Debian package, whose pictures are WebP and SVG files inside Qt resource files. Out: one
-picture for each file that SHOWN names. Unusual: SHOWN was written with all pictures in view and is the list of
+picture for each file that SHOWN names. SHOWN was written with all pictures in view and is the list of
 what is read; the rest is backgrounds, parts, letters, and pictures that show something else than their name.
 The word pictures of lang.rcc are those of Art4Apps, which art4apps.py reads, but for the few listed here.
 """

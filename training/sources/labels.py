@@ -2,12 +2,14 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
-from training.instructions import Phrases, choice_rows, name_rows, yes_no_rows
-from training.phrases import accepted_nouns, sentence, with_article, without_article
-from training.questions import WHICH_KIND
+from PIL import Image
+
+from training.instructions import Phrases, choice_rows, countable, name_rows
+from training.phrases import accepted_nouns, concept_of, sentence, singular, with_article, without_article
+from training.questions import IS_THERE, WHICH_KIND
 from training.sources.index_lines import Known
 from training.sources.label_names import (
     CALTECH,
@@ -20,8 +22,13 @@ from training.sources.label_names import (
     OTHER_NAMES,
     RANGES,
 )
+from training.sources.nouns import noun_phrase
 from training.sources.picture import Picture, Row
-from training.words import GROUPS
+from training.sources.presence import ask_balanced
+from training.sources.taken_for import FAMILIES, taken_for
+from training.words import GENERIC, GROUPS
+
+ANIMALS = {"mammal", "bird", "reptile", "sea animal", "insect"}
 
 
 class Name(NamedTuple):
@@ -94,25 +101,52 @@ def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]
         if name.phrase
     }
     phrases = Phrases(pictures.values())
+    asked = ask_whether(pictures, named, f"labels {source} {split}")
     capitals = capitals_of([name.phrase for name in named.values()])
-    return {
-        image: label_rows(picture, named[image], phrases, capitals, split)
-        for image, picture in pictures.items()
+    rows = {}
+    for image, picture in pictures.items():
+        found = label_rows(picture, named[image], phrases, split) + asked[image]
+        rows[image] = [restore_names(row, capitals) for row in found]
+    return rows
+
+
+def ask_whether(pictures: dict[str, Picture], named: dict[str, Name], seed: str) -> dict[str, list[Row]]:
+    """Is it a ...? No mostly of what is of the same group, and never of what may be called so as well."""
+    nouns = {
+        image: concept_of(picture.phrase) for image, picture in pictures.items() if countable(picture.phrase)
     }
+    present: dict[str, Set[str]] = {image: {nouns[image]} if image in nouns else set() for image in pictures}
+    group = {noun: pictures[image].group for image, noun in nouns.items()}
+    words = {
+        noun: {singular(word) for word in [*accepted_nouns(noun_phrase(noun)), *noun.split()]}
+        for noun in group
+    }
+    maybe = {}
+    for image, picture in pictures.items():
+        said = {singular(word) for name in named[image].accepted for word in [name, *name.split()]}
+        said |= {singular(word) for word in re.findall(r"[\w-]+", picture.phrase.lower())}
+        near = taken_for([nouns[image]], group) if image in nouns else set()
+        maybe[image] = {noun for noun in group if words[noun] & said or unsafe(noun, picture.group)} | near
+
+    def alike(noun: str, image: str) -> float:
+        return float(group[noun] == pictures[image].group)
+
+    rows = ask_balanced(present, seed, maybe, most=2, alike=alike, templates=IS_THERE)
+    return {image: [row._replace(objects=()) for row in found] for image, found in rows.items()}
 
 
-def label_rows(
-    picture: Picture, name: Name, phrases: Phrases, capitals: dict[str, str], split: str
-) -> list[Row]:
+def unsafe(noun: str, group: str) -> bool:
+    """A chair may stand in any picture, but no cat in one of another animal."""
+    return noun.split()[-1] in GENERIC and not (noun in ("dog", "cat") and group in ANIMALS)
+
+
+def label_rows(picture: Picture, name: Name, phrases: Phrases, split: str) -> list[Row]:
     rng = random.Random(f"labels {picture.path}")
     rows = name_rows(picture, rng)[0 if split == "train" else 1 :]
-    rows += yes_no_rows(picture, phrases, rng)
-    rows += choice_rows(picture, phrases, rng, any_group=False)
+    rows += fair_choices(choice_rows(picture, phrases, rng, any_group=False), picture)
     rows = [row._replace(answer=row.answer.replace("A photo of", "A picture of")) for row in rows]
     if name.said:
         rows = [say_more(row, name) for row in rows]
-    if capitals:
-        rows = [restore_names(row, capitals) for row in rows]
     if name.kind:
         question = rng.choice(WHICH_KIND).format(x=name.wider)
         rows.append(Row("category", question, sentence(name.kind), accepted=(name.kind.lower(),)))
@@ -120,9 +154,14 @@ def label_rows(
     return [accept(row, name, category) for row in rows]
 
 
+def fair_choices(rows: Sequence[Row], picture: Picture) -> list[Row]:
+    """Without those that offer what the thing may be taken for."""
+    noun = concept_of(picture.phrase)
+    near = {other for family in FAMILIES if noun in family for other in family - {noun}}
+    return [row for row in rows if not any(f" {other}" in row.question for other in near)]
+
+
 def accept(row: Row, name: Name, category: str) -> Row:
-    if row.task in ("yes", "no"):
-        return row._replace(accepted=(row.task,))
     if row.accepted is None and row.task == "category":
         return row._replace(accepted=(category,))
     return row if row.accepted is not None else row._replace(accepted=name.accepted)
@@ -150,5 +189,5 @@ def restore_names(row: Row, capitals: dict[str, str]) -> Row:
     return row._replace(question=restore(row.question), answer=restore(row.answer))
 
 
-def _never() -> None:
+def _never() -> Image.Image:
     raise AssertionError("labels ask nothing of the pixels")

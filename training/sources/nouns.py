@@ -31,7 +31,8 @@ NOT_NAMED = {
 UNCOUNTED = {"grass", "water", "sand", "food", "broccoli"}
 PLURALS = {"stairs", "clothes", "skis"}
 UNIQUE = {"sky", "sea", "ground"}
-NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
+NUMBERS = """no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+    seventeen eighteen nineteen twenty""".split()
 EXACT = 6  # a longer row of things is "many"
 _words = inflect.engine()
 

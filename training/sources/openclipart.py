@@ -2,7 +2,7 @@
 
 In: the two extracted Debian packages. Out: one picture for each PNG whose title is a plain English name: it
 ends in a noun of GROUPS_OF, which says the group, and each word before is such a noun, an adjective or one
-of MODIFIERS. Unusual: a third of the titles are Italian or French, or clumsy, and CAPTIONS puts them right.
+of MODIFIERS. A third of the titles are Italian or French, or clumsy, and CAPTIONS puts them right.
 Where the title is a template's, the file name stands in. Keywords are mostly wrong and never read. Symbolic
 links and copies are passed over, as are icons, stars, flags, maps, signs and playing cards. LEFT_OUT is what
 a look at all the others found wrong: another thing, a scene, or nothing to be seen on white.

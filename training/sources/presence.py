@@ -6,7 +6,7 @@ often as where it is present, and there in the pictures whose things it stands w
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import permutations
 
 from training.instructions import ask_presence, refuse, some
@@ -15,21 +15,29 @@ from training.sources.nouns import UNIQUE, noun_phrase
 from training.sources.picture import Row
 
 NOISE = 0.15  # of the affinity: which of the likely pictures is asked
+WHERE_THINGS_ARE = [template for template in IS_THERE if template != "Is this {x}?"]
 CROWDED = 0.12  # how much less a picture draws another question for each that it has
 
 
 def ask_balanced(
-    present: Mapping[str, Set[str]], seed: str, maybe: Mapping[str, Set[str]] | None = None, most: int = 3
+    present: Mapping[str, Set[str]],
+    seed: str,
+    maybe: Mapping[str, Set[str]] | None = None,
+    most: int = 3,
+    alike: Callable[[str, str], float] | None = None,
+    templates: Sequence[str] = WHERE_THINGS_ARE,
 ) -> dict[str, list[Row]]:
-    """{picture: what is surely there}, {picture: what nobody can say is absent} -> its rows, about `most` of each answer."""
+    """{picture: what is surely there}, {picture: what nobody can deny} -> its rows, about `most` of each answer.
+    `alike`: how likely a noun is asked of a picture without it; by default how often it stands with such things."""
     rng = random.Random(seed)
-    affinity = Affinity(present)
+    affinity = alike or Affinity(present)
     where = defaultdict(list)  # noun -> the pictures that show it
     for picture in sorted(present):
         for noun in sorted(present[picture]):
             where[noun].append(picture)
     rows: dict[str, list[Row]] = {picture: [] for picture in present}
-    yes, no = Counter(), Counter()
+    yes: Counter[str] = Counter()
+    no: Counter[str] = Counter()
     for noun in sorted(where, key=lambda noun: (len(where[noun]), noun)):
         forbidden = {
             picture for picture in present if noun in present[picture] | (maybe or {}).get(picture, set())
@@ -42,7 +50,7 @@ def ask_balanced(
         hard = sorted((p for p in absent if no[p] < most + 2), key=lambda p: -draw[p])
         count = min(len(shown), len(hard))
         for picture, refused in [(p, False) for p in shown[:count]] + [(p, True) for p in hard[:count]]:
-            rows[picture].append(presence_row(noun, refused, sorted(present[picture]), rng))
+            rows[picture].append(presence_row(noun, refused, sorted(present[picture]), rng, templates))
             (no if refused else yes)[picture] += 1
     return rows
 
@@ -61,16 +69,15 @@ class Affinity:
         return sum(shares) / len(shares) if shares else 0.0
 
 
-def presence_row(noun: str, refused: bool, objects: list[str], rng: random.Random) -> Row:
+def presence_row(
+    noun: str, refused: bool, objects: list[str], rng: random.Random, templates: Sequence[str]
+) -> Row:
     phrase = noun_phrase(noun)
     if noun in UNIQUE:
         question = rng.choice(IS_VISIBLE).format(x=phrase)
         answer = f"No, {phrase} is not in the picture." if refused else f"Yes, {phrase} is in the picture."
     else:
-        question, beginning = ask_presence(phrase, rng, WHERE_THINGS_ARE)
+        question, beginning = ask_presence(phrase, rng, templates)
         answer = refuse(beginning, phrase) if refused else f"Yes, {beginning} {some(phrase)}."
     task = "no" if refused else "yes"
     return Row(task, question, answer, accepted=(task,), objects=tuple(objects))
-
-
-WHERE_THINGS_ARE = [template for template in IS_THERE if template != "Is this {x}?"]

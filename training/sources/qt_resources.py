@@ -1,6 +1,6 @@
 """Qt resource files (.rcc, magic "qres"): a tree of named files in one, as Qt programs ship their pictures.
 
-In: the file. Out: an Entry for each file inside, and its bytes. Unusual: names are UTF-16, all numbers are
+In: the file. Out: an Entry for each file inside, and its bytes. Names are UTF-16, all numbers are
 big-endian, and an entry may be compressed with zlib; zstd, which Qt also knows, is refused. Counts, offsets and
 sizes come from the file and are checked before use, so that a broken one ends in a ValueError with its name.
 """

@@ -1,6 +1,5 @@
 """Questions that people asked of a picture, cleaned: DAQUAR's clumsy English becomes plain, its short answers sentences."""
 
-import random
 import re
 from collections.abc import Sequence
 
@@ -12,22 +11,29 @@ from training.sources.picture import Row
 
 LONGEST = 25  # words of a question
 SPELLING = {
-    "refridgerator": "refrigerator", "refridgerators": "refrigerators", "excercise": "exercise", "fornt": "front", "cair": "chair",
+    "refridgerator": "refrigerator", "refridgerators": "refrigerators", "excercise": "exercise",
+    "fornt": "front", "cair": "chair",
     "hanged": "hung", "infront": "in front", "inbetween": "between", "matress": "mattress", "doorframe": "door frame",
-    "grey": "gray", "colours": "colors", "colour": "color", "coloured": "colored", "bookshelfs": "bookshelves", "shelfs": "shelves",
+    "grey": "gray", "colours": "colors", "colour": "color", "coloured": "colored",
+    "bookshelfs": "bookshelves", "shelfs": "shelves",
     "sandal": "sandal", "centre": "center", "photocopying": "photocopying", "utentils": "utensils", "dustbin": "dustbin",
-    "kichen": "kitchen", "waht": "what", "wht": "what", "dinning": "dining", "tshirts": "T-shirts", "tshirtsg": "T-shirts", "tv": "TV", "scissor": "scissors", "ware": "ware", "wardrobe": "wardrobe", "dor": "door", "obejct": "object", "obects": "objects", "objetcs": "objects",
+    "kichen": "kitchen", "mouses": "mice", "waht": "what", "wht": "what", "dinning": "dining",
+    "tshirts": "T-shirts", "tshirtsg": "T-shirts", "tv": "TV", "scissor": "scissors", "ware": "ware",
+    "wardrobe": "wardrobe", "dor": "door", "obejct": "object", "obects": "objects", "objetcs": "objects",
     "objcts": "objects", "seperate": "separate", "telivision": "television", "coffe": "coffee", "boquet": "bouquet",
-    "chandlier": "chandelier", "jewelery": "jewelry", "accesories": "accessories", "leftside": "left side", "rightside": "right side",
+    "chandlier": "chandelier", "jewelery": "jewelry", "accesories": "accessories", "leftside": "left side",
+    "rightside": "right side",
 }  # fmt: skip
 REPLACED = [
     (r"\b(?:the|this) image ?\d+\b", "the picture"), (r"\bimage ?\d+\b", "the picture"), (r"\bdoor way\b", "doorway"),
-    (r"\bnight stand\b", "nightstand"), (r"\bwhile wall\b", "white wall"), (r"\bthe the\b", "the"), (r"\bdecoration item", "decorative item"),
+    (r"\bnight stand\b", "nightstand"), (r"\bwhile wall\b", "white wall"), (r"\bthe the\b", "the"),
+    (r"\bdecoration item", "decorative item"),
     (r"^what is number of\b", "what is the number of"), (r"^what is (colou?r|object|shape)\b", r"what is the \1"),
     (r"^what in on\b", "what is on"), (r"^what is (left|right) of\b", r"what is to the \1 of"),
     (r"^(how many [\w ]+) (?:found|present|visible)\?$", r"\1 are there?"), (r"\bglass ware\b", "glassware"),
     (r"\b(in front|to the left|to the right|on top|in back) of (?!the\b|a\b|an\b|it\b|them\b|each\b)", r"\1 of the "),
-    (r"^what colou?rs? is\b", "what color is"), (r"^what (left|right) to\b", r"what is \1 to"), (r"^what (in|on) the\b", r"what is \1 the"),
+    (r"^what colou?rs? is\b", "what color is"), (r"^what (left|right) to\b", r"what is \1 to"),
+    (r"^what (in|on) the\b", r"what is \1 the"),
     (r"^what (object|thing) found\b", r"what \1 is found"), (r"^what are the (object|thing)\b", r"what are the \1s"),
     (r"\b(side|corner|middle|portion|left|right|front|top|bottom|center) of\?$", r"\1 of the picture?"), (r"\s+of\?$", "?"),
     (r"\b(object|thing) are\b", r"\1s are"), (r"\bare there in the picture\?$", "are there in the picture?"),
@@ -35,8 +41,10 @@ REPLACED = [
 HOW_MANY = re.compile(
     r"^how many ((?:[\w-]+ ){0,3}?)([\w-]+)( are there| is there| are| is| can| do| in| on| near| of| hung| found)\b"
 )
-UNCOUNTED = {"paper", "furniture", "clothing", "tissue", "food", "water", "toilet paper", "glassware", "crockery", "wood", "stationery",
-             "luggage", "cutlery", "cloth", "garbage", "hand wash", "foil", "ice", "carpet flooring", "soap", "equipment"}  # fmt: skip
+UNCOUNTED = {"paper", "furniture", "clothing", "tissue", "food", "water", "toilet paper", "glassware",
+"crockery", "wood", "stationery",
+             "luggage", "cutlery", "cloth", "garbage", "hand wash", "foil", "ice", "carpet flooring", "soap",
+             "equipment"}  # fmt: skip
 
 
 def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]:
@@ -44,14 +52,14 @@ def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]
     for each in known:
         asked: dict[str, Row] = {}
         for question, answer in each.questions:
-            row = make_row(question, answer, random.Random(f"questions {source}/{each.image} {question}"))
+            row = make_row(question, answer)
             if row:
                 asked.setdefault(row.question, row)
         rows[each.image] = list(asked.values())
     return rows
 
 
-def make_row(question: str, answer: str, rng: random.Random) -> Row | None:
+def make_row(question: str, answer: str) -> Row | None:
     question = clean_question(question)
     parts = [clean_answer(part) for part in answer.replace("_", " ").split(",") if part.strip()]
     if not parts or not all(parts) or not 2 < len(question.split()) <= LONGEST:
@@ -66,14 +74,21 @@ def make_row(question: str, answer: str, rng: random.Random) -> Row | None:
         return Row("colour" if asks_colour else parts[0], question, sentence(join(parts)), accepted=accepted)
     if len(parts) == 1 and len(answer.split()) > 6:
         return Row("vqa", question, sentence(answer), accepted=accepted)
-    if len(parts) == 1 and question.startswith("What are ") and is_countable(parts[0]) and parts[0] not in UNCOUNTED:
+    if (
+        len(parts) == 1
+        and question.startswith("What are ")
+        and is_countable(parts[0])
+        and parts[0] not in UNCOUNTED
+    ):
         parts = [plural(parts[0])]
         accepted = tuple(dict.fromkeys([*parts, *accepted]))
     return Row("vqa", question, sentence(join([thing(part) for part in parts])), accepted=accepted)
 
 
-COLOURS = {*NAMED_COLOURS, "cream", "beige", "maroon", "violet", "golden", "gold", "silver", "dark brown", "light brown", "light blue",
-           "dark blue", "light green", "dark green", "light pink", "ivory", "navy blue", "light yellow", "dark red", "tan"}  # fmt: skip
+COLOURS = {*NAMED_COLOURS, "cream", "beige", "maroon", "violet", "golden", "gold", "silver", "dark brown",
+"light brown", "light blue",
+           "dark blue", "light green", "dark green", "light pink", "ivory", "navy blue", "light yellow",
+           "dark red", "tan"}  # fmt: skip
 
 
 def clean_question(text: str) -> str:

@@ -36,8 +36,10 @@ SURFACES = BACKGROUND | UNIQUE | UNCOUNTED | {
 }  # fmt: skip
 IMPLIED = {  # parts that the name of a place says already
     "a street": {"road", "building", "sidewalk"}, "a road": {"road", "ground"}, "a field": {"field", "grass", "ground"},
-    "a mountain landscape": {"mountain", "hill", "rock"}, "a beach": {"sand", "sea", "water"}, "a forest": {"tree", "plant"},
-    "a city": {"skyscraper", "building"}, "a staircase": {"stairs", "stairway", "banister"}, "an airport": {"runway", "road"},
+    "a mountain landscape": {"mountain", "hill", "rock"}, "a beach": {"sand", "sea", "water"},
+    "a forest": {"tree", "plant"},
+    "a city": {"skyscraper", "building"}, "a staircase": {"stairs", "stairway", "banister"},
+    "an airport": {"runway", "road"},
     "a swimming pool": {"water"}, "a waterfall": {"water"},
 }  # fmt: skip
 MANY = {
@@ -65,7 +67,9 @@ def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]
     rows: dict[str, list[Row]] = defaultdict(list)
     seed = f"regions {source} {split}"
     present = {
-        scene.image: {name for name, share in scene.shares.items() if share >= CLEAR} - BACKGROUND - {"ground"}
+        scene.image: {name for name, share in scene.shares.items() if share >= CLEAR}
+        - BACKGROUND
+        - {"ground"}
         for scene in scenes
     }
     asked = {name for names in present.values() for name in names}
@@ -99,7 +103,8 @@ def see(source: str, known: Known) -> Scene:
 def merge(name: str, regions: Sequence[Region]) -> Region:
     """Two classes that people call the same are one region."""
     share = sum(region.share for region in regions) or 1e-6
-    x, y = (sum(region.share * region[axis] for region in regions) / share for axis in (2, 3))
+    x = sum(region.share * region.x for region in regions) / share
+    y = sum(region.share * region.y for region in regions) / share
     return Region(name, share, x, y)
 
 

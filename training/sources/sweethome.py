@@ -1,7 +1,7 @@
 """Sweet Home 3D's furniture: renders of household objects, mostly 128 x 128, with a name and a room.
 
 In: the extracted Debian package, whose .sh3f files are zip archives with a properties file. Out: one
-picture an entry. Unusual: names with brands, digits or untranslated words are left out; rooms are no
+picture an entry. Names with brands, digits or untranslated words are left out; rooms are no
 category, so groups are guessed from the name and are mostly "furniture" or "household".
 """
 

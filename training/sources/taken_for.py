@@ -25,7 +25,11 @@ TEXT = """
     animal, horse; animal, cow; animal, sheep; animal, bird; food, apple; food, banana; food, orange; food, cake;
     food, pizza; food, sandwich; food, donut; food, carrot; food, broccoli; sandwich, hot dog; donut, cake; toy, teddy bear;
     toy, ball; sculpture, person; clothes, person; clock, watch; book, box; pier, bridge; boat, ship; bed, cradle;
-    path, rug; shower, bathtub; plate, food; bottle, lamp; remote control, cell phone; sofa, bed
+    path, rug; shower, bathtub; plate, food; bottle, lamp; remote control, cell phone; sofa, bed; lotus flower, water lily;
+    lobster, crayfish; cup, ewer; sailboat, ferry; emu, ostrich; cougar, wild cat, leopard; wild cat,
+    cat; dog, wolf, red wolf, timber wolf, fox;
+    dog, white wolf, coyote, dingo, dhole, African wild dog, hyena, red fox, kit fox, gray fox,
+    Arctic fox; person, soldier, gymnast
 """
 FAMILIES = [set(family.strip().split(", ")) for family in " ".join(TEXT.split()).split(";")]
 

@@ -1,7 +1,7 @@
 """Tux Paint stamps: photographs cut out of their background, and drawings, each with a sentence.
 
-In: the extracted Debian package. Out: one picture for each captioned stamp that names a thing. Unusual:
-whether a stamp is a photograph is not written anywhere. SVGs and everything under a `cartoon` folder are
+In: the extracted Debian package. Out: one picture for each captioned stamp that names a thing.
+Whether a stamp is a photograph is not written anywhere. SVGs and everything under a `cartoon` folder are
 drawings, and so are the PNGs listed in DRAWN, found by looking at all 377 candidates. Captions that are no
 noun phrase ("Eat your broccoli!") are put right by hand in CAPTIONS; the others of that kind are left out.
 """

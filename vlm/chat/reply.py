@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from vlm.chat import clean_up
@@ -82,7 +83,7 @@ class Pipeline:
             start = time.perf_counter()
             sights = self._look(shown)
             tags = [tuple(sight.tags for sight in group) for group in sights]
-            seen = "; ".join(next(filter(None, reversed(tags))))
+            seen = "; ".join(filter(None, next(filter(None, reversed(tags)))))
             answer = replace(
                 answer, seen=seen, seconds=answer.seconds | {"look": time.perf_counter() - start}
             )
@@ -126,24 +127,27 @@ class Pipeline:
     ) -> tuple[Prompt, int]:
         """The prompt, without the oldest turns where all would not fit, and how many those are.
 
-        Once they do not fit, turns go until half is free: what follows is read anew then, and that is not to happen again
-        at the next question. Pictures of a turn that is left out stay, since later questions may be about them."""
-        system = self.image_system if sights else None
+        Turns go by half a context at a time, counted from the first: what follows is read anew then, and that is not to
+        happen again at the next question. Pictures of a turn that is left out stay, since later questions may be about
+        them."""
         visual_tokens = [sight.visual_tokens for group in sights for sight in group]
         per_picture = len(visual_tokens[0]) if visual_tokens else 0
+
+        def ids_of(some: Sequence[PromptTurn]) -> list[int]:
+            return encode(self.tokenizer, some, per_picture, self.image_system if sights else None).ids
+
         room, left_out = self.engine.context - answer_length, 0
-        ids = encode(self.tokenizer, turns, per_picture, system).ids
-        limit = room
-        while len(ids) > limit and len(turns) > 1:
-            first, second, *rest = turns
-            turns = [replace(second, picture_tags=first.picture_tags + second.picture_tags), *rest]
-            left_out, limit = left_out + 1, room // 2
-            ids = encode(self.tokenizer, turns, per_picture, system).ids
+        ids = ids_of(turns)
         if len(ids) > room:
-            raise UserError(
-                f"The question takes {len(ids)} tokens and at most {room} fit beside the answer. Please shorten it or "
-                "split it up."
-            )
+            for left_out in _beginnings([len(ids_of([turn])) for turn in turns], room // 2):
+                ids = ids_of(_from(turns, left_out))
+                if len(ids) <= room:
+                    break
+            else:
+                raise UserError(
+                    f"The question takes {len(ids)} tokens and its answer up to {answer_length}, and at most "
+                    f"{self.engine.context} fit. Please shorten the question or ask for a shorter answer."
+                )
         return segments(ids, visual_tokens), left_out
 
     def _stream(self, prompt: Prompt, adapter: bool, settings: Settings, ids: list[int]) -> Iterator[str]:
@@ -169,7 +173,10 @@ class Pipeline:
         turns = clean_up.request(question, answer.text)
         prompt = segments(encode(self.tokenizer, turns, 0, clean_up.SYSTEM).ids, [])
         greedy = Settings(clean_up.MAX_NEW_TOKENS, repetition_penalty=1.0)
-        *_, rewriting = ["", *self._stream(prompt, False, greedy, [])]
+        rewriting = ""
+        for text in self._stream(prompt, False, greedy, []):
+            rewriting = text
+            yield answer  # so that it can be stopped here as well
         text, verdict = clean_up.judge(question, answer.text, rewriting)
         seconds = answer.seconds | {"clean_up": time.perf_counter() - start}
         return replace(answer, text=text, clean_up=verdict, seconds=seconds)
@@ -177,3 +184,17 @@ class Pipeline:
 
 def _words(turn: Turn) -> tuple[str, str]:
     return turn.question, turn.answer
+
+
+def _beginnings(sizes: Sequence[int], step: int) -> list[int]:
+    """The turns that a conversation may begin with where it is too long: the first behind each `step` tokens, and at
+    worst the last one. They do not depend on what follows."""
+    before = [0, *accumulate(sizes)]
+    last = len(sizes) - 1
+    return [turn for turn in range(1, last) if before[turn] // step > before[turn - 1] // step] + [last]
+
+
+def _from(turns: Sequence[PromptTurn], first: int) -> list[PromptTurn]:
+    """The turns from `first` on, with the pictures of those before it."""
+    tags = tuple(each for turn in turns[: first + 1] for each in turn.picture_tags)
+    return [replace(turns[first], picture_tags=tags), *turns[first + 1 :]]

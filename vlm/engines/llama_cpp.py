@@ -127,10 +127,11 @@ class LlamaCppEngine:
                     for job in [*self._active, *self._waiting]:
                         job.out.put(UserError("The model was unloaded. Please ask again."))
                     return
-                self._admit()
             try:
+                self._admit()
                 self._step()
             except Exception as error:  # handed to those who wait; their places are free again
+                self._rows.take()  # what was to be read is not
                 for job in self._active:
                     self._forget(job)
                     job.out.put(error)
@@ -147,6 +148,8 @@ class LlamaCppEngine:
             if place is None:
                 return
             self._waiting.popleft()
+            job.slot, left = place.slot, place.kept
+            self._active.append(job)
             for slot in place.evicted:
                 self._remove(slot, 0)
             if place.source:
@@ -155,10 +158,8 @@ class LlamaCppEngine:
                     self._memory, place.source.number, place.slot.number, 0, place.kept
                 )
             self._remove(place.slot, place.kept)
-            job.slot, left = place.slot, place.kept
             while left:
                 left -= len(job.read(left))
-            self._active.append(job)
 
     def _remove(self, slot: Slot, start: int) -> None:
         self._library.llama_memory_seq_rm(self._memory, slot.number, start, -1)

@@ -6,14 +6,15 @@ The file is named after the content of what it was made from, so that one that i
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
-from vlm.errors import UserError
+from vlm.errors import UserError, plain_load_errors
 from vlm.weights.resolve import cache_folder, sha256_of
 
 PREFIX, SIDES = "base_model.model.", {".lora_A.weight": ".lora_a", ".lora_B.weight": ".lora_b"}
@@ -29,21 +30,34 @@ def lora_as_gguf(lora: Path, weights: Path) -> Path:
     content = hashlib.sha256("".join(map(sha256_of, parts)).encode()).hexdigest()[:16]
     file = cache_folder() / "lora" / f"{content}-{weights.stem}.gguf"
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with plain_load_errors(f"The LoRA in {lora} is damaged", "Copy or train it again."):
+            config = json.loads(parts[0].read_text(encoding="utf-8"))
+            scale = _scale(config)
+            tensors = {name: tensor.float().numpy() for name, tensor in load_file(parts[1]).items()}
         working = file.with_suffix(f".{os.getpid()}.tmp")
         try:
-            _write(working, json.loads(parts[0].read_text(encoding="utf-8")), load_file(parts[1]), weights)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write(working, config["r"], scale, tensors, weights)
             working.replace(file)
         except OSError as error:
             raise UserError(
                 f"{file} could not be written ({error}). Free some disk space or set VLM_CACHE."
             ) from error
         finally:
-            working.unlink(missing_ok=True)
+            with suppress(OSError):
+                working.unlink()
     return file
 
 
-def _write(file: Path, config: dict[str, Any], tensors: dict[str, np.ndarray], weights: Path) -> None:
+def _scale(config: dict[str, Any]) -> float:
+    """What PEFT multiplies the product of the two matrices by."""
+    for name in ("rank_pattern", "alpha_pattern"):
+        if config.get(name):
+            raise ValueError(f"its {name} gives layers a scale of their own, which llama.cpp does not know")
+    return config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+
+
+def _write(file: Path, rank: int, scale: float, tensors: dict[str, np.ndarray], weights: Path) -> None:
     base = gguf.GGUFReader(weights)
     architecture = base.fields["general.architecture"].contents()
     shapes = {tensor.name: tuple(tensor.shape.tolist()) for tensor in base.tensors}  # [in, out]
@@ -53,16 +67,15 @@ def _write(file: Path, config: dict[str, Any], tensors: dict[str, np.ndarray], w
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(config["lora_alpha"]))
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, scale * rank)
     for peft_name, tensor in sorted(tensors.items()):
         module, side = _split(peft_name)
-        name = names.get_name(module)
+        name = names.get_name(module) or ""
         inside, outside = shapes.get(f"{name}.weight", (0, 0))
-        fits = tensor.shape[1] == inside if side == ".lora_a" else tensor.shape[0] == outside
-        if not name or not fits:
+        if tensor.shape != ((rank, inside) if side == ".lora_a" else (outside, rank)):
             raise UserError(
-                f"The adapter was trained for another language model than {weights.name}: its {module} is of another "
-                "size. Use the adapter's own preset."
+                f"The adapter was trained for another language model than {weights.name}, or with another rank than "
+                f"{rank}: its {module} is of another size. Use the adapter's own preset."
             )
         part = name.rpartition(".")[2]
         if architecture == "llama" and side == ".lora_b" and part in TURNED:

@@ -33,10 +33,11 @@ class Sampler:
         count = min(CANDIDATES, len(scores))
         ids = np.argpartition(scores, -count)[-count:]
         ids = ids[np.argsort(-scores[ids], kind="stable")]
-        logits = scores[ids].astype(np.float64) / how.temperature
-        chances = np.exp(logits - logits[0])
+        behind = scores[ids].astype(np.float64) - scores[ids[0]]
+        chances = np.exp(behind / how.temperature)
         chances /= chances.sum()
         likely = np.cumsum(chances) - chances < how.top_p  # the token that crosses the line stays
         kept = likely & (chances >= how.min_p * chances[0])
+        kept[0] = True  # with a top_p of 0 as well
         chances = np.where(kept, chances, 0.0)
         return int(self.draw.choice(ids, p=chances / chances.sum()))

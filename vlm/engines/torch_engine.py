@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from vlm.engines import Prompt, Sampling, prompt_keys
 from vlm.engines.sampling import Sampler
-from vlm.engines.slots import Slot, Slots
+from vlm.engines.slots import Place, Slot, Slots
 from vlm.errors import UserError
 from vlm.model.language import LanguageModel
 
@@ -34,6 +34,7 @@ class TorchEngine:
         self._slots = Slots(SLOTS, max(cells, context))
         self._caches: dict[int, DynamicCache] = {}
         self._lock = threading.Lock()  # whether the LoRA is on is state of the model
+        self._closed = False
 
     def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int]:
         keys = prompt_keys(prompt)
@@ -43,10 +44,14 @@ class TorchEngine:
                 f"{self.context} fit. Please shorten the question, or ask for a shorter answer."
             )
         with self._lock:
-            slot = self._take(keys, adapter, sampling.max_new_tokens)
+            self._check_open()
+            place = self._slots.take(keys, adapter and self.language.has_adapter, sampling.max_new_tokens)
+            assert place is not None, "no answer is under way, so that there is room for one"
+            slot = place.slot
             try:
+                cache = self._cache_of(place)
                 with self.language.lora(adapter):
-                    yield from self._generate(slot, prompt, keys, sampling)
+                    yield from self._generate(slot, cache, prompt, keys, sampling)
             except BaseException as error:
                 if not isinstance(error, GeneratorExit):  # what is in the cache is not known
                     self._caches.pop(slot.number, None)
@@ -56,33 +61,40 @@ class TorchEngine:
                 self._slots.release(slot)
 
     def close(self) -> None:
+        self._closed = True
         self._caches.clear()
 
-    def _take(self, keys: list[Any], adapter: bool, answer: int) -> Slot:
-        place = self._slots.take(keys, adapter, answer)
-        assert place is not None, "no answer is under way, so that there is room for one"
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UserError("The model was unloaded. Please ask again.")
+
+    def _cache_of(self, place: Place) -> DynamicCache:
+        """The keys and values of the first `place.kept` positions."""
         for slot in place.evicted:
             self._caches.pop(slot.number, None)
         number = place.slot.number
         if place.source:
             self._caches[number] = copy.deepcopy(self._caches[place.source.number])
         if place.kept:
-            self._caches[number].crop(place.kept)
-        else:
-            self._caches[number] = DynamicCache(config=self.language.causal.config)
-        return place.slot
+            cache = self._caches[number]
+            cache.crop(place.kept - cache.get_seq_length())  # how many go, as a negative number
+        else:  # all positions in every layer, of a sliding window as well: a branch may begin at any of them
+            cache = self._caches[number] = DynamicCache()
+        return cache
 
-    def _generate(self, slot: Slot, prompt: Prompt, keys: list[Any], sampling: Sampling) -> Iterator[int]:
+    def _generate(
+        self, slot: Slot, cache: DynamicCache, prompt: Prompt, keys: list[Any], sampling: Sampling
+    ) -> Iterator[int]:
         sampler = Sampler(sampling)
         embeds = self._embed(prompt)
         for start in range(len(slot.keys), len(keys), CHUNK):
-            scores = self._read(slot, embeds[start : start + CHUNK], keys[start : start + CHUNK])
+            scores = self._read(slot, cache, embeds[start : start + CHUNK], keys[start : start + CHUNK])
         for count in range(1, sampling.max_new_tokens + 1):
             token = sampler.pick(scores.float().cpu().numpy())
             yield token
             if token in sampling.end_ids or count == sampling.max_new_tokens:
                 return
-            scores = self._read(slot, self._embed([[token]]), [token])
+            scores = self._read(slot, cache, self._embed([[token]]), [token])
 
     @torch.inference_mode()
     def _embed(self, prompt: Prompt) -> Tensor:
@@ -96,10 +108,11 @@ class TorchEngine:
         return torch.cat(parts)
 
     @torch.inference_mode()
-    def _read(self, slot: Slot, embeds: Tensor, keys: list[Any]) -> Tensor:
+    def _read(self, slot: Slot, cache: DynamicCache, embeds: Tensor, keys: list[Any]) -> Tensor:
         """Read the next positions; the scores of what follows them, [V]."""
+        self._check_open()
         states = self.language.causal.get_decoder()(
-            inputs_embeds=embeds.unsqueeze(0), past_key_values=self._caches[slot.number], use_cache=True
+            inputs_embeds=embeds.unsqueeze(0), past_key_values=cache, use_cache=True
         ).last_hidden_state[0, -1]
         slot.keys += keys
         head = self.language.causal.get_output_embeddings()

@@ -2,6 +2,7 @@
 
 config.yaml             the resolved model config, and how it was trained
 projector.safetensors   the connector
+tags.safetensors        the tagger's head and its nouns, where the model has a tagger
 lora/                   the LoRA in PEFT's own format
 metrics.json            scores, with their baselines and commands
 data.md, training.png   the data's card and a plot of the run; limits.md is written by hand
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # with it come Transformers' models and PEFT, which llama.cpp
     from vlm.model.vlm import VisionLanguageModel
 
 ADAPTERS = Path(__file__).parents[2] / "assets" / "adapters"
+TAGS = "tags.safetensors"
 LORA = ("lora/adapter_config.json", "lora/adapter_model.safetensors")
 FILES = ["config.yaml", "*.safetensors", "lora/*.json", "metrics.json", "*.md", "training.png"]  # on the hub
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
@@ -109,6 +111,8 @@ def load_eyes(eyes: Eyes, folder: Path) -> None:
     """Put the projector of an adapter folder into the eyes, to serve."""
     with damaged(folder):
         eyes.connector.load_state_dict(load_file(folder / "projector.safetensors"))
+        if eyes.tagger and (folder / TAGS).is_file():
+            eyes.tagger.load(folder / TAGS)
     eyes.eval()
 
 
@@ -187,6 +191,8 @@ def _write(
     state = model.state_dict() if state is None else state
     projector = _below("eyes.connector.", state)
     save_file(_converted(projector, dtype), folder / "projector.safetensors")
+    if model.eyes.tagger:
+        model.eyes.tagger.save(folder / TAGS)
     lora = model.language.model.peft_config["default"]
     (folder / "lora").mkdir()
     weights = get_peft_model_state_dict(
@@ -205,6 +211,8 @@ def _write(
     (folder / "lora" / "adapter_config.json").write_text(
         json.dumps(plain, indent=1, sort_keys=True), encoding="utf-8"
     )
+    for written in folder.rglob("*.safetensors"):  # which safetensors keeps from other accounts
+        written.chmod((folder / "config.yaml").stat().st_mode)
 
 
 def _below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

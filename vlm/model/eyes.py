@@ -42,7 +42,9 @@ class Eyes(nn.Module):
 
     def name(self, patch_features: Tensor) -> list[str]:
         """Patch features [B, N, Dv] -> the tags of each picture, "" without a tagger."""
-        return self.tagger.tags(patch_features) if self.tagger else [""] * len(patch_features)
+        return (
+            self.tagger.tags(self.tagger.pool(patch_features)) if self.tagger else [""] * len(patch_features)
+        )
 
 
 def build_eyes(config: ModelConfig, embedding_size: int, device: str = "cpu") -> Eyes:

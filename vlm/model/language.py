@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -97,6 +98,10 @@ class LanguageModel(nn.Module):
         self.checkpointing = gradient_checkpointing
         if gradient_checkpointing:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
+
+    def inputs_as_they_are(self) -> AbstractContextManager[Any]:
+        """Within it PEFT does not cast what goes into a LoRA."""
+        return disable_input_dtype_casting(self.model)
 
     def _in_own_dtype(self, norm: nn.Module, arguments: Any, output: Tensor) -> Tensor:
         """What a float32 norm gives: left so, it would make all that follows float32 in place of the model's dtype."""

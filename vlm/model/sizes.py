@@ -21,7 +21,7 @@ from vlm.model.clip import Clip, clip_dtype
 from vlm.model.connectors import build_connector
 from vlm.model.encoders import build_encoder
 from vlm.model.language import attach_lora, choose_dtype, is_nf4
-from vlm.weights.resolve import WHEELS, plain_weight_errors, resolve
+from vlm.weights.resolve import WHEELS, plain_weight_errors, tokenizer_folder
 
 SHIPPED = Path(__file__).parent / "architectures.yaml"
 GIGABYTE = 1e9
@@ -83,7 +83,7 @@ def architecture(name: str) -> tuple[Any, str]:
     """A weight's name -> its configuration, and where that was found."""
     if name in WHEELS or Path(name).expanduser().is_dir():
         with plain_weight_errors(name):
-            return AutoConfig.from_pretrained(resolve(name)), "config.json"
+            return AutoConfig.from_pretrained(tokenizer_folder(name)), "config.json"
     try:
         return AutoConfig.from_pretrained(name, local_files_only=True), "config.json of the hub's cache"
     except (OSError, ValueError):
@@ -159,6 +159,8 @@ def memory(device: str) -> tuple[int, int]:
 
 def fits(config: ModelConfig, device: str) -> bool:
     """Whether the preset can be served where nothing else takes memory. False where its sizes are not to be had."""
+    if config.language.weights in WHEELS:
+        return True
     try:
         return _needed(describe(config), config, is_nf4(config.language), device) < memory(device)[1]
     except UserError:
@@ -168,7 +170,7 @@ def fits(config: ModelConfig, device: str) -> bool:
 def choose_precision(config: ModelConfig, device: str) -> ModelConfig:
     """The preset as this machine can serve it: in 4 bits where it asks for them, unless twice the memory that 16 bits
     take is free, where the faster unquantised weights are used. Raises UserError with the gigabytes where nothing
-    fits. Weights that come as wheels are small and run anywhere."""
+    fits. Weights that come as wheels are small, and llama.cpp leaves them in 4 bits: they run anywhere."""
     if config.language.weights in WHEELS:
         return config
     sizes, (free, _) = describe(config), memory(device)

@@ -39,15 +39,15 @@ def how_to_see(preset: str) -> str:
 
 
 def parts(config: ModelConfig) -> str:
-    vision = config.vision
-    seen = f"{vision.features} features" if vision.encoder == "clip" else f"{1 + vision.grid**2} features"
+    vision, connector, language = config.vision, config.connector, config.language
+    clip = vision.encoder == "clip"
+    seen = f"{vision.features} features" if clip else f"pictures of {vision.image_size} pixels a side"
+    cells = f", {connector.merge} x {connector.merge} cells a visual token" if connector.merge > 1 else ""
+    layers = f"two linear layers with a GELU between, {connector.hidden} wide"
     rows = [
         ("vision encoder", f"{vision.weights}, {seen}"),
-        (
-            "connector",
-            f"{config.connector.kind}, two linear layers with a GELU between, {config.connector.hidden} wide",
-        ),
-        ("language model", config.language.weights),
+        ("connector", f"{connector.kind}{cells}, {layers}"),
+        ("language model", f"{language.weights}, engine {language.engine}"),
         ("LoRA", f"rank {config.lora.rank} on {', '.join(config.lora.targets)}"),
         ("speech", f"{config.speech.weights} on {config.speech.engine}"),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from vlm.chat.assistant import Settings, Style
+from vlm.chat.answer import Settings, Style
 from vlm.errors import UserError
 from vlm.serving.plain_errors import plainly
 from vlm.serving.settings_panel import SettingsPanel, settings_from
@@ -48,7 +48,7 @@ class Endpoints:
             top_p: Above temperature 0, only the likeliest tokens that together reach this probability are drawn.
             min_p: Above temperature 0, only tokens at least this likely, compared with the likeliest, are drawn.
             repetition_penalty: 1 for none; higher values keep the answer from repeating itself.
-            seed: Above temperature 0, the same seed draws the same answer again.
+            seed: Above temperature 0, another seed draws another answer.
         """
         if not images:
             raise UserError("Please send at least one picture.")
@@ -76,7 +76,7 @@ class Endpoints:
             top_p: Above temperature 0, only the likeliest tokens that together reach this probability are drawn.
             min_p: Above temperature 0, only tokens at least this likely, compared with the likeliest, are drawn.
             repetition_penalty: 1 for none; higher values keep the answer from repeating itself.
-            seed: Above temperature 0, the same seed draws the same answer again.
+            seed: Above temperature 0, another seed draws another answer.
         """
         chosen = (max_new_tokens, temperature, True, style, top_p, min_p, repetition_penalty, seed)
         return self._finish(question, (), None, settings_from(*chosen))
@@ -102,7 +102,7 @@ class Endpoints:
             top_p: Above temperature 0, only the likeliest tokens that together reach this probability are drawn.
             min_p: Above temperature 0, only tokens at least this likely, compared with the likeliest, are drawn.
             repetition_penalty: 1 for none; higher values keep the answer from repeating itself.
-            seed: Above temperature 0, the same seed draws the same answer again.
+            seed: Above temperature 0, another seed draws another answer.
         """
         if not audio:
             raise UserError("Please send a recording.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vlm.chat.assistant import Answer
+from vlm.chat.answer import Answer
 from vlm.chat.conversation import Conversation, Exchange, trace_of
 
 Message = dict[str, Any]
@@ -94,5 +94,5 @@ def _notes(answer: Answer) -> list[str]:
     if answer.left_out > 1:
         notes.append(f"The {answer.left_out} oldest turns no longer fit and were left out.")
     if answer.stage == "done" and not answer.ended:
-        notes.append("The answer was cut off at the longest that Settings allow.")
+        notes.append("The answer was cut off at the length limit in Settings.")
     return notes

@@ -10,7 +10,7 @@ from vlm.chat.assistant import Assistant
 from vlm.serving.about import PLOT, about, how_to_see
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.endpoints import Endpoints, publish
-from vlm.serving.events import AT_ONCE, MAX_WAITING, change_limit, uses_model
+from vlm.serving.events import MAX_WAITING, MAY_REFUSE, change_limit, uses_model
 from vlm.serving.launch import ASSETS
 from vlm.serving.plain_errors import plainly
 from vlm.serving.settings_panel import settings_panel, show_settings
@@ -97,4 +97,4 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any], model: dict
         return show()
 
     change.click(plainly(switch), preset, [preset, *views], api_visibility="private", **model)
-    page.load(show, None, [preset, *views], **AT_ONCE)  # another visitor may have switched
+    page.load(plainly(show), None, [preset, *views], **MAY_REFUSE)  # another visitor may have switched

@@ -87,10 +87,12 @@ class Questions:
         try:
             with closing(self.serving.stream(*asked, exchange.settings)) as snapshots:
                 for snapshot in snapshots:
-                    if snapshot is None and conversation.to_answer() is exchange:
-                        yield messages(conversation)  # another preset is being loaded
+                    if snapshot is None:  # another preset is being loaded
+                        if conversation.to_answer() is not exchange:
+                            return
+                        yield messages(conversation)
                         continue
-                    grown = conversation.grow(exchange, snapshot) if snapshot else None
+                    grown = conversation.grow(exchange, snapshot)
                     if grown is None:
                         return
                     exchange = grown

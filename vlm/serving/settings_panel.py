@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from vlm.chat.assistant import Settings, Style
+from vlm.chat.answer import Settings, Style
 
 STYLES = [("Sentences", "full"), ("Keywords", "keywords")]
-LARGEST_SEED = 2**31 - 1
+LARGEST_SEED = 2**32 - 1
 
 
 class SettingsPanel(NamedTuple):
@@ -59,8 +59,8 @@ def settings_panel(defaults: Settings) -> SettingsPanel:
         gr.Slider(0, 1, defaults.min_p, step=0.01, label="Min-p", info="Considers tokens that are at least this "
                   "likely, compared with the likeliest.", **hidden),
         gr.Slider(1, 2, defaults.repetition_penalty, step=0.05, label="Repetition penalty", info="1 is none.", **hidden),
-        gr.Number(defaults.seed, precision=0, minimum=0, maximum=LARGEST_SEED, label="Seed", info="The same seed "
-                  "draws the same answer again.", **hidden),
+        gr.Number(defaults.seed, precision=0, minimum=0, maximum=LARGEST_SEED, label="Seed", info="Another seed "
+                  "draws another answer.", **hidden),
     )  # fmt: skip
 
 

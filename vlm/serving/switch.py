@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from vlm.chat.assistant import Answer, Assistant, Settings, Turn, free_memory, load_assistant
+from vlm.chat.answer import Answer, Settings, Turn
+from vlm.chat.assistant import Assistant, free_memory, load_assistant
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
 from vlm.model.adapter import model_config_of
@@ -99,7 +100,7 @@ class Serving:
 
     def _load(self, preset: str) -> None:
         if self._assistant:
-            self._assistant.engine.close()
+            self._assistant.close()
         self._assistant = None
         free_memory()
         self._assistant = load_assistant(preset, self._adapters.get(preset))

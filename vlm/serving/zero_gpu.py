@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
+from vlm.chat.assistant import Assistant
 from vlm.engines import Engine, Prompt, Sampling
 from vlm.errors import UserError
-
-Problem = UserError | torch.OutOfMemoryError
 
 # What a call may take, in seconds. The visitor's quota must cover it, and the call is ended after it, so it should be
 # enough for the slowest preset (Phi-3.5 in 4 bits, with its LoRA) and not much more.
@@ -30,7 +29,7 @@ def gpu_seconds(prompt: Prompt, adapter: bool, sampling: Sampling) -> int:
 class BorrowedGpuEngine:
     """`engine`, whose `stream` is `on_gpu`."""
 
-    def __init__(self, engine: Engine, on_gpu: Callable[..., Generator[int | Problem, None, None]]) -> None:
+    def __init__(self, engine: Engine, on_gpu: Callable[..., Generator[int | Exception, None, None]]) -> None:
         self.engine, self.on_gpu = engine, on_gpu
         self.name, self.device = engine.name, engine.device
         self.parallel, self.context = engine.parallel, engine.context
@@ -53,10 +52,17 @@ def on_borrowed_gpu(engine: Engine, spaces: Any) -> Engine:
 
     def in_its_process(
         prompt: Prompt, adapter: bool, sampling: Sampling
-    ) -> Generator[int | Problem, None, None]:
+    ) -> Generator[int | Exception, None, None]:
         try:
             yield from engine.stream(prompt, adapter, sampling)
         except (UserError, torch.OutOfMemoryError) as problem:
             yield problem
 
     return BorrowedGpuEngine(engine, spaces.GPU(in_its_process, duration=gpu_seconds))
+
+
+def borrow_gpu(assistant: Assistant, spaces: Any) -> None:
+    """Let the assistant's engine run on ZeroGPU, and its eyes on this process's CPU."""
+    assistant.engine = on_borrowed_gpu(assistant.engine, spaces)
+    if assistant.pipeline.sights:
+        assistant.pipeline.sights.eyes.cpu()

