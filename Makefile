@@ -2,13 +2,15 @@
 # make test   lint, types and tests
 # Both set up .venv first and fetch 1.1 GB of weights into ~/.cache/vlm (VLM_CACHE moves it); once that is done neither
 # needs the network.
-# make adapter   the data and the seven runs that made the shipped adapter: runs/embedded-7/adapter; killed, it goes on
+# make quick     the tests that need no real model and no browser, for the loop while you write
+# make adapter   the data and the run that make the shipped adapter: runs/embedded/adapter; killed, it goes on.
+#                PHOTOS is the folder of photographs (training/README.md)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test setup adapter
+.PHONY: run test quick setup adapter
 
 run: setup
 	$(BIN)/python app.py
@@ -19,11 +21,13 @@ test: $(VENV)/ready-to-test
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+quick: $(VENV)/ready-to-test
+	$(BIN)/ruff check .
+	$(BIN)/pytest -q -m "not slow and not browser"
+
 adapter: setup
-	$(BIN)/python -m training.prepare --out data/embedded
-	for preset in embedded embedded-2 embedded-3 embedded-4 embedded-5 embedded-6 embedded-7; do \
-		$(BIN)/python -m training.finetune --preset $$preset || exit; \
-	done
+	$(BIN)/python -m training.prepare --out data/embedded --photos $(PHOTOS)
+	$(BIN)/python -m training.finetune --preset embedded
 
 setup: $(VENV)/ready
 

@@ -7,6 +7,7 @@ this file as it is; whoever owns the Space chooses its one preset.
 import logging
 import os
 import sys
+import threading
 
 from vlm import UserError, load_assistant
 from vlm.serving.launch import serve
@@ -32,6 +33,8 @@ def main() -> None:
         sys.exit(f"app.py: {error}")
     if spaces and spaces.config.Config.zero_gpu:
         borrow_gpu(assistant, spaces)
+    else:
+        threading.Thread(target=assistant.warm_up, name="warm up", daemon=True).start()
     # Visitors of a Space did not choose its preset, and ZeroGPU takes weights at the start only.
     page = build_app(Serving(assistant, preset, adapter), switchable="SPACE_ID" not in os.environ)
     serve(page, host, port)

@@ -15,6 +15,7 @@ from vlm.config import ModelConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
 from vlm.model.adapter import (
+    TAGS,
     adapter_config,
     check_adapter,
     find_adapter,
@@ -128,18 +129,39 @@ def test_an_adapter_fits_the_same_weights_on_the_hub_and_in_a_folder_of_that_nam
 PARTS = ["projector.safetensors", "lora/adapter_model.safetensors"]
 
 
-@pytest.mark.parametrize("part", [*PARTS, "lora/adapter_config.json"])
+@pytest.fixture
+def tagged(tmp_path: Path) -> Path:
+    """An adapter with a head for the nouns of its pictures."""
+    model = tiny_model(tags=2)
+    assert model.eyes.tagger
+    model.eyes.tagger.set_head(torch.nn.Linear(8, 2), ["yak", "emu"])
+    save_adapter(model, tmp_path / "tagged", tiny_config(), {}, {}, torch.float32)
+    return tmp_path / "tagged"
+
+
+def test_the_head_of_the_tagger_goes_with_the_adapter(tagged: Path) -> None:
+    served = tiny_eyes(tags=2)
+    load_eyes(served, tagged)
+    assert served.tagger and served.tagger.nouns == ["yak", "emu"]
+    assert {"yak", "emu"} & {each.split()[0] for each in served.see([picture("red")])[0].tags.split(", ")}
+    load_eyes(tiny_eyes(), tagged)  # where nobody asks for tags
+
+
+@pytest.mark.parametrize("part", [*PARTS, "lora/adapter_config.json", TAGS])
 @pytest.mark.parametrize("damage", ["half", "empty", "pickle", "absent"])
-def test_a_damaged_part_is_a_plain_message(adapter: Path, part: str, damage: str) -> None:
-    content = (adapter / part).read_bytes()
+def test_a_damaged_part_is_a_plain_message(tagged: Path, part: str, damage: str) -> None:
+    content = (tagged / part).read_bytes()
     if damage == "absent":
-        (adapter / part).unlink()
+        (tagged / part).unlink()
     elif damage == "pickle":
-        torch.save({"weight": torch.zeros(1)}, adapter / part)
+        torch.save({"weight": torch.zeros(1)}, tagged / part)
     else:
-        (adapter / part).write_bytes(content[: len(content) // 2] if damage == "half" else b"")
+        (tagged / part).write_bytes(content[: len(content) // 2] if damage == "half" else b"")
+    if (part, damage) == (TAGS, "absent"):  # an adapter without a head has no such file
+        load_adapter(tiny_model(lora=False, tags=2), tagged)
+        return
     with pytest.raises(UserError, match="damaged or incomplete.*again") as told:
-        load_adapter(tiny_model(lora=False), adapter)
+        load_adapter(tiny_model(lora=False, tags=2), tagged)
     assert "\n" not in str(told.value)
 
 

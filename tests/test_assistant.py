@@ -171,6 +171,32 @@ def test_text_goes_to_the_base_model_as_it_is(tiny: Assistant, looks: list[int])
     assert answer.text == base.text and answer.text
 
 
+def test_text_and_pictures_have_system_prompts_of_their_own(tiny: Assistant) -> None:
+    tiny.pipeline = replace(tiny.pipeline, text_system="Be brief.")
+    tiny.answer("Which?", settings=SHORT)
+    tiny.answer("Which?", [picture("red")], settings=SHORT)
+    text, image = (each.prompt for each in asked(tiny))
+    assert text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhich?")
+    assert image.startswith(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n") and "brief" not in image
+
+
+def test_warming_up_reads_what_every_conversation_begins_with(
+    tiny: Assistant, learned: VisionLanguageModel
+) -> None:
+    cold = assistant_of(learned).answer("Which?", [picture("red")])
+    tiny.warm_up()
+    warmed = asked(tiny)[:]
+    assert tiny.answer("Which?", [picture("red")]).text == cold.text
+    tiny.answer("Which?", settings=SHORT)
+    for each in asked(tiny)[len(warmed) :]:
+        beginning = each.prompt.partition("user\n")[0]
+        assert any(
+            beginning and known.prompt.startswith(beginning)
+            for known in warmed
+            if known.adapter == each.adapter
+        )
+
+
 def test_text_answers_are_the_same_before_and_after_a_picture(tiny: Assistant) -> None:
     before = tiny.answer("Name three.", settings=SHORT).text
     tiny.answer("Which?", [picture("red")], settings=SHORT)

@@ -11,6 +11,7 @@ from training.augmentation import (
     View,
     draw_view,
     is_true_of,
+    open_view,
     paint_view,
     picture_of,
     view_ids,
@@ -64,16 +65,18 @@ def test_views_are_drawn_by_the_picture_and_the_settings() -> None:
     assert view_ids("a", NO_AUGMENTATION) == []
 
 
-def test_each_chosen_picture_is_followed_once_by_the_views_that_are_missing() -> None:
-    rows = [("a", png(half_red()))] * 3 + [("b", png(half_red()))]
-    names = [name for name, _ in with_views(rows, {"a"}, CONFIG, known=())]
+def test_each_picture_is_followed_by_its_views_which_are_painted_when_they_are_opened() -> None:
+    content = png(half_red())
     first, second = view_ids("a", CONFIG)
-    assert names == ["a", first, second, "a", "a", "b"]
-    assert [name for name, _ in with_views(rows, {"a"}, CONFIG, known={first})] == [
-        "a",
-        second,
-        "a",
-        "a",
-        "b",
-    ]
+    others = view_ids("b", CONFIG)
+    given = list(with_views([("a", content), ("b", content)], CONFIG))
+    assert given == [(name, content) for name in ("a", first, second, "b", *others)]
     assert picture_of(first) == picture_of("a") == "a"
+    assert list(with_views([("a", content)], NO_AUGMENTATION)) == [("a", content)]
+    assert open_view("a", content, CONFIG).tobytes() == half_red().tobytes()
+    painted = paint_view(half_red(), draw_view(first, CONFIG))
+    assert open_view(first, content, CONFIG).tobytes() == painted.tobytes()
+    assert any(
+        open_view(name, content, CONFIG).tobytes() != half_red().tobytes()
+        for name in (first, second, *others)
+    )

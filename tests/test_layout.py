@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+READMES = {file: (ROOT / file).read_text(encoding="utf-8") for file in ("README.md", "training/README.md")}
+README = READMES["README.md"]
+LINKED = {**READMES, "training/trials.md": (ROOT / "training/trials.md").read_text(encoding="utf-8")}
 
 # Room -> the rooms and modules of this project that it may import, besides itself.
 FLOOR = ["vlm.errors", "vlm.config"]
@@ -153,23 +155,38 @@ def test_every_module_says_what_it_is_for() -> None:
 
 
 def test_the_readmes_make_targets_exist() -> None:
-    targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
-    assert {"run", "test"} <= targets
+    targets = {
+        name for text in READMES.values() for name in re.findall(r"\bmake (\w+)(?=[\s`])", code_of(text))
+    }
+    assert {"run", "test", "quick"} <= targets
     rules = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets <= rules
 
 
+def code_of(text: str) -> str:
+    """What stands in code blocks and between backticks, a piece a line."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return "\n".join([*blocks, *re.findall(r"`([^`]+)`", prose), ""])
+
+
+@pytest.mark.slow
 def test_the_readmes_python_commands_exist_and_know_their_options() -> None:
-    commands = re.findall(r"python -m ([\w.]+)([^\n`]*)", README)
+    commands = [
+        found for text in READMES.values() for found in re.findall(r"python -m ([\w.]+)([^\n`]*)", text)
+    ]
     assert {module for module, _ in commands} >= {
         "vlm",
         "training.prepare",
+        "training.convert",
         "training.finetune",
         "training.evaluate",
     }
     helps: dict[str, str] = {}
     for module, rest in commands:
         assert importlib.util.find_spec(module), module
+        if module == "venv":
+            continue
         if module not in helps:
             asked = subprocess.run(
                 [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -179,11 +196,35 @@ def test_the_readmes_python_commands_exist_and_know_their_options() -> None:
             assert option in helps[module], (module, option)
 
 
+def test_the_files_that_the_readmes_commands_read_exist() -> None:
+    code = "\n".join(code_of(text) for text in READMES.values())
+    named = set(re.findall(r"(?<![\w./])(?:assets|tests|training|vlm)/[\w./-]+\.\w+", code))
+    assert {"assets/examples/coffee.jpg", "tests/benchmarks/answers.py"} <= named
+    assert not [path for path in sorted(named) if not (ROOT / path).is_file()]
+
+
+def test_the_readme_is_short_enough_to_be_read() -> None:
+    assert len(README.splitlines()) <= 200
+
+
 def test_the_readmes_files_exist() -> None:
     tree = README.split("## Files", 1)[1].split("```")[1]
     paths = re.findall(r"^([\w./*{},<>-]+)  ", tree, re.MULTILINE)
     assert len(paths) > 10
     for path in paths:
         assert list(ROOT.glob(path)), path
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
+    rooms = {
+        f"{file.relative_to(ROOT)}/" for file in (ROOT / "vlm").iterdir() if (file / "__init__.py").is_file()
+    }
+    assert rooms <= set(paths)
+
+
+@pytest.mark.parametrize("file", LINKED)
+def test_links_to_files_and_headings_lead_somewhere(file: str) -> None:
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", LINKED[file]):
+        path, _, heading = link.partition("#")
+        target = (ROOT / file).parent / path
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {each.lower().replace(" ", "-") for each in headings}, link

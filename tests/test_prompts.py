@@ -1,6 +1,9 @@
 """Where visual tokens land, what is learned, how a prompt is cut into segments, and that control tokens in a question
 are text."""
 
+import sys
+import threading
+
 import pytest
 import torch
 
@@ -61,6 +64,29 @@ def test_control_tokens_in_a_question_an_answer_or_tags_are_text(hostile: str) -
         ids = encode(TOKENIZER, turns, 2).ids
         assert [ids.count(token) for token in (START, END)] == [plain.count(token) for token in (START, END)]
         assert hostile.strip() in text_of(ids)
+
+
+def test_conversations_that_are_encoded_at_once_are_encoded_as_if_alone() -> None:
+    """Whether control tokens are text is state of the tokenizer, which threads share."""
+    turns = [PromptTurn("<|im_end|>" * 40, "<|im_start|>" * 40), PromptTurn("so?")]
+    alone = encode(TOKENIZER, turns, 2, "Look.").ids
+    different: list[list[int]] = []
+
+    def encode_often() -> None:
+        for _ in range(30):
+            ids = encode(TOKENIZER, turns, 2, "Look.").ids
+            if ids != alone:
+                different.append(ids)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=encode_often) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(interval)
+    assert not different
 
 
 def test_batches_are_padded_on_the_right_to_one_length() -> None:

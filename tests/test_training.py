@@ -1,6 +1,7 @@
 """Features are computed once, examples are laid out for good, a resumed run ends like an unbroken one."""
 
 import errno
+import hashlib
 import io
 import json
 import math
@@ -9,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from safetensors.torch import load_file
 
 from tests.tiny import colour_batch, picture, tiny_config, tiny_model
 from training import features, finetune
-from training.augmentation import AugmentationConfig, with_views
+from training import tags as teaching
+from training.augmentation import AugmentationConfig, draw_view, paint_view, view_ids, with_views
 from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
 from training.data import Collator, Conversations, Row, iterate_rows, pictures_of, read_rows
 from training.features import FeatureStore
-from training.finetune import lay_out, train_stage
+from training.finetune import lay_out, tags_of, train_stage
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
 from vlm.model.adapter import find_adapter, load_adapter, restore_adapter
@@ -63,7 +65,11 @@ def store_of(data: Path, model: VisionLanguageModel) -> FeatureStore:
 
 
 def conversations(
-    data: Path, model: VisionLanguageModel, rows: Sequence[Row] | None = None, **changes: object
+    data: Path,
+    model: VisionLanguageModel,
+    rows: Sequence[Row] | None = None,
+    tags: Mapping[str, str] | None = None,
+    **changes: object,
 ) -> Conversations:
     options = {
         "tokens_per_picture": model.eyes.tokens_per_picture,
@@ -77,8 +83,11 @@ def conversations(
     }
     store = store_of(data, model)
     known = read_rows(data, "train") if rows is None else rows
-    tags = store.name(model.eyes)
-    return Conversations(known, store, tags, model.language.tokenizer, **options | changes)  # type: ignore
+    return Conversations(known, store, tags or {}, model.language.tokenizer, **options | changes)  # type: ignore
+
+
+def pictures_in(data: Path) -> set[str]:
+    return {row.picture for row in read_rows(data, "train")}
 
 
 def text_of(model: VisionLanguageModel, ids: Sequence[int]) -> str:
@@ -218,9 +227,15 @@ def test_views_are_drawn_only_where_all_answers_stay_true(data: Path) -> None:
     model = tiny_model(tags=1)
     rows = [replace(row, noun="square", task="name") for row in read_rows(data, "train")]
     store, views = store_of(data, model), AugmentationConfig(views=3)
-    images = dict(with_views(pictures_of(data, "train"), {row.picture for row in rows}, views, store))
-    store.add(images.items(), model.eyes.vision)
-    assert len(store) == 4 * len(COLOURS) == len(store.name(model.eyes))
+    names = {hashlib.sha256(png(picture(name))).hexdigest(): name for name in COLOURS}
+    store.add(with_views(pictures_of(data, "train"), views), model.eyes.vision, views)
+    assert len(store) == 4 * len(COLOURS)
+    for row in rows:
+        for view in view_ids(row.picture, views):
+            (expected,) = model.eyes.vision.see(
+                [paint_view(picture(names[row.picture]), draw_view(view, views))]
+            )
+            assert torch.allclose(store[view], expected, atol=1e-2)
 
     def seen(task: str) -> set[bytes]:
         told = [replace(row, task=task) for row in rows]
@@ -234,17 +249,11 @@ def test_views_are_drawn_only_where_all_answers_stay_true(data: Path) -> None:
 
 
 def test_tags_are_those_of_the_picture_and_are_left_out_as_often_as_told(data: Path) -> None:
-    model = tiny_model(tags=2)
-    store = store_of(data, model)
-    named = store.name(model.eyes)
-    rows = read_rows(data, "train")
-    assert named.keys() == {row.picture for row in rows}
-    for row in rows:
-        assert named[row.picture] == model.eyes.name(store[row.picture][None])[0]
-    assert len(set(named.values())) > 1
+    model = tiny_model()
+    named = {picture: f"thing {number}" for number, picture in enumerate(sorted(pictures_in(data)))}
 
     def texts(dropout: float) -> list[tuple[str, str]]:
-        laid_out = conversations(data, model, tag_dropout=dropout, epochs=10)
+        laid_out = conversations(data, model, tags=named, tag_dropout=dropout, epochs=10)
         return [
             (rows[0].picture, text_of(model, laid_out[index]["encoded"].ids))
             for index, rows in enumerate(laid_out.examples)
@@ -260,14 +269,49 @@ def test_tags_are_those_of_the_picture_and_are_left_out_as_often_as_told(data: P
 
 def test_what_is_learned_is_laid_out_as_it_is_asked(data: Path) -> None:
     """The prompt of training, up to the first answer, is that of the reply pipeline."""
-    model = tiny_model(tags=2)
-    laid_out = conversations(data, model)
+    model = tiny_model()
+    laid_out = conversations(data, model, tags=dict.fromkeys(pictures_in(data), "thing 9%"))
     rows, encoded = laid_out.examples[0], laid_out[0]["encoded"]
-    tags = store_of(data, model).name(model.eyes)[rows[0].picture]
-    turn = PromptTurn(rows[0].question, "", (tags,))
+    turn = PromptTurn(rows[0].question, "", ("thing 9%",))
     asked = encode(model.language.tokenizer, [turn], model.eyes.tokens_per_picture, "Look.").ids
     assert encoded.ids[: len(asked)] == asked
     assert encoded.ids.count(VISUAL) == model.eyes.tokens_per_picture
+
+
+def test_tags_are_made_once_a_run_and_the_tagger_that_is_served_learns_the_nouns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {
+            "image": {"bytes": png(Image.new("RGB", (16, side), colour)), "path": ""},
+            "noun": noun,
+            "task": "name",
+        }
+        | {
+            "question": "What is this?",
+            "answer": f"A {noun}.",
+            "source": "tiny",
+            "split": "train",
+            "kind": "photo",
+        }
+        for side in range(16, 24)
+        for colour, noun in {"red": "tomato", "lime": "pea"}.items()
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "tiny.parquet")
+    model, known = tiny_model(tags=2), read_rows(tmp_path, "train")
+    monkeypatch.setattr(teaching, "STEPS", 100)
+    store = store_of(tmp_path, model)
+    tags = tags_of(model, known, store, tmp_path / "run", seed=0)
+    assert {row.picture: tags[row.picture].split()[0] for row in known} == {
+        row.picture: row.noun for row in known
+    }
+    (sight,) = model.eyes.see([picture("red")])
+    assert sight.tags.startswith("tomato ")
+    monkeypatch.setattr(finetune, "teach", None)  # not again
+    going_on = tiny_model(tags=2)
+    assert tags_of(going_on, known, store, tmp_path / "run", seed=0) == tags
+    assert going_on.eyes.see([picture("red")])[0].tags == sight.tags
+    assert tags_of(tiny_model(), known, store, tmp_path / "run", seed=0) == {}  # no tagger
 
 
 def test_text_dropout_hides_text_and_no_picture_and_only_in_training() -> None:
@@ -405,6 +449,25 @@ def test_what_training_writes_the_app_loads(training: TrainingConfig) -> None:
     assert all(torch.equal(dict(other.named_parameters())[name], weight) for name, weight in trained.items())
 
 
+@pytest.mark.parametrize("gradient", [math.nan, math.inf])
+def test_a_step_whose_gradient_is_not_finite_leaves_the_weights_as_they_are(gradient: float) -> None:
+    weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))]
+    optimizer = torch.optim.AdamW(weights, lr=0.1)
+    optimizer.register_step_pre_hook(finetune.skip_what_is_not_finite)
+
+    def step(first: float) -> list[torch.Tensor]:
+        for weight in weights:
+            weight.grad = torch.ones_like(weight)
+        weights[0].grad[0] = first  # type: ignore[index]
+        optimizer.step()
+        return [weight.detach().clone() for weight in weights]
+
+    before = step(1.0)
+    assert all(map(torch.equal, before, step(gradient)))
+    after = step(1.0)
+    assert all((one != other).all() for one, other in zip(before, after, strict=True))
+
+
 def test_fresh_visual_tokens_begin_as_large_as_text_and_standardised(
     training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,6 +531,7 @@ def command(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> Iterat
     yield give
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_no_checkpoint(
     training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -494,6 +558,7 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(
         assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one), file
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_end_leaves_the_adapter_from_before(
     training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,6 +576,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_adapter_from_before(
     assert not [path for path in last.parent.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_full_keeps_the_checkpoint_and_smaller_batches_go_on_from_it(
     training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

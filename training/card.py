@@ -39,7 +39,10 @@ def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
         "salt": SALT,
         "counts": {key: dict(counts[key]) for key in sorted(counts)},
         "tasks": dict(sorted(tasks.items())),
-        "licences": {name: {p: describe_package(p) for p in packages[name]} for name in packages},
+        "licences": {
+            name: PHOTOGRAPHS.get(name) or {p: describe_package(p) for p in packages[name]}
+            for name in packages
+        },
         "dropped": {path: why for name in sorted(packages) for path, why in read_dropped(out, name).items()},
         "test_photographs": compare_nouns(out, list(packages)),
     }
@@ -54,6 +57,18 @@ def read_dropped(out: Path, name: str) -> dict[str, str]:
     """{path: reason} of the pictures left out of this file, as prepare.py noted in its metadata."""
     metadata = pq.read_metadata(out / f"{name}.parquet").metadata or {}
     return json.loads(metadata.get(b"dropped", b"{}"))
+
+
+PHOTOGRAPHS = {  # data set and licence of each folder of photographs (--photos); others are their owner's
+    "flickr8k": {"Flickr8k": "research use"},
+    "coco-train2017": {"COCO train2017": "Creative Commons, each picture its own"},
+    "daquar": {"DAQUAR on NYU Depth v2": "research use"},
+    "ade20k": {"ADE20K validation": "research use"},
+    "imagenet-sample": {"ImageNet, one picture a class": "research use"},
+    "caltech101": {"Caltech-101": "CC-BY-4.0"},
+    "grocery": {"Grocery Store Dataset": "MIT"},
+    "fruit": {"fruit_recognition": "MIT, as its repository says"},
+}
 
 
 def describe_package(name: str) -> str:

@@ -68,11 +68,16 @@ class FeatureStore:
     ) -> None:
         """Encode the (id, image bytes) that are not there yet. A picture may come any number of times, and so may the ids
         of its views (training/augmentation.py)."""
+
+        def pixels_of(picture: tuple[str, bytes]) -> Tensor:
+            name, content = picture
+            return encoder.preprocess(open_view(name, content, augmentation))
+
         waiting = self._new(pictures)
         while shard := list(islice(waiting, SHARD_SIZE)):
             names = [name for name, _ in shard]
             with ThreadPoolExecutor() as threads:  # the next pictures are decoded while these are encoded
-                pixels = threads.map(lambda own: encoder.preprocess(open_view(*own, augmentation)), shard)
+                pixels = threads.map(pixels_of, shard)
                 waiting_pixels = tqdm(pixels, total=len(shard), desc=f"features, shard {len(self._shards)}")
                 encoded = [
                     encoder(torch.stack(batch)).half().cpu() for batch in chunked(waiting_pixels, batch_size)

@@ -118,13 +118,11 @@ class AdapterTrainer(Trainer):
 
 def skip_what_is_not_finite(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """Leave the weights as they are where a gradient is infinite or NaN: one such step would make them NaN for good."""
-    gradients = [
-        each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None
-    ]
-    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+    trained = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+    if not all(bool(each.grad.isfinite().all()) for each in trained):
         log.warning("a gradient was not finite; its step is skipped")
-        for gradient in gradients:
-            gradient.zero_()
+        for each in trained:
+            each.grad = None  # of zero, the optimizer's averages would still move them
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

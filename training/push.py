@@ -23,7 +23,7 @@ from vlm.weights.resolve import public_name
 
 CARD = "README.md"
 ON_HUB = {  # what a weight or a source is called there, where its name here is another
-    "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "qwen2.5-coder-1.5b-instruct": "Qwen/Qwen2.5-Coder-1.5B-Instruct",
     "llava": "liuhaotian/LLaVA-Instruct-150K",
 }
 

@@ -28,11 +28,10 @@ def teach(tagger: Tagger, rows: Sequence[Row], store: FeatureStore, seed: int) -
     """Give the tagger a head for the nouns of `rows`. Returns the tags of every picture in the store: those that have a
     noun in `rows`, and their views, are named by heads that have not seen them."""
     shown = nouns_of(rows)
-    pictures = sorted(shown)
+    pictures, nouns = sorted(shown), known_nouns(shown)
     pooled = store.pooled(tagger)
-    if not pictures:
+    if not nouns:
         return dict(zip(pooled, tagger.tags(torch.stack(list(pooled.values()))), strict=True))
-    nouns = known_nouns(shown)
     features = torch.stack([pooled[picture] for picture in pictures])
     targets, weights = _targets(pictures, shown, nouns), _weights(pictures, rows)
     folds = torch.tensor([fold_of(picture) for picture in pictures])
@@ -99,15 +98,18 @@ def fold_of(picture: str) -> int:
 def fit(pooled: Tensor, targets: Tensor, weights: Tensor, seed: int) -> nn.Linear:
     """Features [M, Dc], target shares [M, V] and drawing weights [M] -> a linear classifier [Dc] -> [V].
 
-    Fitted to standardised features with dropout; the standardisation is folded into the weights."""
+    Fitted to standardised features with dropout; the standardisation is folded into the weights. Without pictures to
+    learn from, every noun is as likely."""
+    head = nn.Linear(pooled.shape[1], targets.shape[1])
+    nn.init.zeros_(head.weight), nn.init.zeros_(head.bias)
+    drawing = weights * (targets.sum(1) > 0)
+    if len(pooled) < 2 or not drawing.any():
+        return head
     mean, deviation = channel_statistics(pooled)
     standard = (pooled - mean) / deviation
     generator = torch.Generator().manual_seed(seed)
-    head = nn.Linear(pooled.shape[1], targets.shape[1])
-    nn.init.zeros_(head.weight), nn.init.zeros_(head.bias)
     optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    drawing = weights * (targets.sum(1) > 0)
     for _ in range(STEPS):
         drawn = torch.multinomial(drawing, BATCH, replacement=True, generator=generator)
         kept = torch.rand(BATCH, pooled.shape[1], generator=generator) >= DROPOUT

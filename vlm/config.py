@@ -65,6 +65,7 @@ class SpeechConfig:
 @dataclass(frozen=True)
 class AnswersConfig:
     image_system: str = "Answer the question about the picture."
+    text_system: str | None = None  # None: the template's own words
     clean_up: bool = True
     style: str = "full"
     max_new_tokens: int = 200

@@ -68,6 +68,10 @@ class Assistant:
         parts = self.config.language.weights, f"adapter {self.adapter or 'none'}", self.engine.name
         return " · ".join([*parts, self.engine.device])
 
+    def warm_up(self) -> None:
+        """Make ready for the first answers; may run while others are given."""
+        self.pipeline.warm_up()
+
     def close(self) -> None:
         """Give the model's memory back."""
         self.engine.close()
@@ -183,7 +187,8 @@ def load_assistant(
             f"The GPU has too little memory for the preset {preset!r}. Choose a smaller one, such as embedded, or "
             "free some of it."
         ) from error
-    pipeline = Pipeline(built.engine, built.tokenizer, sights, config.answers.image_system)
+    answers = config.answers
+    pipeline = Pipeline(built.engine, built.tokenizer, sights, answers.image_system, answers.text_system)
     speech = config.speech
     transcriber = Transcriber(speech.engine, resolve(speech.weights), speech.language)
     return Assistant(pipeline, transcriber, config, folder, built.notice)

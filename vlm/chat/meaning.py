@@ -11,6 +11,7 @@ from typing import NamedTuple
 from vlm.chat.words import FUNCTION_WORDS, NEGATIONS, base_form, words
 
 WORDS_IN_REASON = 5
+ARTICLES = frozenset({"a", "an", "the"})
 # Words around an answer that say nothing about the picture.
 _FRAME = re.compile(
     r"^\W*(?:(?:the|this) (?:picture|image|photo) (?:shows|depicts)\b|(?:i|we|you) (?:can )?see\b"
@@ -54,7 +55,7 @@ def keeps_meaning(draft: str, candidate: str, question: str = "") -> tuple[bool,
         or _restatement_reason(old, new, question)
         or _content_reason(old, new, question)
         or _order_reason(old, new, loose="," in draft)
-        or _list_reason(old, new)
+        or _dropped_reason(old, new)
     )
     return not reason, reason
 
@@ -132,9 +133,13 @@ def _addable(question: str, numbers: bool) -> Counter[str]:
     return Counter(base for base in bases if numbers or not base[-1].isdigit())
 
 
-def _list_reason(old: _Claim, new: _Claim) -> str:
-    """ "Two cats and a dog." is not to become "Two cats. A dog." """
-    return 'drops "and"' if "and" in old.said and "and" not in new.said else ""
+def _dropped_reason(old: _Claim, new: _Claim) -> str:
+    """ "Two cats and a dog are playing." is not to become "Two cats. A dog playing.": words may be added to a draft, and
+    articles change, but the draft keeps the rest of its words."""
+    left = Counter(map(base_form, new.said))
+    left.subtract(map(base_form, old.said))
+    lost = [word for word in dict.fromkeys(old.said) if left[base_form(word)] < 0 and word not in ARTICLES]
+    return f'drops "{_list(lost)}"' if lost else ""
 
 
 def _order_reason(old: _Claim, new: _Claim, loose: bool) -> str:

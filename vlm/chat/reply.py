@@ -17,7 +17,7 @@ from typing import Any
 from vlm.chat import clean_up
 from vlm.chat.answer import Answer, Picture, Settings, Turn
 from vlm.chat.tidy import strip_echo, tidy, to_keywords
-from vlm.engines import Engine, Prompt
+from vlm.engines import Engine, Prompt, Sampling
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
 from vlm.model.eyes import Eyes, Sight
@@ -60,6 +60,17 @@ class Pipeline:
     tokenizer: Any
     sights: Sights | None
     image_system: str
+    text_system: str | None = None  # None: the template's own
+
+    def warm_up(self) -> None:
+        """Read what every conversation begins with, so that the first answers need not wait for it."""
+        beginnings = [
+            (encode(self.tokenizer, [PromptTurn("Hello")], 0, self.text_system), False),
+            (encode(self.tokenizer, clean_up.request("What is this?", "A cat."), 0, clean_up.SYSTEM), False),
+            (encode(self.tokenizer, [PromptTurn("Hello")], 0, self.image_system), True),
+        ]
+        for encoded, adapter in beginnings:
+            list(self.engine.stream(segments(encoded.ids, []), adapter, Sampling(max_new_tokens=1)))
 
     def reply(
         self,
@@ -167,6 +178,8 @@ class Pipeline:
         """The base model rewrites the draft; what it makes is taken only if it keeps the draft's meaning."""
         if not settings.clean_up or not answer.text:
             return replace(answer, clean_up="off")
+        if clean_up.is_whole(answer.draft or ""):
+            return replace(answer, clean_up="unchanged")
         answer = replace(answer, stage="cleaning")
         yield answer
         start = time.perf_counter()

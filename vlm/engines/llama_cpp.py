@@ -238,7 +238,9 @@ class BatchRows:
         self.wanted: np.ndarray = np.zeros(size, np.int8)
         # llama.cpp takes a list of slots for each row: here a list of one
         self.counts: np.ndarray = np.ones(size, np.int32)
-        self.pointers: np.ndarray = self.slots.ctypes.data + self.slots.itemsize * np.arange(size, dtype=np.uint64)
+        self.pointers: np.ndarray = self.slots.ctypes.data + self.slots.itemsize * np.arange(
+            size, dtype=np.uint64
+        )
         self.count = 0
         self.visual = False
         self.wanting: list[tuple[Job, int]] = []

@@ -5,6 +5,7 @@ placeholder token in the vocabulary, so any number of them fits. What people typ
 switched off, so that "<|im_end|>" in a question is just text.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,6 +17,8 @@ from torch import Tensor
 
 IGNORE = -100  # label of a position that is not learned (the convention of torch's cross_entropy)
 VISUAL = -1  # in `Encoded.ids`: a visual token stands here
+# Whether control tokens are split is state of a tokenizer: of two threads, one would read with the other's setting
+_TOKENISING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -138,12 +141,21 @@ def pad_id(tokenizer: Any) -> int:
 
 
 def _control(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    return _tokenise(tokenizer, text, split_special_tokens=False)
 
 
 def _text(tokenizer: Any, text: str) -> list[int]:
     """Somebody's words: control tokens in them are spelled out, not obeyed."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] if text else []
+    return _tokenise(tokenizer, text, split_special_tokens=True)
+
+
+def _tokenise(tokenizer: Any, text: str, split_special_tokens: bool) -> list[int]:
+    if not text:
+        return []
+    if True:
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens)[
+            "input_ids"
+        ]
 
 
 def collate(conversations: Sequence[Encoded], pad_id: int) -> Batch:

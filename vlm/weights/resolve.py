@@ -32,7 +32,7 @@ def resolve(name: str) -> Path:
 
     A GGUF is unpacked to 16 bits, which takes 3.6 GB of disk for Qwen 1.5B. Raises UserError naming file and remedy."""
     known = WHEELS.get(name)
-    if isinstance(known, Wheel) and not known.is_gguf:
+    if isinstance(known, Wheel):
         return _from_wheels(name, known)
     if made := _made_from_gguf(name, "", write_model):
         return made
@@ -47,7 +47,7 @@ def gguf_file(name: str) -> Path | None:
     if isinstance(known, Download):
         return fetch_joined(known)
     if isinstance(known, Wheel):
-        return _verified(known.files[0])[0] if known.is_gguf else None
+        return None
     path = Path(name).expanduser()
     if path.suffix.lower() != ".gguf" or path.is_dir():
         return None
@@ -67,8 +67,6 @@ def _made_from_gguf(name: str, suffix: str, write: Callable[[Path, Path], None])
     known, path = WHEELS.get(name), Path(name).expanduser()
     if isinstance(known, Download):
         label, identity = name, known.sha256
-    elif isinstance(known, Wheel) and known.is_gguf:
-        label, identity = name, _identity(known)
     elif known is None and gguf_file(name):
         status = path.stat()
         label, identity = path.stem, f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
