@@ -21,7 +21,7 @@ from vlm.inputs.speech import Transcript
 from vlm.model.prompts import end_ids
 from vlm.model.vlm import VisionLanguageModel
 
-ANSWERS = {"red": "a red square", "lime": "green", "blue": "a blue sea", "white": "white"}
+ANSWERS = {"red": "a red square", "lime": "Green.", "blue": "a blue sea", "white": "white"}
 SHORT = Settings(max_new_tokens=12, clean_up=False)
 
 
@@ -141,6 +141,13 @@ def test_a_rewriting_that_says_something_else_leaves_the_tidy_draft(learned: Vis
     answer = assistant_of(learned, rewrites="A blue dog.").answer("Which?", [picture("red")])
     assert (answer.draft, answer.text) == ("a red square", "A red square.")
     assert answer.clean_up and answer.clean_up.startswith("rejected: ")
+
+
+def test_a_whole_answer_is_left_as_it_is(learned: VisionLanguageModel) -> None:
+    assistant = assistant_of(learned, rewrites="It is green.")
+    answer = assistant.answer("Which?", [picture("lime")])
+    assert (answer.draft, answer.text, answer.clean_up) == ("Green.", "Green.", "unchanged")
+    assert [each.adapter for each in asked(assistant)] == [True]
 
 
 def test_the_clean_up_can_be_switched_off(tiny: Assistant) -> None:
@@ -371,7 +378,7 @@ def test_closing_the_stream_stops_the_model_at_once(tiny: Assistant, stage: str)
         next(stream)  # what it writes is not shown, but it can be stopped at every token
     stream.close()  # type: ignore[attr-defined]
     assert tiny.engine.open == 0  # type: ignore[attr-defined]
-    assert tiny.answer("Which?", [picture("lime")], settings=SHORT).draft == "green"
+    assert tiny.answer("Which?", [picture("lime")], settings=SHORT).draft == "Green."
 
 
 def test_speech_is_heard_first_and_then_treated_like_typed_words(tiny: Assistant) -> None:

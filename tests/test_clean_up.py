@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlm.chat.clean_up import EXAMPLES, judge, request
+from vlm.chat.clean_up import EXAMPLES, is_whole, judge, request
 
 
 def test_the_request_ends_with_the_question_and_the_draft() -> None:
@@ -32,10 +32,13 @@ def test_the_same_words_are_reported_as_unchanged() -> None:
     assert judge("What is this?", "A dog.", "a dog") == ("A dog.", "unchanged")
 
 
-@pytest.mark.parametrize("side", ["Left.", "Right.", "Above.", "Below."])
-def test_a_side_is_a_whole_answer(side: str) -> None:
-    question = "Where is the cat, to the left or to the right of the dog?"
-    assert judge(question, side, side) == (side, "unchanged")
-    text, verdict = judge(question, side, f"To the {side.lower()}")
-    assert text == side
-    assert verdict.startswith("rejected: ")
+@pytest.mark.parametrize("draft", ["Left.", "Above.", "A cat.", "Two.", "Gray!", "T-shirt.", "No."])
+def test_a_short_draft_with_its_capital_and_stop_is_a_whole_answer(draft: str) -> None:
+    assert is_whole(draft)
+
+
+@pytest.mark.parametrize(
+    "draft", ["", "left", "a cat", "dog brown", "A cat", "Dog brown sofa.", "Two dogs run.", "left."]
+)
+def test_keywords_and_sentences_are_left_to_the_clean_up(draft: str) -> None:
+    assert not is_whole(draft)

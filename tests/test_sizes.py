@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
     ("preset", "parameters", "projector"),
     [  # the parameters that each model's page on the hub gives
         # 1.54 billion, and the head that the GGUF stores apart from the embeddings
-        ("embedded", 1_543_714_304 + 151_936 * 1536, "1416 -> 1024 -> 1536"),
+        ("embedded", 1_543_714_304 + 151_936 * 1536, "5664 -> 1024 -> 1536"),
         ("phi-3.5", 3_821_079_552, "512 -> 3072 -> 3072"),
         ("smollm2-360m", 361_821_120, "768 -> 960 -> 960"),
         ("smollm2-1.7b", 1_711_376_384, "768 -> 2048 -> 2048"),

@@ -126,7 +126,7 @@ def course(preset: str, adapter: str, answers: int) -> list[int]:
     return sizes
 
 
-# Tokens a second, engine and server
+# Tokens a second
 
 
 def timed(tokens: Iterator[Any]) -> tuple[float, float, int]:
@@ -143,27 +143,43 @@ def speed(tokens: Iterator[Any]) -> float:
 
 
 class OwnServer:
-    """llama.cpp's own server in this process."""
+    """llama.cpp's own server on the same file with as many threads, in a process of its own: in this one the threads of the
+    two would wait for each other."""
 
     def __init__(self, weights: Path, context: int) -> None:
-        import psutil
-        from xllamacpp import CommonParams, Server
-
-        how = CommonParams()
-        how.model.path, how.n_ctx, how.n_parallel, how.verbosity = str(weights), context, 1, -1
-        how.cpuparams.n_threads = how.cpuparams_batch.n_threads = psutil.cpu_count(logical=False) or 1
-        self.server = Server(how)
-
-    def stream(self, ids: list[int], count: int) -> Iterator[float]:
-        """When each token came, as `timed` takes them: all at the end, which is of no matter here."""
-        times: list[float] = []
-        asked = {"prompt": ids, "n_predict": count, "temperature": 0, "ignore_eos": True, "stream": True}
-        self.server.handle_completions(asked, lambda chunk: times.append(time.perf_counter()))
-        return iter(times[:count])
+        command = [sys.executable, __file__, "--serve", str(weights), str(context)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
 
     def speed(self, ids: list[int], count: int) -> float:
-        times = list(self.stream(ids, count))
-        return (len(times) - 1) / (times[-1] - times[0])
+        """Tokens a second, once the prompt is read."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps({"prompt": ids, "n_predict": count}) + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(weights: str, context: str) -> None:
+    """Answer the prompts on standard input, a line of JSON each, and print the speed of each answer."""
+    import psutil
+    from xllamacpp import CommonParams, Server
+
+    how = CommonParams()
+    how.model.path, how.n_ctx, how.n_parallel, how.verbosity = weights, int(context), 1, -1
+    how.cpuparams.n_threads = how.cpuparams_batch.n_threads = psutil.cpu_count(logical=False) or 1
+    server = Server(how)
+    for line in sys.stdin:
+        times: list[float] = []
+        asked = json.loads(line) | {"temperature": 0, "ignore_eos": True, "stream": True}
+        server.handle_completions(asked, lambda chunk, times=times: times.append(time.perf_counter()))
+        times = times[: asked["n_predict"]]  # behind them comes a piece without a token
+        print((len(times) - 1) / (times[-1] - times[0]), flush=True)
 
 
 def engine_figures(assistant: Any, size: Size, own_server: OwnServer | None) -> dict[str, Any]:
@@ -325,6 +341,8 @@ def measure(preset: str, adapter: str, size: Size) -> dict[str, Any]:
     weights = gguf_file(assistant.config.language.weights) if assistant.engine.name == "llama.cpp" else None
     own_server = OwnServer(weights, assistant.engine.context) if weights else None
     figures |= engine_figures(assistant, size, own_server)
+    if own_server:
+        own_server.close()
     about = {"model": assistant.description, "processor": processor(), "python": platform.python_version()}
     return about | {"size": vars(size), "figures": figures}
 
@@ -365,7 +383,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a little of everything, to try the benchmark itself")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--course", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.serve:
+        serve(*arguments.serve)
+        return
     if arguments.course:
         print(json.dumps(course(arguments.preset, arguments.adapter, arguments.course)))
         return

@@ -143,9 +143,10 @@ class Pipeline:
         them."""
         visual_tokens = [sight.visual_tokens for group in sights for sight in group]
         per_picture = len(visual_tokens[0]) if visual_tokens else 0
+        system = self.image_system if sights else self.text_system
 
         def ids_of(some: Sequence[PromptTurn]) -> list[int]:
-            return encode(self.tokenizer, some, per_picture, self.image_system if sights else None).ids
+            return encode(self.tokenizer, some, per_picture, system).ids
 
         room, left_out = self.engine.context - answer_length, 0
         ids = ids_of(turns)

@@ -152,7 +152,7 @@ def _text(tokenizer: Any, text: str) -> list[int]:
 def _tokenise(tokenizer: Any, text: str, split_special_tokens: bool) -> list[int]:
     if not text:
         return []
-    if True:
+    with _TOKENISING:
         return tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens)[
             "input_ids"
         ]
