@@ -5,7 +5,7 @@ has a part in them. llama.cpp keeps keys and values in 16 bits, so that its scor
 therefore chosen at which each token of the answer is likelier than any other by more than that."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +115,7 @@ def greedy(length: int = LENGTH, **more: Any) -> Sampling:
 
 
 def answer(engine: Engine, prompt: Prompt, adapter: bool, sampling: Sampling | None = None) -> list[int]:
-    return [*engine.stream(prompt, adapter, sampling or greedy())]
+    return tokens_of(engine.stream(prompt, adapter, sampling or greedy()))
 
 
 def check(engine: Engine, asked: Asked, adapter: bool) -> None:
@@ -126,7 +126,16 @@ def check(engine: Engine, asked: Asked, adapter: bool) -> None:
 def closed_after(engine: Engine, count: int, prompt: Prompt, adapter: bool, sampling: Sampling) -> list[int]:
     """The first tokens of an answer that is stopped then."""
     with closing(engine.stream(prompt, adapter, sampling)) as stream:  # type: ignore[type-var]
-        return [next(stream) for _ in range(count)]
+        return [next_token(stream) for _ in range(count)]
+
+
+def tokens_of(stream: Iterable[int | None]) -> list[int]:
+    """Without what only says that there is none yet."""
+    return [token for token in stream if token is not None]
+
+
+def next_token(stream: Iterator[int | None]) -> int:
+    return next(token for token in stream if token is not None)
 
 
 class Decoding:

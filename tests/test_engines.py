@@ -21,6 +21,7 @@ from tests.engine_world import (
     check,
     closed_after,
     greedy,
+    next_token,
 )
 from tests.tiny_gguf import EMBEDDING_SIZE, HEADS, KV_HEADS, VOCABULARY
 from vlm.engines import Engine, Sampling
@@ -333,10 +334,10 @@ def test_a_failure_is_told_to_who_waits_and_the_next_is_answered(world: World, e
         answer(engine, asked.prompt, False)
     for adapter in SIDES:
         check(engine, asked, adapter)
-    (stream := engine.stream(asked.prompt, False, ENDLESS)) and next(stream)
+    (stream := engine.stream(asked.prompt, False, ENDLESS)) and next_token(stream)
     decoding.fail_once()  # in the middle of an answer
     with pytest.raises((UserError, RuntimeError), match="ask again|cable"):
-        [*stream]
+        list(stream)
     for adapter in SIDES:
         check(engine, asked, adapter)
 
@@ -357,13 +358,13 @@ def test_closing_the_engine_tells_those_who_wait_and_refuses_who_comes(world: Wo
     decoding = Decoding(engine)
     decoding.slow(0.02)
     stream = engine.stream(asked.prompt, False, ENDLESS)
-    next(stream)
+    next_token(stream)
     with ThreadPoolExecutor(10) as pool:
         waiting = [pool.submit(answer, engine, asked.prompt, True, ENDLESS) for _ in range(10)]
         time.sleep(0.1)
         engine.close()
         with pytest.raises(UserError, match="unloaded.*ask again"):
-            [*stream]
+            list(stream)
         for each in waiting:
             with pytest.raises(UserError, match="unloaded.*ask again"):
                 each.result(timeout=20)

@@ -125,6 +125,9 @@ class Pipeline:
         answer = replace(answer, left_out=left_out, seed=settings.seed)
         ids: list[int] = []
         for text in self._stream(prompt, bool(sights), settings, ids):
+            if text is None:
+                yield answer
+                continue
             passed = time.perf_counter() - start
             seconds = {"first_token": passed} | answer.seconds | {"generate": passed}
             answer = replace(answer, stage="drafting", text=text, seconds=seconds, tokens=len(ids))
@@ -162,11 +165,15 @@ class Pipeline:
                 )
         return segments(ids, visual_tokens), left_out
 
-    def _stream(self, prompt: Prompt, adapter: bool, settings: Settings, ids: list[int]) -> Iterator[str]:
-        """The text as it grows; its tokens are added to `ids`. Closing the iterator stops the model."""
+    def _stream(self, prompt: Prompt, adapter: bool, settings: Settings, ids: list[int]) -> Iterator[str | None]:
+        """The text as it grows, None while there is none yet; its tokens are added to `ids`. Closing the iterator stops the
+        model."""
         ends = end_ids(self.tokenizer)
         with closing(self.engine.stream(prompt, adapter, settings.sampling(ends))) as tokens:  # type: ignore[type-var]
             for token in tokens:
+                if token is None:
+                    yield None
+                    continue
                 ids.append(token)
                 text = self.tokenizer.decode(ids, skip_special_tokens=True)
                 if not text.endswith("\ufffd"):  # half of a character that takes several tokens
@@ -189,7 +196,7 @@ class Pipeline:
         greedy = Settings(clean_up.MAX_NEW_TOKENS, repetition_penalty=1.0)
         rewriting = ""
         for text in self._stream(prompt, False, greedy, []):
-            rewriting = text
+            rewriting = text or rewriting
             yield answer  # so that it can be stopped here as well
         text, verdict = clean_up.judge(question, answer.text, rewriting)
         seconds = answer.seconds | {"clean_up": time.perf_counter() - start}

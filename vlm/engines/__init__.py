@@ -38,8 +38,9 @@ class Engine(Protocol):
     parallel: int
     context: int
 
-    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int]:
-        """The new token ids one by one, the end token among them. Closing the iterator stops the model at its next one."""
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
+        """The new token ids one by one, the end token among them; None now and then while there is none yet, so that whoever
+        waits can stop. Closing the iterator stops the model at its next token, or within a piece of the prompt."""
         ...
 
     def close(self) -> None:

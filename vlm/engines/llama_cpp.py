@@ -28,9 +28,10 @@ PARALLEL = 8  # answers decoded at once
 SLOTS = 24  # conversations whose beginnings are remembered, while there is room
 CHUNK = 64  # positions of a prompt read in one step: others go on meanwhile, and a stop takes effect after it
 FEW = 4  # next tokens decoded at once: from eight to fifteen on, this build's products take as long as for sixteen
-LOAD_INTO_MEMORY = (
-    0  # llama.cpp's load mode: mapped, the file would stay in memory beside the repacked weights
-)
+PATIENCE = 0.25  # seconds without a token, after which whoever waits may stop
+ENDED = object()
+# llama.cpp's load mode: mapped, the file would stay in memory beside the repacked weights
+LOAD_INTO_MEMORY = 0
 
 
 @dataclass(eq=False)
@@ -42,11 +43,18 @@ class Job:
     adapter: bool
     sampling: Sampling
     sampler: Sampler
-    out: "queue.SimpleQueue[int | BaseException | None]" = field(default_factory=queue.SimpleQueue)
+    out: "queue.SimpleQueue[Any]" = field(default_factory=queue.SimpleQueue)  # tokens, an error, ENDED
     stopped: bool = False
     slot: Slot | None = None
     token: int = -1  # the last one chosen, to be decoded next; -1 while the prompt is read
     written: int = 0
+
+    def next(self) -> Any:
+        """A token, an error or ENDED; None where nothing has come for a while."""
+        try:
+            return self.out.get(timeout=PATIENCE)
+        except queue.Empty:
+            return None
 
     def read(self, count: int) -> np.ndarray:
         """The next `count` positions of the first run, taken off it."""
@@ -87,7 +95,7 @@ class LlamaCppEngine:
         self._thread = threading.Thread(target=self._work, name="llama.cpp", daemon=True)
         self._thread.start()
 
-    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int]:
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
         keys = prompt_keys(prompt)
         if len(keys) + sampling.max_new_tokens > self.context:
             raise UserError(
@@ -102,7 +110,7 @@ class LlamaCppEngine:
             self._waiting.append(job)
             self._changed.notify()
         try:
-            while (item := job.out.get()) is not None:
+            while (item := job.next()) is not ENDED:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -213,7 +221,7 @@ class LlamaCppEngine:
     def _finish(self, job: Job) -> None:
         self._active.remove(job)
         self._slots.release(job.slot)  # type: ignore[arg-type]
-        job.out.put(None)
+        job.out.put(ENDED)
 
     def _forget(self, job: Job) -> None:
         """Empty the slot of a job that failed: what is in it is not known."""

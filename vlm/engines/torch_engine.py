@@ -36,7 +36,7 @@ class TorchEngine:
         self._lock = threading.Lock()  # whether the LoRA is on is state of the model
         self._closed = False
 
-    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int]:
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
         keys = prompt_keys(prompt)
         if len(keys) + sampling.max_new_tokens > self.context:
             raise UserError(
@@ -84,7 +84,7 @@ class TorchEngine:
 
     def _generate(
         self, slot: Slot, cache: DynamicCache, prompt: Prompt, keys: list[Any], sampling: Sampling
-    ) -> Iterator[int]:
+    ) -> Iterator[int | None]:
         sampler = Sampler(sampling)
         embeds = self._embed(prompt)
         for start in range(len(slot.keys), len(keys), CHUNK):
