@@ -162,7 +162,9 @@ def test_a_damaged_gguf_is_one_sentence(files: Path, tmp_path: Path, left: float
 # The LoRA
 
 
-def test_the_gguf_of_a_lora_is_made_once_and_again_when_the_folder_has_changed(files: Path, lora: Path) -> None:
+def test_the_gguf_of_a_lora_is_made_once_and_again_when_the_folder_has_changed(
+    files: Path, lora: Path
+) -> None:
     gguf = files / "tiny.gguf"
     made = lora_as_gguf(lora, gguf)
     time = made.stat().st_mtime_ns
@@ -175,9 +177,7 @@ def test_the_gguf_of_a_lora_is_made_once_and_again_when_the_folder_has_changed(f
     assert not list(made.parent.glob("*.tmp"))
 
 
-def test_a_lora_in_bfloat16_and_one_of_rslora_are_served_as_peft_has_them(
-    weights: str, lora: Path
-) -> None:
+def test_a_lora_in_bfloat16_and_one_of_rslora_are_served_as_peft_has_them(weights: str, lora: Path) -> None:
     file = lora / "adapter_model.safetensors"
     save_file({name: value.bfloat16() for name, value in load_file(file).items()}, file)
     plain = built(weights, lora)

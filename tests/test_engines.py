@@ -183,7 +183,9 @@ def test_of_more_conversations_than_fit_the_least_recently_used_are_read_again(w
 # The adapter
 
 
-def test_with_the_adapter_off_answers_are_those_of_an_engine_without_one(world: World, engine: Engine) -> None:
+def test_with_the_adapter_off_answers_are_those_of_an_engine_without_one(
+    world: World, engine: Engine
+) -> None:
     bare = world.engine(adapter=False)
     first, second = world.ask(new=20, count=2)
     drawn = Sampling(60, temperature=1.5, top_p=1.0)  # where any difference of scores shows in the end
@@ -208,7 +210,9 @@ def test_adapter_on_and_off_share_nothing_that_was_read(world: World, engine: En
 # Pictures
 
 
-def test_visual_tokens_that_are_embeddings_of_ids_are_answered_as_the_ids(world: World, engine: Engine) -> None:
+def test_visual_tokens_that_are_embeddings_of_ids_are_answered_as_the_ids(
+    world: World, engine: Engine
+) -> None:
     (asked,) = world.ask(new=90)
     ids = asked.prompt[0]
     for start, end in ((0, 5), (40, 44), (10, 85), (86, 90)):  # first, in the middle, many, last
@@ -293,7 +297,9 @@ def test_more_at_once_than_the_cache_holds_wait_for_each_other(world: World) -> 
     engine.close()
 
 
-def test_closing_an_answer_stops_within_one_token_and_the_next_is_answered(world: World, engine: Engine) -> None:
+def test_closing_an_answer_stops_within_one_token_and_the_next_is_answered(
+    world: World, engine: Engine
+) -> None:
     (asked,) = world.ask()
     decoding = Decoding(engine)
     decoding.slow(0.02)
@@ -305,6 +311,22 @@ def test_closing_an_answer_stops_within_one_token_and_the_next_is_answered(world
     engine.stream(asked.prompt, True, ENDLESS).close()  # before it has begun
     for adapter in SIDES:
         check(engine, asked, adapter)
+
+
+def test_a_stop_takes_effect_while_the_prompt_is_read(world: World) -> None:
+    engine = world.engine(context=1024, cells=1024)
+    ids = 80 * [*range(5, 15)]
+    decoding = Decoding(engine)
+    decoding.slow(0.3)
+    stream = engine.stream([ids], False, greedy())
+    assert next(stream) is None
+    stream.close()
+    time.sleep(0.4)
+    assert 0 < decoding.positions < len(ids)
+    decoding.slow(0)
+    for adapter in SIDES:
+        check(engine, world.ask()[0], adapter)
+    engine.close()
 
 
 def test_answers_that_are_stopped_leave_the_others_as_they_are(world: World) -> None:

@@ -24,7 +24,9 @@ PAIR = ("e", "r")
 WORDS = [*CONTROL, *sorted(pre_tokenizers.ByteLevel.alphabet()), "".join(PAIR)]
 
 
-def tiny_causal(architecture: str, layers: int = LAYERS, embedding_size: int = EMBEDDING_SIZE, **more: Any) -> Any:
+def tiny_causal(
+    architecture: str, layers: int = LAYERS, embedding_size: int = EMBEDDING_SIZE, **more: Any
+) -> Any:
     """Transformers' model, the same weights for the same arguments."""
     config_class, model_class = CLASSES[architecture]
     torch.manual_seed(0)

@@ -60,14 +60,14 @@ def read_dropped(out: Path, name: str) -> dict[str, str]:
 
 
 PHOTOGRAPHS = {  # data set and licence of each folder of photographs (--photos); others are their owner's
-    "flickr8k": {"Flickr8k": "research use"},
-    "coco-train2017": {"COCO train2017": "Creative Commons, each picture its own"},
-    "daquar": {"DAQUAR on NYU Depth v2": "research use"},
-    "ade20k": {"ADE20K validation": "research use"},
-    "imagenet-sample": {"ImageNet, one picture a class": "research use"},
-    "caltech101": {"Caltech-101": "CC-BY-4.0"},
-    "grocery": {"Grocery Store Dataset": "MIT"},
-    "fruit": {"fruit_recognition": "MIT, as its repository says"},
+    "flickr8k": {"Flickr8k": "(research use)"},
+    "coco-train2017": {"COCO train2017": "(Creative Commons, each picture its own)"},
+    "daquar": {"DAQUAR on NYU Depth v2": "(research use)"},
+    "ade20k": {"ADE20K validation": "(research use)"},
+    "imagenet-sample": {"ImageNet, one picture a class": "(research use)"},
+    "caltech101": {"Caltech-101": "(CC-BY-4.0)"},
+    "grocery": {"Grocery Store Dataset": "(MIT)"},
+    "fruit": {"fruit_recognition": "(MIT, as its repository says)"},
 }
 
 

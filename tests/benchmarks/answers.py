@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,9 @@ FLOORS = {
     "picture_first_seconds": Floor("first token, question about a picture, s", most=1.2),
     "picture_follow_up_seconds": Floor("first token, follow-up about it, s", most=0.5),
     "import_and_load_seconds": Floor("import and load, files in the page cache, s", most=6.0),
-    "eight_to_one": Floor("eight text answers at once, tokens a second in all: times those of one", least=2.5),
+    "eight_to_one": Floor(
+        "eight text answers at once, tokens a second in all: times those of one", least=2.5
+    ),
     "memory_gigabytes": Floor("memory of the process after mixed answers, GB", most=2.5),
     "memory_growth": Floor("memory at the end: times that after a quarter of the answers", most=1.03),
 }
@@ -86,7 +88,9 @@ def load_seconds(preset: str, adapter: str) -> float:
     """From the start of Python to a model that answers."""
     program = "import sys; from vlm import load_assistant; load_assistant(*sys.argv[1:])"
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", program, preset, adapter], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", program, preset, adapter], cwd=ROOT, check=True, capture_output=True
+    )
     return time.perf_counter() - start
 
 
@@ -129,17 +133,15 @@ def course(preset: str, adapter: str, answers: int) -> list[int]:
 # Tokens a second
 
 
-def timed(tokens: Iterator[Any]) -> tuple[float, float, int]:
-    """Seconds to the first token, seconds in all, and how many came."""
-    start = time.perf_counter()
-    times = [time.perf_counter() - start for _ in tokens]
-    return times[0], times[-1], len(times)
+def tokens_of(engine: Any, ids: list[int], adapter: bool, sampling: Any) -> Iterator[int]:
+    """Without what only says that there is none yet."""
+    return (token for token in engine.stream([ids], adapter, sampling) if token is not None)
 
 
-def speed(tokens: Iterator[Any]) -> float:
+def speed(tokens: Iterable[int]) -> float:
     """Tokens a second, once the prompt is read."""
-    first, last, count = timed(tokens)
-    return (count - 1) / (last - first)
+    times = [time.perf_counter() for _ in tokens]
+    return (len(times) - 1) / (times[-1] - times[0])
 
 
 class OwnServer:
@@ -189,8 +191,8 @@ def engine_figures(assistant: Any, size: Size, own_server: OwnServer | None) -> 
     engine, endless = assistant.engine, Sampling(size.tokens)
     prompts = [encode(assistant.pipeline.tokenizer, [PromptTurn(asked)], 0).ids for asked in QUESTIONS]
     whose: dict[str, Callable[[list[int]], float]] = {
-        "base": lambda ids: speed(engine.stream([ids], False, endless)),
-        "adapter": lambda ids: speed(engine.stream([ids], True, endless)),
+        "base": lambda ids: speed(tokens_of(engine, ids, False, endless)),
+        "adapter": lambda ids: speed(tokens_of(engine, ids, True, endless)),
     }
     if own_server:
         whose["server"] = lambda ids: own_server.speed(ids, size.tokens)
@@ -203,10 +205,15 @@ def engine_figures(assistant: Any, size: Size, own_server: OwnServer | None) -> 
         prompts,
         max(1, size.rounds // 2),
     )
-    ratios = {"adapter_to_base": ratio(speeds, "adapter", "base"), "eight_to_one": ratio(together, "eight", "one")}
+    ratios = {
+        "adapter_to_base": ratio(speeds, "adapter", "base"),
+        "eight_to_one": ratio(together, "eight", "one"),
+    }
     if own_server:
         ratios["engine_to_server"] = ratio(speeds, "base", "server")
-    medians = {f"{name}_tokens_per_second": statistics.median(each) for name, each in (speeds | together).items()}
+    medians = {
+        f"{name}_tokens_per_second": statistics.median(each) for name, each in (speeds | together).items()
+    }
     return ratios | medians
 
 
@@ -214,7 +221,7 @@ def several(engine: Any, prompts: Sequence[list[int]], sampling: Any) -> float:
     """Tokens a second of all the answers together, from the questions to the last token."""
     start = time.perf_counter()
     with ThreadPoolExecutor(len(prompts)) as pool:
-        counts = list(pool.map(lambda ids: len(list(engine.stream([ids], False, sampling))), prompts))
+        counts = list(pool.map(lambda ids: len(list(tokens_of(engine, ids, False, sampling))), prompts))
     return sum(counts) / (time.perf_counter() - start)
 
 
@@ -254,7 +261,9 @@ def waiting_figures(assistant: Any, size: Size) -> dict[str, float]:
     from vlm import Settings, Turn
 
     settings = Settings(max_new_tokens=size.tokens)
-    found: dict[str, list[float]] = {name: [] for name in FLOORS if name.endswith(("first_seconds", "up_seconds"))}
+    found: dict[str, list[float]] = {
+        name: [] for name in FLOORS if name.endswith(("first_seconds", "up_seconds"))
+    }
     first_seconds(assistant, question="Hello", settings=settings)  # as the page warms up
     first_seconds(assistant, question=LOOKS[0], images=[Image.new("RGB", (64, 64))], settings=settings)
     for turn in range(size.rounds):
@@ -380,7 +389,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=Size.rounds)
     parser.add_argument("--tokens", type=int, default=Size.tokens, help="of an answer")
     parser.add_argument("--answers", type=int, default=Size.answers, help="after which memory is looked at")
-    parser.add_argument("--quick", action="store_true", help="a little of everything, to try the benchmark itself")
+    parser.add_argument(
+        "--quick", action="store_true", help="a little of everything, to try the benchmark itself"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--course", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)

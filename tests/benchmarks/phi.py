@@ -42,10 +42,12 @@ from transformers import (  # noqa: E402
 
 from tests.tiny_phi import phi_tokenizer, tiny_phi_config  # noqa: E402
 from vlm.config import ModelConfig, load_model_config  # noqa: E402
-from vlm.engines.torch_engine import attach_lora, nf4  # noqa: E402
-from vlm.model.prompts import collate  # noqa: E402
+from vlm.engines import Prompt, Sampling  # noqa: E402
+from vlm.engines.torch_engine import TorchEngine  # noqa: E402
+from vlm.model.language import attach_lora, nf4  # noqa: E402
+from vlm.model.prompts import PromptTurn, collate, encode, segments  # noqa: E402
 from vlm.model.sizes import architecture  # noqa: E402
-from vlm.model.vlm import VisionLanguageModel, VisualTurn, build_model  # noqa: E402
+from vlm.model.vlm import VisionLanguageModel, build_model  # noqa: E402
 
 QUESTION, ANSWER = "What is in the picture, and where is it?", "a small brown dog asleep on a red sofa"
 ORIGINAL_EXAMPLES_A_SECOND = 2.07  # of the original's training log
@@ -87,9 +89,9 @@ class Ours:
         self.model.train()
 
     def loss(self, images: list[Image.Image]) -> torch.Tensor:
-        turns = [[VisualTurn(QUESTION, ANSWER, (sight,))] for sight in self.model.see(images)]
-        batch = collate([self.model.encode(turn) for turn in turns], self.model.language.pad_id)
-        features = torch.stack([turn[0].sights[0].patch_features for turn in turns])
+        features = self.model.eyes.vision.see(images).clone()  # what is seen is seen in inference mode
+        encoded = self.model.encode([PromptTurn(QUESTION, ANSWER, ("",))])
+        batch = collate([encoded] * len(images), self.model.language.pad_id)
         return self.model(**batch._asdict(), patch_features=features)["loss"]
 
     def training(self) -> AbstractContextManager[Any]:
@@ -277,22 +279,29 @@ def serving(config: ModelConfig, ours: Ours, llava: Llava, device: str) -> dict[
                 parameter.data = parameter.data.to(language.dtype)
         subject.resident += resident_bytes(device) - before
 
-    def prompt() -> torch.Tensor:
-        turn = VisualTurn(QUESTION, "", tuple(model.see([Image.new("RGB", (320, 240), "red")])))
-        return model._prompt([[turn]], None)[0]
+    def prompt() -> Prompt:
+        (sight,) = model.eyes.see([Image.new("RGB", (320, 240), "red")])
+        turn = PromptTurn(QUESTION, "", ("",))
+        ids = encode(language.tokenizer, [turn], model.eyes.tokens_per_picture).ids
+        return segments(ids, [sight.visual_tokens])
 
     def generate(count: int) -> int:
-        embeds = prompt()
-        mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
-        ids = language.generate(
-            embeds, mask, True, max_new_tokens=count, min_new_tokens=count, do_sample=False
-        )
-        return ids.shape[1]
+        engine = TorchEngine(
+            language, device, config.language.context, 0
+        )  # anew: it remembers what it has read
+        sampling = Sampling(count, repetition_penalty=1.0)
+        return sum(token is not None for token in engine.stream(prompt(), True, sampling))
 
     def uncached(count: int) -> int:
         """The original's loop: the whole text again for every token."""
-        embeds = prompt()
         with torch.inference_mode():
+            parts = [
+                part.to(language.dtype)
+                if isinstance(part, torch.Tensor)
+                else language.embed(torch.tensor(part))
+                for part in prompt()
+            ]
+            embeds = torch.cat(parts).unsqueeze(0)
             for _ in range(count):
                 token = language.model(inputs_embeds=embeds, use_cache=False).logits[0, -1].argmax()
                 embeds = torch.cat([embeds, language.embed(token.view(1, 1))], dim=1)

@@ -165,7 +165,9 @@ class Pipeline:
                 )
         return segments(ids, visual_tokens), left_out
 
-    def _stream(self, prompt: Prompt, adapter: bool, settings: Settings, ids: list[int]) -> Iterator[str | None]:
+    def _stream(
+        self, prompt: Prompt, adapter: bool, settings: Settings, ids: list[int]
+    ) -> Iterator[str | None]:
         """The text as it grows, None while there is none yet; its tokens are added to `ids`. Closing the iterator stops the
         model."""
         ends = end_ids(self.tokenizer)

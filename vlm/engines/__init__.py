@@ -39,8 +39,8 @@ class Engine(Protocol):
     context: int
 
     def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
-        """The new token ids one by one, the end token among them; None now and then while there is none yet, so that whoever
-        waits can stop. Closing the iterator stops the model at its next token, or within a piece of the prompt."""
+        """The new token ids one by one, the end token among them; None now and then while there is none yet, so that
+        whoever waits can stop. Closing the iterator stops the model at its next token, or within a piece of the prompt."""
         ...
 
     def close(self) -> None:

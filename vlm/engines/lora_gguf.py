@@ -22,12 +22,14 @@ TURNED = {
     "attn_q": "attention.head_count",
     "attn_k": "attention.head_count_kv",
 }  # of the architecture "llama"
+STEP = 32  # llama.cpp multiplies so many values at a time, and what is left over one by one
+FORM = f"float16, ranks filled up to {STEP}"
 
 
 def lora_as_gguf(lora: Path, weights: Path) -> Path:
     """`lora`: PEFT's folder. `weights`: the GGUF file of the base model that it was trained for."""
     parts = [lora / "adapter_config.json", lora / "adapter_model.safetensors"]
-    content = hashlib.sha256("".join(map(sha256_of, parts)).encode()).hexdigest()[:16]
+    content = hashlib.sha256("".join([FORM, *map(sha256_of, parts)]).encode()).hexdigest()[:16]
     file = cache_folder() / "lora" / f"{content}-{weights.stem}.gguf"
     if not file.is_file():
         with plain_load_errors(f"The LoRA in {lora} is damaged", "Copy or train it again."):
@@ -67,7 +69,8 @@ def _write(file: Path, rank: int, scale: float, tensors: dict[str, np.ndarray], 
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, scale * rank)
+    filled = -(-rank // STEP) * STEP  # a rank of 8 filled up with zeros is the faster
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, scale * filled)
     for peft_name, tensor in sorted(tensors.items()):
         module, side = _split(peft_name)
         name = names.get_name(module) or ""
@@ -80,7 +83,8 @@ def _write(file: Path, rank: int, scale: float, tensors: dict[str, np.ndarray], 
         part = name.rpartition(".")[2]
         if architecture == "llama" and side == ".lora_b" and part in TURNED:
             tensor = _turn(tensor, base.fields[f"llama.{TURNED[part]}"].contents())
-        writer.add_tensor(f"{name}.weight{side}", np.ascontiguousarray(tensor.astype(np.float32)))
+        zeros = ((0, filled - rank), (0, 0)) if side == ".lora_a" else ((0, 0), (0, filled - rank))
+        writer.add_tensor(f"{name}.weight{side}", np.pad(tensor, zeros).astype(np.float16))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

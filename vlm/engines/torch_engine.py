@@ -87,7 +87,10 @@ class TorchEngine:
     ) -> Iterator[int | None]:
         sampler = Sampler(sampling)
         embeds = self._embed(prompt)
-        for start in range(len(slot.keys), len(keys), CHUNK):
+        kept = len(slot.keys)
+        for start in range(kept, len(keys), CHUNK):
+            if start > kept:
+                yield None
             scores = self._read(slot, cache, embeds[start : start + CHUNK], keys[start : start + CHUNK])
         for count in range(1, sampling.max_new_tokens + 1):
             token = sampler.pick(scores.float().cpu().numpy())
