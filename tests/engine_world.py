@@ -5,7 +5,7 @@ has a part in them. llama.cpp keeps keys and values in 16 bits, so that its scor
 therefore chosen at which each token of the answer is likelier than any other by more than that."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from tests.tiny_gguf import EMBEDDING_SIZE, VOCABULARY, save_lora, tiny_causal, write_gguf
-from vlm.engines import Engine, Prompt, Sampling, Segment
+from vlm.engines import Engine, Prompt, Sampling, Segment, prompt_keys
 from vlm.engines.llama_cpp import LlamaCppEngine
 from vlm.engines.lora_gguf import lora_as_gguf
 from vlm.engines.torch_engine import TorchEngine
@@ -43,6 +43,7 @@ class World:
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind, architecture = kind, KINDS[kind]
+        self._asked: dict[Hashable, list[Asked]] = {}
         self.base = tiny_causal(architecture)
         self.lora = save_lora(tiny_causal(architecture), folder / "lora")
         self.adapted = PeftModel.from_pretrained(tiny_causal(architecture), str(self.lora)).eval()
@@ -95,6 +96,14 @@ class World:
         length: int = LENGTH,
     ) -> list[Asked]:
         """Prompts that begin with `beginning` and go on with `new` random ids, whose answers are certain."""
+        key = tuple(prompt_keys(beginning)), count, tuple(sides), new, length
+        if key not in self._asked:
+            self._asked[key] = self._ask(beginning, count, sides, new, length)
+        return self._asked[key]
+
+    def _ask(
+        self, beginning: Prompt, count: int, sides: Sequence[bool], new: int, length: int
+    ) -> list[Asked]:
         draw = torch.Generator().manual_seed(sum(map(len, beginning)))
         found: list[Prompt] = []
         while len(found) < count:

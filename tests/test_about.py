@@ -44,7 +44,6 @@ def folder(tmp_path: Path) -> Path:
             {"name": "tiny", "share": 2.0, "turns": 6, "tasks": ["choice", "yes"]},
         ],
         "joint_stage": stage | {"max_steps": 70},
-        "alignment_steps": 90,
         "batch_size": 4,
         "seed": 0,
         "device": "cpu",
@@ -66,7 +65,6 @@ def test_scores_stand_beside_their_baselines_with_their_interval_and_command(fol
 def test_training_data_and_what_is_missing_are_told(folder: Path) -> None:
     text = about(tiny_config(), folder)
     assert "| joint | projector+lora | 70 steps | 0.001 | 0.0005 |" in text
-    assert "| alignment | projector | 90 steps |" in text
     assert "| tiny | 0.5 | 3 |" in text
     assert "| tiny | 2 | 6, only choice, yes |" in text
     assert "Fingerprint `abc`." in text
@@ -89,9 +87,6 @@ def test_an_adapter_that_went_on_from_another_names_it_and_had_no_stage_of_the_p
     text = about(tiny_config(), folder)
     assert "| projector | projector |" not in text
     assert "goes on from the adapter the-first." in text
-    told["training"]["kept_of_start"] = 0.3
-    file.write_text(yaml.safe_dump(told))
-    assert "the adapter the-first, of whose weights it keeps 30%." in about(tiny_config(), folder)
 
 
 def test_a_preset_without_an_adapter_says_that_it_cannot_see() -> None:

@@ -55,3 +55,10 @@ def test_a_command_line_override_wins_and_what_is_not_given_does_not() -> None:
     config = load_training_config("embedded", seed=7, data=None)
     assert config.seed == 7
     assert config.data == "data/embedded"
+
+
+def test_words_that_yaml_reads_as_truth_values_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("sources:\n  - {name: mine, tasks: [name, yes, no]}\n")
+    with pytest.raises(UserError, match='Quote those.*"yes"'):
+        load_training_config(str(preset))

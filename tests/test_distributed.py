@@ -25,6 +25,8 @@ from training.config import StageConfig
 from vlm.config import to_dict
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow  # each test starts processes, which import torch anew
+
 WEIGHTS = ("projector.safetensors", "lora/adapter_model.safetensors")
 SHIPPED = ROOT / "training" / "accelerate"
 CONFIGURATIONS = sorted(SHIPPED.glob("*.yaml"))

@@ -25,11 +25,25 @@ def test_a_follow_up_goes_on_in_its_own_slot_and_reads_what_is_new() -> None:
 
 def test_the_last_position_is_read_in_any_case() -> None:
     slots = Slots(3, 100)
-    first = asked(slots, [*SYSTEM, 10, 11])
-    again = asked(slots, [*SYSTEM, 10, 11])
-    assert again.slot is first.slot and again.kept == 5
+    first = asked(slots, [*SYSTEM, *range(10, 20)])
+    again = asked(slots, [*SYSTEM, *range(10, 20)])
+    assert again.slot is first.slot and again.kept == 13
     shorter = asked(slots, SYSTEM)
     assert shorter.kept == 3
+
+
+def test_short_conversations_that_begin_alike_do_not_take_each_others_slot() -> None:
+    slots = Slots(3, 100)
+    first, second = asked(slots, [*SYSTEM, 10]), asked(slots, [*SYSTEM, 20])
+    assert second.slot is not first.slot
+    assert (second.kept, second.source) == (4, first.slot)
+
+
+def test_short_notes_under_one_long_instruction_share_a_slot() -> None:
+    slots = Slots(3, 100)
+    instruction = list(range(100, 130))
+    first, second = asked(slots, [*instruction, 10]), asked(slots, [*instruction, 20])
+    assert second.slot is first.slot and second.kept == 30
 
 
 def test_a_branch_is_copied_and_what_it_branches_from_stays() -> None:
@@ -65,20 +79,20 @@ def test_adapter_on_and_off_share_nothing() -> None:
 def test_where_no_slot_is_empty_the_least_recently_used_is_taken_over() -> None:
     slots = Slots(2, 100)
     first, second = (asked(slots, [number] * 6) for number in (10, 20))
-    asked(slots, [10] * 7)  # the first again
+    assert asked(slots, [*[10] * 6, 90, 91, 92, 11]).slot is first.slot
     third = asked(slots, [30] * 6)
     assert third.slot is second.slot and third.kept == 0
-    assert asked(slots, [10] * 8).slot is first.slot
+    assert asked(slots, [*[10] * 6, 90, 91, 92, 11, 90, 91, 92, 12]).slot is first.slot
 
 
 def test_where_the_cells_do_not_suffice_the_least_recently_used_are_emptied() -> None:
-    slots = Slots(8, 30)
+    slots = Slots(8, 34)
     first, second, third = (asked(slots, [number] * 6) for number in (10, 20, 30))  # 8 cells each
-    asked(slots, [10] * 6)
-    place = asked(slots, [40] * 10)  # with its answer 13, and 24 are taken
+    asked(slots, [*[10] * 6, 90, 91, 92, 11])  # and now 12
+    place = asked(slots, [40] * 9)  # with its answer 12, and 28 are taken
     assert place.evicted == (second.slot,)
     assert not second.slot.keys and third.slot.keys and first.slot.keys
-    place = asked(slots, [50] * 27)  # all of them
+    place = asked(slots, [50] * 30)  # all of them
     assert len(place.evicted) == 3
 
 

@@ -104,6 +104,11 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
             value = from_dict(hint, value, f"{where}.{name}")  # type: ignore[arg-type]
         elif isinstance(value, list):
             (item, *_) = get_args(hint) or (None,)
+            if item is str and not all(isinstance(entry, str) for entry in value):
+                raise UserError(
+                    f"{where}.{name} must be words, and has {value}. Quote those that YAML reads as something else: "
+                    '"yes", "no", "on", "off".'
+                )
             value = tuple(
                 from_dict(item, entry, f"{where}.{name}") if dataclasses.is_dataclass(item) else entry  # type: ignore
                 for entry in value

@@ -58,7 +58,7 @@ class Slots:
         source = max(alike, key=lambda slot: (slot.shared(keys), not slot.busy), default=None)
         # the last position is read in any case, since its scores are wanted
         kept = min(source.shared(keys), len(keys) - 1) if source else 0
-        if source and not source.busy and kept > len(source.keys) // 2:
+        if source and not source.busy and kept > len(source.keys) * 3 // 4:  # little of it is lost
             slot, copied = source, None
         else:
             empty = [each for each in idle if not each.keys]
