@@ -303,17 +303,22 @@ def blank_adapter(preset: str, folder: Path) -> Path:
     sizes, _ = architecture(config.language.weights)
     with torch.device("meta"):
         outline = attach_lora(AutoModelForCausalLM.from_config(sizes), config.lora)
+    torch.manual_seed(0)  # the GGUF of a LoRA is kept by its content, and one is enough
     shapes = {name: value.shape for name, value in get_peft_model_state_dict(outline).items()}
     lora = {
         name: torch.zeros(shape) if "lora_B" in name else 0.02 * torch.randn(shape)
         for name, shape in shapes.items()
     }
     outline.peft_config["default"].save_pretrained(folder / "lora")
+    described = folder / "lora" / "adapter_config.json"
+    plain = json.loads(described.read_text(encoding="utf-8"))
+    plain["target_modules"].sort()
+    described.write_text(json.dumps(plain), encoding="utf-8")
     save_file(lora, folder / "lora" / "adapter_model.safetensors")
     connector = build_eyes(config, sizes.hidden_size).connector
     save_file(connector.state_dict(), folder / "projector.safetensors")
-    described = {"model": to_dict(config), "training": {}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(described), encoding="utf-8")
+    whole = {"model": to_dict(config), "training": {}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")
     return folder
 
 

@@ -140,7 +140,6 @@ class LlamaCppEngine:
                 self._admit()
                 self._step()
             except Exception as error:  # handed to those who wait; their places are free again
-                self._rows.take()  # what was to be read is not
                 for job in self._active:
                     self._forget(job)
                     job.out.put(error)
