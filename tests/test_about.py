@@ -96,8 +96,7 @@ def test_a_preset_without_an_adapter_says_that_it_cannot_see() -> None:
 def test_the_shipped_adapter_tells_everything() -> None:
     text = about(load_model_config("embedded"), ADAPTERS / "embedded")
     for expected in (
-        "easy-vqa/test",
-        "all/test",
+        "tuxpaint/test, task name, kind photo",
         "Fingerprint",
         load_model_config("embedded").language.weights,
     ):

@@ -136,7 +136,7 @@ def test_the_page_tells_about_its_model(page: Page) -> None:
     page.get_by_role("tab", name="About this model").click()
     for heading in ("Scores", "Training", "Data", "Limits"):
         expect(page.get_by_role("heading", name=heading)).to_be_visible()
-    expect(page.get_by_role("cell", name="all/test", exact=True)).to_be_visible()
+    expect(page.get_by_role("cell", name="tuxpaint/test, task name, kind photo", exact=True)).to_be_visible()
     drawn = "image => image.complete && image.naturalWidth > 0"
     assert page.get_by_role("tabpanel").locator("img:visible").first.evaluate(drawn)
 

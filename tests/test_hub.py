@@ -124,7 +124,7 @@ def test_the_card_of_the_shipped_adapter_has_front_matter_scores_training_data_a
     folder = ADAPTERS / "embedded"
     _, front, text = push.model_card(folder, "someone/embedded", "cc-by-sa-4.0").split("---\n", 2)
     told = yaml.safe_load(front)
-    assert told["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert told["base_model"] == "Qwen/Qwen2.5-Coder-1.5B-Instruct"
     assert (told["library_name"], told["license"]) == ("peft", "cc-by-sa-4.0")
     assert "lora" in told["tags"] and "easy-vqa" in told["datasets"]
     assert len(set(told["datasets"])) == len(told["datasets"])

