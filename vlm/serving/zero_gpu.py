@@ -29,12 +29,14 @@ def gpu_seconds(prompt: Prompt, adapter: bool, sampling: Sampling) -> int:
 class BorrowedGpuEngine:
     """`engine`, whose `stream` is `on_gpu`."""
 
-    def __init__(self, engine: Engine, on_gpu: Callable[..., Generator[int | Exception, None, None]]) -> None:
+    def __init__(
+        self, engine: Engine, on_gpu: Callable[..., Generator[int | None | Exception, None, None]]
+    ) -> None:
         self.engine, self.on_gpu = engine, on_gpu
         self.name, self.device = engine.name, engine.device
         self.parallel, self.context = engine.parallel, engine.context
 
-    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int]:
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
         """Closing it ends the call, and with it the loan."""
         sent = [part.detach().cpu() if isinstance(part, torch.Tensor) else part for part in prompt]
         with closing(self.on_gpu(sent, adapter, sampling)) as received:
@@ -52,7 +54,7 @@ def on_borrowed_gpu(engine: Engine, spaces: Any) -> Engine:
 
     def in_its_process(
         prompt: Prompt, adapter: bool, sampling: Sampling
-    ) -> Generator[int | Exception, None, None]:
+    ) -> Generator[int | None | Exception, None, None]:
         try:
             yield from engine.stream(prompt, adapter, sampling)
         except (UserError, torch.OutOfMemoryError) as problem:
