@@ -94,8 +94,8 @@ class FeatureStore:
     def pooled(self, tagger: Tagger) -> dict[str, Tensor]:
         """What the tagger looks at of every picture, [Dc]."""
         pooled: dict[str, Tensor] = {}
-        for number, shard in enumerate(self._shards):
-            names = [name for name, (own, _) in self._places.items() if own == number]
+        for shard in self._shards:
+            names = json.loads(shard.metadata()["pictures"])
             features = tagger.pool(
                 shard.get_tensor("patch_features").to(tagger.classifier.weight.device).float()
             )

@@ -82,11 +82,9 @@ class Pipeline:
     ) -> Steps:
         """All that the model does for an answer, once the question is in words. Raises UserError."""
         shown = [turn.images for turn in history] + [tuple(pictures)]
-        turns = [Turn(turn.question, turn.answer) for turn in history] + [Turn(question, "")]
+        said = [(turn.question, turn.answer) for turn in history] + [(question, "")]
         if not any(shown):
-            answer = yield from self._draft(
-                answer, [PromptTurn(*_words(turn)) for turn in turns], [], settings
-            )
+            answer = yield from self._draft(answer, [PromptTurn(*words) for words in said], [], settings)
             text = answer.text.strip()
         else:
             answer = replace(answer, route="image", stage="looking")
@@ -98,7 +96,7 @@ class Pipeline:
             answer = replace(
                 answer, seen=seen, seconds=answer.seconds | {"look": time.perf_counter() - start}
             )
-            prompt = [PromptTurn(*_words(turn), own) for turn, own in zip(turns, tags, strict=True)]
+            prompt = [PromptTurn(*words, own) for words, own in zip(said, tags, strict=True)]
             answer = yield from self._draft(answer, prompt, sights, settings)
             answer = replace(answer, draft=answer.text.strip(), text=tidy(strip_echo(answer.text, question)))
             answer = yield from self._clean_up(answer, question, settings)
@@ -203,10 +201,6 @@ class Pipeline:
         text, verdict = clean_up.judge(question, answer.text, rewriting)
         seconds = answer.seconds | {"clean_up": time.perf_counter() - start}
         return replace(answer, text=text, clean_up=verdict, seconds=seconds)
-
-
-def _words(turn: Turn) -> tuple[str, str]:
-    return turn.question, turn.answer
 
 
 def _beginnings(sizes: Sequence[int], step: int) -> list[int]:

@@ -11,6 +11,8 @@ from typing import Protocol, TypeAlias
 
 from torch import Tensor
 
+from vlm.errors import UserError
+
 Segment: TypeAlias = list[int] | Tensor  # token ids, or visual tokens [K, Dl]
 Prompt: TypeAlias = Sequence[Segment]
 
@@ -58,4 +60,16 @@ def prompt_keys(prompt: Prompt) -> list[Hashable]:
             keys += [(digest, place) for place in range(len(segment))]
         else:
             keys += segment
+    return keys
+
+
+def keys_within(context: int, prompt: Prompt, sampling: Sampling) -> list[Hashable]:
+    """The prompt's keys. Raises UserError where the prompt and the longest answer together do not fit."""
+    keys = prompt_keys(prompt)
+    needed = len(keys) + sampling.max_new_tokens
+    if needed > context:
+        raise UserError(
+            f"The question and its answer take up to {needed} tokens and at most {context} fit. Please shorten the "
+            "question, or ask for a shorter answer."
+        )
     return keys

@@ -18,7 +18,7 @@ import numpy as np
 import psutil  # comes with accelerate
 from torch import Tensor
 
-from vlm.engines import Prompt, Sampling, prompt_keys
+from vlm.engines import Prompt, Sampling, keys_within
 from vlm.engines.llama_library import Batch, load_library
 from vlm.engines.sampling import Sampler
 from vlm.engines.slots import Slot, Slots
@@ -96,12 +96,7 @@ class LlamaCppEngine:
         self._thread.start()
 
     def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
-        keys = prompt_keys(prompt)
-        if len(keys) + sampling.max_new_tokens > self.context:
-            raise UserError(
-                f"The question and its answer take up to {len(keys) + sampling.max_new_tokens} tokens and at most "
-                f"{self.context} fit. Please shorten the question, or ask for a shorter answer."
-            )
+        keys = keys_within(self.context, prompt, sampling)
         runs = [_as_run(segment) for segment in prompt if len(segment)]
         job = Job(runs, keys, adapter and self._lora is not None, sampling, Sampler(sampling))
         with self._changed:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from vlm.engines import Prompt, Sampling, prompt_keys
+from vlm.engines import Prompt, Sampling, keys_within
 from vlm.engines.sampling import Sampler
 from vlm.engines.slots import Place, Slot, Slots
 from vlm.errors import UserError
@@ -37,12 +37,7 @@ class TorchEngine:
         self._closed = False
 
     def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
-        keys = prompt_keys(prompt)
-        if len(keys) + sampling.max_new_tokens > self.context:
-            raise UserError(
-                f"The question and its answer take up to {len(keys) + sampling.max_new_tokens} tokens and at most "
-                f"{self.context} fit. Please shorten the question, or ask for a shorter answer."
-            )
+        keys = keys_within(self.context, prompt, sampling)
         with self._lock:
             self._check_open()
             place = self._slots.take(keys, adapter and self.language.has_adapter, sampling.max_new_tokens)
