@@ -8,8 +8,6 @@ photograph.
 
 import re
 import unicodedata
-from itertools import takewhile
-from typing import NamedTuple
 
 FUNCTION_WORDS = frozenset(
     """
@@ -22,10 +20,6 @@ FUNCTION_WORDS = frozenset(
     """.split()
 )
 NEGATIONS = frozenset({"no", "not", "nope"})
-_DETERMINERS = frozenset({"a", "an", "the", "any", "some", "many"})
-_BEHIND_NAMES = frozenset(
-    "left right above below under over beside behind near next top bottom present visible shown".split()
-)
 _COUNTING = """
     zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
     seventeen eighteen nineteen twenty
@@ -42,7 +36,6 @@ _SAME_WORD = dict(
     pyjamas:pajamas yep:yes yeah:yes nope:no
     """.split()
 )
-_CLAUSE_END = re.compile(r"[,;:.?!]+(?:\s|$)")
 # Letters, digits, and the vowel signs of scripts whose letters alone are not whole words to `\w`.
 _LETTER = r"(?:[^\W_]|[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u109f])"
 _WORD = re.compile(
@@ -55,13 +48,6 @@ _VOWEL = re.compile(r"[aeiouy]")
 # A verb that lost its -e with its ending: mak(ing), danc(ing), driv, clos, freez, decorat, juggl. The first
 # choice is one vowel between single consonants: a verb without an -e would have doubled the last of them.
 _LOST_E = re.compile(r"(?:^[^aeiouy]*[aeiouy][^aeiouywx]|[cv]|[^s]s|[^z]z|[^aeiou]at|[^aeiourlw]l)$")
-
-
-class ContentWord(NamedTuple):
-    """A word's base form; behind an article or "many" also its `phrase`, the words up to one that is none of a name."""
-
-    base: str
-    phrase: str = ""
 
 
 def words(text: str) -> list[str]:
@@ -81,23 +67,6 @@ def words(text: str) -> list[str]:
 def content_words(text: str) -> list[str]:
     """The words that carry the meaning, in order, as base forms for comparing: "two dogs" is ["2", "dog"]."""
     return [base_form(word) for word in words(text) if word not in FUNCTION_WORDS]
-
-
-def content_words_with_phrases(text: str) -> list[ContentWord]:
-    """ "Is a sea lion on the beach?" -> ("sea", "sea lion"), ("lion", ""), ("beach", "beach")"""
-    found = []
-    for clause in map(words, _CLAUSE_END.split(text)):
-        for place, word in enumerate(clause):
-            if word not in FUNCTION_WORDS:
-                named = (
-                    takewhile(_may_name, clause[place:]) if clause[max(0, place - 1)] in _DETERMINERS else ()
-                )
-                found.append(ContentWord(base_form(word), " ".join(named)))
-    return found
-
-
-def _may_name(word: str) -> bool:
-    return not (word in FUNCTION_WORDS or word in NEGATIONS or word in _BEHIND_NAMES or word in _NUMBERS)
 
 
 def to_keywords(text: str) -> str:
