@@ -30,6 +30,8 @@ from vlm.chat.tidy import to_keywords
 from vlm.errors import UserError
 from vlm.model.prompts import Encoded, PromptTurn, collate, encode
 
+FRAME = 40  # characters, about, that the chat template's tokens around a question and its answer are worth
+
 
 @dataclass(frozen=True)
 class Row:
@@ -182,12 +184,16 @@ def _draw(pictures: dict[str, list[Row]], source: SourceConfig, order: random.Ra
 
 
 def _by_length(examples: list[list[Row]], batch_size: int, order: random.Random) -> list[list[Row]]:
-    """Shuffled batches whose members have similar numbers of turns."""
+    """Shuffled batches whose members are of similar length."""
+
+    def length(rows: list[Row]) -> int:
+        return sum(len(row.question) + len(row.answer) + FRAME for row in rows)
+
     order.shuffle(examples)
     window = 32 * batch_size
     batches = []
     for start in range(0, len(examples), window):
-        alike = sorted(examples[start : start + window], key=len)
+        alike = sorted(examples[start : start + window], key=length)
         batches += [alike[first : first + batch_size] for first in range(0, len(alike), batch_size)]
     order.shuffle(batches)
     return [example for batch in batches for example in batch]

@@ -92,17 +92,19 @@ class FeatureStore:
                 yield name, content
 
     def pooled(self, tagger: Tagger) -> dict[str, Tensor]:
-        """What the tagger looks at of every picture, [Dc]."""
+        """What the tagger looks at of every picture, [Dc], on the tagger's device."""
         pooled: dict[str, Tensor] = {}
         for shard in self._shards:
             names = json.loads(shard.metadata()["pictures"])
-            features = tagger.pool(
-                shard.get_tensor("patch_features").to(tagger.classifier.weight.device).float()
-            )
-            pooled |= zip(names, features.cpu(), strict=True)
+            features = shard.get_tensor("patch_features").to(tagger.classifier.weight.device)
+            pooled |= zip(names, tagger.pool(features.float()), strict=True)
         return pooled
 
     def _write(self, names: list[str], patch_features: Tensor) -> None:
+        if not patch_features.isfinite().all():  # one such picture would spoil every weight
+            raise UserError(
+                "The encoder's features of a picture are not finite numbers. Its weights or the device are damaged."
+            )
         file = self.folder / f"shard-{len(self._shards):05d}.safetensors"
         working = file.with_suffix(".tmp")
         tensors = {"patch_features": patch_features.half().cpu().contiguous()}

@@ -33,8 +33,9 @@ def teach(tagger: Tagger, rows: Sequence[Row], store: FeatureStore, seed: int) -
     if not nouns:
         return dict(zip(pooled, tagger.tags(torch.stack(list(pooled.values()))), strict=True))
     features = torch.stack([pooled[picture] for picture in pictures])
-    targets, weights = _targets(pictures, shown, nouns), _weights(pictures, rows)
-    folds = torch.tensor([fold_of(picture) for picture in pictures])
+    device = features.device
+    targets, weights = _targets(pictures, shown, nouns).to(device), _weights(pictures, rows).to(device)
+    folds = torch.tensor([fold_of(picture) for picture in pictures], device=device)
     heads = {
         fold: fit(features[folds != fold], targets[folds != fold], weights[folds != fold], seed)
         for fold in range(FOLDS)
@@ -96,23 +97,23 @@ def fold_of(picture: str) -> int:
 
 
 def fit(pooled: Tensor, targets: Tensor, weights: Tensor, seed: int) -> nn.Linear:
-    """Features [M, Dc], target shares [M, V] and drawing weights [M] -> a linear classifier [Dc] -> [V].
+    """Features [M, Dc], target shares [M, V] and drawing weights [M] -> a linear classifier [Dc] -> [V], on their device.
 
     Fitted to standardised features with dropout; the standardisation is folded into the weights. Without pictures to
     learn from, every noun is as likely."""
-    head = nn.Linear(pooled.shape[1], targets.shape[1])
+    head = nn.Linear(pooled.shape[1], targets.shape[1], device=pooled.device)
     nn.init.zeros_(head.weight), nn.init.zeros_(head.bias)
     drawing = weights * (targets.sum(1) > 0)
     if len(pooled) < 2 or not drawing.any():
         return head
     mean, deviation = channel_statistics(pooled)
     standard = (pooled - mean) / deviation
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(pooled.device).manual_seed(seed)
     optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for _ in range(STEPS):
         drawn = torch.multinomial(drawing, BATCH, replacement=True, generator=generator)
-        kept = torch.rand(BATCH, pooled.shape[1], generator=generator) >= DROPOUT
+        kept = torch.rand(BATCH, pooled.shape[1], generator=generator, device=pooled.device) >= DROPOUT
         scores = head(standard[drawn] * kept / (1 - DROPOUT))
         loss = functional.cross_entropy(scores, targets[drawn], label_smoothing=0.05)
         optimizer.zero_grad()
