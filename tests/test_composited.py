@@ -65,6 +65,7 @@ def noun_in(text: str) -> str:
     return next(noun for noun in SHAPES if noun in text)
 
 
+@pytest.mark.slow
 def test_the_count_is_what_the_picture_shows(scenes):
     counted = [(scene, turn) for scene in scenes for turn in scene.turns if turn[0] == "count"]
     assert {answer for _, (_, _, answer) in counted} == {"One.", "Two.", "Three.", "Four."}
@@ -72,6 +73,7 @@ def test_the_count_is_what_the_picture_shows(scenes):
         assert composited.NUMBERS[len(places(scene, noun_in(question))) - 1] == answer[:-1].lower()
 
 
+@pytest.mark.slow
 def test_the_side_is_what_the_picture_shows(scenes):
     asked = [(scene, turn) for scene in scenes for turn in scene.turns if turn[0] == "where"]
     assert {answer for _, (_, _, answer) in asked} == {"Left.", "Right.", "Above.", "Below."}
@@ -95,6 +97,7 @@ def test_the_colour_is_that_of_the_thing_asked_for(scenes):
                 assert answer == f"{SHAPES[noun_in(question)].capitalize()}."
 
 
+@pytest.mark.slow
 def test_a_scene_shows_cut_outs_of_its_own_split_only(scenes):
     shown = {
         split: {noun for s in scenes if s.split == split for noun in SHAPES if places(s, noun)}

@@ -248,6 +248,7 @@ def test_json_is_the_same_wherever_the_chunks_end(
     assert list(stream_json(tmp_path / "a.json")) == VALUES
 
 
+@pytest.mark.slow
 def test_json_that_is_cut_off_gives_what_is_whole(tmp_path: Path) -> None:
     text = json.dumps([talk("q", "a")] * 3)
     for cut in range(2, len(text)):
@@ -632,6 +633,7 @@ def test_an_unknown_format_lists_those_there_are(capsys: pytest.CaptureFixture[s
     assert all(name in error for name in ("llava", "csv", "flickr8k", "pixmo", "datasets"))
 
 
+@pytest.mark.slow
 def test_reading_is_lazy(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for ten records, no reader has the file's end in hand; a shard is written before the next record is read."""
     talks = json.dumps([talk("q" * 1000, "a")] * 5000)

@@ -262,6 +262,7 @@ def test_a_picture_is_read_once_in_a_conversation(world: World, engine: Engine) 
 # Many at once, and stopping
 
 
+@pytest.mark.slow
 def test_many_at_once_are_answered_as_each_alone(world: World) -> None:
     engine = world.engine(context=256, cells=2048)
     system = [[3, 4, 5, 6, 7]]

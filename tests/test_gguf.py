@@ -190,6 +190,7 @@ def llama_ids(qwen: Path) -> Iterator[Callable[[str, bool], list[int]]]:
     library.llama_model_free(model)
 
 
+@pytest.mark.slow
 def test_qwens_tokenizer_has_its_control_tokens_and_template(qwen: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(QWEN))
     assert tokenizer.is_fast
@@ -204,6 +205,7 @@ def test_qwens_tokenizer_has_its_control_tokens_and_template(qwen: Path) -> None
     assert asked.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
 
 
+@pytest.mark.slow
 def test_qwens_ids_are_llama_cpps(llama_ids: Callable[[str, bool], list[int]]) -> None:
     """Of text as Unicode composes it: Qwen's own tokenizer composes it (NFC), llama.cpp takes it as it comes."""
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(QWEN))

@@ -181,6 +181,7 @@ def test_the_size_of_text_is_the_root_mean_square_of_its_embeddings() -> None:
     assert text_size(model.language) == pytest.approx(float(weight.detach().pow(2).mean().sqrt()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_four_pictures_can_be_learned_by_heart() -> None:
     model = tiny_model()
     assert overfit(model, ANSWERS) < 0.1

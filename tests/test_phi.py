@@ -240,6 +240,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(config: ModelConfig) ->
     assert all(p.grad is not None for p in model.language.lora_parameters())
 
 
+@pytest.mark.slow
 def test_four_pictures_can_be_learned_by_heart_and_answers_stop_at_end(config: ModelConfig) -> None:
     config = replace(config, lora=replace(config.lora, dropout=0.0))
     model = build_model(config, "cpu")
@@ -315,6 +316,7 @@ finetune.run(training_on(Path(folder), preset))
 """
 
 
+@pytest.mark.slow
 def test_the_whole_way_both_stages_killed_resumed_and_served(
     config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -272,6 +272,7 @@ def test_svgs_measured_in_points_are_rendered():
 # Instructions
 
 
+@pytest.mark.slow
 def test_each_thing_is_asked_about_as_often_present_as_absent():
     pictures = [drawing(n) for n in range(600)]
     phrases = Phrases(pictures)

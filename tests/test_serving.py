@@ -88,6 +88,7 @@ def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_the_model_before_is_gone_and_the_next_one_answers(serving: Serving) -> None:
     before = weakref.ref(serving.assistant.engine)
     assert serving.presets == ["one", "two"]
@@ -97,6 +98,7 @@ def test_the_model_before_is_gone_and_the_next_one_answers(serving: Serving) -> 
     assert serving.assistant.answer("Hello?", settings=SHORT).model.endswith("two")
 
 
+@pytest.mark.slow
 def test_a_preset_that_cannot_be_loaded_leaves_the_one_before(serving: Serving, presets: Path) -> None:
     (presets / "two" / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(UserError, match="could not be loaded.*header.*download them again"):
@@ -110,6 +112,7 @@ def test_a_preset_that_cannot_be_loaded_leaves_the_one_before(serving: Serving, 
     assert serving.assistant.answer("Hello?", settings=SHORT).stage == "done"
 
 
+@pytest.mark.slow
 def test_memory_that_does_not_suffice_for_a_preset_is_freed_before_the_one_before_is_loaded(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +137,7 @@ def test_memory_that_does_not_suffice_for_a_preset_is_freed_before_the_one_befor
     assert held and serving.assistant.answer("Hello?", settings=SHORT).model.endswith("one")
 
 
+@pytest.mark.slow
 def test_the_adapter_of_the_start_comes_back_with_its_preset(
     two: FakeAssistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +161,7 @@ def test_as_many_answers_run_at_once_as_the_engine_decodes_together() -> None:
     assert not assistant.under_way
 
 
+@pytest.mark.slow
 def test_a_switch_waits_for_the_answers_under_way_and_later_questions_wait_for_the_switch(
     two: FakeAssistant,
 ) -> None:
@@ -179,6 +184,7 @@ def test_a_switch_waits_for_the_answers_under_way_and_later_questions_wait_for_t
     assert [each.result().text for each in early + late] == ["one"] * 2 + ["two"] * 3
 
 
+@pytest.mark.slow
 def test_a_question_that_waits_can_be_given_up_and_one_that_is_stopped_makes_room() -> None:
     assistant = FakeAssistant("one", parallel=1)
     serving = fake_serving(assistant)
@@ -203,6 +209,7 @@ def test_an_answer_that_fails_leaves_its_place_to_the_next(monkeypatch: pytest.M
     assert serving.answer("Hello?").text == "one"
 
 
+@pytest.mark.slow
 def test_the_queue_lets_in_as_many_as_the_engine_takes_also_after_a_switch() -> None:
     assistant = FakeAssistant("one", parallel=2)
     serving, port = fake_serving(assistant), free_port()
@@ -223,6 +230,7 @@ def test_the_queue_lets_in_as_many_as_the_engine_takes_also_after_a_switch() -> 
     page.close()
 
 
+@pytest.mark.slow
 def test_without_an_adapter_it_chats_and_says_how_to_let_it_see(serving: Serving) -> None:
     assert serving.assistant.answer("Hello?", settings=SHORT).text
     spoken = serving.assistant.answer(audio=EXAMPLES / "why-is-the-sky-blue.wav", settings=SHORT)
@@ -243,6 +251,7 @@ def test_a_space_shows_no_switch(serving: Serving) -> None:
         assert "Use this preset" not in str(Client(address, verbose=False).config["components"])
 
 
+@pytest.mark.slow
 def test_whoever_comes_to_a_full_queue_is_asked_to_try_again(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +279,7 @@ def test_whoever_comes_to_a_full_queue_is_asked_to_try_again(
         assert all(job.result(timeout=60)[0] for job in answered)
 
 
+@pytest.mark.slow
 def test_uploads_are_deleted_after_their_time(
     serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

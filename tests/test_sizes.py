@@ -65,6 +65,7 @@ def test_four_bits_take_a_quarter_and_training_more_than_serving_weights() -> No
     assert sizes.training_bytes(True, checkpointing=False) > sizes.training_bytes(True)
 
 
+@pytest.mark.slow
 def test_the_machine_decides_between_16_bits_4_bits_and_a_plain_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -81,6 +82,7 @@ def test_the_machine_decides_between_16_bits_4_bits_and_a_plain_refusal(
     assert choose_precision(load_model_config("embedded"), "cpu") == load_model_config("embedded")
 
 
+@pytest.mark.slow
 def test_an_adapter_that_does_not_fit_is_refused_with_both_sizes(tmp_path: Path) -> None:
     trained = replace(tiny_config(), connector=replace(tiny_config().connector, hidden=99))
     save_adapter(tiny_model(), tmp_path / "adapter", trained, {}, {})

@@ -61,6 +61,7 @@ def word_errors(said: str, heard: str) -> int:
     return row[-1]
 
 
+@pytest.mark.slow
 def test_real_sentences_are_heard_and_two_at_once_do_not_mix(transcriber: Transcriber) -> None:
     with ThreadPoolExecutor(2) as pool:
         transcripts = list(pool.map(transcriber.transcribe, SENTENCES))
@@ -70,15 +71,18 @@ def test_real_sentences_are_heard_and_two_at_once_do_not_mix(transcriber: Transc
         assert transcript.audio_seconds == pytest.approx(3, abs=0.5)
 
 
+@pytest.mark.slow
 def test_both_engines_write_the_same_sentence(faster: Transcriber, reference: Transcriber) -> None:
     assert reference.transcribe(CLIP) == faster.transcribe(CLIP)
 
 
+@pytest.mark.slow
 def test_the_language_is_detected_where_none_is_set(folder: Path) -> None:
     assert Transcriber("faster-whisper", folder, language=None).transcribe(CLIP).language == "en"
 
 
 @pytest.mark.parametrize("name", ["what-is-in-the-picture", "what-color-is-it"])
+@pytest.mark.slow
 def test_the_spoken_example_questions_are_heard_as_their_names_say(faster: Transcriber, name: str) -> None:
     assert words(faster.transcribe(EXAMPLES / f"{name}.wav").text) == name.split("-")
 
@@ -110,6 +114,7 @@ def test_looping_and_improbable_text_is_not_plausible() -> None:
     assert not Segment(" I'm sorry.", 0.6, -1.6).is_plausible
 
 
+@pytest.mark.slow
 def test_implausible_text_is_left_out_of_the_transcript(
     faster: Transcriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +122,7 @@ def test_implausible_text_is_left_out_of_the_transcript(
     assert faster.transcribe(CLIP).text == ""
 
 
+@pytest.mark.slow
 def test_48_khz_stereo_integers_are_heard_as_the_16_khz_mono_file_is(faster: Transcriber) -> None:
     mono = open_audio(CLIP)
     stereo = np.repeat(
@@ -127,6 +133,7 @@ def test_48_khz_stereo_integers_are_heard_as_the_16_khz_mono_file_is(faster: Tra
     )
 
 
+@pytest.mark.slow
 def test_loading_and_hearing_reach_for_no_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the network was touched")

@@ -468,6 +468,7 @@ def test_a_step_whose_gradient_is_not_finite_leaves_the_weights_as_they_are(grad
     assert all((one != other).all() for one, other in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
 def test_fresh_visual_tokens_begin_as_large_as_text_and_standardised(
     training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -487,6 +488,7 @@ def test_fresh_visual_tokens_begin_as_large_as_text_and_standardised(
     assert model.connector.normalise(features).mean((0, 1)).abs().max() < 0.02
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on the tiny model: fresh, then from its own adapter, whose weights are where it starts."""
     monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))

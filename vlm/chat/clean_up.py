@@ -7,6 +7,7 @@ of both first, and what it makes is taken only where it keeps the draft's meanin
 import re
 
 from vlm.chat.tidy import keeps_meaning, strip_echo, tidy
+from vlm.chat.words import FUNCTION_WORDS, words
 from vlm.model.prompts import PromptTurn
 
 SYSTEM = (
@@ -25,13 +26,16 @@ EXAMPLES = (
     ("is there a circle in the image?", "No.", "No."),
     ("Is the dog to the left or to the right of the cat?", "Left.", "Left."),
 )
-# A short draft with its capital and its stop, as an adapter writes it that has learned whole answers; keywords have none.
-WHOLE_ANSWER = re.compile(r"[A-Z0-9][\w'-]*(?: [\w'-]+)?[.!]")
+WRITTEN_OUT = re.compile(r"[A-Z0-9].*[.!]", re.DOTALL)
+KEYWORDS_FROM = 3  # words; fewer are an answer with or without function words
 
 
 def is_whole(draft: str) -> bool:
-    """Whether there is nothing to put right: "Left.", "A cat.", "Two." """
-    return bool(WHOLE_ANSWER.fullmatch(draft.strip()))
+    """Whether there is nothing to put right: a capital, a stop, and function words between, which keywords lack. "Left.",
+    "A cat." and "A dog is on a brown sofa." are whole, "Dog brown sofa." is not."""
+    said = words(draft)
+    complete = len(said) < KEYWORDS_FROM or not FUNCTION_WORDS.isdisjoint(said)
+    return bool(said) and complete and bool(WRITTEN_OUT.fullmatch(draft.strip()))
 
 
 def request(question: str, draft: str) -> list[PromptTurn]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import psutil  # comes with accelerate
+import torch
 from torch import Tensor
 
 from vlm.engines import Prompt, Sampling, keys_within
@@ -90,6 +91,10 @@ class LlamaCppEngine:
         self._waiting: deque[Job] = deque()
         self._active: list[Job] = []
         self._side = False  # whose turn it is: adapter on or off
+        # Both libraries share one OpenMP runtime. Once its threads outnumber the cores they sleep at each barrier in place of
+        # spinning, and llama.cpp has hundreds of barriers a token: a fifth slower, as soon as torch has had threads
+        self._torch_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         self._changed = threading.Condition()
         self._closed = self._freed = False
         self._thread = threading.Thread(target=self._work, name="llama.cpp", daemon=True)
@@ -120,6 +125,7 @@ class LlamaCppEngine:
         if not self._freed:
             self._library.llama_free(self._context)
             self._library.llama_model_free(self._model)  # frees the LoRA with it
+            torch.set_num_threads(self._torch_threads)
             self._freed = True
 
     def _work(self) -> None:
