@@ -35,6 +35,27 @@ def test_text_goes_to_the_base_model_on_llama_cpp(assistant: Assistant) -> None:
     assert assistant.notice == ""
 
 
+def test_llama_cpp_does_not_wait_at_its_barriers_beside_torch_and_whisper() -> None:
+    """Its two threads spin there; once OpenMP's threads outnumber the cores they sleep, hundreds of times a token."""
+    program = """
+import os
+from pathlib import Path
+from vlm import load_assistant, Settings
+assistant = load_assistant()
+assistant.answer("", ["assets/examples/cat.jpg"], "assets/examples/what-color-is-it.wav", settings=Settings(8))
+def sleeps():
+    statuses = [Path(f"/proc/self/task/{each}/status").read_text() for each in os.listdir("/proc/self/task")]
+    return sum(int(each.split("voluntary_ctxt_switches:")[1].split()[0]) for each in statuses)
+before = sleeps()
+answer = assistant.answer("Count from one to ten.", settings=Settings(24))
+print((sleeps() - before) / answer.tokens)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 60
+
+
 def test_a_talk_stays_on_its_subject(assistant: Assistant) -> None:
     history: list[Turn] = []
     for question, expected in (

@@ -1,9 +1,11 @@
 """The composed model: where visual tokens land, what trains, the adapter switched off, generation, overfitting."""
 
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from PIL import Image
 
 from tests.tiny import (
@@ -13,12 +15,14 @@ from tests.tiny import (
     overfit,
     picture,
     shake_lora,
+    tiny_config,
     tiny_eyes,
     tiny_model,
 )
 from vlm.engines import Prompt, Sampling
 from vlm.engines.torch_engine import TorchEngine
 from vlm.errors import UserError
+from vlm.model.adapter import load_adapter, save_adapter
 from vlm.model.prompts import PromptTurn, encode, end_ids, segments
 from vlm.model.vlm import VisionLanguageModel, text_size
 
@@ -179,6 +183,25 @@ def test_the_size_of_text_is_the_root_mean_square_of_its_embeddings() -> None:
     model = tiny_model(lora=False)
     weight = model.language.model.get_input_embeddings().weight
     assert text_size(model.language) == pytest.approx(float(weight.detach().pow(2).mean().sqrt()), rel=1e-5)
+
+
+def test_a_share_of_the_lora_is_the_share_of_what_it_adds_and_is_stored_with_it(tmp_path: Path) -> None:
+    model = tiny_model()
+    shake_lora(model)
+    layer = next(each for each in model.language.model.modules() if isinstance(each, LoraLayer))
+    inputs = torch.randn(1, 3, layer.in_features)
+    with torch.no_grad():
+        base, whole = layer.base_layer(inputs), layer(inputs)
+        assert model.language.apply_share(0.75) == 6
+        assert torch.allclose(layer(inputs) - base, 0.75 * (whole - base), atol=1e-5)
+        save_adapter(model, tmp_path / "adapter", tiny_config(), {}, {}, torch.float32)
+        served = tiny_model(lora=False)
+        load_adapter(served, tmp_path / "adapter")
+        batch, features = colour_batch(model, {"red": "Yes."})
+        ours, theirs = (
+            each.eval()(**batch._asdict(), patch_features=features)["loss"] for each in (model, served)
+        )
+        assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.slow

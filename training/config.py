@@ -49,6 +49,9 @@ class TrainingConfig:
     gradient_accumulation: int = 1
     augmentation: AugmentationConfig = AugmentationConfig()
     text_dropout: float = 0.0  # of the text's embeddings: the picture is to be looked at (arXiv:2409.17146)
+    # of what the LoRA has learned, as the finished adapter applies it; under 1 it keeps less of the training pictures
+    # and more of the base model (WiSE-FT, arXiv:2109.01903)
+    lora_share: float = 1.0
     feature_noise: float = 0.0  # in deviations of each channel, so that pictures are not learned by heart
     tag_dropout: float = 0.2  # share of examples without the picture's tags, so that it is looked at
     seed: int = 0
@@ -88,4 +91,58 @@ def load_training_config(preset: str, **overrides: object) -> TrainingConfig:
         names = ", ".join(sorted(file.stem for file in PRESET_FOLDER.glob("*.yaml")))
         raise UserError(f"There is no training preset {preset!r}. Shipped presets: {names}.")
     config = from_dict(TrainingConfig, read_yaml(path), path.name)
+    return replace(config, **{key: value for key, value in overrides.items() if value is not None})  # type: ignore
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """How a source enters an epoch of an aligner: each picture `share` times on average, each time with another text."""
+
+    name: str
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """A training preset of an aligner (training/align.py)."""
+
+    aligner: str = "embedded"
+    data: str = "data/embedded"
+    output: str = "runs/aligner"
+    sources: tuple[PairSource, ...] = ()
+    without_names_of: str | None = None  # a source whose names are no labels, so that naming it is zero-shot
+    stage: str = "heads"  # vlm.model.alignment.STAGES
+    loss: str = "infonce"  # or siglip
+    matryoshka: str = "sampled"  # one of the shorter dims a batch; all: each of them
+    batch_size: int = 1024  # pairs that are told apart
+    chunk_size: int = 128  # of them at once in memory (gradient caching)
+    epochs: int = 10
+    learning_rate: float = 2e-4
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    max_gradient_norm: float = 1.0
+    text_dropout: float = 0.1  # share of pairs whose text is dropped (training.contrast.info_nce)
+    head_dropout: float = 0.0  # of the pooled features
+    feature_noise: float = 0.0  # in deviations of each channel
+    augmentation: AugmentationConfig = AugmentationConfig()
+    validation_share: float = (
+        0.1  # of the training pictures; the data's own validation split is for the last test
+    )
+    precision: str = "float32"  # or bfloat16, float16
+    seed: int = 0
+    logging_steps: int = 10
+    save_steps: int = 50
+    keep_every: int = 0  # steps between checkpoints that stay; 0: only the latest and the best do
+    validation_steps: int = 50
+    report_to: str = "none"
+
+
+def load_alignment_config(preset: str, **overrides: object) -> AlignmentConfig:
+    """A shipped preset's name or a YAML file, with overrides from the command line (None: not given)."""
+    folder = PRESET_FOLDER / "aligners"
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise UserError(f"There is no training preset {preset!r} of an aligner. Shipped presets: {names}.")
+    config = from_dict(AlignmentConfig, read_yaml(path), path.name)
     return replace(config, **{key: value for key, value in overrides.items() if value is not None})  # type: ignore

@@ -8,11 +8,13 @@ questions. Only the texts are held in memory; features come from the `FeatureSto
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.compute as compute
 import pyarrow.parquet as parquet
 import torch
 from torch.utils.data import Dataset
@@ -61,13 +63,20 @@ def parquet_files(folder: Path) -> list[Path]:
     return files
 
 
-def iterate_rows(folder: Path, split: str, source: str | None = None) -> Iterator[tuple[Row, bytes]]:
-    """Stream rows of one split with their image bytes; memory does not grow with the data set."""
+def iterate_rows(
+    folder: Path, split: str, source: str | Collection[str] | None = None
+) -> Iterator[tuple[Row, bytes]]:
+    """Stream rows of one split, and of one source or several, with their image bytes; memory does not grow with the data
+    set."""
+    sources = {source} if isinstance(source, str) else source
     for file in parquet_files(folder):
         for batch in parquet.ParquetFile(file).iter_batches(batch_size=512):
-            for values in batch.to_pylist():
-                if values["split"] == split and source in (None, values["source"]):
-                    yield _row(values), values["image"]["bytes"]
+            wanted = compute.equal(batch["split"], split)
+            if sources is not None:
+                known = pyarrow.array(sorted(sources), pyarrow.string())
+                wanted = compute.and_(wanted, compute.is_in(batch["source"], known))
+            for values in batch.filter(wanted).to_pylist():
+                yield _row(values), values["image"]["bytes"]
 
 
 def _row(values: dict[str, Any]) -> Row:
@@ -94,7 +103,9 @@ def read_rows(folder: Path, split: str, source: str | None = None) -> list[Row]:
     return [row for row, _ in iterate_rows(folder, split, source)]
 
 
-def pictures_of(folder: Path, split: str, source: str | None = None) -> Iterator[tuple[str, bytes]]:
+def pictures_of(
+    folder: Path, split: str, source: str | Collection[str] | None = None
+) -> Iterator[tuple[str, bytes]]:
     for row, content in iterate_rows(folder, split, source):
         yield row.picture, content
 

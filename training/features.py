@@ -7,7 +7,7 @@ configuration, so that features of another encoder are never read by mistake.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -132,3 +132,17 @@ class FeatureStore:
         for row, name in enumerate(names):
             self._places[name] = (len(self._shards), row)
         self._shards.append(shard)
+
+
+class Averages:
+    """The mean of the features of a picture or text as its only one [1, D], which is all that a head with mean pooling sees
+    of it: read once and kept in memory."""
+
+    def __init__(self, features_of: Callable[[str], Tensor]) -> None:
+        self.features_of = features_of
+        self.known: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.known:
+            self.known[name] = self.features_of(name).float().mean(0, keepdim=True)
+        return self.known[name]

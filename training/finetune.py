@@ -268,7 +268,9 @@ def keep_memory() -> None:
 def run(config: TrainingConfig) -> Path:
     """Features, two stages, adapter folder."""
     keep_memory()
-    torch.backends.cuda.enable_cudnn_sdp(False)  # its gradients were NaN on an H100, after 50 steps with padded batches
+    torch.backends.cuda.enable_cudnn_sdp(
+        False
+    )  # its gradients were NaN on an H100, after 50 steps with padded batches
     set_seed(config.seed)
     process = PartialState(cpu=not torch.cuda.is_available())
     device = str(process.device)
@@ -300,6 +302,8 @@ def run(config: TrainingConfig) -> Path:
     if not process.is_main_process:
         return adapter
     training = describe(config) | {"device": process.device.type, "data_card": _fingerprint(data)}
+    alpha = model.language.apply_share(config.lora_share)
+    model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
     save_adapter(model, adapter, model_config, training, {})
     if (data / "card.md").is_file():
         shutil.copy(data / "card.md", adapter / DATA_CARD)

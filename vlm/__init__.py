@@ -5,11 +5,27 @@ print(load_assistant("embedded").answer("What is this?", images=["cat.jpg"]).tex
 """
 
 import logging
+from contextlib import suppress
+
+with suppress(ImportError):
+    # Whisper's library before torch: after it, it shares torch's OpenMP runtime, and slows llama.cpp down
+    # (vlm/engines/llama_cpp.py)
+    import ctranslate2  # noqa: F401
 
 # Before bitsandbytes is imported, which warns of a kernel that it would fetch from the hub and can do without
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 from vlm.chat.assistant import Answer, Assistant, Settings, Turn, load_assistant  # noqa: E402
+from vlm.chat.search import Searcher, load_aligner  # noqa: E402
 from vlm.errors import UserError  # noqa: E402
 
-__all__ = ["Answer", "Assistant", "Settings", "Turn", "UserError", "load_assistant"]
+__all__ = [
+    "Answer",
+    "Assistant",
+    "Searcher",
+    "Settings",
+    "Turn",
+    "UserError",
+    "load_aligner",
+    "load_assistant",
+]

@@ -1,15 +1,21 @@
-"""Ask from the shell: python -m vlm "What is this?" --image cat.jpg"""
+"""Ask from the shell: python -m vlm "What is this?" --image cat.jpg
+
+Where the first word is `search` or `classify`, it is one of the commands in vlm/commands.py."""
 
 import argparse
 import json
 import sys
 
 from vlm import UserError, load_assistant
+from vlm.commands import COMMANDS, USAGE, run
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m vlm", description="Ask about pictures, by typing or speaking."
+        prog="python -m vlm",
+        description="Ask about pictures, by typing or speaking.",
+        epilog=USAGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("question", nargs="?", default="", help="the question; may be left out with --audio")
     parser.add_argument(
@@ -23,6 +29,8 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
+    if sys.argv[1:] and sys.argv[1] in COMMANDS:
+        return run(sys.argv[1], sys.argv[2:])
     arguments = parse_arguments()
     try:
         assistant = load_assistant(arguments.preset, arguments.adapter)

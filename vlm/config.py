@@ -50,7 +50,7 @@ class LanguageConfig:
 @dataclass(frozen=True)
 class LoraConfig:
     rank: int = 8
-    alpha: int = 16
+    alpha: float = 16
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -87,6 +87,38 @@ class ModelConfig:
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     answers: AnswersConfig = field(default_factory=AnswersConfig)
     adapter: str | None = None  # folder of the adapter that the app loads with this preset
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    encoder: str = "sentence"  # a BERT-like sentence encoder | clip, CLIP's text half
+    weights: str = "all-minilm-l6-v2"
+    max_length: int = 512  # tokens of a text; what is beyond is cut off
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Token features of one side -> its embedding."""
+
+    pooling: str = "multihead"  # cls | mean | simple | multihead (vlm/model/pooling.py)
+    queries: int = 4  # multihead: learned queries
+    heads: int = 8  # multihead: of each query
+    hidden: int = 1024  # of the projection's two layers; 0 for one linear layer
+
+
+@dataclass(frozen=True)
+class AlignerConfig:
+    """Pictures and texts in one space (vlm/model/alignment.py); saved whole in the aligner's folder."""
+
+    name: str = "embedded"
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    picture_head: HeadConfig = field(default_factory=HeadConfig)
+    text_head: HeadConfig = field(default_factory=HeadConfig)
+    class_names: str | None = (
+        None  # "a photo of a {}.": the picture side is told the encoder's own guess of classes
+    )
+    dims: tuple[int, ...] = (512, 256, 128)  # Matryoshka, largest first
 
 
 def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
@@ -149,3 +181,15 @@ def load_model_config(preset: str) -> ModelConfig:
             f"There is no preset {preset!r}. Shipped presets: {names}; or give the path of a YAML file."
         )
     return from_dict(ModelConfig, read_yaml(path), path.name)
+
+
+def load_aligner_config(preset: str) -> AlignerConfig:
+    """A preset's name, or the path of a YAML file of one's own -> AlignerConfig."""
+    folder = PRESET_FOLDER / "aligners"
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise UserError(
+            f"There is no aligner {preset!r}. Shipped presets: {names}; or give the path of a YAML file."
+        )
+    return from_dict(AlignerConfig, read_yaml(path), path.name)

@@ -6,6 +6,7 @@ Speech is transcribed first and then treated like typed words; the rest is vlm/c
 import gc
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 
 from vlm.chat.answer import Answer, Picture, Settings, Style, Turn
 from vlm.chat.reply import Pipeline, Sights, Steps
-from vlm.config import ModelConfig
+from vlm.config import ModelConfig, SpeechConfig
 from vlm.engines import Engine
 from vlm.engines.build import build_engine
 from vlm.errors import UserError
@@ -175,20 +176,26 @@ def load_assistant(
     """Build everything a preset is made of. `adapter` is a folder or a shipped name; `device` defaults to the best."""
     config, folder = model_config_of(preset, adapter)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        built = build_engine(config, lora_folder(folder) if folder else None, device)
-        sights = None
-        if folder:
-            eyes = build_eyes(config, built.embedding_size, device)
-            load_eyes(eyes, folder)
-            sights = Sights(eyes)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"The GPU has too little memory for the preset {preset!r}. Choose a smaller one, such as embedded, or "
-            "free some of it."
-        ) from error
-    answers = config.answers
-    pipeline = Pipeline(built.engine, built.tokenizer, sights, answers.image_system, answers.text_system)
-    speech = config.speech
-    transcriber = Transcriber(speech.engine, resolve(speech.weights), speech.language)
-    return Assistant(pipeline, transcriber, config, folder, built.notice)
+    with ThreadPoolExecutor(1) as pool:
+        transcriber = pool.submit(
+            _load_transcriber, config.speech
+        )  # a second, beside the language model's three
+        try:
+            built = build_engine(config, lora_folder(folder) if folder else None, device)
+            sights = None
+            if folder:
+                eyes = build_eyes(config, built.embedding_size, device)
+                load_eyes(eyes, folder)
+                sights = Sights(eyes)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"The GPU has too little memory for the preset {preset!r}. Choose a smaller one, such as embedded, or "
+                "free some of it."
+            ) from error
+        answers = config.answers
+        pipeline = Pipeline(built.engine, built.tokenizer, sights, answers.image_system, answers.text_system)
+        return Assistant(pipeline, transcriber.result(), config, folder, built.notice)
+
+
+def _load_transcriber(speech: SpeechConfig) -> Transcriber:
+    return Transcriber(speech.engine, resolve(speech.weights), speech.language)

@@ -99,7 +99,7 @@ class Pipeline:
             prompt = [PromptTurn(*words, own) for words, own in zip(said, tags, strict=True)]
             answer = yield from self._draft(answer, prompt, sights, settings)
             answer = replace(answer, draft=answer.text.strip(), text=tidy(strip_echo(answer.text, question)))
-            answer = yield from self._clean_up(answer, question, settings)
+            answer = yield from self.clean_up(answer, question, settings)
             text = answer.text
         return replace(answer, text=to_keywords(text) if settings.style == "keywords" else text)
 
@@ -182,7 +182,7 @@ class Pipeline:
     def _ended(self, ids: Sequence[int]) -> bool:
         return bool(ids) and ids[-1] in end_ids(self.tokenizer)
 
-    def _clean_up(self, answer: Answer, question: str, settings: Settings) -> Steps:
+    def clean_up(self, answer: Answer, question: str, settings: Settings) -> Steps:
         """The base model rewrites the draft; what it makes is taken only if it keeps the draft's meaning."""
         if not settings.clean_up or not answer.text:
             return replace(answer, clean_up="off")

@@ -1,5 +1,6 @@
 """A preset and its adapter -> the engine that serves them on this machine."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,17 +47,24 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str) -> Built:
 
 
 def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None) -> Built:
-    from transformers import AutoTokenizer
-
     from vlm.engines.llama_cpp import LlamaCppEngine
     from vlm.engines.lora_gguf import lora_as_gguf
 
     language = config.language
-    with plain_weight_errors(language.weights):
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(language.weights))
-    adapter = lora_as_gguf(lora, weights) if lora else None
-    engine = LlamaCppEngine(weights, adapter, language.context, language.cache_tokens)
-    return Built(engine, tokenizer, engine.embedding_size)
+    with ThreadPoolExecutor(1) as pool:
+        tokenizer = pool.submit(
+            _load_tokenizer, language.weights
+        )  # two seconds, while llama.cpp reads its file
+        adapter = lora_as_gguf(lora, weights) if lora else None
+        engine = LlamaCppEngine(weights, adapter, language.context, language.cache_tokens)
+        return Built(engine, tokenizer.result(), engine.embedding_size)
+
+
+def _load_tokenizer(weights: str) -> Any:
+    from transformers import AutoTokenizer
+
+    with plain_weight_errors(weights):
+        return AutoTokenizer.from_pretrained(tokenizer_folder(weights))
 
 
 def _torch(config: ModelConfig, lora: Path | None, device: str, notice: str) -> Built:

@@ -91,8 +91,8 @@ class LlamaCppEngine:
         self._waiting: deque[Job] = deque()
         self._active: list[Job] = []
         self._side = False  # whose turn it is: adapter on or off
-        # Both libraries share one OpenMP runtime. Once its threads outnumber the cores they sleep at each barrier in place of
-        # spinning, and llama.cpp has hundreds of barriers a token: a fifth slower, as soon as torch has had threads
+        # Both libraries share one OpenMP runtime. Once its threads outnumber the cores they sleep at each barrier
+        # instead of spinning, and a token has hundreds of them: a fifth slower, as soon as torch has had threads
         self._torch_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         self._changed = threading.Condition()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil  # comes with accelerate
 
 from vlm.inputs.audio import SAMPLE_RATE, open_audio
 from vlm.inputs.whisper_weights import load_openai_whisper
@@ -70,6 +71,8 @@ class FasterWhisper:
             device=kind,
             device_index=int(index or 0),
             compute_type="int8" if kind == "cpu" else "float16",
+            cpu_threads=psutil.cpu_count(logical=False)
+            or 1,  # more would slow llama.cpp (vlm/engines/llama_cpp.py)
             local_files_only=True,
         )
         self.languages = frozenset(self._model.supported_languages)

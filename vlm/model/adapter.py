@@ -12,7 +12,8 @@ README.md               the model card that training/push.py makes for the hub
 import json
 import shutil
 import tempfile
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,14 +152,20 @@ def save_adapter(
     dtype: torch.dtype = torch.float16,
     state: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write the adapter folder under a temporary name and rename it, so that a killed run leaves no half of one.
-
-    float16 to ship, float32 in a checkpoint that training goes on from. `state` is the model's whole state where its
+    """float16 to ship, float32 in a checkpoint that training goes on from. `state` is the model's whole state where its
     parameters are divided among processes."""
+    with replacing(folder) as working:
+        _write(model, working, config, training, metrics, dtype, state)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Within it there is an empty folder under a temporary name, which then takes the place of `folder`: a killed run
+    leaves no half of one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write(model, working, config, training, metrics, dtype, state)
+        yield working
         working.chmod(0o755)
         old = working.with_name(f"{working.name}-old")
         if folder.exists():

@@ -52,7 +52,6 @@ class Clip(nn.Module):
         mean, deviation = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
         return (pixels - mean[:, None, None]) / deviation[:, None, None]
 
-    @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> patch features [B, N, Dv]"""
         pixels = pixels.to(self.network.device, self.network.dtype)

@@ -59,7 +59,6 @@ class EfficientNetLite2(nn.Module):
         square = pad_to_square(image).resize((side, side), Image.Resampling.BICUBIC)
         return (torch.from_numpy(np.array(square)).permute(2, 0, 1).float() - MEAN) / DEVIATION
 
-    @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> patch features [B, (S / 32)^2, Dv]"""
         weight = self.classifier.weight

@@ -15,6 +15,7 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from peft.helpers import disable_input_dtype_casting
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -109,6 +110,15 @@ class LanguageModel(nn.Module):
 
     def lora_parameters(self) -> list[nn.Parameter]:
         return [parameter for name, parameter in self.model.named_parameters() if "lora_" in name]
+
+    def apply_share(self, share: float) -> float:
+        """Apply so much of what the LoRA has learned; returns its alpha, which is stored with it."""
+        described = self.model.peft_config["default"]
+        described.lora_alpha = round(described.lora_alpha * share, 6)
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer):
+                module.scale_layer(share)
+        return described.lora_alpha
 
     def lora(self, on: bool) -> AbstractContextManager[Any]:
         """Within it the LoRA is on or off."""

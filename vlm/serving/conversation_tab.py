@@ -45,6 +45,7 @@ class ConversationTab:
         with gr.Row(elem_classes="toolbar"):
             self.stop = gr.Button("Stop answering", size="sm", interactive=False, visible=not tab.typed)
             self.download = gr.Button("Download conversation", size="sm")
+            self.similar = gr.Button("Similar pictures", size="sm", visible=tab.pictures)
         self.downloaded = gr.Textbox(visible=False)
         self._wire_questions(model)
         self._wire_tools()

@@ -1,5 +1,7 @@
-"""The page: three conversation tabs over one assistant, one tab about it, and the endpoints for programs."""
+"""The page: three conversation tabs over one assistant, a tab to search in pictures, one about the model, and the endpoints
+for programs."""
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -7,13 +9,17 @@ from urllib.parse import quote
 import gradio as gr
 
 from vlm.chat.assistant import Assistant
+from vlm.chat.search import Searcher
 from vlm.serving.about import PLOT, about, how_to_see
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.endpoints import Endpoints, publish
 from vlm.serving.events import MAX_WAITING, MAY_REFUSE, change_limit, uses_model
 from vlm.serving.launch import ASSETS
 from vlm.serving.plain_errors import plainly
+from vlm.serving.search_endpoints import publish_search
+from vlm.serving.search_tab import SearchTab
 from vlm.serving.settings_panel import settings_panel, show_settings
+from vlm.serving.shared_searcher import SharedSearcher, on_cpu
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import conversation_tabs
 
@@ -22,10 +28,12 @@ KEEP_UPLOADS_SECONDS = 4 * 60 * 60
 LOOK_FOR_OLD_UPLOADS_SECONDS = 15 * 60
 
 
-def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
-    """The whole page. It keeps nothing of what is said: conversations belong to the sessions.
+def build_app(
+    serving: Serving, switchable: bool = True, load_searcher: Callable[[], Searcher] = on_cpu
+) -> gr.Blocks:
+    """The whole page. It keeps nothing of what is said: conversations and indexes belong to the sessions.
 
-    `switchable`: whoever sees it may change the preset, for all."""
+    `switchable`: whoever sees it may change the preset, for all. `load_searcher` is called when a search first needs it."""
     gr.set_static_paths([ASSETS / "examples"])  # served as they are; copies go with old uploads
     with gr.Blocks(
         title=TITLE,
@@ -40,12 +48,16 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
         notice.render()
         settings = settings_panel(serving.assistant.settings)
         model = uses_model(serving.parallel)
-        with gr.Tabs():
+        searcher = SharedSearcher(load_searcher)
+        with gr.Tabs(overflow_behavior="wrap") as tabs:
+            built = {}
             for tab in conversation_tabs(ASSETS / "examples"):
-                with gr.Tab(tab.name):
+                with gr.Tab(tab.name, id=tab.name):
                     if tab.pictures:
                         cannot_see.render()
-                    ConversationTab(serving, tab, settings, model)
+                    built[tab.name] = ConversationTab(serving, tab, settings, model)
+            with gr.Tab("Search", id="Search") as search:
+                SearchTab(searcher, search, built["Image"], tabs)
             with gr.Tab("About this model"):
                 if switchable:
                     show_switch(page, serving, views, model)
@@ -53,6 +65,7 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
                 plot.render()
         show_settings(settings)
         publish(Endpoints(serving), settings, model)
+        publish_search(searcher)
     return page.queue(max_size=MAX_WAITING)
 
 

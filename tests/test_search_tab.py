@@ -1,0 +1,477 @@
+"""The Search tab and its endpoints over an aligner that knows colours: by API, by handler, and in headless Chromium."""
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.conftest import CHROMIUM_OPTIONS, served
+from tests.test_serving import FakeAssistant, fake_serving
+from tests.tiny_aligner import COLOURS, TinyAligner, tiny_searcher
+from vlm import Searcher, UserError
+from vlm.chat import indexing
+from vlm.chat.conversation import Composed, Conversation, Exchange
+from vlm.chat.index import Report
+from vlm.serving import chosen_files, searches
+from vlm.serving.search_views import progress_bar
+from vlm.serving.searches import Searches, SearchSession
+from vlm.serving.shared_searcher import SharedSearcher
+
+PATIENCE = 90_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for colour in COLOURS:
+        Image.new("RGB", (64, 48), colour).save(folder / f"{colour}.png")
+    return folder
+
+
+@pytest.fixture
+def handlers(tmp_path: Path) -> Searches:
+    return Searches(SharedSearcher(tiny_searcher), tmp_path / "cache", set())
+
+
+def added(handlers: Searches, session: SearchSession, *files: Path) -> str:
+    """Embed the files; gives what the tab says then."""
+    handlers.take(session, [str(file) for file in files])
+    list(handlers.embed(session))
+    return handlers.settle(session)[0]
+
+
+def captions(shown: list[Any]) -> list[str]:
+    return [caption for _, caption in shown[0]["value"]]
+
+
+def click(place: int) -> gr.SelectData:
+    return SimpleNamespace(index=place)  # type: ignore[return-value]
+
+
+# The handlers
+
+
+def test_pictures_are_embedded_with_a_bar_and_found_by_words(handlers: Searches, folder: Path) -> None:
+    session = SearchSession()
+    handlers.take(session, [str(path) for path in sorted(folder.iterdir())])
+    grown = list(handlers.embed(session))
+    assert 'value="8" max="8"' in grown[-1]
+    report, _, gallery, _ = handlers.settle(session)
+    assert "8 pictures in the index (8 new)." in report
+    assert len(gallery["value"]) == 8
+    shown = handlers.find(session, "something lime", None)
+    assert captions(shown)[0].endswith(" · lime.png")
+    assert shown[0]["value"][0][0] == str(folder / "lime.png")
+
+
+def test_the_bar_says_how_long_it_will_take() -> None:
+    bar = progress_bar(Report(total=40, done=10), 5.0)
+    assert 'value="10" max="40"' in bar
+    assert "10 of 40 pictures, about 15 s left" in bar
+
+
+def test_pictures_in_a_zip_are_found_under_their_names(
+    handlers: Searches, folder: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, f"holiday/{path.name}")
+        archive.writestr("holiday/bad.png", b"no picture")
+    session = SearchSession()
+    said = added(handlers, session, tmp_path / "all.zip")
+    assert "8 pictures in the index (8 new)." in said and "1 was left out" in said
+    (path, caption), *_ = handlers.find(session, "blue", None)[0]["value"]
+    assert caption.endswith(" · blue.png")
+    assert Path(path).is_relative_to(handlers.cache) and path in handlers.temporary_files
+
+
+def test_more_pictures_are_added_and_the_same_ones_are_kept_once(handlers: Searches, folder: Path) -> None:
+    session = SearchSession()
+    added(handlers, session, folder / "red.png")
+    said = added(handlers, session, folder / "red.png", folder / "blue.png")
+    assert "2 pictures in the index (1 new). 1 has the same content as one already there (red.png)." in said
+
+
+def test_what_was_embedded_before_a_stop_stays(
+    handlers: Searches, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "BATCH", 3)
+    session = SearchSession()
+    handlers.take(session, [str(path) for path in folder.iterdir()])
+    grown = handlers.embed(session)
+    next(grown)
+    grown.close()  # type: ignore[attr-defined]
+    report = handlers.stop(session)[0]
+    assert "3 pictures in the index (3 new). 5 were not looked at" in report
+    assert handlers.find(session, "red", None)
+
+
+def test_pictures_that_come_while_others_are_embedded_wait_for_their_turn(
+    handlers: Searches, folder: Path
+) -> None:
+    session = SearchSession()
+    handlers.take(session, [str(folder / "red.png")])
+    first = handlers.embed(session)
+    next(first)
+    handlers.take(session, [str(folder / "blue.png")])
+    assert not list(first)
+    assert handlers.settle(session)[1]["interactive"]
+    list(handlers.embed(session))
+    report, stop, *_ = handlers.settle(session)
+    assert "2 pictures in the index" in report and not stop["interactive"]
+    handlers.take(session, [str(folder / "lime.png")])
+    handlers.stop(session)
+    assert not list(handlers.embed(session))
+
+
+def test_a_failure_is_said_and_what_was_embedded_stays(
+    handlers: Searches, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", said.append)
+    session = SearchSession()
+    added(handlers, session, folder / "red.png")
+    (tmp_path / "bad.zip").write_bytes(b"no zip")
+    assert "1 picture in the index" in added(handlers, session, tmp_path / "bad.zip")
+    assert said == ['The zip "bad.zip" is damaged or no zip. Make it again, or choose its pictures.']
+    aligner = handlers.shared.get().aligner
+    monkeypatch.setattr(aligner, "embed_pictures", lambda images: 1 / 0)
+    added(handlers, session, folder / "blue.png")
+    assert "Something went wrong" in said[-1] and session.index is not None and len(session.index) == 1
+
+
+def test_a_clicked_picture_goes_to_the_image_tab_beside_what_is_there(
+    handlers: Searches, folder: Path
+) -> None:
+    session = SearchSession()
+    added(handlers, session, *folder.iterdir())
+    handlers.find(session, "cyan", None)
+    assert handlers.choose(session, click(0))["visible"]
+    composed, tabs = handlers.ask_about(session, {"text": "What?", "files": ["a.png"]})
+    assert composed == {"text": "What?", "files": ["a.png", str(folder / "cyan.png")]}
+    assert tabs.selected == "Image"
+
+
+def test_pictures_like_the_last_one_of_the_image_tab_are_found(handlers: Searches, folder: Path) -> None:
+    session = SearchSession()
+    with pytest.raises(UserError, match="on the Search tab first"):
+        handlers.find_similar(session, Conversation([Exchange("What?", ("a.png",))]), None)
+    added(handlers, session, *folder.iterdir())
+    asked = Conversation([Exchange("What?", (str(folder / "red.png"),))])
+    gallery, _, words, picture, _, tabs = handlers.find_similar(session, asked, None)
+    assert gallery["value"][0][1] == "1.00 · red.png"
+    assert (words, picture, tabs.selected) == ("", str(folder / "red.png"), "Search")
+    composed: Composed = {"text": "", "files": [str(folder / "blue.png")]}
+    gallery, *_ = handlers.find_similar(session, asked, composed)
+    assert gallery["value"][0][1] == "1.00 · blue.png"
+    with pytest.raises(UserError, match="add a picture first"):
+        handlers.find_similar(session, Conversation(), None)
+
+
+def test_a_saved_index_is_searched_later_and_its_pictures_are_recognised(
+    handlers: Searches, folder: Path
+) -> None:
+    session = SearchSession()
+    added(handlers, session, *folder.iterdir())
+    file = handlers.save(session)
+    later = SearchSession()
+    assert "8 pictures in the index (8 new)." in handlers.load(later, file)[0]
+    shown = handlers.find(later, "red", None)
+    assert captions(shown)[0].endswith("red.png")
+    assert isinstance(shown[0]["value"][0][0], Image.Image)  # a card in place of the picture
+    handlers.choose(later, click(0))
+    with pytest.raises(UserError, match="came without its pictures"):
+        handlers.ask_about(later, None)
+    aligner = handlers.shared.get().aligner
+    assert isinstance(aligner, TinyAligner)
+    before = aligner.embedded
+    added(handlers, later, *folder.iterdir())
+    assert aligner.embedded == before
+    assert handlers.find(later, "red", None)[0]["value"][0][0] == str(folder / "red.png")
+
+
+def test_an_index_of_another_aligner_is_refused_and_what_is_there_stays(
+    handlers: Searches, folder: Path, tmp_path: Path
+) -> None:
+    tiny_searcher("another").index([folder / "red.png"], tmp_path / "other.safetensors")
+    session = SearchSession()
+    added(handlers, session, folder / "blue.png")
+    with pytest.raises(UserError, match="by the aligner another, and the one in use is tiny"):
+        handlers.load(session, str(tmp_path / "other.safetensors"))
+    assert session.index is not None and len(session.index) == 1
+
+
+def test_a_saved_index_tells_nothing_of_the_server(handlers: Searches, folder: Path) -> None:
+    session = SearchSession()
+    added(handlers, session, folder / "red.png")
+    assert str(folder).encode() not in Path(handlers.save(session)).read_bytes()
+
+
+def test_a_path_in_a_loaded_index_opens_no_file(handlers: Searches, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "local.safetensors"
+    tiny_searcher().index([folder / "red.png"], file)  # its entry is the path of a file that is there
+    session = SearchSession()
+    handlers.load(session, str(file))
+    assert isinstance(handlers.find(session, "red", None)[0]["value"][0][0], Image.Image)
+
+
+def test_how_much_is_held_is_bounded(
+    handlers: Searches, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", said.append)
+    one, two = SearchSession(), SearchSession()
+    added(handlers, one, *folder.iterdir())
+    monkeypatch.setattr(searches, "MAX_HELD_BYTES", 4 * 8 * 10)
+    added(handlers, two, *folder.iterdir())
+    monkeypatch.setattr(searches, "MAX_PICTURES", 8)
+    added(handlers, one, folder / "red.png")
+    monkeypatch.setattr(chosen_files, "MAX_PICTURES", 3)
+    added(handlers, SearchSession(), *folder.iterdir())
+    monkeypatch.setattr(chosen_files, "MAX_BYTES_AT_ONCE", 10)
+    added(handlers, SearchSession(), *folder.iterdir())
+    for sentence, part in zip(said, ("all visitors", "at most 8", "more than 3 pictures", "MB"), strict=True):
+        assert part in sentence
+
+
+def test_starting_over_forgets_everything(handlers: Searches, folder: Path) -> None:
+    session = SearchSession()
+    added(handlers, session, *folder.iterdir())
+    handlers.start_over(session)
+    assert session.index is None and not session.files and not session.shown
+    with pytest.raises(UserError, match="no pictures to search in"):
+        handlers.find(session, "red", None)
+    with pytest.raises(UserError, match="no index to save"):
+        handlers.save(session)
+
+
+def test_a_format_that_browsers_do_not_show_is_converted(handlers: Searches, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.tiff")
+    session = SearchSession()
+    added(handlers, session, tmp_path / "red.tiff")
+    (path, caption), *_ = handlers.find(session, "red", None)[0]["value"]
+    assert path.endswith(".png") and path in handlers.temporary_files and caption.endswith("red.tiff")
+
+
+def test_a_name_cannot_bring_markup_into_the_report(handlers: Searches, tmp_path: Path) -> None:
+    bad = tmp_path / "<img src=x>.png"
+    bad.write_bytes(b"no picture")
+    assert "<img" not in added(handlers, SearchSession(), bad)
+
+
+def test_weights_that_are_missing_are_said_and_looked_for_again(tmp_path: Path) -> None:
+    there = False
+
+    def load() -> Searcher:
+        if not there:
+            raise UserError("The aligner is missing. Install it.")
+        return tiny_searcher()
+
+    handlers = Searches(SharedSearcher(load), tmp_path, set())
+    assert "The aligner is missing. Install it." in handlers.look_whether_it_loads()["value"]
+    there = True
+    assert not handlers.look_whether_it_loads()["visible"]
+
+
+def test_the_aligner_is_loaded_once_and_not_at_the_start(folder: Path) -> None:
+    loaded: list[Searcher] = []
+
+    def load() -> Searcher:
+        loaded.append(tiny_searcher())
+        return loaded[-1]
+
+    with served(fake_serving(FakeAssistant("one")), load_searcher=load) as address:
+        client = Client(address, verbose=False)
+        assert not loaded
+        for _ in range(2):
+            with pytest.raises(AppError, match="at least two names"):
+                client.predict(handle_file(folder / "red.png"), "red", api_name="/classify")
+    assert len(loaded) == 1
+
+
+# The endpoints
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with served(fake_serving(FakeAssistant("one")), load_searcher=tiny_searcher) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> Client:
+    return Client(address, verbose=False)
+
+
+def test_the_api_finds_pictures_by_words_and_by_a_picture(client: Client, folder: Path) -> None:
+    files = [handle_file(path) for path in sorted(folder.iterdir())]
+    found = client.predict("lime", files, None, None, 2, api_name="/search")
+    assert [each["picture"] for each in found][0] == "lime.png"
+    assert len(found) == 2 and found[0]["score"] >= found[1]["score"]
+    like = client.predict("", files, handle_file(folder / "red.png"), api_name="/search")
+    assert like[0] == {"picture": "red.png", "score": 1.0}
+
+
+def test_the_api_searches_in_a_saved_index(client: Client, folder: Path, tmp_path: Path) -> None:
+    tiny_searcher().index(list(folder.iterdir()), tmp_path / "kept.safetensors")
+    found = client.predict("blue", [], None, handle_file(tmp_path / "kept.safetensors"), api_name="/search")
+    assert found[0]["picture"] == "blue.png"
+    tiny_searcher("another").index(list(folder.iterdir()), tmp_path / "other.safetensors")
+    with pytest.raises(AppError, match="another, and the one in use is tiny"):
+        client.predict("blue", [], None, handle_file(tmp_path / "other.safetensors"), api_name="/search")
+
+
+def test_the_api_tells_names_apart(client: Client, folder: Path) -> None:
+    probable = client.predict(handle_file(folder / "red.png"), "blue, red, lime", api_name="/classify")
+    assert next(iter(probable)) == "red"
+    assert sum(probable.values()) == pytest.approx(1.0)
+
+
+def test_bad_input_of_the_api_is_one_plain_sentence(client: Client, folder: Path) -> None:
+    red = [handle_file(folder / "red.png")]
+    for arguments, message in (
+        (("", red), "type what to look for"),
+        (("x" * 10_000, red), "10,000 characters"),
+        (("red", []), "choose some pictures"),
+    ):
+        with pytest.raises(AppError, match=message) as refused:
+            client.predict(*arguments, api_name="/search")
+        assert "Traceback" not in str(refused.value)
+    with pytest.raises(AppError, match="there twice"):
+        client.predict(red[0], "cat, cat", api_name="/classify")
+
+
+# The page in a browser
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+        yield opened
+        opened.close()
+
+
+def open_search(browser: Browser, address: str) -> Page:
+    page = browser.new_context(viewport={"width": 1200, "height": 1100}).new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    page.get_by_role("tab", name="Search").click()
+    page.get_by_text("Choose pictures, or a zip of them").wait_for()
+    return page
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A fresh visitor of the tab; whatever the page complains about in the console fails the test."""
+    opened = open_search(browser, address)
+    problems: list[str] = []
+    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    yield opened
+    opened.context.close()
+    assert not problems
+
+
+def choose(page: Page, *files: Path) -> None:
+    panel = page.get_by_role("tabpanel").locator("visible=true").first
+    panel.locator("input[type=file]:not([webkitdirectory])").first.set_input_files(list(files))
+
+
+def find(page: Page, words: str) -> None:
+    box = page.get_by_placeholder("A dog on a beach")
+    box.fill(words)
+    box.press("Enter")
+
+
+@pytest.mark.browser
+def test_pictures_are_chosen_found_and_asked_about(page: Page, folder: Path) -> None:
+    choose(page, *sorted(folder.iterdir()))
+    page.get_by_text("8 pictures in the index (8 new).").wait_for()
+    find(page, "a blue thing")
+    first = page.locator(".thumbnail-item:visible, .gallery-item:visible").first
+    expect(first).to_contain_text(" · blue.png")
+    drawn = "image => image.complete && image.naturalWidth > 0"
+    assert first.locator("img").evaluate(drawn)
+    first.locator("img").click()
+    page.get_by_role("button", name="Ask about this picture").click()
+    expect(page.get_by_role("tab", name="Image")).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".thumbnail-item:visible img").first).to_have_attribute(
+        "src", re.compile(r"blue\.png")
+    )
+    page.get_by_role("button", name="Similar pictures").click()
+    page.get_by_text("1.00 · blue.png").first.wait_for()
+    expect(page.get_by_role("tab", name="Search")).to_have_attribute("aria-selected", "true")
+
+
+@pytest.mark.browser
+def test_an_index_is_downloaded_and_loaded_by_another_visitor_who_saw_nothing_of_it_before(
+    page: Page, browser: Browser, address: str, folder: Path, tmp_path: Path
+) -> None:
+    choose(page, *sorted(folder.iterdir()))
+    page.get_by_text("8 pictures in the index").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save the index").click()
+    download.value.save_as(tmp_path / "pictures.safetensors")
+    other = open_search(browser, address)
+    assert "blue.png" not in other.content()
+    with other.expect_file_chooser() as chooser:
+        other.get_by_role("button", name="Load an index").click()
+    chooser.value.set_files(tmp_path / "pictures.safetensors")
+    other.get_by_text("8 pictures in the index").wait_for()
+    find(other, "lime")
+    other.get_by_text(" · lime.png").first.wait_for()
+    other.context.close()
+
+
+@pytest.mark.browser
+def test_mistakes_are_plain_messages_and_nothing_is_lost(page: Page, folder: Path, tmp_path: Path) -> None:
+    find(page, "red")
+    page.locator(".toast-body").get_by_text("no pictures to search in").wait_for()
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    choose(page, folder / "red.png", tmp_path / "bad.png")
+    page.get_by_text("1 was left out").wait_for()
+    find(page, "x" * 10_000)
+    page.locator(".toast-body").get_by_text("10,000 characters").wait_for()
+    expect(page.get_by_placeholder("A dog on a beach")).to_have_value("x" * 10_000)
+    expect(page.get_by_text("red.png").first).to_be_visible()
+    assert "Traceback" not in page.content()
+
+
+@pytest.mark.browser
+def test_names_are_compared_as_a_bar_chart(page: Page, folder: Path) -> None:
+    page.get_by_role("button", name="Which of these names fits a picture?").click()
+    page.locator("input[type=file]:not([webkitdirectory])").last.set_input_files(folder / "red.png")
+    page.get_by_label("Names, separated by commas").fill("blue, red, lime")
+    page.get_by_role("button", name="Compare the names").click()
+    expect(page.get_by_test_id("label-output-value")).to_have_text("red")
+
+
+@pytest.mark.browser
+def test_the_tab_fits_a_phone_and_everything_on_it_has_a_name(browser: Browser, address: str) -> None:
+    page = open_search(browser, address)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll("button, textarea, input:not([type=file])")].filter(each => each.offsetParent
+        && !each.innerText && !each.ariaLabel && !each.title && !each.labels?.length && !each.placeholder).length"""
+    )
+    assert unnamed == 0
+    page.context.close()
+
+
+def test_the_descriptions_for_other_programs_are_there(client: Client) -> None:
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert {"/search", "/classify"} <= set(endpoints)
+    described = json.dumps([endpoints["/search"], endpoints["/classify"]])
+    assert "Find pictures by words" in described and "Tell which of some names" in described

@@ -1,0 +1,228 @@
+"""python -m training.align --preset embedded: parquet -> an aligner's folder, with its scores and plots.
+
+Pictures and their texts learn to find each other. Frozen encoders see each picture and text once; what trains are the
+heads (stage heads), or the encoders with them (stage full). A killed run goes on where its last checkpoint left off when
+the same command is given again, and ends bit for bit where it would have.
+"""
+
+import argparse
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from transformers import TrainingArguments, set_seed
+
+from training.align_plots import draw_all
+from training.align_validation import Side, Validation
+from training.aligner_trainer import LOG, AlignerTrainer, PairCollator, Record
+from training.augmentation import open_view, picture_of, with_views
+from training.config import AlignmentConfig, load_alignment_config
+from training.data import pictures_of
+from training.features import Averages, FeatureStore
+from training.finetune import GOES_ON, keep_memory, last_whole_checkpoint
+from training.pairs import Captioned, PairData, Pairs, names_of, read_pairs
+from training.resources import disk_limit, memory_limit
+from training.scores.alignment import report
+from training.token_store import TokenStore, pad
+from vlm.config import load_aligner_config, to_dict
+from vlm.errors import UserError
+from vlm.model.aligner import Aligner
+from vlm.model.alignment import build_aligner, save_aligner
+
+log = logging.getLogger("training")
+SIGLIP_SCALE, SIGLIP_BIAS = 10.0, -10.0  # at the start (arXiv:2303.15343)
+
+
+def run(config: AlignmentConfig) -> Path:
+    """Pairs, features, training, scores, plots."""
+    keep_memory()
+    set_seed(config.seed)
+    process = PartialState(cpu=not torch.cuda.is_available())
+    output = Path(config.output)
+    data = read_pairs(Path(config.data), [source.name for source in config.sources], config.validation_share)
+    for reason, count in data.skipped.items():
+        if count:
+            log.warning("skipped, %s: %d", reason, count)
+    aligner = build_aligner(load_aligner_config(config.aligner), str(process.device))
+    aligner.train_only(config.stage)
+    texts = texts_of(data, config)
+    with process.main_process_first():  # the others read what it wrote
+        picture_of_side, text_of_side = sides(aligner, config, data, texts)
+    train = [each for each in data.train if texts[each.picture]]
+    prepare(aligner, config, train, texts, picture_of_side, text_of_side)
+    watched = [each for each in data.validation if each.captions]
+    validation = Validation(watched, [texts[each.picture] for each in watched], picture_of_side, text_of_side)
+    trainer = build_trainer(
+        aligner, config, train, texts, PairCollator(picture_of_side, text_of_side), validation
+    )
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(output))
+    folder = output / "aligner"
+    if process.is_main_process:
+        save_aligner(aligner, folder, trainer.described, {})
+        aligner.eval()
+        draw_all(output / LOG, validation.embed(aligner), validation.owners, aligner.dims, output / "plots")
+        scores = report(aligner, Path(config.data), config.aligner)
+        save_aligner(aligner, folder, trainer.described, scores)
+    return folder
+
+
+def texts_of(data: PairData, config: AlignmentConfig) -> dict[str, list[str]]:
+    """The texts of every picture that trains or validates. Where names are kept out, no label is one of them."""
+    pictures = [*data.train, *data.validation]
+    without = frozenset[str]()
+    if config.without_names_of:
+        named = read_pairs(Path(config.data), [config.without_names_of], 0.0)
+        without = names_of([*named.train, *named.held_out], config.without_names_of)
+    return {each.picture: each.texts(without) for each in pictures}
+
+
+def sides(
+    aligner: Aligner, config: AlignmentConfig, data: PairData, texts: Mapping[str, Sequence[str]]
+) -> tuple[Side, Side]:
+    """A picture's or view's id -> its features, a text -> its features; where the encoders train, pixels and token ids."""
+    folder = Path(config.data)
+    wanted = {name for name, own in texts.items() if own}
+    pictures = ((name, content) for name, content in pictures_of(folder, "train") if name in wanted)
+    if config.stage == "heads":
+        store, tokens = FeatureStore(folder, aligner.preset.vision), TokenStore(folder, aligner.preset.text)
+        if missing := [name for name in wanted if name not in store or config.augmentation.views]:
+            log.info("%d pictures may have to be encoded", len(missing))
+            store.add(with_views(pictures, config.augmentation), aligner.vision, config.augmentation)
+        tokens.add((text for own in texts.values() for text in own), aligner.text)
+        preset, found = aligner.preset, (store.__getitem__, tokens.__getitem__)
+        heads = (preset.picture_head, preset.text_head)
+        picture_of_side, text_of_side = (
+            Averages(each).__getitem__ if head.pooling == "mean" and not config.feature_noise else each
+            for each, head in zip(found, heads, strict=True)
+        )
+        return picture_of_side, text_of_side
+    contents = dict(pictures)
+
+    def pixels_of(view: str) -> Tensor:
+        return aligner.vision.preprocess(open_view(view, contents[picture_of(view)], config.augmentation))
+
+    def ids_of(text: str) -> Tensor:
+        return aligner.text.tokenize([text])[0][0]
+
+    return pixels_of, ids_of
+
+
+@torch.no_grad()
+def prepare(
+    aligner: Aligner,
+    config: AlignmentConfig,
+    train: Sequence[Captioned],
+    texts: Mapping[str, Sequence[str]],
+    picture_of_side: Side,
+    text_of_side: Side,
+) -> None:
+    """Statistics of the training features, what training alone does to the heads, and SigLIP's start."""
+    sample = train[:: max(1, len(train) // 256)]
+    pictures = torch.stack([picture_of_side(each.picture) for each in sample]).to(aligner.device)
+    words = [text_of_side(texts[each.picture][0]) for each in sample]
+    padded, mask = (each.to(aligner.device) for each in pad(words))
+    features = aligner.vision(pictures) if pictures.dim() == 4 else pictures
+    tokens = aligner.text(padded, mask) if padded.dim() == 2 else padded
+    for head, values in ((aligner.picture_head, features.flatten(0, 1)), (aligner.text_head, tokens[mask])):
+        head.standardise(values.float())
+        head.dropout.p, head.noise = config.head_dropout, config.feature_noise
+    aligner.read_class_names()
+    if config.loss == "siglip":
+        aligner.log_scale.fill_(math.log(SIGLIP_SCALE))
+        aligner.bias.fill_(SIGLIP_BIAS)
+
+
+def build_trainer(
+    aligner: Aligner,
+    config: AlignmentConfig,
+    train: Sequence[Captioned],
+    texts: Mapping[str, Sequence[str]],
+    collator: PairCollator,
+    validation: Validation,
+) -> AlignerTrainer:
+    trainer = AlignerTrainer(
+        model=aligner,
+        args=training_arguments(config, bool(validation.pictures)),
+        train_dataset=Pairs(
+            train,
+            texts,
+            config.sources,
+            epochs=config.epochs,
+            text_dropout=config.text_dropout,
+            augmentation=config.augmentation,
+            seed=config.seed,
+        ),
+        eval_dataset=validation.pictures or None,
+        data_collator=collator,
+        callbacks=[Record(Path(config.output) / LOG, config.epochs)],
+    )
+    trainer.alignment, trainer.validation = config, validation
+    trainer.described, trainer.losses = describe(config, len(train)), defaultdict(list)
+    return trainer
+
+
+def training_arguments(config: AlignmentConfig, validates: bool) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=config.output,
+        per_device_train_batch_size=config.batch_size,
+        num_train_epochs=1,  # all epochs are laid out in the data set
+        dataloader_drop_last=True,  # a batch of few pairs would hardly be a contrast
+        learning_rate=config.learning_rate,
+        adam_beta1=0.9,
+        adam_beta2=0.95,
+        weight_decay=config.weight_decay,
+        warmup_steps=config.warmup_share,  # below 1: a share of all steps
+        lr_scheduler_type="cosine",
+        max_grad_norm=config.max_gradient_norm,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=config.precision == "bfloat16",
+        fp16=config.precision == "float16",
+        logging_steps=config.logging_steps,
+        save_steps=config.save_steps,
+        save_total_limit=2,  # the latest and the best
+        eval_strategy="steps" if validates else "no",
+        eval_steps=config.validation_steps if validates else None,
+        load_best_model_at_end=validates,
+        metric_for_best_model="eval_loss" if validates else None,
+        greater_is_better=False,
+        seed=config.seed,
+        data_seed=config.seed,
+        report_to=config.report_to,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # the loss uses the temperature outside of `forward`
+    )
+
+
+def describe(config: AlignmentConfig, pictures: int) -> dict[str, Any]:
+    """How it was trained, as the aligner's folder tells it: without this machine's folders."""
+    told = {key: value for key, value in to_dict(config).items() if key not in ("data", "output")}
+    return told | {"pictures": pictures}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.align", description=__doc__)
+    parser.add_argument("--preset", default="embedded", help="a training preset's name or a YAML file")
+    parser.add_argument("--data", help="folder of parquet files (default: the preset's)")
+    parser.add_argument("--output", help="folder of the run; the aligner is OUTPUT/aligner")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--report-to", help="wandb, trackio or tensorboard; their package must be installed")
+    arguments = vars(parser.parse_args())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        config = load_alignment_config(arguments.pop("preset"), **arguments)
+        output, data = Path(config.output), Path(config.data)
+        with memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
+            folder = run(config)
+    except UserError as error:
+        raise SystemExit(f"align: {error}") from None
+    log.info("the aligner is in %s", folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Validation pictures and all their texts -> losses and recall while an aligner trains."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from more_itertools import chunked
+from torch import Tensor
+
+from training.contrast import matryoshka_loss, shorten
+from training.pairs import Captioned
+from training.scores.retrieval import modality_gap, retrieval
+from training.token_store import pad
+from vlm.model.aligner import Aligner, Embeddings
+
+# A picture's or text's id -> its features, or pixels or token ids where its encoder trains.
+Side = Callable[[str], Tensor]
+
+
+class Validation:
+    """Pictures with all their texts, kept as the collator makes them: the loss of each with its first text, and recall."""
+
+    def __init__(
+        self, pictures: Sequence[Captioned], texts: Sequence[Sequence[str]], picture_of: Side, text_of: Side
+    ) -> None:
+        self.pictures, self.picture_of, self.text_of = pictures, picture_of, text_of
+        self.texts = [text for own in texts for text in own]
+        self.owners = [place for place, own in enumerate(texts) for _ in own]
+
+    @torch.no_grad()
+    def embed(self, aligner: Aligner, at_once: int = 64) -> Embeddings:
+        was_training = aligner.training
+        aligner.eval()
+        pictures, texts = [], []
+        for some in chunked(self.pictures, at_once):
+            inputs = torch.stack([self.picture_of(each.picture) for each in some]).to(aligner.device)
+            pictures.append(aligner.embed_picture_inputs(inputs))
+        for each in chunked(self.texts, at_once):
+            padded, mask = pad([self.text_of(text) for text in each])
+            texts.append(aligner.embed_text_inputs(padded.to(aligner.device), mask.to(aligner.device)))
+        aligner.train(was_training)
+        return Embeddings(torch.cat(pictures), torch.cat(texts))
+
+    def scores(self, aligner: Aligner, loss_kind: str) -> dict[str, float]:
+        pictures, texts = self.embed(aligner)
+        first = [self.owners.index(place) for place in range(len(self.pictures))]
+        same = torch.eye(len(first), dtype=torch.bool, device=pictures.device)
+        scale, bias = aligner.current_scale(), aligner.bias
+        has_text = torch.ones_like(same[0])
+        dims = aligner.dims[1:] or aligner.dims
+        loss = matryoshka_loss(loss_kind, pictures, texts[first], scale, bias, same, has_text, dims)
+        pictures, texts = pictures.cpu(), texts.cpu()
+        found = {
+            "loss": loss.total.item(),
+            "clip_loss": loss.clip.item(),
+            "matryoshka_loss": loss.matryoshka.item(),
+        }
+        found |= {"modality_gap": modality_gap(pictures, texts)} | retrieval(pictures, texts, self.owners)
+        for dim in aligner.dims[1:]:
+            short = retrieval(shorten(pictures, dim), shorten(texts, dim), self.owners)
+            found[f"t2i_recall@1_at_{dim}"] = short["t2i_recall@1"]
+        return found

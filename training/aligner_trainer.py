@@ -1,0 +1,199 @@
+"""Hugging Face's Trainer for an aligner: batches of pairs, gradient caching, recall while it trains, its own checkpoints.
+
+A checkpoint holds the aligner's folder in float32 in place of the whole model, beside the Trainer's optimizer, scheduler,
+scaler, random numbers and history, so that a killed run goes on exactly where it was.
+"""
+
+import csv
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainerControl
+
+from training.align_validation import Side, Validation
+from training.config import AlignmentConfig
+from training.contrast import Loss, matryoshka_loss
+from training.finetune import WHOLE, skip_what_is_not_finite
+from training.gradient_cache import cached_backward, gather
+from training.pairs import Pair
+from training.token_store import pad
+from vlm.model.aligner import Aligner, Embeddings
+from vlm.model.alignment import restore_aligner, save_aligner
+
+LOG = "log.csv"
+COLUMNS = ["step", "epoch", "name", "value"]
+NOT_LOGGED = ("runtime", "per_second", "flos", "train_loss")  # differ where a run was killed
+
+
+class PairCollator:
+    """Pairs -> the arguments of `Aligner.forward`, what belongs together by number, and which texts are there."""
+
+    def __init__(self, picture_of: Side, text_of: Side) -> None:
+        self.picture_of, self.text_of = picture_of, text_of
+
+    def __call__(self, pairs: Sequence[Pair]) -> dict[str, Tensor]:
+        texts, mask = pad([self.text_of(pair.text) for pair in pairs])
+        return {
+            "pictures": torch.stack([self.picture_of(pair.view) for pair in pairs]),
+            "texts": texts,
+            "mask": mask,
+            "picture_numbers": torch.tensor([pair.picture_number for pair in pairs]),
+            "text_numbers": torch.tensor([pair.text_number for pair in pairs]),
+            "has_text": torch.tensor([pair.has_text for pair in pairs]),
+        }
+
+
+class Record(TrainerCallback):
+    """Writes what the Trainer logs into a CSV file, a number a line. A run that goes on first forgets what it logged after
+    its checkpoint."""
+
+    def __init__(self, file: Path, epochs: int) -> None:
+        self.file, self.epochs = file, epochs  # which are one epoch to the Trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            kept = [row for row in read_csv(self.file) if int(row[0]) <= state.global_step]
+            with self.file.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([COLUMNS, *kept])
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if state.is_world_process_zero:
+            names = [
+                name for name in logs if name != "epoch" and not any(each in name for each in NOT_LOGGED)
+            ]
+            with self.file.open("a", newline="", encoding="utf-8") as file:
+                rows = [
+                    [state.global_step, round(self.epochs * (state.epoch or 0), 4), name, logs[name]]
+                    for name in names
+                ]
+                csv.writer(file).writerows(rows)
+
+
+def read_csv(file: Path) -> list[list[str]]:
+    """Rows of COLUMNS; a broken last line of a killed run is left out."""
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [row for row in csv.reader(lines) if len(row) == len(COLUMNS) and row[0].isdigit()]
+
+
+class AlignerTrainer(Trainer):
+    alignment: AlignmentConfig
+    validation: Validation | None
+    described: dict[str, Any]  # how it is trained, for the aligner's folder
+    losses: dict[str, list[float]]
+    optimizer: torch.optim.Optimizer | None
+    control: TrainerControl
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW; matrices decay, vectors and the temperature do not."""
+        if self.optimizer is None:
+            trained = [each for each in self.model.parameters() if each.requires_grad]  # type: ignore[union-attr]
+            groups = [
+                {
+                    "params": [each for each in trained if each.ndim > 1],
+                    "weight_decay": self.args.weight_decay,
+                },
+                {"params": [each for each in trained if each.ndim < 2], "weight_decay": 0.0},
+            ]
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate, betas=betas)
+            self.optimizer.register_step_pre_hook(skip_what_is_not_finite)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)  # `Pairs` are shuffled already
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        model.train()
+        batch = self._prepare_inputs(inputs)
+        aligner: Aligner = self.model  # type: ignore[assignment]
+        size = self.alignment.chunk_size or len(batch["pictures"])
+        pieces = list(zip(*(batch[name].split(size) for name in ("pictures", "texts", "mask")), strict=True))
+
+        def embed(*piece: Tensor) -> Embeddings:
+            with self.compute_loss_context_manager():
+                return model(*piece)
+
+        def loss_of(pictures: Tensor, texts: Tensor) -> Loss:
+            return pair_loss(aligner, pictures, texts, batch, self.alignment, self.drawn_dims())
+
+        loss = cached_backward(
+            embed,
+            pieces,
+            loss_of,
+            [aligner.log_scale, aligner.bias],
+            self.accelerator.backward,
+            lambda: self.accelerator.no_sync(model),
+        )
+        for name, value in loss._asdict().items():
+            self.losses[name].append(value.item())
+        return loss.total
+
+    def drawn_dims(self) -> tuple[int, ...]:
+        """The shorter dims that this step's Matryoshka loss looks at."""
+        dims = self.model.dims[1:] or self.model.dims  # type: ignore[union-attr]
+        if self.alignment.matryoshka == "all":
+            return dims
+        return (random.Random(f"{self.alignment.seed} {self.state.global_step}").choice(dims),)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs |= {
+                f"{name}_loss": sum(each) / len(each) for name, each in self.losses.items() if name != "total"
+            }
+            logs["scale"] = self.model.scale  # type: ignore[union-attr]
+            self.losses.clear()
+        super().log(logs, start_time)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        assert self.validation is not None
+        scores = self.validation.scores(self.model, self.alignment.loss)  # type: ignore[arg-type]
+        metrics = {f"eval_{name}": value for name, value in scores.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir) / "aligner"  # type: ignore[arg-type]
+            save_aligner(self.model, folder, self.described, {}, torch.float32)  # type: ignore[arg-type]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if not self.args.should_save:
+            return
+        run, step = Path(self._get_output_dir(trial)), self.state.global_step
+        if self.alignment.keep_every and step % self.alignment.keep_every == 0:
+            save_aligner(self.model, run / f"aligner-{step}", self.described, {})  # type: ignore[arg-type]
+        (run / f"checkpoint-{step}" / WHOLE).touch()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        restore_aligner(self.model, Path(resume_from_checkpoint) / "aligner")  # type: ignore[arg-type]
+
+    def _load_best_model(self) -> None:
+        restore_aligner(self.model, Path(self.state.best_model_checkpoint) / "aligner")  # type: ignore[arg-type]
+
+
+def pair_loss(
+    aligner: Aligner,
+    pictures: Tensor,
+    texts: Tensor,
+    batch: dict[str, Tensor],
+    config: AlignmentConfig,
+    dims: Sequence[int],
+) -> Loss:
+    """The loss of the pairs of all processes."""
+    numbers, words = gather(batch["picture_numbers"]), gather(batch["text_numbers"])
+    same = (numbers[:, None] == numbers) | (words[:, None] == words)
+    has_text = gather(batch["has_text"].long()).bool()
+    scale, bias = aligner.current_scale(), aligner.bias
+    return matryoshka_loss(config.loss, gather(pictures), gather(texts), scale, bias, same, has_text, dims)

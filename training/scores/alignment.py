@@ -1,0 +1,171 @@
+"""python -m training.scores.alignment --aligner embedded: an aligner -> how well it searches and names held-out pictures.
+
+Pictures are the data's validation split, encoded as the app does it. Beside each score stand chance and the same
+measured with fresh heads (random projections); beside the naming of pictures, the encoder's own classifier too.
+"""
+
+import argparse
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from more_itertools import chunked
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from training.contrast import shorten
+from training.data import pictures_of
+from training.features import FeatureStore
+from training.pairs import TEMPLATES, Captioned, names_of, read_pairs
+from training.scores.metrics import normalise, share
+from training.scores.retrieval import chance, mean_average_precision, modality_gap, retrieval
+from vlm.errors import UserError
+from vlm.model.aligner import Aligner
+from vlm.model.alignment import build_aligner, find_aligner, load_aligner_model
+from vlm.model.text_encoders import TokenFeatures
+
+CAPTIONED, NAMED = "flickr8k", "caltech101"
+COMMAND = "python -m training.scores.alignment --aligner {name}"
+
+
+class Seen(NamedTuple):
+    """What the frozen encoders make of pictures and texts, so that several heads can be compared."""
+
+    pictures: Tensor  # patch features [P, N, Dv]
+    texts: list[TokenFeatures]
+
+    def embed(self, aligner: Aligner) -> tuple[Tensor, Tensor]:
+        """-> [P, E], [T, E] of unit length"""
+        pictures = [aligner.embed_picture_inputs(some.to(aligner.device)) for some in self.pictures.split(32)]
+        texts = [aligner.embed_text_inputs(*some) for some in self.texts]
+        return torch.cat(pictures).cpu(), torch.cat(texts).cpu()
+
+
+@torch.no_grad()
+def see(aligner: Aligner, data: Path, pictures: Sequence[Captioned], texts: Sequence[str]) -> Seen:
+    """A frozen encoder's features of pictures are computed once and kept beside the data."""
+    names = [each.picture for each in pictures]
+    (source,) = {each.source for each in pictures}
+    contents = pictures_of(data, "validation", source)
+    if aligner.encoders_trained:
+        by_name = dict(contents)
+        images = [Image.open(io.BytesIO(by_name[name])).convert("RGB") for name in names]
+        features = torch.cat([aligner.vision.see(some) for some in chunked(images, 16)])
+    else:
+        store = FeatureStore(data, aligner.preset.vision)
+        if any(name not in store for name in names):
+            store.add(contents, aligner.vision)
+        features = torch.stack([store[name] for name in names])
+    return Seen(features, [aligner.text.read(some) for some in chunked(texts, 64)])
+
+
+@torch.no_grad()
+def report(aligner: Aligner, data: Path, name: str = "embedded") -> dict[str, Any]:
+    """Every score of the aligner's metrics.json. A source that the data lacks is left out."""
+    known = read_pairs(data, [CAPTIONED, NAMED], 0.0)
+    torch.manual_seed(0)
+    fresh = untrained(aligner)
+    scores: dict[str, Any] = {"command": COMMAND.format(name=name)}
+    if captioned := [each for each in known.held_out if each.source == CAPTIONED]:
+        scores |= search(aligner, fresh, data, captioned)
+    if named := [each for each in known.held_out if each.source == NAMED]:
+        names = sorted(names_of([*known.train, *named], NAMED))
+        scores |= naming(aligner, fresh, data, named, names)
+    return scores
+
+
+def untrained(aligner: Aligner) -> Aligner:
+    """The same encoders with fresh heads, which normalise as the trained ones do: random projections."""
+    fresh = build_aligner(aligner.preset, str(aligner.device))
+    for side in ("picture_head", "text_head"):
+        getattr(fresh, side).normalise.load_state_dict(getattr(aligner, side).normalise.state_dict())
+    return fresh.eval()
+
+
+def search(aligner: Aligner, fresh: Aligner, data: Path, pictures: Sequence[Captioned]) -> dict[str, Any]:
+    """Captions find their pictures among all, and pictures their captions."""
+    texts = [text for each in pictures for text in each.captions]
+    owners = [place for place, each in enumerate(pictures) for _ in each.captions]
+    seen = see(aligner, data, pictures, texts)
+    of_pictures, of_texts = seen.embed(aligner)
+    random_pictures, random_texts = seen.embed(fresh)
+    by_dim = {
+        str(dim): retrieval(shorten(of_pictures, dim), shorten(of_texts, dim), owners) for dim in aligner.dims
+    }
+    return {
+        f"{CAPTIONED}_search": {
+            "pictures": len(pictures),
+            "texts": len(texts),
+            "by_dim": by_dim,
+            "random_projection": retrieval(random_pictures, random_texts, owners),
+            "chance": dict(chance(len(pictures), len(texts) // len(pictures))),
+            "modality_gap": modality_gap(of_pictures, of_texts),
+        }
+    }
+
+
+def naming(
+    aligner: Aligner,
+    fresh: Aligner,
+    data: Path,
+    pictures: Sequence[Captioned],
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Zero-shot: each picture is called by the name whose templates, averaged, are most like it."""
+    right = torch.tensor([[each.name.lower() == name for name in names] for each in pictures])
+    texts = [template.format(name) for name in names for template in TEMPLATES]
+    seen = see(aligner, data, pictures, texts)
+
+    def similarities(judge: Aligner) -> Tensor:
+        """[P, names]"""
+        embeddings, of_texts = seen.embed(judge)
+        prompts = of_texts.unflatten(0, (len(names), len(TEMPLATES))).mean(1)
+        return embeddings @ functional.normalize(prompts, dim=-1).T
+
+    found = {"aligner": similarities(aligner), "random_projection": similarities(fresh)}
+    if hasattr(aligner.vision, "classifier"):
+        found["own_classifier"] = classified(aligner, seen.pictures, names)
+    scores: dict[str, Any] = {"pictures": len(pictures), "names": len(names), "chance": 1 / len(names)}
+    for judge, table in found.items():
+        hits = right.gather(1, table.argmax(1, keepdim=True)).flatten()
+        scores[judge] = share(hits.tolist())._asdict() | {
+            "map_by_name": mean_average_precision(table.T, right.T)
+        }
+    return {f"{NAMED}_naming": scores}
+
+
+def classified(aligner: Aligner, patch_features: Tensor, names: Sequence[str]) -> Tensor:
+    """The encoder's own probability of each name [P, names]: of its classes that are called so; 0 where none is."""
+    classifier = aligner.vision.classifier
+    chances = classifier(patch_features[..., : classifier.in_features].mean(1)).softmax(-1)
+    table = torch.zeros(len(patch_features), len(names))
+    for place, name in enumerate(names):
+        own = [
+            i
+            for i, known in enumerate(aligner.vision.classes)
+            if f" {normalise(name)}" in f" {normalise(known)}"
+        ]
+        if own:
+            table[:, place] = chances[:, own].sum(1)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.scores.alignment", description=__doc__)
+    parser.add_argument("--aligner", default="embedded", help="a shipped aligner's name or a folder")
+    parser.add_argument("--data", type=Path, default=Path("data/embedded"), help="folder of parquet files")
+    arguments = parser.parse_args()
+    try:
+        folder = find_aligner(arguments.aligner)
+        scores = report(load_aligner_model(str(folder)), arguments.data, arguments.aligner)
+    except UserError as error:
+        raise SystemExit(f"alignment: {error}") from None
+    print(json.dumps(scores, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""How well pictures and texts find each other, from their similarities alone. Pure functions."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+RECALLS = (1, 5, 10)
+
+
+def ranks(similarities: Tensor, right: Tensor) -> Tensor:
+    """Similarities [Q, C] of queries to candidates, and which are right [Q, C] -> the rank [Q] of each query's best right
+    candidate, 1 being the first. A wrong candidate that is as similar stands before it."""
+    best = similarities.masked_fill(~right, float("-inf")).amax(1, keepdim=True)
+    return 1 + ((similarities >= best) & ~right).sum(1)
+
+
+def recall_at(found: Tensor, k: int) -> float:
+    """The share of queries whose rank, of `ranks`, is `k` or better."""
+    return (found <= k).float().mean().item()
+
+
+def median_rank(found: Tensor) -> float:
+    """The mean of the two in the middle where there are two."""
+    return found.double().quantile(0.5).item()
+
+
+def mean_average_precision(similarities: Tensor, right: Tensor) -> float:
+    """Search by class: the mean over queries of the precision at each right candidate of the sorted list. Queries
+    without a right candidate do not count."""
+    order = similarities.argsort(dim=1, descending=True, stable=True)
+    hits = right.gather(1, order).double()
+    precision = hits.cumsum(1) / torch.arange(1, hits.shape[1] + 1)
+    asked = right.any(1)
+    return ((precision * hits).sum(1)[asked] / hits.sum(1)[asked]).mean().item()
+
+
+def retrieval(pictures: Tensor, texts: Tensor, owners: Sequence[int]) -> dict[str, float]:
+    """Embeddings of pictures [P, E] and texts [T, E], and the picture that each text is of -> recall at 1, 5, 10 and median
+    rank, in both directions. A picture's best text counts, as Flickr8k is judged."""
+    similarities = texts @ pictures.T
+    right = torch.zeros_like(similarities, dtype=torch.bool)
+    right[torch.arange(len(owners)), torch.tensor(owners)] = True
+    both = {"t2i": ranks(similarities, right), "i2t": ranks(similarities.T, right.T)}
+    scores = {f"{way}_recall@{k}": recall_at(found, k) for way, found in both.items() for k in RECALLS}
+    return scores | {f"{way}_median_rank": median_rank(found) for way, found in both.items()}
+
+
+def chance(pictures: int, texts_each: int) -> Mapping[str, float]:
+    """What `retrieval` gives on average where all similarities are random: each picture has `texts_each` texts."""
+    all_texts = pictures * texts_each
+    scores = {f"t2i_recall@{k}": min(1.0, k / pictures) for k in RECALLS}
+    for k in RECALLS:
+        missed = 1.0
+        for drawn in range(min(k, all_texts)):
+            missed *= max(0, all_texts - texts_each - drawn) / (all_texts - drawn)
+        scores[f"i2t_recall@{k}"] = 1 - missed
+    return scores
+
+
+def modality_gap(pictures: Tensor, texts: Tensor) -> float:
+    """Distance of the centroids of the two sides [P, E], [T, E] (arXiv:2203.02053)."""
+    return (pictures.mean(0) - texts.mean(0)).norm().item()

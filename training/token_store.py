@@ -1,0 +1,71 @@
+"""Texts of a data set -> the token features of a frozen text encoder, computed once and kept beside the data."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from more_itertools import chunked
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from training.resources import removed_on_error
+from vlm.config import TextConfig
+from vlm.model.text_encoders import SentenceEncoder
+
+AT_ONCE = 64  # texts, of like length
+
+
+class TokenStore:
+    """Token features by the text, in half precision: those of all texts one after the other [M, D]."""
+
+    def __init__(self, folder: Path, config: TextConfig) -> None:
+        identity = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()
+        self.file = folder / f"texts-{identity[:12]}.safetensors"
+        self.places: dict[str, slice] = {}
+        self.features = torch.empty(0, 0)
+        if self.file.is_file():
+            with safe_open(self.file, framework="pt") as stored:
+                self._lay_out(json.loads(stored.metadata()["lengths"]), stored.get_tensor("features"))
+
+    def __contains__(self, text: object) -> bool:
+        return text in self.places
+
+    def __getitem__(self, text: str) -> Tensor:
+        """[L, D]"""
+        return self.features[self.places[text]]
+
+    def _lay_out(self, lengths: dict[str, int], features: Tensor) -> None:
+        start = 0
+        for text, length in lengths.items():
+            self.places[text] = slice(start, start := start + length)
+        self.features = features
+
+    @torch.inference_mode()
+    def add(self, texts: Iterable[str], encoder: SentenceEncoder) -> None:
+        """Encode the texts that are not there yet, and write the file anew."""
+        new = sorted({text for text in texts if text not in self}, key=lambda text: (len(text), text))
+        if not new:
+            return
+        lengths = {text: place.stop - place.start for text, place in self.places.items()}
+        found = [self.features] if self.places else []
+        for part in tqdm(list(chunked(new, AT_ONCE)), desc="texts"):
+            features, mask = encoder.read(part)
+            lengths |= zip(part, mask.sum(1).tolist(), strict=True)
+            found.append(features[mask].half().cpu())
+        self._lay_out(lengths, torch.cat(found))
+        working = self.file.with_suffix(".tmp")
+        with removed_on_error(working):
+            save_file({"features": self.features}, working, metadata={"lengths": json.dumps(lengths)})
+        working.replace(self.file)
+
+
+def pad(texts: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Texts of different lengths [L, ...] -> [B, longest, ...], and which tokens are there [B, longest]."""
+    padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    lengths = torch.tensor([len(each) for each in texts])
+    return padded, torch.arange(padded.shape[1]) < lengths[:, None]

@@ -1,0 +1,92 @@
+"""An aligner is built of its preset, and lives in a folder: config.yaml (the resolved preset, and how it was trained),
+heads.safetensors and metrics.json. Safetensors and text only, never a pickle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from vlm.config import AlignerConfig, from_dict, read_yaml, to_dict
+from vlm.errors import UserError, plain_load_errors
+from vlm.model.adapter import replacing
+from vlm.model.aligner import Aligner
+from vlm.model.encoders import build_encoder
+from vlm.model.pooling import build_head
+from vlm.model.text_encoders import build_text_encoder
+
+ALIGNERS = Path(__file__).parents[2] / "assets" / "aligners"
+HEADS = "heads.safetensors"
+
+
+def build_aligner(config: AlignerConfig, device: str = "cpu") -> Aligner:
+    """The encoders with their weights, and fresh heads."""
+    dims = config.dims
+    if not dims or list(dims) != sorted(set(dims), reverse=True) or dims[-1] < 1:
+        raise UserError(f"An aligner's dims are numbers, largest first, each once; {list(dims)} was given.")
+    vision, text = build_encoder(config.vision, device), build_text_encoder(config.text, device)
+    if config.class_names and not hasattr(vision, "classes"):
+        raise UserError(
+            f"The encoder {config.vision.encoder!r} has no classes. Leave class_names out of the aligner's preset."
+        )
+    picture_head = build_head(config.picture_head, vision.feature_size, dims[0])
+    text_head = build_head(config.text_head, text.feature_size, dims[0])
+    return Aligner(config, vision, text, picture_head, text_head).to(device)
+
+
+def find_aligner(name: str) -> Path:
+    """A folder, or a shipped aligner's name -> the folder, checked to hold an aligner."""
+    folder = Path(name) if Path(name).is_dir() else ALIGNERS / name
+    missing = [file for file in ("config.yaml", HEADS) if not (folder / file).is_file()]
+    if missing:
+        shipped = ", ".join(sorted(path.name for path in ALIGNERS.glob("*/"))) or "none"
+        raise UserError(
+            f"{name} is not an aligner: it has no {' and no '.join(missing)}. Shipped aligners: {shipped}; or train one "
+            "with python -m training.align."
+        )
+    return folder
+
+
+def load_aligner_model(name: str = "embedded", device: str = "cpu") -> Aligner:
+    """The aligner of a folder, or a shipped one by its name, to use."""
+    folder = find_aligner(name)
+    where = folder / "config.yaml"
+    aligner = build_aligner(from_dict(AlignerConfig, read_yaml(where).get("aligner", {}), str(where)), device)
+    restore_aligner(aligner, folder)
+    return aligner.requires_grad_(False).eval()
+
+
+def restore_aligner(aligner: Aligner, folder: Path) -> None:
+    """Put the weights of an aligner's folder into one of the same config."""
+    with plain_load_errors(f"The aligner {folder} is damaged or incomplete", "Copy or train it again."):
+        state = load_file(folder / HEADS)
+        aligner.encoders_trained = any(key.startswith(("vision.", "text.")) for key in state)
+        if set(state) != set(aligner.trained_state()):
+            raise ValueError(f"its {HEADS} does not fit its config.yaml")
+        aligner.load_state_dict(state, strict=False)
+
+
+def save_aligner(
+    aligner: Aligner,
+    folder: Path,
+    training: dict[str, Any],
+    metrics: dict[str, Any],
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write the aligner's folder as a whole; with the encoders' weights where those were trained. float16 to ship, float32
+    to train on."""
+    was_training = aligner.training
+    aligner.eval()  # the names of classes are then what the text head makes of them now
+    with replacing(folder) as working:
+        resolved = {"aligner": to_dict(aligner.preset), "training": training}
+        (working / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+        (working / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+        state = {
+            key: each.detach().to("cpu", dtype).contiguous() for key, each in aligner.trained_state().items()
+        }
+        save_file(state, working / HEADS)
+        mode = (working / "config.yaml").stat().st_mode
+        (working / HEADS).chmod(mode)  # safetensors keeps it from other accounts
+    aligner.train(was_training)

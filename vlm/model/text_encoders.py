@@ -1,0 +1,82 @@
+"""Texts -> token features. Frozen and in evaluation mode, unless a training stage trains it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vlm.config import TextConfig
+from vlm.errors import UserError
+from vlm.weights.resolve import plain_weight_errors, resolve
+
+
+class TokenFeatures(NamedTuple):
+    """Features [B, L, D] and which of them are there [B, L]; the rest is padding."""
+
+    features: Tensor
+    mask: Tensor
+
+
+class SentenceEncoder(nn.Module):
+    """A BERT-like encoder, such as MiniLM (arXiv:2002.10957) -> the features of its last layer, class token first."""
+
+    def __init__(self, network: Any, tokenizer: Any, max_length: int) -> None:
+        super().__init__()
+        self.network, self.tokenizer = network, tokenizer
+        self.max_length = min(max_length, network.config.max_position_embeddings)
+        self.requires_grad_(False).eval()
+
+    @property
+    def feature_size(self) -> int:
+        return self.network.config.hidden_size
+
+    def train(self, mode: bool = True) -> "SentenceEncoder":
+        """Stay in evaluation mode: the dropout of its makers is not wanted."""
+        return super().train(False)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask, both [B, L]; the longest text, or `max_length`, says L."""
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        )
+        return tokens["input_ids"], tokens["attention_mask"].bool()
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """[B, L] -> [B, L, D]"""
+        return self.network(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+
+    def read(self, texts: Sequence[str]) -> TokenFeatures:
+        ids, mask = (each.to(self.network.device) for each in self.tokenize(texts))
+        return TokenFeatures(self(ids, mask), mask)
+
+
+class ClipText(SentenceEncoder):
+    """CLIP's text half (arXiv:2103.00020). Its summary is in the end token, which is put first, as a class token is."""
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        features = super().forward(ids, mask)
+        ends = mask.sum(1) - 1
+        order = (torch.arange(ids.shape[1], device=ids.device) - 1).expand(len(ids), -1)
+        order = torch.where(
+            order < 0, ends[:, None], order
+        )  # end, first, second, ...; what was last is the end itself
+        return features.gather(1, order.unsqueeze(-1).expand_as(features))
+
+
+TEXT_ENCODERS = ("sentence", "clip")
+
+
+def build_text_encoder(config: TextConfig, device: str = "cpu") -> SentenceEncoder:
+    if config.encoder not in TEXT_ENCODERS:
+        raise UserError(f"There is no text encoder {config.encoder!r}. Valid: {', '.join(TEXT_ENCODERS)}.")
+    from transformers import AutoModel, AutoTokenizer, CLIPTextModel  # takes a second to import
+
+    with plain_weight_errors(config.weights):
+        folder = resolve(config.weights)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        network_class, encoder = (
+            (CLIPTextModel, ClipText) if config.encoder == "clip" else (AutoModel, SentenceEncoder)
+        )
+        network = network_class.from_pretrained(folder, dtype=torch.float32)
+    return encoder(network.to(device), tokenizer, config.max_length)

@@ -1,0 +1,48 @@
+"""The files that a visitor or a program sends -> the pictures among them, those in zips unpacked, all of it bounded."""
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlm.chat.indexing import SUFFIXES, PictureFile
+from vlm.errors import UserError
+from vlm.inputs.zips import unpack_pictures
+
+MAX_PICTURES = 10_000  # in one index of the page
+MAX_BYTES_AT_ONCE = 1024**3  # of the pictures sent together, unpacked
+
+
+def chosen_pictures(files: Sequence[str], cache: Path, temporary_files: set[str]) -> list[PictureFile]:
+    """Pictures by the names that people gave them. What is unpacked goes into the cache and is deleted with old uploads.
+
+    Files that are no pictures stay in the list: whoever opens them says so."""
+    paths = [Path(file) for file in files]
+    if not paths:
+        raise UserError("Please choose some pictures, or a zip of them.")
+    pictures: list[PictureFile] = []
+    size = 0
+    for path in paths:
+        more = _unpacked(path, cache, temporary_files) if is_zip(path) else [PictureFile(path, path.name)]
+        pictures += more
+        size += sum(each.path.stat().st_size for each in more)
+        if len(pictures) > MAX_PICTURES:
+            raise UserError(f"These are more than {MAX_PICTURES:,} pictures. Please choose fewer.")
+        if size > MAX_BYTES_AT_ONCE:
+            raise UserError(
+                f"These pictures have more than {MAX_BYTES_AT_ONCE // 2**20} MB. Please choose fewer at once."
+            )
+    return pictures
+
+
+def is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip"
+
+
+def _unpacked(path: Path, cache: Path, temporary_files: set[str]) -> list[PictureFile]:
+    folder = cache / secrets.token_hex(16)  # nobody can guess where it is
+    folder.mkdir(parents=True)
+    pictures = []
+    for unpacked in unpack_pictures(path, folder, SUFFIXES):
+        temporary_files.add(str(unpacked.path))
+        pictures.append(PictureFile(unpacked.path, unpacked.name))
+    return pictures

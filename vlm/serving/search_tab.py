@@ -1,0 +1,132 @@
+"""The Search tab: its components, and which handler of `Searches` each of their events calls."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from vlm.serving.conversation_tab import ConversationTab
+from vlm.serving.events import ALWAYS, AT_ONCE, MAY_REFUSE
+from vlm.serving.plain_errors import plainly
+from vlm.serving.search_views import said
+from vlm.serving.searches import INVITATION, Searches, SearchSession
+from vlm.serving.shared_searcher import SharedSearcher
+
+# One visitor's pictures are embedded at a time, and searches do not wait for that.
+EMBEDDING: dict[str, Any] = {"concurrency_id": "embedding", "concurrency_limit": 1}
+SEARCHING: dict[str, Any] = {"concurrency_id": "searching", "concurrency_limit": 2}
+
+DOWNLOAD = """file => {
+    const link = document.createElement("a");
+    link.href = file.url;
+    link.download = "pictures.safetensors";
+    link.click();
+}"""
+
+
+class SearchTab:
+    """To be made inside its `gr.Tab`. `images` is the Image tab, and `tabs` holds them all."""
+
+    def __init__(self, shared: SharedSearcher, tab: gr.Tab, images: ConversationTab, tabs: gr.Tabs) -> None:
+        self.session = gr.State(SearchSession())
+        self.notice = gr.HTML(visible=False)
+        self._build_choice()
+        self._build_search()
+        self._build_classification()
+        self.searches = Searches(shared, Path(self.files.GRADIO_CACHE), self.files.temp_files)
+        tab.select(self.searches.look_whether_it_loads, None, self.notice, **MAY_REFUSE)
+        self._wire_choice()
+        self._wire_search(images, tabs)
+        self._wire_classification()
+
+    def _build_choice(self) -> None:
+        self.files = gr.File(label="Pictures, or a zip of them", file_count="multiple", height=140)
+        self.report = gr.HTML(said(INVITATION))
+        with gr.Row(elem_classes="toolbar"):
+            self.folder = gr.UploadButton("Choose a folder", size="sm", file_count="directory")
+            self.stop = gr.Button("Stop", size="sm", interactive=False)
+            self.again = gr.Button("Start over", size="sm")
+            self.save = gr.Button("Save the index", size="sm")
+            self.load = gr.UploadButton("Load an index", size="sm", file_types=[".safetensors"])
+        self.saved = gr.File(visible=False)
+
+    def _build_search(self) -> None:
+        self.words = gr.Textbox(label="Find", placeholder="A dog on a beach", submit_btn="Search")
+        with gr.Accordion("Search by a picture", open=False) as self.by_picture:
+            self.picture = gr.Image(
+                label="Picture to search by", type="filepath", sources=["upload", "clipboard"], height=200
+            )
+        self.gallery = gr.Gallery(
+            label="Pictures",
+            show_label=False,
+            elem_classes="found",
+            columns=4,
+            height="36rem",
+            visible=False,
+            object_fit="contain",
+            interactive=False,
+            buttons=["fullscreen"],
+        )
+        self.ask = gr.Button("Ask about this picture", variant="primary", visible=False)
+
+    def _build_classification(self) -> None:
+        with gr.Accordion("Which of these names fits a picture?", open=False), gr.Row():
+            with gr.Column():
+                self.named = gr.Image(
+                    label="Picture to name", type="filepath", sources=["upload", "clipboard"], height=240
+                )
+                self.names = gr.Textbox(label="Names, separated by commas", placeholder="cat, dog, bird")
+                self.classify = gr.Button("Compare the names")
+            self.label = gr.Label(label="How likely", num_top_classes=10)
+
+    def _wire_choice(self) -> None:
+        searches, session = self.searches, self.session
+        page = [self.report, self.stop, self.gallery, self.ask]
+        taken = [
+            each.upload(searches.take, [session, each], [self.report, self.stop, self.files], **AT_ONCE)
+            for each in (self.files, self.folder)
+        ]
+        embedded = [
+            each.success(searches.embed, session, self.report, show_progress="hidden", **ALWAYS, **EMBEDDING)
+            for each in taken
+        ]
+        for each in embedded:
+            each.then(searches.settle, session, page, **AT_ONCE)
+        stopped = self.stop.click(None, cancels=embedded, api_visibility="private")
+        stopped.then(searches.stop, session, page, **AT_ONCE)
+        cleared = self.again.click(None, cancels=embedded, api_visibility="private")
+        cleared.then(searches.start_over, session, page, **AT_ONCE)
+        written = self.save.click(plainly(searches.save), session, self.saved, **MAY_REFUSE)
+        written.success(None, self.saved, js=DOWNLOAD, **AT_ONCE)
+        self.load.upload(plainly(searches.load), [session, self.load], page, **MAY_REFUSE)
+
+    def _wire_search(self, images: ConversationTab, tabs: gr.Tabs) -> None:
+        searches, session = self.searches, self.session
+        gr.on(
+            [self.words.submit, self.picture.upload],
+            plainly(searches.find),
+            [session, self.words, self.picture],
+            [self.gallery, self.ask],
+            api_visibility="private",
+            **SEARCHING,
+        )
+        self.gallery.select(plainly(searches.choose), session, self.ask, **AT_ONCE)
+        self.ask.click(
+            plainly(searches.ask_about), [session, images.question], [images.question, tabs], **MAY_REFUSE
+        )
+        images.similar.click(
+            plainly(searches.find_similar),
+            [session, images.conversation, images.question],
+            [self.gallery, self.ask, self.words, self.picture, self.by_picture, tabs],
+            **MAY_REFUSE,
+        )
+
+    def _wire_classification(self) -> None:
+        gr.on(
+            [self.classify.click, self.names.submit],
+            plainly(self.searches.compare),
+            [self.named, self.names],
+            self.label,
+            api_visibility="private",
+            **SEARCHING,
+        )

@@ -1,0 +1,212 @@
+"""What happens on the Search tab: pictures are embedded, found, shown, asked about; an index is saved and loaded.
+
+Each visitor's index is kept on the server in their own session, and nowhere else.
+"""
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import gradio as gr
+from gradio.processing_utils import save_pil_to_cache
+from PIL import Image
+
+from vlm.chat.conversation import NOTHING, Composed, Conversation, composed_exchange
+from vlm.chat.index import Found, PictureIndex, Report
+from vlm.chat.indexing import add_pictures
+from vlm.chat.search import split_names
+from vlm.errors import UserError
+from vlm.inputs.images import open_image
+from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
+from vlm.serving.plain_errors import plain_sentence
+from vlm.serving.questions import BROWSERS_SHOW
+from vlm.serving.search_views import card, progress_bar, said
+from vlm.serving.shared_searcher import SharedSearcher
+
+SHOWN = 24  # pictures in the gallery
+MAX_HELD_BYTES = 128 * 1024 * 1024  # of the vectors of all visitors
+INVITATION = "Choose pictures, or a zip of them. Then find them by words, by another picture, or by both."
+
+Tile = tuple[str | Image.Image, str]
+
+
+@dataclass(eq=False)
+class SearchSession:
+    """What one visitor has on the tab."""
+
+    index: PictureIndex | None = None
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 -> the picture's file on the server
+    waiting: list[str] = field(default_factory=list)  # files that were sent and not yet looked at
+    shown: list[Found] = field(default_factory=list)
+    chosen: str | None = None  # SHA-256 of the picture that was clicked
+
+
+class Searches:
+    """The handlers of the tab's events."""
+
+    def __init__(self, shared: SharedSearcher, cache: Path, temporary_files: set[str]) -> None:
+        self.shared, self.cache = shared, cache
+        self.temporary_files = temporary_files  # Gradio deletes these when their time is up
+        self.sessions: WeakSet[SearchSession] = WeakSet()
+
+    def look_whether_it_loads(self) -> Any:
+        """When the tab is opened: the aligner is loaded, or the tab says why it cannot be."""
+        try:
+            self.shared.get()
+        except Exception as problem:
+            return gr.update(value=f'<p class="notice">{plain_sentence(problem)}</p>', visible=True)
+        return gr.update(value="", visible=False)
+
+    # Pictures are embedded.
+
+    def take(self, session: SearchSession, files: list[str] | None) -> list[Any]:
+        """The files wait for their turn, and there is room for more. -> report, stop, files"""
+        session.waiting += files or []
+        return [said("Reading the pictures…"), gr.update(interactive=True), None]
+
+    def embed(self, session: SearchSession) -> Iterator[str]:
+        """The report as the index grows. Gradio closes it on Stop, and when the browser goes away; what was embedded
+        until then stays."""
+        files, session.waiting = session.waiting, []
+        if not files:
+            return  # stopped while it waited
+        try:
+            index = self._index_of(session)
+            pictures = chosen_pictures(files, self.cache, self.temporary_files)
+            self._check_room(session, len(pictures))
+            embed, start = self.shared.get().aligner.embed_pictures, time.monotonic()
+            index.report = Report(total=len(pictures))
+            for seen in add_pictures(index, pictures, embed):
+                for file, sha256 in seen:
+                    session.files[sha256] = str(file.path)
+                yield progress_bar(index.report, time.monotonic() - start)
+        except Exception as problem:
+            gr.Warning(plain_sentence(problem))
+
+    def settle(self, session: SearchSession) -> list[Any]:
+        """After the embedding, however it ended. -> report, stop, gallery, ask"""
+        entries = session.index.entries[:SHOWN] if session.index else ()
+        some = [Found(each.path, 0.0, each.sha256) for each in entries]  # until something is searched for
+        shown = self._show(session, some, scores=False)
+        return [self._said_of(session.index), gr.update(interactive=bool(session.waiting)), *shown]
+
+    def stop(self, session: SearchSession) -> list[Any]:
+        """Once it is stopped, what waits is let go of too. -> report, stop, gallery, ask"""
+        session.waiting.clear()
+        return self.settle(session)
+
+    def start_over(self, session: SearchSession) -> list[Any]:
+        """-> report, stop, gallery, ask"""
+        session.index = None
+        session.files.clear()
+        return self.stop(session)
+
+    # They are found.
+
+    def find(self, session: SearchSession, words: str | None, picture: str | None) -> list[Any]:
+        """-> gallery, ask"""
+        if not session.index:
+            raise UserError("There are no pictures to search in yet. Choose some on the Search tab first.")
+        found = self.shared.get().search(words or "", picture, index=session.index, count=SHOWN)
+        return self._show(session, found, scores=True)
+
+    def choose(self, session: SearchSession, clicked: gr.SelectData) -> Any:
+        """A picture of the gallery was clicked. -> ask"""
+        session.chosen = session.shown[int(clicked.index)].sha256  # type: ignore[arg-type]
+        return gr.update(visible=True)
+
+    def ask_about(self, session: SearchSession, composed: Composed | None) -> list[Any]:
+        """The picture goes into the Image tab's composer. -> composer, tabs"""
+        path = self._file_of(session.chosen or "", session)
+        if path is None:
+            raise UserError(
+                "This index came without its pictures. Choose them too, and they are found in it."
+            )
+        composed = composed or NOTHING
+        return [composed | {"files": [*composed["files"], path]}, gr.Tabs(selected="Image")]
+
+    def find_similar(
+        self, session: SearchSession, conversation: Conversation, composed: Composed | None
+    ) -> list[Any]:
+        """Pictures like the last one in the Image tab. -> gallery, ask, words, picture, where it stands, tabs"""
+        asked = [*conversation.exchanges, composed_exchange(composed or NOTHING)]
+        pictures = [path for exchange in asked for path in exchange.pictures]
+        if not pictures:
+            raise UserError("Please add a picture first: similar ones are looked for on the Search tab.")
+        shown = self.find(session, "", pictures[-1])
+        return [*shown, "", pictures[-1], gr.update(open=True), gr.Tabs(selected="Search")]
+
+    def compare(self, picture: str | None, names: str | None) -> dict[str, float]:
+        if not picture:
+            raise UserError("Please choose a picture first.")
+        return dict(self.shared.get().classify(picture, split_names(names or "")))
+
+    # An index is saved and loaded.
+
+    def save(self, session: SearchSession) -> str:
+        if not session.index:
+            raise UserError("There is no index to save yet. Choose some pictures first.")
+        file = self.cache / secrets.token_hex(16) / "pictures.safetensors"
+        self.temporary_files.add(str(file))
+        return str(session.index.save(file))
+
+    def load(self, session: SearchSession, file: str) -> list[Any]:
+        """What is in the file is added to what is there. -> report, stop, gallery, ask"""
+        loaded = self.shared.get().load_index(file)
+        self._check_room(session, len(loaded))
+        index = self._index_of(session)
+        new = [entry for entry in loaded.entries if not index.has(entry.sha256)]
+        index.add(new, loaded.only(new).vectors)
+        index.report = Report(added=len(new))
+        return self.settle(session)
+
+    def _index_of(self, session: SearchSession) -> PictureIndex:
+        session.index = session.index or self.shared.get().new_index()
+        self.sessions.add(session)
+        return session.index
+
+    def _check_room(self, session: SearchSession, more: int) -> None:
+        """UserError where this visitor's index, or those of all together, would grow too large."""
+        if len(session.index or ()) + more > MAX_PICTURES:
+            raise UserError(
+                f"An index on this page holds at most {MAX_PICTURES:,} pictures. Start over, or choose fewer."
+            )
+        held = [each.index for each in self.sessions if each.index]
+        dim = self.shared.get().new_index().dim
+        if 4 * dim * (sum(map(len, held)) + more) > MAX_HELD_BYTES:
+            raise UserError(
+                "Too many pictures of all visitors are held here now. Please choose fewer, or try again later."
+            )
+
+    # The page follows.
+
+    def _said_of(self, index: PictureIndex | None) -> str:
+        if index is None or not (index or index.report.total):
+            return said(INVITATION)
+        return said(escape(index.report.sentences(len(index)), quote=False))
+
+    def _show(self, session: SearchSession, found: Sequence[Found], scores: bool) -> list[Any]:
+        session.shown, session.chosen = list(found), None
+        tiles = [self._tile(each, session, scores) for each in found]
+        return [gr.update(value=tiles, selected_index=None, visible=bool(tiles)), gr.update(visible=False)]
+
+    def _tile(self, found: Found, session: SearchSession, scores: bool) -> Tile:
+        name = Path(found.path).name
+        path = self._file_of(found.sha256, session)
+        return path or card(name), f"{found.score:.2f} · {name}" if scores else name
+
+    def _file_of(self, sha256: str, session: SearchSession) -> str | None:
+        """A file that browsers can show; None where only the index is here, or the upload's time is up."""
+        path = session.files.get(sha256)
+        if path is None or not Path(path).is_file():
+            return None
+        if Path(path).suffix.lower() not in BROWSERS_SHOW:
+            path = save_pil_to_cache(open_image(path), str(self.cache), Path(path).stem, "png")
+            self.temporary_files.add(path)
+            session.files[sha256] = path
+        return path
