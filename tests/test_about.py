@@ -96,7 +96,7 @@ def test_a_preset_without_an_adapter_says_that_it_cannot_see() -> None:
 def test_the_shipped_adapter_tells_everything() -> None:
     text = about(load_model_config("embedded"), ADAPTERS / "embedded")
     for expected in (
-        "tuxpaint/test, task name, kind photo",
+        "tuxpaint/test, 120 drawn, task name, kind photo",
         "Fingerprint",
         load_model_config("embedded").language.weights,
     ):

@@ -252,7 +252,7 @@ def test_another_config_is_another_identity() -> None:
 def test_a_folder_without_an_aligner_and_a_damaged_one_say_what_to_do(
     tmp_path: Path, tiny_parts: None
 ) -> None:
-    with pytest.raises(UserError, match=r"config.yaml, heads.safetensors missing.*training\.align"):
+    with pytest.raises(UserError, match=r"no config.yaml and no heads.safetensors.*training\.align"):
         find_aligner(str(tmp_path))
     save_aligner(tiny_aligner(), tmp_path / "mine", {}, {})
     save_file({"log_scale": torch.tensor(0.0)}, tmp_path / "mine" / "heads.safetensors")

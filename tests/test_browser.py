@@ -132,11 +132,14 @@ def test_a_picture_is_pasted_or_dropped(page: Page, way: str) -> None:
     expect(page.locator(".pictures img:visible")).to_have_count(1)
 
 
+SCORED = "tuxpaint/test, 120 drawn, task name, kind photo"
+
+
 def test_the_page_tells_about_its_model(page: Page) -> None:
     page.get_by_role("tab", name="About this model").click()
     for heading in ("Scores", "Training", "Data", "Limits"):
         expect(page.get_by_role("heading", name=heading)).to_be_visible()
-    expect(page.get_by_role("cell", name="tuxpaint/test, task name, kind photo", exact=True)).to_be_visible()
+    expect(page.get_by_role("cell", name=SCORED, exact=True)).to_be_visible()
     drawn = "image => image.complete && image.naturalWidth > 0"
     assert page.get_by_role("tabpanel").locator("img:visible").first.evaluate(drawn)
 
@@ -281,8 +284,10 @@ def test_advanced_settings_reach_the_assistant(
     page.get_by_role("button", name="Settings").first.click()
     expect(seed).to_be_hidden()
     page.get_by_role("button", name="Advanced").click()
+    expect(seed).to_have_value("0")  # it is there only once its panel is open
     seed.fill("7")
     seed.press("Tab")
+    expect(seed).to_have_value("7")
     ask(page, "What is the capital of France? Answer in one word.")
     wait_until_idle(page)
     assert used == [replace(assistant.settings, seed=7)]

@@ -29,7 +29,7 @@ def shape() -> Image.Image:
 
 def test_text_goes_to_the_base_model_on_llama_cpp(assistant: Assistant) -> None:
     answer = assistant.answer("What is the capital of Australia, and why is it not Sydney?")
-    assert "Canberra" in answer.text
+    assert "Canberra" in answer.text and "Sydney" in answer.text
     assert (answer.route, answer.adapter, answer.draft, answer.clean_up) == ("text", None, None, None)
     assert (answer.engine, answer.device, answer.model) == ("llama.cpp", "CPU", "qwen2.5-coder-1.5b-instruct")
     assert assistant.notice == ""
@@ -103,6 +103,7 @@ def test_a_question_about_a_picture_is_answered_through_the_adapter(
     assistant: Assistant, shape: Image.Image
 ) -> None:
     answer = assistant.answer("what color is the rectangle?", images=[shape])
+    assert "red" in answer.text.lower()
     assert answer.text[0].isupper() and answer.text.endswith(".")
     assert (answer.route, answer.stage, answer.adapter) == ("image", "done", "embedded")
     assert answer.draft and answer.clean_up and answer.ended
@@ -125,7 +126,7 @@ def test_the_shipped_adapter_names_the_example_pictures(assistant: Assistant) ->
         for name, path in names.items()
     }
     right = [name for name, answer in answers.items() if name in answer]
-    assert len(right) >= 3, answers
+    assert len(right) >= 4, answers
 
 
 def test_a_picture_has_follow_up_questions(assistant: Assistant) -> None:
@@ -133,7 +134,7 @@ def test_a_picture_has_follow_up_questions(assistant: Assistant) -> None:
     first = assistant.answer("What is this?", [strawberry], settings=SHORT)
     history = [Turn("What is this?", first.text, (strawberry,))]
     colour = assistant.answer("What color is it?", history=history, settings=SHORT)
-    assert colour.text.lower().rstrip(".") != first.text.lower().rstrip(".")
+    assert "strawberry" in first.text.lower() and "red" in colour.text.lower()
     history.append(Turn("What color is it?", colour.text))
     third = assistant.answer("Is there a dog?", history=history, settings=SHORT)
     assert third.text.lower().startswith("no")
@@ -152,9 +153,10 @@ def test_a_spoken_question_about_a_picture_is_a_picture_question(
 def test_text_answers_are_the_same_before_and_after_a_picture(
     assistant: Assistant, shape: Image.Image
 ) -> None:
-    before = assistant.answer("Name three colors.", settings=SHORT).text
+    asked = "What is the capital of Italy? Answer in one sentence."  # no two words are nearly as likely
+    before = assistant.answer(asked, settings=SHORT).text
     assistant.answer("What is this?", [shape], settings=SHORT)
-    assert assistant.answer("Name three colors.", settings=SHORT).text == before
+    assert assistant.answer(asked, settings=SHORT).text == before
 
 
 def test_keywords_stay_words_and_become_a_sentence_otherwise(

@@ -131,7 +131,9 @@ def test_the_card_of_the_shipped_adapter_has_front_matter_scores_training_data_a
     assert text.startswith("\n# embedded\n")
     assert "--adapter someone/embedded" in text
     for name, entry in json.loads((folder / "metrics.json").read_text()).items():
-        assert f"| {name} | {entry['questions']:,} | {entry['accuracy']['share']:.1%} (" in text
+        share = entry["accuracy"]["share"]
+        shown = f"CIDEr {100 * share:.1f}" if entry["measure"] == "cider" else f"{share:.1%}"
+        assert f"| {name} | {entry['questions']:,} | {shown} (" in text
     trained = yaml.safe_load((folder / "config.yaml").read_text())["training"]
     assert f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}" in text
     assert trained["data_card"] in text
