@@ -107,6 +107,7 @@ def run_to_the_end(config: AlignmentConfig) -> tuple[dict[str, torch.Tensor], li
     return load_file(folder / "heads.safetensors"), read_csv(Path(config.output) / LOG)
 
 
+@pytest.mark.slow
 def test_a_run_learns_its_pairs_and_leaves_aligner_log_checkpoints_and_plots(
     training: AlignmentConfig,
 ) -> None:
@@ -142,6 +143,7 @@ def test_a_run_learns_its_pairs_and_leaves_aligner_log_checkpoints_and_plots(
 @pytest.mark.parametrize(
     "changes", [{"stage": "full"}, {"loss": "siglip"}, {"matryoshka": "all"}, {"chunk_size": 0}]
 )
+@pytest.mark.slow
 def test_every_stage_and_loss_trains(training: AlignmentConfig, changes: dict[str, object]) -> None:
     weights, log = run_to_the_end(replace(training, epochs=12, **changes))  # type: ignore[arg-type]
     losses = [float(value) for _, _, name, value in log if name == "loss"]

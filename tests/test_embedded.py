@@ -35,6 +35,7 @@ def test_text_goes_to_the_base_model_on_llama_cpp(assistant: Assistant) -> None:
     assert assistant.notice == ""
 
 
+@pytest.mark.slow
 def test_llama_cpp_does_not_wait_at_its_barriers_beside_torch_and_whisper() -> None:
     """Its two threads spin there; once OpenMP's threads outnumber the cores they sleep, hundreds of times a token."""
     program = """

@@ -183,6 +183,7 @@ def test_of_more_conversations_than_fit_the_least_recently_used_are_read_again(w
 # The adapter
 
 
+@pytest.mark.slow
 def test_with_the_adapter_off_answers_are_those_of_an_engine_without_one(
     world: World, engine: Engine
 ) -> None:

@@ -48,6 +48,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield server
 
 
+@pytest.mark.slow
 def test_what_is_pushed_is_the_adapter_with_its_card_and_comes_back_the_same(adapter: Path, hub: Hub) -> None:
     assert push.push(adapter, NAME, private=True) == f"{hub.address}/{NAME}"
     assert hub.private == {NAME: True}

@@ -283,6 +283,7 @@ def test_weights_that_are_missing_are_said_and_looked_for_again(tmp_path: Path) 
     assert not handlers.look_whether_it_loads()["visible"]
 
 
+@pytest.mark.slow
 def test_the_aligner_is_loaded_once_and_not_at_the_start(folder: Path) -> None:
     loaded: list[Searcher] = []
 

@@ -150,6 +150,7 @@ def test_a_missing_file_is_named_instead_of_fetched_from_the_hub(folder: Path, t
         Transcriber("faster-whisper", tmp_path)
 
 
+@pytest.mark.slow
 def test_unknown_engines_languages_and_devices_list_what_there_is(folder: Path) -> None:
     with pytest.raises(ValueError, match="faster-whisper, openai-whisper"):
         Transcriber("whisper.cpp", folder)

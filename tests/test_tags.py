@@ -110,6 +110,7 @@ def test_a_head_is_saved_and_loaded_without_the_encoder(tmp_path: Path) -> None:
     assert (tmp_path / "tags.safetensors").stat().st_size < 1000
 
 
+@pytest.mark.slow
 def test_the_shipped_encoder_names_the_example_pictures() -> None:
     vision = build_encoder(VisionConfig(blocks=(6, 10)))
     names = Tagger(vision.classifier, vision.classes, 4)
@@ -143,6 +144,7 @@ def first_names(tags: dict[str, str]) -> dict[str, str]:
     return {picture: told.split()[0] for picture, told in tags.items()}
 
 
+@pytest.mark.slow
 def test_what_can_be_told_apart_is_named_in_pictures_that_were_never_seen(quickly: None) -> None:
     kinds = {"yak": torch.tensor([9.0, 0, 0, 1]), "emu": torch.tensor([0, 9.0, 0, 1])}
     pooled = {
@@ -157,6 +159,7 @@ def test_what_can_be_told_apart_is_named_in_pictures_that_were_never_seen(quickl
     assert teach(tagger(2), rows, store_of(pooled), seed=0) == tags
 
 
+@pytest.mark.slow
 def test_tags_for_training_are_those_of_heads_that_have_not_seen_the_picture(quickly: None) -> None:
     """Nothing can be told apart here but by heart: the tagger that is served knows its pictures, training must not."""
     wide = tagger(1, [f"class {number}" for number in range(64)])
@@ -188,6 +191,7 @@ def test_a_pictures_nouns_share_it() -> None:
 
 
 @pytest.mark.parametrize("nouns", [[], ["yak"], ["yak", "emu"], ["yak", "yak"], ["yak", "yak", "emu"]])
+@pytest.mark.slow
 def test_too_few_pictures_for_a_head_are_named_all_the_same(quickly: None, nouns: list[str]) -> None:
     pooled = {f"{number}": torch.randn(4) for number in range(4)}
     rows = [row(*pair) for pair in zip(pooled, nouns, strict=False)]

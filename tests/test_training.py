@@ -278,6 +278,7 @@ def test_what_is_learned_is_laid_out_as_it_is_asked(data: Path) -> None:
     assert encoded.ids.count(VISUAL) == model.eyes.tokens_per_picture
 
 
+@pytest.mark.slow
 def test_tags_are_made_once_a_run_and_the_tagger_that_is_served_learns_the_nouns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,6 +429,7 @@ def test_a_killed_run_ends_with_the_same_weights_as_an_unbroken_one(
         assert torch.allclose(weight, resumed[name], atol=1e-6), name
 
 
+@pytest.mark.slow
 def test_a_finished_stage_is_loaded_and_not_trained_again(training: TrainingConfig) -> None:
     first = weights_after(training, 4)
     logged = (Path(training.output) / "log.jsonl").read_text()
@@ -438,6 +440,7 @@ def test_a_finished_stage_is_loaded_and_not_trained_again(training: TrainingConf
     assert all(torch.equal(weights[name], weight) for name, weight in first.items())
 
 
+@pytest.mark.slow
 def test_what_training_writes_the_app_loads(training: TrainingConfig) -> None:
     trained = weights_after(training, 4)
     served = tiny_model(lora=False)
