@@ -6,11 +6,7 @@ from pathlib import Path
 from vlm.chat.conversation import Exchange
 
 IMAGE_QUESTION = "What is this?"
-IMAGE_QUESTIONS = {
-    "cat": "Is there a dog in the picture?",
-    "coffee": "Describe the picture.",
-    "rocket": "Is there a rocket in the picture?",
-}
+IMAGE_QUESTIONS = {"rocket": "Is there a rocket in the picture?", "cat": "Is there a dog in the picture?"}
 TEXT_QUESTIONS = ("Why is the sky blue?", "Give me three names for a cat.", "What is the capital of France?")
 VOICE_RECORDINGS = ("what-is-the-capital-of-France.wav", "why-is-the-sky-blue.wav")
 
