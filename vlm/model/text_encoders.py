@@ -71,7 +71,9 @@ def build_text_encoder(config: TextConfig, device: str = "cpu") -> SentenceEncod
     if config.encoder not in TEXT_ENCODERS:
         raise UserError(f"There is no text encoder {config.encoder!r}. Valid: {', '.join(TEXT_ENCODERS)}.")
     from transformers import AutoModel, AutoTokenizer, CLIPTextModel  # takes a second to import
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # it would stand before every search in the shell
     with plain_weight_errors(config.weights):
         folder = resolve(config.weights)
         tokenizer = AutoTokenizer.from_pretrained(folder)
