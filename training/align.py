@@ -130,7 +130,7 @@ def prepare(
     features = aligner.vision(pictures) if pictures.dim() == 4 else pictures
     tokens = aligner.text(padded, mask) if padded.dim() == 2 else padded
     for head, values in ((aligner.picture_head, features.flatten(0, 1)), (aligner.text_head, tokens[mask])):
-        head.standardise(values.float())
+        head.normalise.take(values.float())
         head.dropout.p, head.noise = config.head_dropout, config.feature_noise
     aligner.read_class_names()
     if config.loss == "siglip":

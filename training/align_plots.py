@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.aligner_trainer import LOG, read_csv
 from training.contrast import shorten
-from training.plot import Series, _points, running_mean
+from training.plot import Series, points, running_mean
 from training.scores.projection import principal_axes, t_sne
 from training.scores.retrieval import RECALLS, retrieval
 from vlm.errors import UserError
@@ -61,7 +61,7 @@ def draw_curves(series: dict[str, Series], folder: Path) -> None:
             if each in series:
                 values = running_mean(series[each]) if each == "loss" else series[each]
                 axes.plot(
-                    *_points(values), "o-" if each.startswith("eval_") else "-", label=each, markersize=3
+                    *points(values), "o-" if each.startswith("eval_") else "-", label=each, markersize=3
                 )
         axes.set(xlabel="step", ylabel=label)
         if axes.lines:

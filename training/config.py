@@ -2,11 +2,12 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from training.augmentation import AugmentationConfig
-from vlm.config import from_dict, read_yaml
+from vlm.config import Config, from_dict, read_yaml
 from vlm.errors import UserError
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -86,11 +87,15 @@ class Slice:
 
 def load_training_config(preset: str, **overrides: object) -> TrainingConfig:
     """A shipped preset's name or a YAML file, with overrides from the command line (None: not given)."""
-    path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESET_FOLDER / f"{preset}.yaml"
+    return _load(TrainingConfig, preset, PRESET_FOLDER, "", overrides)
+
+
+def _load(kind: type[Config], preset: str, folder: Path, of: str, overrides: Mapping[str, object]) -> Config:
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
     if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in PRESET_FOLDER.glob("*.yaml")))
-        raise UserError(f"There is no training preset {preset!r}. Shipped presets: {names}.")
-    config = from_dict(TrainingConfig, read_yaml(path), path.name)
+        names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise UserError(f"There is no training preset {preset!r}{of}. Shipped presets: {names}.")
+    config = from_dict(kind, read_yaml(path), path.name)
     return replace(config, **{key: value for key, value in overrides.items() if value is not None})  # type: ignore
 
 
@@ -125,9 +130,8 @@ class AlignmentConfig:
     head_dropout: float = 0.0  # of the pooled features
     feature_noise: float = 0.0  # in deviations of each channel
     augmentation: AugmentationConfig = AugmentationConfig()
-    validation_share: float = (
-        0.1  # of the training pictures; the data's own validation split is for the last test
-    )
+    # of the training pictures; the data's own validation split is for the last test
+    validation_share: float = 0.1
     precision: str = "float32"  # or bfloat16, float16
     seed: int = 0
     logging_steps: int = 10
@@ -139,10 +143,4 @@ class AlignmentConfig:
 
 def load_alignment_config(preset: str, **overrides: object) -> AlignmentConfig:
     """A shipped preset's name or a YAML file, with overrides from the command line (None: not given)."""
-    folder = PRESET_FOLDER / "aligners"
-    path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-        raise UserError(f"There is no training preset {preset!r} of an aligner. Shipped presets: {names}.")
-    config = from_dict(AlignmentConfig, read_yaml(path), path.name)
-    return replace(config, **{key: value for key, value in overrides.items() if value is not None})  # type: ignore
+    return _load(AlignmentConfig, preset, PRESET_FOLDER / "aligners", " of an aligner", overrides)

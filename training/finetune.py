@@ -268,9 +268,8 @@ def keep_memory() -> None:
 def run(config: TrainingConfig) -> Path:
     """Features, two stages, adapter folder."""
     keep_memory()
-    torch.backends.cuda.enable_cudnn_sdp(
-        False
-    )  # its gradients were NaN on an H100, after 50 steps with padded batches
+    # Its gradients were NaN on an H100, after 50 steps with padded batches
+    torch.backends.cuda.enable_cudnn_sdp(False)
     set_seed(config.seed)
     process = PartialState(cpu=not torch.cuda.is_available())
     device = str(process.device)

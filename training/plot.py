@@ -66,15 +66,15 @@ def draw(series: dict[str, Series], out: Path) -> None:
         2, 1, sharex=True, figsize=(8, 5), height_ratios=(3, 1), layout="constrained"
     )
     loss = series.get("loss", {})
-    losses.plot(*_points(loss), color="tab:blue", alpha=0.25, label="loss")
-    losses.plot(*_points(running_mean(loss)), color="tab:blue", label="loss, running mean")
+    losses.plot(*points(loss), color="tab:blue", alpha=0.25, label="loss")
+    losses.plot(*points(running_mean(loss)), color="tab:blue", label="loss, running mean")
     if "eval_loss" in series:
-        losses.plot(*_points(series["eval_loss"]), "o-", color="tab:orange", label="validation loss")
+        losses.plot(*points(series["eval_loss"]), "o-", color="tab:orange", label="validation loss")
     losses.set(ylabel="loss, nats a token", yscale="log")
     losses.legend()
     for name, values in series.items():
         if name.startswith("learning_rate/"):
-            rates.plot(*_points(values), label=name.partition("/")[2])
+            rates.plot(*points(values), label=name.partition("/")[2])
     rates.set(xlabel="step", ylabel="learning rate")
     rates.legend()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def draw(series: dict[str, Series], out: Path) -> None:
     pyplot.close(figure)
 
 
-def _points(series: Series) -> tuple[list[int], list[float]]:
+def points(series: Series) -> tuple[list[int], list[float]]:
     return list(series), list(series.values())
 
 

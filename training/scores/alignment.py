@@ -26,6 +26,7 @@ from training.scores.retrieval import chance, mean_average_precision, modality_g
 from vlm.errors import UserError
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import build_aligner, find_aligner, load_aligner_model
+from vlm.model.tags import pooled_for
 from vlm.model.text_encoders import TokenFeatures
 
 CAPTIONED, NAMED = "flickr8k", "caltech101"
@@ -141,7 +142,7 @@ def naming(
 def classified(aligner: Aligner, patch_features: Tensor, names: Sequence[str]) -> Tensor:
     """The encoder's own probability of each name [P, names]: of its classes that are called so; 0 where none is."""
     classifier = aligner.vision.classifier
-    chances = classifier(patch_features[..., : classifier.in_features].mean(1)).softmax(-1)
+    chances = classifier(pooled_for(classifier, patch_features)).softmax(-1)
     table = torch.zeros(len(patch_features), len(names))
     for place, name in enumerate(names):
         own = [

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vlm.chat.answer import Picture
 from vlm.chat.index import Found, PictureIndex
 from vlm.chat.indexing import PictureFile, picture_files, update
 from vlm.errors import UserError
@@ -24,7 +25,6 @@ from vlm.weights.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
-Picture = str | Path | Image.Image
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
 
 MAX_WORDS_CHARACTERS = 1_000

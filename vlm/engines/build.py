@@ -52,9 +52,8 @@ def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None) -> Built:
 
     language = config.language
     with ThreadPoolExecutor(1) as pool:
-        tokenizer = pool.submit(
-            _load_tokenizer, language.weights
-        )  # two seconds, while llama.cpp reads its file
+        # two seconds, while llama.cpp reads its file
+        tokenizer = pool.submit(_load_tokenizer, language.weights)
         adapter = lora_as_gguf(lora, weights) if lora else None
         engine = LlamaCppEngine(weights, adapter, language.context, language.cache_tokens)
         return Built(engine, tokenizer.result(), engine.embedding_size)

@@ -71,8 +71,8 @@ class FasterWhisper:
             device=kind,
             device_index=int(index or 0),
             compute_type="int8" if kind == "cpu" else "float16",
-            cpu_threads=psutil.cpu_count(logical=False)
-            or 1,  # more would slow llama.cpp (vlm/engines/llama_cpp.py)
+            # more threads than cores would slow llama.cpp down (vlm/engines/llama_cpp.py)
+            cpu_threads=psutil.cpu_count(logical=False) or 1,
             local_files_only=True,
         )
         self.languages = frozenset(self._model.supported_languages)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from vlm.config import AlignerConfig, to_dict
 from vlm.errors import UserError
 from vlm.model.pooling import ClassGuess, Head
+from vlm.model.tags import pooled_for
 from vlm.model.text_encoders import TokenFeatures
 
 PICTURES_AT_ONCE, TEXTS_AT_ONCE = 16, 64
@@ -108,7 +109,7 @@ class Aligner(nn.Module):
         if self.class_guess is None:
             return own
         classifier = self.vision.classifier
-        scores = classifier(patch_features[..., : classifier.in_features].mean(1))
+        scores = classifier(pooled_for(classifier, patch_features))
         names = (
             self.text_head(*self.name_tokens)
             if self.training and self.name_tokens

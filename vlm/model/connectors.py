@@ -25,6 +25,13 @@ class Standardise(nn.Module):
         self.register_buffer("mean", torch.zeros(feature_size))
         self.register_buffer("deviation", torch.ones(feature_size))
 
+    @torch.no_grad()
+    def take(self, features: Tensor) -> None:
+        """The statistics of training features [..., Dv]."""
+        mean, deviation = channel_statistics(features)
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+
     def forward(self, features: Tensor) -> Tensor:
         return (features - self.mean) / self.deviation
 
@@ -54,9 +61,7 @@ class MlpProjector(nn.Module):
     def standardise(self, patch_features: Tensor) -> None:
         """Take the statistics of training features [..., Dv], where these normalise."""
         if isinstance(self.normalise, Standardise):
-            mean, deviation = channel_statistics(patch_features)
-            self.normalise.mean.copy_(mean)
-            self.normalise.deviation.copy_(deviation)
+            self.normalise.take(patch_features)
 
     @torch.no_grad()
     def scale_to(self, size: float, patch_features: Tensor) -> None:

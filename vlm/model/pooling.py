@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from vlm.config import HeadConfig
 from vlm.errors import UserError
-from vlm.model.connectors import Standardise, channel_statistics
+from vlm.model.connectors import Standardise
 
 
 class ClassToken(nn.Module):
@@ -85,13 +85,6 @@ class Head(nn.Module):
         )
         self.dropout = nn.Dropout(0.0)  # of the pooled features; training sets its share
         self.noise = 0.0  # that training adds to the normalised features, in their deviations
-
-    @torch.no_grad()
-    def standardise(self, features: Tensor) -> None:
-        """Take the statistics of training features [M, D]."""
-        mean, deviation = channel_statistics(features)
-        self.normalise.mean.copy_(mean)
-        self.normalise.deviation.copy_(deviation)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, N, D], and which tokens are there (default: all) -> [B, E]"""

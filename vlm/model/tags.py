@@ -19,6 +19,11 @@ LEAST = 0.03  # probability of a name that is worth telling
 ENCODER_SHARE = 0.3  # weight of the encoder's own classifier beside the head
 
 
+def pooled_for(classifier: nn.Linear, patch_features: Tensor) -> Tensor:
+    """Features of pictures [B, N, Dv], whose first Dc channels the encoder's own classifier knows -> [B, Dc]"""
+    return patch_features[..., : classifier.in_features].mean(1)
+
+
 class Tagger:
     """`classifier`: pooled feature [Dc] -> scores of `classes`. At most `count` names are given."""
 
@@ -43,7 +48,7 @@ class Tagger:
 
     def pool(self, patch_features: Tensor) -> Tensor:
         """Features of pictures [B, N, Dv], whose first Dc channels the classifiers know -> [B, Dc]"""
-        return patch_features[..., : self.classifier.in_features].mean(1).to(self.classifier.weight)
+        return pooled_for(self.classifier, patch_features).to(self.classifier.weight)
 
     @torch.inference_mode()
     def chances(self, pooled: Tensor) -> Tensor:
