@@ -452,7 +452,12 @@ def test_mistakes_are_plain_messages_and_nothing_is_lost(page: Page, folder: Pat
 @pytest.mark.browser
 def test_names_are_compared_as_a_bar_chart(page: Page, folder: Path) -> None:
     page.get_by_role("button", name="Which of these names fits a picture?").click()
-    page.locator("input[type=file]:not([webkitdirectory])").last.set_input_files(folder / "red.png")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Drop an image file here").click()
+    chooser.value.set_files(folder / "red.png")
+    expect(
+        page.get_by_alt_text("Picture to name").or_(page.locator(".image-frame img:visible")).first
+    ).to_be_visible()
     page.get_by_label("Names, separated by commas").fill("blue, red, lime")
     page.get_by_role("button", name="Compare the names").click()
     expect(page.get_by_test_id("label-output-value")).to_have_text("red")

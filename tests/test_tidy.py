@@ -213,6 +213,8 @@ def test_content_words_come_in_order_as_base_forms() -> None:
         ("No.", "No, it is not a dog.", "Is it a dog?"),
         ("no", "There is no dog.", "Is there a dog?"),
         ("not red", "It is not red.", "Is it red?"),
+        ("no no dog", "No, there is no dog.", "Is there a dog?"),
+        ("no not dog", "No, it is not a dog.", "Is it a dog?"),
         ("gray", "It's grey.", "What color is it?"),
     ],
 )
@@ -235,6 +237,8 @@ def test_a_clean_up_that_says_the_same_is_accepted(draft: str, candidate: str, q
         ("A dog.", "Yes, it is a dog.", "Is it a dog?", 'adds "yes"'),
         ("It is red.", "It is not red.", "Is it red?", 'adds a "not"'),
         ("It isn't red.", "It is red.", "Is it red?", 'drops a "not"'),
+        ("no no dog", "No, it is a dog.", "Is it a dog?", 'drops a "not"'),
+        ("no dog is red", "A dog is red.", "", 'drops a "not"'),
         ("two dogs", "three dogs", "Are there three dogs?", 'drops "two" and adds "three"'),
         ("3.5", "35", "", 'drops "3.5" and adds "35"'),
         ("red", "The ball is red and blue.", "Is the ball red or blue?", 'adds "blue"'),

@@ -21,8 +21,20 @@ EXAMPLES = (
     ("Where is the cup, to the left or to the right of the spoon?", "Left.", "Left."),
     ("What is in the picture?", "Dog brown sofa.", "A dog is on a brown sofa."),
     ("Describe the picture.", "Children play football park.", "Children are playing football in a park."),
+    ("What else is there?", "Lamp, table, two chairs.", "There is a lamp, a table and two chairs."),
+    ("What do you see?", "Photo old red barn.", "A photo of an old red barn."),
+    (
+        "How would you describe it?",
+        "Girl helmet riding horse front fence.",
+        "A girl with a helmet is riding a horse in front of a fence.",
+    ),
     ("Tell me the color of the ball.", "Gray.", "Gray."),
-    ("Is there a dog?", "No dog.", "No, there is no dog."),
+    ("Is there a dog?", "No no dog.", "No, there is no dog."),
+    (
+        "What could I use it for?",
+        "Could bake cut bread soups.",
+        "You could bake it or cut it for bread and soups.",
+    ),
     ("is there a circle in the image?", "No.", "No."),
     ("Is the dog to the left or to the right of the cat?", "Left.", "Left."),
 )

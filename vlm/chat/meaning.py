@@ -18,9 +18,9 @@ _FRAME = re.compile(
     r"|in (?:the|this) (?:picture|image|photo)\b|the answer is\b)",
     re.IGNORECASE,
 )
-_OPENER = re.compile(  # "No, it is red.", not "No dog is red."
+_OPENER = re.compile(  # "No, it is red." and, of keywords, "No no dog.", but not "No dog is red."
     r"\W*(?:(yes|yeah|yep)\b"
-    r"|(?:no|nope)\b(?=\W*$|\s*[,.;:!\u2013\u2014]|\s-|\s+(?:it|he|she|they|this|that|there)\b))",
+    r"|(?:no|nope)\b(?=\W*$|\s*[,.;:!\u2013\u2014]|\s-|\s+(?:it|he|she|they|this|that|there|no|not)\b))",
     re.IGNORECASE,
 )
 # Where one of these, or a verb in -ing, stands between two things, their order is part of the meaning.

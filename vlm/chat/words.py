@@ -14,7 +14,7 @@ FUNCTION_WORDS = frozenset(
     i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her
     hers herself it its itself they them their theirs themselves what which who whom this that these those
     am is are was were be been being have has had having do does did doing a an the and but if or because
-    as until while of at by for with about against into through during before after to from in out on
+    as until while whilst of at by for with about against into through during before after to from in out on
     again further then once here there when where why how any each some such own so than too very can will
     just should now also would
     """.split()
