@@ -41,9 +41,28 @@ def test_an_unknown_key_is_refused_and_the_valid_ones_are_named() -> None:
     with pytest.raises(UserError, match=r"run\.sources has no key shares\. Valid keys: name, share"):
         from_dict(TrainingConfig, {"sources": [{"name": "a", "shares": 1}]}, "run")
     with pytest.raises(
-        UserError, match=r"preset\.connector must be a mapping with the keys kind, hidden, merge"
+        UserError, match=r"preset\.connector must be a mapping with a kind and that kind's settings"
     ):
         from_dict(ModelConfig, {"connector": "mlp"}, "preset")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_size": "320"}, "preset.vision.image_size must be a whole number, and is '320'"),
+        ({"image_size": True}, "must be a whole number, and is True"),
+        ({"encoder": 5}, "preset.vision.encoder must be a word or text, and is 5"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        from_dict(ModelConfig, {"vision": values}, "preset")
+
+
+def test_a_number_that_yaml_reads_as_text_is_refused_and_a_whole_one_is_a_number() -> None:
+    with pytest.raises(UserError, match="number such as 1.0e-3, and is '1e-3'"):
+        from_dict(TrainingConfig, {"text_dropout": "1e-3"}, "run")
+    assert from_dict(TrainingConfig, {"text_dropout": 0}, "run").text_dropout == 0
 
 
 def test_an_unknown_preset_names_the_shipped_ones() -> None:

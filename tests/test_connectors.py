@@ -1,11 +1,13 @@
-"""Connectors: two layers behind a normalisation, and neighbouring cells that become one visual token."""
+"""Connectors: each makes as many visual tokens as it says, of any pictures, and refuses what it does not fit."""
 
 import pytest
 import torch
 
-from vlm.config import ConnectorConfig
+from vlm.config import ModelConfig, PartConfig, from_dict, to_dict
 from vlm.errors import UserError
-from vlm.model.connectors import build_connector, channel_statistics, merge_cells, token_count
+from vlm.model.connectors import CONNECTORS, build_connector, connector_settings, token_count
+from vlm.model.connectors.grid import merge_cells, pool_cells
+from vlm.model.standardise import channel_statistics
 
 COUNT, SIZE, EMBEDDING = 16, 8, 32
 
@@ -19,13 +21,13 @@ def features() -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["mlp", "norm-mlp"])
 def test_every_feature_becomes_a_visual_token(kind: str) -> None:
-    connector = build_connector(ConnectorConfig(kind, hidden=16), SIZE, EMBEDDING)
+    connector = build_connector(PartConfig(kind, {"hidden": 16}), SIZE, EMBEDDING)
     assert connector(features()).shape == (20, COUNT, EMBEDDING)
     assert [type(layer).__name__ for layer in connector.layers] == ["Linear", "GELU", "Linear"]
 
 
 def test_training_features_are_standardised_and_what_hardly_varies_is_not_blown_up() -> None:
-    connector = build_connector(ConnectorConfig(hidden=16), SIZE, EMBEDDING)
+    connector = build_connector(PartConfig("mlp", {"hidden": 16}), SIZE, EMBEDDING)
     connector.standardise(features())
     mean, deviation = channel_statistics(connector.normalise(features()))
     assert mean.abs().max() < 1e-3
@@ -34,14 +36,14 @@ def test_training_features_are_standardised_and_what_hardly_varies_is_not_blown_
 
 
 def test_a_layer_norm_takes_no_statistics() -> None:
-    connector = build_connector(ConnectorConfig("norm-mlp", hidden=16), SIZE, EMBEDDING)
+    connector = build_connector(PartConfig("norm-mlp", {"hidden": 16}), SIZE, EMBEDDING)
     before = {name: tensor.clone() for name, tensor in connector.state_dict().items()}
     connector.standardise(features())
     assert all(torch.equal(before[name], tensor) for name, tensor in connector.state_dict().items())
 
 
 def test_noise_is_added_to_normalised_features_and_only_in_training() -> None:
-    connector = build_connector(ConnectorConfig(hidden=16), SIZE, EMBEDDING)
+    connector = build_connector(PartConfig("mlp", {"hidden": 16}), SIZE, EMBEDDING)
     connector.standardise(features())
     plain = connector.eval()(features())
     connector.noise = 0.5
@@ -66,24 +68,24 @@ def test_neighbouring_cells_become_one_visual_token_with_their_channels_side_by_
 
 
 def test_a_merging_connector_makes_as_many_visual_tokens_as_it_says() -> None:
-    config = ConnectorConfig(hidden=16, merge=2)
+    config = PartConfig("mlp", {"hidden": 16, "merge": 2})
     connector = build_connector(config, SIZE, EMBEDDING)
     connector.standardise(features())
     assert connector(features()).shape == (20, token_count(config, COUNT), EMBEDDING) == (20, 4, EMBEDDING)
     assert connector.layers[0].in_features == 4 * SIZE
-    assert token_count(ConnectorConfig(merge=2), 100) == 25
+    assert token_count(PartConfig("mlp", {"merge": 2}), 100) == 25
 
 
 @pytest.mark.parametrize(("merge", "count"), [(2, 25), (3, 100), (2, 50), (2, 1)])
 def test_a_grid_that_cannot_be_merged_is_refused(merge: int, count: int) -> None:
     with pytest.raises(UserError, match=rf"connector.merge is {merge}, and the encoder's {count} features"):
-        token_count(ConnectorConfig(merge=merge), count)
-    assert token_count(ConnectorConfig(merge=1), count) == count
+        token_count(PartConfig("mlp", {"merge": merge}), count)
+    assert token_count(PartConfig("mlp", {"merge": 1}), count) == count
 
 
 @pytest.mark.parametrize("size", [0.02, 1.5])
 def test_fresh_visual_tokens_are_made_as_large_as_asked(size: float) -> None:
-    connector = build_connector(ConnectorConfig(hidden=16, merge=2), SIZE, EMBEDDING)
+    connector = build_connector(PartConfig("mlp", {"hidden": 16, "merge": 2}), SIZE, EMBEDDING)
     connector.standardise(features())
     before = connector(features())
     connector.scale_to(size, features().half())
@@ -95,5 +97,100 @@ def test_fresh_visual_tokens_are_made_as_large_as_asked(size: float) -> None:
 
 
 def test_an_unknown_connector_names_the_valid_ones() -> None:
-    with pytest.raises(UserError, match="no connector 'perceiver'. Valid: mlp, norm-mlp"):
-        build_connector(ConnectorConfig("perceiver"), SIZE, EMBEDDING)
+    with pytest.raises(
+        UserError, match="no connector 'perceiver'. Valid: linear, mlp, norm-mlp, attention-pool"
+    ):
+        build_connector(PartConfig("perceiver"), SIZE, EMBEDDING)
+
+
+SMALL: dict[str, dict[str, int]] = {
+    "linear": {},
+    "mlp": {"hidden": 16, "merge": 2},
+    "norm-mlp": {"hidden": 16},
+    "attention-pool": {"queries": 3, "heads": 2, "hidden": 16},
+    "q-former": {"queries": 5, "layers": 3, "width": 16, "heads": 2},
+    "resampler": {"latents": 6, "depth": 2, "width": 16, "heads": 2, "head_size": 8, "frames": 2},
+    "pixel-shuffle": {"merge": 4},
+    "pooled-grid": {"side": 3, "hidden": 16},
+}
+
+
+def test_every_connector_is_tried_here() -> None:
+    assert SMALL.keys() == CONNECTORS.keys()
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_connector_makes_as_many_visual_tokens_as_it_says_as_large_as_asked(kind: str) -> None:
+    torch.manual_seed(0)
+    config = PartConfig(kind, SMALL[kind])
+    connector = build_connector(config, SIZE, EMBEDDING)
+    connector.standardise(features())
+    connector.scale_to(0.3, features())
+    visual_tokens = connector(features())
+    assert visual_tokens.shape == (20, token_count(config, COUNT), EMBEDDING)
+    assert visual_tokens.square().mean().sqrt().item() == pytest.approx(0.3, rel=1e-3)
+    assert [connector.widths[0] % SIZE, connector.widths[-1]] == [0, EMBEDDING]
+    alone = torch.cat([connector(features()[place : place + 1]) for place in range(20)])
+    assert torch.allclose(alone, visual_tokens, atol=1e-4)  # pictures of a batch do not mix
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_every_weight_of_a_connector_learns(kind: str) -> None:
+    torch.manual_seed(0)
+    connector = build_connector(PartConfig(kind, SMALL[kind]), SIZE, EMBEDDING)
+    connector.standardise(features())
+    (connector(features()) * torch.randn(EMBEDDING)).sum().backward()
+    still = [name for name, each in connector.named_parameters() if each.grad is None or not each.grad.any()]
+    # a bias of keys shifts all scores of a query alike, and a softmax does not see that
+    assert [name for name in still if not name.endswith("key.bias")] == []
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_connectors_settings_survive_a_round_trip_and_unknown_ones_are_refused(kind: str) -> None:
+    config = from_dict(ModelConfig, {"connector": {"kind": kind} | SMALL[kind]}, "preset")
+    assert from_dict(ModelConfig, to_dict(config), "round trip") == config
+    assert to_dict(connector_settings(config.connector)).items() >= SMALL[kind].items()
+    with pytest.raises(UserError, match=f"connector {kind} has no key colour. Valid keys: "):
+        connector_settings(PartConfig(kind, {"colour": 3}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("pooled-grid", {"side": 5}, "connector.side is 5, and the encoder's grid is 4 x 4"),
+        ("pooled-grid", {"side": 0}, "Choose a side from 1 to 4"),
+        ("pixel-shuffle", {"merge": 3}, "connector.merge is 3, and the encoder's 16 features"),
+        ("mlp", {"merge": 0}, "connector.merge is 0"),
+        ("resampler", {"frames": 3}, "connector.frames must divide the encoder's 16 features, and is 3"),
+        ("resampler", {"depth": 0}, "must each be at least 1"),
+        ("attention-pool", {"heads": 3}, "connector.heads must divide the encoder's 8 channels"),
+        ("q-former", {"width": 10, "heads": 4}, "its heads divide its width"),
+        ("mlp", {"hidden": "wide"}, "connector mlp.hidden must be a whole number, and is 'wide'"),
+        ("mlp", {"hidden": True}, "must be a whole number, and is True"),
+    ],
+)
+def test_a_connector_that_does_not_fit_is_refused(kind: str, settings: dict[str, int], message: str) -> None:
+    config = PartConfig(kind, settings)
+    with pytest.raises(UserError, match=message):
+        token_count(config, COUNT)
+        build_connector(config, SIZE, EMBEDDING)
+
+
+def test_what_is_no_square_grid_is_not_pooled() -> None:
+    with pytest.raises(UserError, match="pooled-grid needs a square grid, and the encoder's 50 features"):
+        token_count(PartConfig("pooled-grid"), 50)
+
+
+def test_a_pooled_grid_keeps_what_is_where() -> None:
+    cells = torch.arange(16.0).reshape(1, 16, 1)
+    assert pool_cells(cells, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert torch.equal(pool_cells(cells, 4), cells)
+
+
+def test_a_resampler_tells_frames_apart() -> None:
+    torch.manual_seed(0)
+    connector = build_connector(PartConfig("resampler", SMALL["resampler"]), SIZE, EMBEDDING)
+    connector.standardise(features())
+    first, second = features()[:1].chunk(2, dim=1)
+    one, other = connector(torch.cat([first, second], 1)), connector(torch.cat([second, first], 1))
+    assert not torch.allclose(one, other, atol=1e-3)

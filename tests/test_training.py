@@ -30,6 +30,7 @@ from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
 from training.data import Collator, Conversations, Row, iterate_rows, pictures_of, read_rows
 from training.features import FeatureStore
 from training.finetune import lay_out, tags_of, train_stage
+from vlm.config import PartConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
 from vlm.model.adapter import find_adapter, load_adapter, restore_adapter
@@ -512,7 +513,7 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
     assert all(math.isfinite(line["eval_loss"]) for line in lines if "eval_loss" in line)
     assert sum("eval_loss" in line for line in lines) == 2
     assert lines[-1].keys() >= {"train_loss"}
-    other = replace(tiny_config(), connector=replace(tiny_config().connector, hidden=99))
+    other = replace(tiny_config(), connector=PartConfig("mlp", {"hidden": 99}))
     monkeypatch.setattr(finetune, "load_model_config", lambda name: other)
     with pytest.raises(UserError, match="does not fit"):
         finetune.run(again)

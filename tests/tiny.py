@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from vlm.chat.reply import Pipeline, Sights
-from vlm.config import LoraConfig, ModelConfig
+from vlm.config import LoraConfig, ModelConfig, PartConfig
 from vlm.engines.torch_engine import TorchEngine
-from vlm.model.connectors import MlpProjector, Standardise
+from vlm.model.connectors import build_connector
 from vlm.model.eyes import Eyes
 from vlm.model.language import LanguageModel
 from vlm.model.prompts import Batch, PromptTurn, collate
@@ -72,7 +72,7 @@ class TinyVision(nn.Module):
 def tiny_eyes(tags: int = 0) -> Eyes:
     """`tags`: how many names a picture gets at most; 0 for no tagger."""
     vision = TinyVision()
-    connector = MlpProjector(Standardise(vision.feature_size), vision.feature_size, 16, 32)
+    connector = build_connector(PartConfig("mlp", {"hidden": 16}), vision.feature_size, 32)
     tagger = Tagger(vision.classifier, vision.classes, tags) if tags else None
     return Eyes(vision, connector, vision.feature_count, tagger)
 

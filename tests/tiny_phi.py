@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from vlm.config import ModelConfig, load_model_config, to_dict
+from vlm.config import ModelConfig, PartConfig, load_model_config, to_dict
 
 PHI_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'system' and message['content'] %}"
@@ -101,7 +101,7 @@ def tiny_phi_config(folder: Path) -> ModelConfig:
         config,
         name="tiny-phi",
         vision=replace(config.vision, weights=str(folder / "clip")),
-        connector=replace(config.connector, hidden=64),
+        connector=PartConfig("norm-mlp", {"hidden": 64}),
         language=replace(config.language, weights=str(folder / "phi")),
         lora=replace(config.lora, rank=4),
         answers=replace(config.answers, max_new_tokens=12, repetition_penalty=1.0),

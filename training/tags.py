@@ -14,7 +14,7 @@ from torch.nn import functional
 from training.augmentation import picture_of
 from training.data import Row
 from training.features import FeatureStore
-from vlm.model.connectors import channel_statistics
+from vlm.model.standardise import channel_statistics
 from vlm.model.tags import Tagger
 
 FOLDS = 5

@@ -5,6 +5,7 @@ typing mistake never trains or serves another model than the one that was meant.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -31,10 +32,12 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
-class ConnectorConfig:
-    kind: str = "mlp"
-    hidden: int = 1024
-    merge: int = 1  # merge x merge neighbouring cells make one visual token
+class PartConfig:
+    """Which of several parts stands in a place, and its settings as they are written. In YAML both are one mapping, such
+    as `{kind: mlp, hidden: 1024}`. The part's own dataclass reads the settings (`read_settings`)."""
+
+    kind: str
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class ModelConfig:
 
     name: str = "embedded"
     vision: VisionConfig = field(default_factory=VisionConfig)
-    connector: ConnectorConfig = field(default_factory=ConnectorConfig)
+    connector: PartConfig = field(default_factory=lambda: PartConfig("mlp"))
     language: LanguageConfig = field(default_factory=LanguageConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
@@ -128,11 +131,13 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
         raise UserError(f"{where} must be a mapping with the keys {', '.join(hints)}.")
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise UserError(f"{where} has no key {', '.join(unknown)}. Valid keys: {', '.join(hints)}.")
+        raise UserError(f"{where} has no key {', '.join(unknown)}. Valid keys: {', '.join(hints) or 'none'}.")
     built = {}
     for name, value in values.items():
         hint = hints[name]
-        if dataclasses.is_dataclass(hint):
+        if hint is PartConfig:
+            value = _part(value, f"{where}.{name}")
+        elif dataclasses.is_dataclass(hint):
             value = from_dict(hint, value, f"{where}.{name}")  # type: ignore[arg-type]
         elif isinstance(value, list):
             (item, *_) = get_args(hint) or (None,)
@@ -145,19 +150,54 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
                 from_dict(item, entry, f"{where}.{name}") if dataclasses.is_dataclass(item) else entry  # type: ignore
                 for entry in value
             )
+        elif hint in PLAIN and not _is_plain(value, hint):
+            raise UserError(f"{where}.{name} must be {PLAIN[hint]}, and is {value!r}.")
         built[name] = value
     return kind(**built)
+
+
+PLAIN = {
+    int: "a whole number",
+    float: "a number such as 1.0e-3",
+    bool: "true or false",
+    str: "a word or text",
+}
+
+
+def _is_plain(value: Any, hint: type) -> bool:
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)
+
+
+def _part(values: Any, where: str) -> PartConfig:
+    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
+        raise UserError(
+            f"{where} must be a mapping with a kind and that kind's settings, such as {{kind: mlp}}."
+        )
+    return PartConfig(values["kind"], {key: value for key, value in values.items() if key != "kind"})
+
+
+def read_settings(part: PartConfig, kinds: Mapping[str, type[Config]], place: str) -> Config:
+    """A part's settings, as its kind's dataclass has them. Raises UserError that names the valid kinds or keys."""
+    if part.kind not in kinds:
+        raise UserError(f"There is no {place} {part.kind!r}. Valid: {', '.join(kinds)}.")
+    return from_dict(kinds[part.kind], part.settings, f"{place} {part.kind}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain values of a configuration, ready for YAML or JSON (tuples become lists)."""
 
     def plain(value: Any) -> Any:
+        if isinstance(value, PartConfig):
+            return {"kind": value.kind} | plain(value.settings)
+        if dataclasses.is_dataclass(value):
+            return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
-    return plain(dataclasses.asdict(config))
+    return plain(config)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def table(sizes: Description, config: ModelConfig) -> str:
     lines = [
         f"preset     {sizes.preset}",
         f"encoder    {sizes.encoder}   {config.vision.encoder}, {config.vision.weights} ({sizes.found['vision']})",
-        f"projector  {sizes.projector}   {config.connector.kind}",
+        f"projector  {sizes.projector}   {config.connector.kind}, {_counted(sizes.visual_tokens)}",
         f"LLM        {sizes.embedding_size}   {config.language.weights} ({sizes.found['language']})",
         "",
         *(f"{count:>15,}  parameters, {part}" for part, count in counted.items()),
@@ -28,6 +28,10 @@ def table(sizes: Description, config: ModelConfig) -> str:
             f"{trained:>9.1f} GB  to train in {name}, batch of 2, 512 tokens, gradient checkpointing",
         ]
     return "\n".join(lines)
+
+
+def _counted(visual_tokens: int) -> str:
+    return f"{visual_tokens} visual token" + "s" * (visual_tokens != 1)
 
 
 def main() -> None:

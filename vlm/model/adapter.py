@@ -22,8 +22,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from vlm.config import ModelConfig, from_dict, load_model_config, read_yaml, to_dict
+from vlm.config import ModelConfig, PartConfig, from_dict, load_model_config, read_yaml, to_dict
 from vlm.errors import UserError, plain_load_errors
+from vlm.model.connectors import connector_settings
 from vlm.model.eyes import Eyes
 from vlm.weights.hub import fetch, hub_name, is_hub_name
 from vlm.weights.resolve import public_name
@@ -75,9 +76,16 @@ def adapter_config(folder: Path) -> ModelConfig:
     return from_dict(ModelConfig, read_description(folder)["model"], str(folder / "config.yaml"))
 
 
+def with_all_settings(config: ModelConfig) -> ModelConfig:
+    """The config with every setting of its parts, defaults among them: what an adapter was trained with must not change
+    with a default. Raises UserError for unknown kinds and settings."""
+    connector = PartConfig(config.connector.kind, to_dict(connector_settings(config.connector)))
+    return replace(config, connector=connector)
+
+
 def check_adapter(folder: Path, config: ModelConfig) -> None:
     """Refuse an adapter of another model with a sentence that names both."""
-    trained = adapter_config(folder)
+    trained, config = with_all_settings(adapter_config(folder)), with_all_settings(config)
     for part in ("vision", "connector", "language"):
         theirs, ours = getattr(trained, part), getattr(config, part)
         if part == "language":  # how it is served may differ from training
@@ -192,7 +200,7 @@ def _write(
 ) -> None:
     from peft import get_peft_model_state_dict
 
-    resolved = {"model": to_dict(config), "training": training}
+    resolved = {"model": to_dict(with_all_settings(config)), "training": training}
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     state = model.state_dict() if state is None else state

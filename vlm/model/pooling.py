@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from vlm.config import HeadConfig
 from vlm.errors import UserError
-from vlm.model.connectors import Standardise
+from vlm.model.standardise import Standardise
 
 
 class ClassToken(nn.Module):

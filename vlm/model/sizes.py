@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLI
 from vlm.config import ModelConfig, VisionConfig, read_yaml
 from vlm.errors import UserError
 from vlm.model.clip import Clip, clip_dtype
-from vlm.model.connectors import build_connector
+from vlm.model.connectors import build_connector, token_count
 from vlm.model.encoders import build_encoder
 from vlm.model.language import attach_lora, choose_dtype, is_nf4
 from vlm.weights.resolve import WHEELS, plain_weight_errors, tokenizer_folder
@@ -38,6 +38,7 @@ class Description:
     preset: str
     encoder: str
     projector: str
+    visual_tokens: int  # of one picture
     embedding_size: int
     parameters: dict[str, int]  # vision, connector, language, lora
     quantised_parameters: int  # of the language model: the linear layers of its decoder
@@ -111,6 +112,15 @@ def _outline_vision(config: VisionConfig) -> tuple[Any, str]:
         return Clip(CLIPVisionModelWithProjection(sizes), config.features, config.layer), found
 
 
+def check_fit(config: ModelConfig) -> None:
+    """Raise UserError where the parts do not fit each other, before any of their weights are loaded."""
+    embedding_size = architecture(config.language.weights)[0].hidden_size
+    vision, _ = _outline_vision(config.vision)
+    with torch.device("meta"):
+        build_connector(config.connector, vision.feature_size, embedding_size)
+    token_count(config.connector, vision.feature_count)
+
+
 def describe(config: ModelConfig) -> Description:
     """The sizes of everything that a preset is made of."""
     language_config, language_found = architecture(config.language.weights)
@@ -134,7 +144,8 @@ def describe(config: ModelConfig) -> Description:
     return Description(
         preset=config.name,
         encoder=f"{vision.feature_count} x {vision.feature_size}",
-        projector=f"{vision.feature_size * config.connector.merge**2} -> {config.connector.hidden} -> {embedding_size}",
+        projector=" -> ".join(map(str, connector.widths)),
+        visual_tokens=token_count(config.connector, vision.feature_count),
         embedding_size=embedding_size,
         parameters=parameters,
         quantised_parameters=quantised,

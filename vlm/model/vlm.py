@@ -10,6 +10,7 @@ from vlm.errors import UserError
 from vlm.model.eyes import Eyes, build_eyes
 from vlm.model.language import LanguageModel, build_language
 from vlm.model.prompts import Batch, Encoded, PromptTurn, encode
+from vlm.model.sizes import check_fit
 
 STAGES = {"projector": ("connector",), "projector+lora": ("connector", "lora")}
 
@@ -78,6 +79,7 @@ class VisionLanguageModel(nn.Module):
 
 def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:
     """The parts of a preset on one device, without an adapter. The connector is fresh until one is loaded."""
+    check_fit(config)
     language = build_language(config.language, device)
     return VisionLanguageModel(build_eyes(config, language.embedding_size, device), language)
 

@@ -43,11 +43,10 @@ def parts(config: ModelConfig) -> str:
     vision, connector, language = config.vision, config.connector, config.language
     clip = vision.encoder == "clip"
     seen = f"{vision.features} features" if clip else f"pictures of {vision.image_size} pixels a side"
-    cells = f", {connector.merge} x {connector.merge} cells a visual token" if connector.merge > 1 else ""
-    layers = f"two linear layers with a GELU between, {connector.hidden} wide"
+    settings = "".join(f", {name} {value}" for name, value in connector.settings.items())
     rows = [
         ("vision encoder", f"{vision.weights}, {seen}"),
-        ("connector", f"{connector.kind}{cells}, {layers}"),
+        ("connector", f"{connector.kind}{settings}"),
         ("language model", f"{language.weights}, engine {language.engine}"),
         ("LoRA", f"rank {config.lora.rank} on {', '.join(config.lora.targets)}"),
         ("speech", f"{config.speech.weights} on {config.speech.engine}"),
