@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.engine_world import answer, greedy
 from tests.tiny_gguf import WORDS, save_lora, tiny_causal, tiny_gguf_with_words
-from vlm.config import LanguageConfig, ModelConfig
+from vlm.config import LanguageConfig, ModelConfig, PartConfig
 from vlm.engines import build, llama_library
 from vlm.engines.build import Built, build_engine
 from vlm.engines.llama_cpp import LlamaCppEngine
@@ -110,6 +111,23 @@ def test_weights_without_a_gguf_are_served_by_torch_and_refused_to_llama_cpp(tmp
     assert (found.engine.name, found.notice) == ("torch", "")
     with pytest.raises(UserError, match=r"needs GGUF weights.*Set language\.engine to torch"):
         built(str(tmp_path / "folder"), None, "llama.cpp")
+
+
+CROSS = PartConfig("cross-attention", {"every": 1, "heads": 2, "head_size": 8})
+
+
+@pytest.mark.parametrize("fusion", [CROSS, PartConfig("fused")], ids=["cross-attention", "fused"])
+def test_a_fusion_that_llama_cpp_cannot_hold_is_served_by_torch_and_refused_to_llama_cpp(
+    weights: str, fusion: PartConfig
+) -> None:
+    language = LanguageConfig(weights, dtype="float32", context=256, cache_tokens=512)
+    found = build_engine(ModelConfig(language=language, fusion=fusion), None, "cpu")
+    assert found.engine.name == "torch"
+    picture = torch.randn(3, 64)
+    answer(found.engine, [PROMPT[0], picture, [5, 60]], True, greedy(5))
+    demanded = ModelConfig(language=replace(language, engine="llama.cpp"), fusion=fusion)
+    with pytest.raises(UserError, match=rf"llama.cpp holds the fusion prefix, and .* has {fusion.kind}"):
+        build_engine(demanded, None, "cpu")
 
 
 def test_where_the_library_does_not_load_torch_serves_and_says_so(

@@ -158,7 +158,8 @@ def train_stage(
         restore_adapter(model, folder / "adapter")
         return
     parts = model.train_only(stage.train)
-    rates = {"connector": stage.connector_learning_rate, "lora": stage.lora_learning_rate}
+    rates = dict.fromkeys(("connector", "fusion"), stage.connector_learning_rate)
+    rates["lora"] = stage.lora_learning_rate
     groups = [{"name": part, "params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
     trainer = AdapterTrainer(
         model=model,
@@ -301,8 +302,9 @@ def run(config: TrainingConfig) -> Path:
     if not process.is_main_process:
         return adapter
     training = describe(config) | {"device": process.device.type, "data_card": _fingerprint(data)}
-    alpha = model.language.apply_share(config.lora_share)
-    model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
+    if model.language.has_adapter:
+        alpha = model.language.apply_share(config.lora_share)
+        model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
     save_adapter(model, adapter, model_config, training, {})
     if (data / "card.md").is_file():
         shutil.copy(data / "card.md", adapter / DATA_CARD)
@@ -350,7 +352,7 @@ def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) 
         known = find_adapter(config.init_from)
         check_adapter(known, model_config)
         load_adapter(model, known, trainable=True)
-    else:
+    elif model_config.lora.rank:
         model.language.add_adapter(model_config.lora)
     model.language.prepare_training(config.gradient_checkpointing)
     model.text_dropout, model.connector.noise = config.text_dropout, config.feature_noise

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -52,7 +52,7 @@ class LanguageConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    rank: int = 8
+    rank: int = 8  # 0 for a language model without a LoRA
     alpha: float = 16
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -85,6 +85,7 @@ class ModelConfig:
     name: str = "embedded"
     vision: VisionConfig = field(default_factory=VisionConfig)
     connector: PartConfig = field(default_factory=lambda: PartConfig("mlp"))
+    fusion: PartConfig = field(default_factory=lambda: PartConfig("prefix"))
     language: LanguageConfig = field(default_factory=LanguageConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
@@ -150,24 +151,29 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
                 from_dict(item, entry, f"{where}.{name}") if dataclasses.is_dataclass(item) else entry  # type: ignore
                 for entry in value
             )
-        elif hint in PLAIN and not _is_plain(value, hint):
-            raise UserError(f"{where}.{name} must be {PLAIN[hint]}, and is {value!r}.")
+        _check_kind(value, hint, f"{where}.{name}")
         built[name] = value
     return kind(**built)
 
 
-PLAIN = {
-    int: "a whole number",
-    float: "a number such as 1.0e-3",
-    bool: "true or false",
-    str: "a word or text",
+KINDS: dict[type, tuple[tuple[type, ...], str]] = {  # of a plain value: what YAML may hold, and its name
+    str: ((str,), "a text"),
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number such as 1.0e-3"),
+    tuple: ((tuple,), "a list"),
 }
 
 
-def _is_plain(value: Any, hint: type) -> bool:
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float if hint is float else hint)
+def _check_kind(value: Any, hint: Any, where: str) -> None:
+    """Raise UserError where a value is of another kind than its field."""
+    optional = type(None) in get_args(hint)
+    plain = next((kind for kind in get_args(hint) if kind is not type(None)), hint) if optional else hint
+    kinds, told = KINDS.get(get_origin(plain) or plain, ((), ""))
+    if not kinds or (optional and value is None):
+        return
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise UserError(f"{where} must be {told}, and is {value!r}.")
 
 
 def _part(values: Any, where: str) -> PartConfig:

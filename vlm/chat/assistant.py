@@ -22,7 +22,7 @@ from vlm.engines import Engine
 from vlm.engines.build import build_engine
 from vlm.errors import UserError
 from vlm.inputs.speech import Transcriber
-from vlm.model.adapter import adapter_name, load_eyes, lora_folder, model_config_of
+from vlm.model.adapter import adapter_name, fusion_file, load_eyes, lora_folder, model_config_of
 from vlm.model.eyes import build_eyes
 from vlm.weights.resolve import resolve
 
@@ -192,7 +192,8 @@ def load_assistant(
             _load_transcriber, config.speech
         )  # a second, beside the language model's three
         try:
-            built = build_engine(config, lora_folder(folder) if folder else None, device)
+            lora, fusion = (lora_folder(folder), fusion_file(folder)) if folder else (None, None)
+            built = build_engine(config, lora, device, fusion)
             sights = None
             if folder:
                 eyes = build_eyes(config, built.embedding_size, device)

@@ -143,7 +143,7 @@ class Pipeline:
         happen again at the next question. Pictures of a turn that is left out stay, since later questions may be about
         them."""
         visual_tokens = [sight.visual_tokens for group in sights for sight in group]
-        per_picture = len(visual_tokens[0]) if visual_tokens else 0
+        per_picture = self.sights.eyes.tokens_per_picture if self.sights else 0
         system = self.image_system if sights else self.text_system
 
         def ids_of(some: Sequence[PromptTurn]) -> list[int]:

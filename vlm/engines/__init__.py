@@ -50,22 +50,32 @@ class Engine(Protocol):
         ...
 
 
-def prompt_keys(prompt: Prompt) -> list[Hashable]:
+def prompt_keys(prompt: Prompt, beside: bool = False) -> list[Hashable]:
     """What stands at each position: an id, or of a visual token its picture's digest and its place in it. Prompts with
-    equal keys up to a position have the same keys and values in the cache up to there."""
+    equal keys up to a position have the same keys and values in the cache up to there.
+
+    `beside`: the visual tokens take no positions, and each id behind a picture is read with that picture in sight, so that
+    its key names both."""
     keys: list[Hashable] = []
+    in_sight = None
     for segment in prompt:
         if isinstance(segment, Tensor):
             digest = hashlib.sha256(segment.detach().float().cpu().numpy().tobytes()).digest()
-            keys += [(digest, place) for place in range(len(segment))]
+            in_sight = digest if beside else None
+            keys += [] if beside else [(digest, place) for place in range(len(segment))]
         else:
-            keys += segment
+            keys += [next_key(id, in_sight) for id in segment]
     return keys
 
 
-def keys_within(context: int, prompt: Prompt, sampling: Sampling) -> list[Hashable]:
+def next_key(id: int, in_sight: bytes | None) -> Hashable:
+    """The key of an id, with the digest of the picture that it is read with."""
+    return id if in_sight is None else (id, in_sight)
+
+
+def keys_within(context: int, prompt: Prompt, sampling: Sampling, beside: bool = False) -> list[Hashable]:
     """The prompt's keys. Raises UserError where the prompt and the longest answer together do not fit."""
-    keys = prompt_keys(prompt)
+    keys = prompt_keys(prompt, beside)
     needed = len(keys) + sampling.max_new_tokens
     if needed > context:
         raise UserError(

@@ -11,6 +11,7 @@ from vlm.errors import UserError
 from vlm.weights.resolve import gguf_file, plain_weight_errors, tokenizer_folder
 
 ENGINES = ("auto", "torch", "llama.cpp")
+IN_LLAMA_CPP = ("prefix",)  # the fusions that it can hold: it reads embeddings, and its layers are its own
 
 
 class Built(NamedTuple):
@@ -22,14 +23,20 @@ class Built(NamedTuple):
     notice: str = ""
 
 
-def build_engine(config: ModelConfig, lora: Path | None, device: str) -> Built:
-    """`lora`: PEFT's folder, None without an adapter. `auto` takes llama.cpp for GGUF weights on a CPU, and torch where its
-    library does not load."""
+def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Path | None = None) -> Built:
+    """`lora`: PEFT's folder, and `fusion`: the weights of the fusion; None without an adapter, or without that part. `auto`
+    takes llama.cpp for GGUF weights on a CPU, and torch where its library does not load or cannot hold the fusion."""
     wanted = config.language.engine
     if wanted not in ENGINES:
         raise UserError(f"There is no engine {wanted!r}. Valid: {', '.join(ENGINES)}.")
+    held = config.fusion.kind in IN_LLAMA_CPP
+    if wanted == "llama.cpp" and not held:
+        raise UserError(
+            f"llama.cpp holds the fusion {', '.join(IN_LLAMA_CPP)}, and the preset {config.name!r} has "
+            f"{config.fusion.kind}. Set language.engine to torch."
+        )
     notice = ""
-    if wanted == "llama.cpp" or (wanted == "auto" and device == "cpu"):
+    if wanted == "llama.cpp" or (wanted == "auto" and device == "cpu" and held):
         weights = gguf_file(config.language.weights)
         if weights is None and wanted == "llama.cpp":
             raise UserError(
@@ -43,7 +50,7 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str) -> Built:
             if wanted == "llama.cpp":
                 raise
             notice = f"{problem}. Torch serves the same weights, more slowly and with more memory."
-    return _torch(config, lora, device, notice)
+    return _torch(config, lora, fusion, device, notice)
 
 
 def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None) -> Built:
@@ -66,9 +73,11 @@ def _load_tokenizer(weights: str) -> Any:
         return AutoTokenizer.from_pretrained(tokenizer_folder(weights))
 
 
-def _torch(config: ModelConfig, lora: Path | None, device: str, notice: str) -> Built:
+def _torch(config: ModelConfig, lora: Path | None, fusion: Path | None, device: str, notice: str) -> Built:
     # Transformers' models and PEFT take seconds and memory that llama.cpp does without
     from vlm.engines.torch_engine import TorchEngine
+    from vlm.model.adapter import load_fusion
+    from vlm.model.fusion import build_fusion
     from vlm.model.language import build_language
     from vlm.model.sizes import choose_precision
 
@@ -77,9 +86,16 @@ def _torch(config: ModelConfig, lora: Path | None, device: str, notice: str) -> 
     if lora:
         language.load_adapter(lora)
     language.eval()
+    fused = build_fusion(config.fusion, language.causal)
+    if fusion:
+        load_fusion(fused, fusion)
     name = _device_name(device)
     engine = TorchEngine(
-        language, f"{name}, {language.precision}", config.language.context, config.language.cache_tokens
+        language,
+        f"{name}, {language.precision}",
+        config.language.context,
+        config.language.cache_tokens,
+        fused.to(language.model.device, language.dtype).eval(),
     )
     return Built(engine, language.tokenizer, language.embedding_size, notice)
 

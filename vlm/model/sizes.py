@@ -20,6 +20,7 @@ from vlm.errors import UserError
 from vlm.model.clip import Clip, clip_dtype
 from vlm.model.connectors import build_connector, token_count
 from vlm.model.encoders import build_encoder
+from vlm.model.fusion import build_fusion, fusion_settings
 from vlm.model.language import attach_lora, choose_dtype, is_nf4
 from vlm.weights.resolve import WHEELS, plain_weight_errors, tokenizer_folder
 
@@ -40,7 +41,7 @@ class Description:
     projector: str
     visual_tokens: int  # of one picture
     embedding_size: int
-    parameters: dict[str, int]  # vision, connector, language, lora
+    parameters: dict[str, int]  # vision, connector, fusion, language, lora
     quantised_parameters: int  # of the language model: the linear layers of its decoder
     cache_values: int  # of keys and values, for one token
     layers: int
@@ -49,11 +50,11 @@ class Description:
 
     @property
     def trainable(self) -> int:
-        return self.parameters["connector"] + self.parameters["lora"]
+        return sum(self.parameters[part] for part in ("connector", "fusion", "lora"))
 
     @property
     def total(self) -> int:
-        """Language model, LoRA and projector. The encoder, which is never trained, is not counted."""
+        """Language model, LoRA, projector and fusion. The encoder, which is never trained, is not counted."""
         return self.trainable + self.parameters["language"]
 
     def language_bytes(self, nf4: bool, value_bytes: int) -> float:
@@ -114,10 +115,11 @@ def _outline_vision(config: VisionConfig) -> tuple[Any, str]:
 
 def check_fit(config: ModelConfig) -> None:
     """Raise UserError where the parts do not fit each other, before any of their weights are loaded."""
-    embedding_size = architecture(config.language.weights)[0].hidden_size
+    language, _ = architecture(config.language.weights)
     vision, _ = _outline_vision(config.vision)
     with torch.device("meta"):
-        build_connector(config.connector, vision.feature_size, embedding_size)
+        build_connector(config.connector, vision.feature_size, language.hidden_size)
+        fusion_settings(config.fusion).build(language.hidden_size, language.num_hidden_layers)
     token_count(config.connector, vision.feature_count)
 
 
@@ -129,14 +131,17 @@ def describe(config: ModelConfig) -> Description:
     with torch.device("meta"):
         language = AutoModelForCausalLM.from_config(language_config)
         connector = build_connector(config.connector, vision.feature_size, embedding_size)
+        fusion = build_fusion(config.fusion, language)
         decoder = [module for module in language.get_decoder().modules() if isinstance(module, nn.Linear)]
         quantised = sum(module.weight.numel() for module in decoder)
         parameters = {
             "vision": _count(vision),
             "connector": _count(connector),
+            "fusion": _count(fusion),
             "language": _count(language),
         }
-        parameters["lora"] = _count(attach_lora(language, config.lora)) - parameters["language"]
+        adapted = attach_lora(language, config.lora) if config.lora.rank else language
+        parameters["lora"] = _count(adapted) - parameters["language"]
     heads = language_config.num_key_value_heads or language_config.num_attention_heads
     head_size = (
         getattr(language_config, "head_dim", None) or embedding_size // language_config.num_attention_heads
