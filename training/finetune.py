@@ -35,8 +35,9 @@ from training.tags import teach
 from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter import TAGS, check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
+from vlm.model.embeddings import Precomputed
 from vlm.model.language import weights_are_divided
-from vlm.model.vlm import VisionLanguageModel, build_model, text_size
+from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
 from vlm.serving.about import DATA_CARD, PLOT
 
 log = logging.getLogger("training")
@@ -275,6 +276,8 @@ def run(config: TrainingConfig) -> Path:
     process = PartialState(cpu=not torch.cuda.is_available())
     device = str(process.device)
     model_config = load_model_config(config.model)
+    for planned in (config.projector_stage, config.joint_stage):
+        check_stage(planned.train, bool(model_config.lora.rank))
     model = start_model(config, model_config, device)
     data, output = Path(config.data), Path(config.output)
     part = Slice.parse(config.slice)
@@ -318,6 +321,10 @@ def features_of(
     """The features of the training pictures `seen` and of their views, and of the validation pictures."""
     data = Path(config.data)
     store = FeatureStore(data, model_config.vision)
+    if isinstance(encoder, Precomputed):
+        asked = read_rows(data, "validation") if config.validation_steps else []
+        store.take(encoder.known, seen | {row.picture for row in asked}, encoder.file)
+        return store
     pictures = ((name, image) for name, image in pictures_of(data, "train") if name in seen)
     store.add(with_views(pictures, config.augmentation), encoder, config.augmentation)
     if config.validation_steps:

@@ -20,12 +20,13 @@ PRESET_FOLDER = Path(__file__).parent / "presets"
 
 @dataclass(frozen=True)
 class VisionConfig:
-    encoder: str = "efficientnet-lite2"
+    encoder: str = "efficientnet-lite2"  # | clip | transformers | embeddings (vlm/model/encoders.py)
     weights: str = "efficientnet-lite2"
     image_size: int = 320  # EfficientNet: pixels a side, to which every picture is padded and resized
     blocks: tuple[int, ...] = ()  # EfficientNet: whose maps' channels stand behind those of the last map
     features: str = "pooled"  # CLIP: one projected embedding of the picture, or the "patches" of a layer
-    layer: int = -2  # CLIP's patches: which hidden layer, from the end (-2 as in LLaVA)
+    layer: int = -2  # patches of CLIP or a transformer: which hidden layer, from the end (-2 as in LLaVA)
+    tiles: int = 0  # so many parts of the picture beside the whole, each as large as the encoder's input
     tags: int = (
         4  # at most so many names of what is seen, written into the prompt (vlm/model/tags.py); 0 for none
     )

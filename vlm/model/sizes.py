@@ -19,9 +19,10 @@ from vlm.config import ModelConfig, VisionConfig, read_yaml
 from vlm.errors import UserError
 from vlm.model.clip import Clip, clip_dtype
 from vlm.model.connectors import build_connector, token_count
-from vlm.model.encoders import build_encoder
+from vlm.model.encoders import build_encoder, check_encoder, in_tiles
 from vlm.model.fusion import build_fusion, fusion_settings
 from vlm.model.language import attach_lora, choose_dtype, is_nf4
+from vlm.model.vision_transformer import outline_transformer
 from vlm.weights.resolve import WHEELS, plain_weight_errors, tokenizer_folder
 
 SHIPPED = Path(__file__).parent / "architectures.yaml"
@@ -102,15 +103,20 @@ def architecture(name: str) -> tuple[Any, str]:
 
 
 def _outline_vision(config: VisionConfig) -> tuple[Any, str]:
-    """An encoder with its sizes, CLIP without its weights, and where they were found."""
-    if config.encoder != "clip":
+    """An encoder with its sizes, those of Transformers without their weights, and where they were found."""
+    check_encoder(config)
+    if config.encoder not in ("clip", "transformers"):
         return build_encoder(config), "the program and its installed weights"
     sizes, found = architecture(config.weights)
+    if config.encoder == "transformers":
+        outline: Any = outline_transformer(sizes, config.weights, config.features, config.layer)
+        return in_tiles(outline, config.tiles), found
     sizes = getattr(sizes, "vision_config", sizes)  # of a whole CLIP or its half
     if not isinstance(sizes, CLIPVisionConfig):
         raise UserError(f"{config.weights!r} is not a CLIP model.")
     with torch.device("meta"):
-        return Clip(CLIPVisionModelWithProjection(sizes), config.features, config.layer), found
+        outline = Clip(CLIPVisionModelWithProjection(sizes), config.features, config.layer)
+    return in_tiles(outline, config.tiles), found
 
 
 def check_fit(config: ModelConfig) -> None:

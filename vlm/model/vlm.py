@@ -36,13 +36,8 @@ class VisionLanguageModel(nn.Module):
 
     def train_only(self, stage: str) -> dict[str, list[nn.Parameter]]:
         """Freeze all but the parts that `stage` trains; returns the trainable parameters by part. A fusion without
-        weights is no part. Raises UserError for a stage that would train a LoRA where there is none."""
-        if stage not in STAGES:
-            raise UserError(f"There is no training stage {stage!r}. Valid: {', '.join(STAGES)}.")
-        if "lora" in STAGES[stage] and not self.language.has_adapter:
-            raise UserError(
-                f"The model has no LoRA (lora.rank is 0) for the stage {stage!r}. Train: projector."
-            )
+        weights is no part. Raises UserError as `check_stage` does."""
+        check_stage(stage, self.language.has_adapter)
         self.requires_grad_(False)
         parts = {
             "connector": list(self.connector.parameters()),
@@ -84,6 +79,14 @@ class VisionLanguageModel(nn.Module):
         embeds, present, learned = self.arrange(batch, patch_features)
         device = embeds.device
         return {"loss": self.language(embeds, present.to(device), learned.to(device), num_items_in_batch)}
+
+
+def check_stage(stage: str, has_lora: bool) -> None:
+    """Raise UserError for an unknown stage, and for one that would train a LoRA where there is none."""
+    if stage not in STAGES:
+        raise UserError(f"There is no training stage {stage!r}. Valid: {', '.join(STAGES)}.")
+    if "lora" in STAGES[stage] and not has_lora:
+        raise UserError(f"The model has no LoRA (lora.rank is 0) for the stage {stage!r}. Train: projector.")
 
 
 def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:

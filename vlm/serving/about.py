@@ -41,8 +41,8 @@ def how_to_see(preset: str) -> str:
 
 def parts(config: ModelConfig) -> str:
     vision, connector, language = config.vision, config.connector, config.language
-    clip = vision.encoder == "clip"
-    seen = f"{vision.features} features" if clip else f"pictures of {vision.image_size} pixels a side"
+    own = vision.encoder == "efficientnet-lite2"
+    seen = f"pictures of {vision.image_size} pixels a side" if own else f"{vision.features} features"
     settings = "".join(f", {name} {value}" for name, value in connector.settings.items())
     rows = [
         ("vision encoder", f"{vision.weights}, {seen}"),
