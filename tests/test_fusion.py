@@ -142,6 +142,27 @@ def test_fresh_cross_attention_is_the_text_model_bit_for_bit() -> None:
     assert greedy(engine_of(model), prompt) == greedy(TorchEngine(model.language, "CPU", 512, 1024), text)
 
 
+def test_blocks_in_float32_leave_a_bfloat16_model_as_it_is_and_learn() -> None:
+    """As training has them: autocast, and only what is trained in float32."""
+    model = tiny_model(lora=False, fusion=CROSS)
+    model.language.to(torch.bfloat16)
+    batch, features = colour_batch(model, {"red": "r", "blue": "b"})
+    features = torch.randn_like(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        arranged = model.arrange(batch, features)
+        fresh = model.language.model(inputs_embeds=arranged.embeds).logits
+        model.fusion.rest()
+        assert torch.equal(fresh, model.language.model(inputs_embeds=arranged.embeds).logits)
+        gates = [each for name, each in model.fusion.named_parameters() if name.endswith("_gate")]
+        for gate in gates:
+            torch.nn.init.constant_(gate, 0.5)
+        model.train_only("projector")
+        loss = model.train()(**batch._asdict(), patch_features=features)["loss"]
+    loss.backward()
+    for name, parameter in [*model.fusion.named_parameters(), *model.connector.named_parameters()]:
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
 @every(BESIDE)
 def test_with_the_adapter_off_and_before_a_picture_it_is_the_text_model(fusion: PartConfig) -> None:
     model = shaken(fusion, lora=False)

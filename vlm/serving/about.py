@@ -40,15 +40,16 @@ def how_to_see(preset: str) -> str:
 
 
 def parts(config: ModelConfig) -> str:
-    vision, connector, language = config.vision, config.connector, config.language
+    vision, connector, language, lora = config.vision, config.connector, config.language, config.lora
     own = vision.encoder == "efficientnet-lite2"
     seen = f"pictures of {vision.image_size} pixels a side" if own else f"{vision.features} features"
     settings = "".join(f", {name} {value}" for name, value in connector.settings.items())
     rows = [
         ("vision encoder", f"{vision.weights}, {seen}"),
         ("connector", f"{connector.kind}{settings}"),
+        ("fusion", config.fusion.kind),
         ("language model", f"{language.weights}, engine {language.engine}"),
-        ("LoRA", f"rank {config.lora.rank} on {', '.join(config.lora.targets)}"),
+        ("LoRA", f"rank {lora.rank} on {', '.join(lora.targets)}" if lora.rank else "none"),
         ("speech", f"{config.speech.weights} on {config.speech.engine}"),
     ]
     return table(("part", config.name), rows)
