@@ -15,6 +15,7 @@ from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter import check_adapter, find_adapter, with_all_settings
 from vlm.model.analysis import analyse, plan, report
+from vlm.model.fusion import fusion_settings
 from vlm.model.sizes import GIGABYTE, Description, describe
 
 
@@ -44,19 +45,10 @@ def table(sizes: Description, config: ModelConfig) -> str:
 
 def drawing(sizes: Description, config: ModelConfig) -> str:
     """The way of a picture into the language model, with what it is on each step."""
-    ends = {
-        "prefix": "in the prompt ─►",
-        "cross-attention": f"seen by a block before every {_every(config)} layers of ─►",
-        "fused": "as one vector in each word's embedding ─►",
-    }
     return (
         f"picture ─► {sizes.encoder} ─► {config.connector.kind} ─► {sizes.visual_tokens} x {sizes.embedding_size} "
-        f"─► {ends[config.fusion.kind]} {sizes.layers} layers of {sizes.embedding_size}"
+        f"─► {fusion_settings(config.fusion).told} ─► {sizes.layers} layers of {sizes.embedding_size}"
     )
-
-
-def _every(config: ModelConfig) -> int:
-    return with_all_settings(config).fusion.settings.get("every", 0)
 
 
 def _counted(visual_tokens: int) -> str:

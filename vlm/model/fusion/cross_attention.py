@@ -24,6 +24,10 @@ class CrossAttentionSettings:
 
     has_weights = True
 
+    @property
+    def told(self) -> str:
+        return f"by gated blocks between the layers (every: {self.every})"
+
     def positions(self, visual_tokens: int) -> int:
         return 1
 

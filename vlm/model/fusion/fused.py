@@ -22,6 +22,10 @@ class FusedSettings:
     def has_weights(self) -> bool:
         return self.mode == "gate"
 
+    @property
+    def told(self) -> str:
+        return "as one vector in each word's embedding"
+
     def positions(self, visual_tokens: int) -> int:
         return 1
 

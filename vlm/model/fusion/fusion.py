@@ -49,6 +49,11 @@ class FusionSettings(Protocol):
         """Whether it learns, so that an adapter folder holds fusion.safetensors."""
         ...
 
+    @property
+    def told(self) -> str:
+        """Where the picture is seen, for people."""
+        ...
+
     def positions(self, visual_tokens: int) -> int:
         """How many positions of `prompts.encode` mark a picture of so many visual tokens."""
         ...

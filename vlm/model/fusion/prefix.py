@@ -11,6 +11,7 @@ from vlm.model.prompts import Batch
 @dataclass(frozen=True)
 class PrefixSettings:
     has_weights = False
+    told = "in the prompt"
 
     def positions(self, visual_tokens: int) -> int:
         return visual_tokens
