@@ -5,7 +5,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -113,21 +112,47 @@ def test_weights_without_a_gguf_are_served_by_torch_and_refused_to_llama_cpp(tmp
         built(str(tmp_path / "folder"), None, "llama.cpp")
 
 
-CROSS = PartConfig("cross-attention", {"every": 1, "heads": 2, "head_size": 8})
+def fused_with(weights: str, fusion: PartConfig, engine: str = "auto") -> ModelConfig:
+    language = LanguageConfig(weights, engine, dtype="float32", context=256, cache_tokens=512)
+    return ModelConfig(language=language, fusion=fusion)
 
 
-@pytest.mark.parametrize("fusion", [CROSS, PartConfig("fused")], ids=["cross-attention", "fused"])
-def test_a_fusion_that_llama_cpp_cannot_hold_is_served_by_torch_and_refused_to_llama_cpp(
-    weights: str, fusion: PartConfig
-) -> None:
-    language = LanguageConfig(weights, dtype="float32", context=256, cache_tokens=512)
-    found = build_engine(ModelConfig(language=language, fusion=fusion), None, "cpu")
+def test_cross_attention_is_served_by_torch_and_refused_to_llama_cpp(weights: str) -> None:
+    cross = PartConfig("cross-attention", {"every": 1, "heads": 2, "head_size": 8})
+    found = build_engine(fused_with(weights, cross), None, "cpu")
     assert found.engine.name == "torch"
-    picture = torch.randn(3, 64)
-    answer(found.engine, [PROMPT[0], picture, [5, 60]], True, greedy(5))
-    demanded = ModelConfig(language=replace(language, engine="llama.cpp"), fusion=fusion)
-    with pytest.raises(UserError, match=rf"llama.cpp holds the fusion prefix, and .* has {fusion.kind}"):
-        build_engine(demanded, None, "cpu")
+    with pytest.raises(
+        UserError, match="llama.cpp holds the fusions prefix and fused, .* has cross-attention"
+    ):
+        build_engine(fused_with(weights, cross, "llama.cpp"), None, "cpu")
+
+
+@pytest.mark.parametrize("mode", ["add", "gate"])
+def test_words_with_a_picture_in_them_are_read_alike_by_both_engines(
+    weights: str, lora: Path, tmp_path: Path, mode: str
+) -> None:
+    torch.manual_seed(0)
+    fusion = PartConfig("fused", {"mode": mode})
+    file = tmp_path / "fusion.safetensors" if mode == "gate" else None
+    if file:
+        save_file({"gate.weight": 0.3 * torch.randn(64, 128), "gate.bias": torch.zeros(64)}, file)
+    one, other = torch.randn(2, 3, 64)
+    prompts = [
+        [PROMPT[0], one, [5, 60, 7]],
+        [PROMPT[0], other, [5, 60, 7]],
+        [PROMPT[0], one, [5, 60, 7], other, [8, 9]],
+        PROMPT,
+        [PROMPT[0], one, [5, 60, 7]],
+    ]
+    told = {}
+    for engine in ("torch", "llama.cpp"):
+        found = build_engine(fused_with(weights, fusion, engine), lora, "cpu", file).engine
+        assert found.name == engine
+        told[engine] = [answer(found, prompt, on, greedy(8)) for prompt in prompts for on in (True, False)]
+        found.close()
+    assert told["torch"] == told["llama.cpp"]
+    assert told["torch"][0] == told["torch"][8] != told["torch"][2]
+    assert told["torch"][1] == told["torch"][3]  # with the adapter off no picture is seen
 
 
 def test_where_the_library_does_not_load_torch_serves_and_says_so(

@@ -60,12 +60,16 @@ def prompt_keys(prompt: Prompt, beside: bool = False) -> list[Hashable]:
     in_sight = None
     for segment in prompt:
         if isinstance(segment, Tensor):
-            digest = hashlib.sha256(segment.detach().float().cpu().numpy().tobytes()).digest()
+            digest = picture_digest(segment)
             in_sight = digest if beside else None
             keys += [] if beside else [(digest, place) for place in range(len(segment))]
         else:
             keys += [next_key(id, in_sight) for id in segment]
     return keys
+
+
+def picture_digest(visual_tokens: Tensor) -> bytes:
+    return hashlib.sha256(visual_tokens.detach().float().cpu().numpy().tobytes()).digest()
 
 
 def next_key(id: int, in_sight: bytes | None) -> Hashable:

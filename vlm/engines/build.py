@@ -8,10 +8,15 @@ from vlm.config import ModelConfig
 from vlm.engines import Engine
 from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.errors import UserError
+from vlm.model.adapter import load_fusion
+from vlm.model.fusion import build_fusion
 from vlm.weights.resolve import gguf_file, plain_weight_errors, tokenizer_folder
 
 ENGINES = ("auto", "torch", "llama.cpp")
-IN_LLAMA_CPP = ("prefix",)  # the fusions that it can hold: it reads embeddings, and its layers are its own
+IN_LLAMA_CPP = (
+    "prefix",
+    "fused",
+)  # the fusions that it can hold: it reads embeddings, and its layers are its own
 
 
 class Built(NamedTuple):
@@ -32,7 +37,7 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Pa
     held = config.fusion.kind in IN_LLAMA_CPP
     if wanted == "llama.cpp" and not held:
         raise UserError(
-            f"llama.cpp holds the fusion {', '.join(IN_LLAMA_CPP)}, and the preset {config.name!r} has "
+            f"llama.cpp holds the fusions {' and '.join(IN_LLAMA_CPP)}, and the preset {config.name!r} has "
             f"{config.fusion.kind}. Set language.engine to torch."
         )
     notice = ""
@@ -45,7 +50,7 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Pa
         try:
             if weights is not None:
                 load_library()
-                return _llama_cpp(config, weights, lora)
+                return _llama_cpp(config, weights, lora, fusion)
         except LibraryProblem as problem:
             if wanted == "llama.cpp":
                 raise
@@ -53,7 +58,8 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Pa
     return _torch(config, lora, fusion, device, notice)
 
 
-def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None) -> Built:
+def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None, fusion: Path | None) -> Built:
+    from vlm.engines.fused_words import load_fused_words
     from vlm.engines.llama_cpp import LlamaCppEngine
     from vlm.engines.lora_gguf import lora_as_gguf
 
@@ -62,7 +68,8 @@ def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None) -> Built:
         # two seconds, while llama.cpp reads its file
         tokenizer = pool.submit(_load_tokenizer, language.weights)
         adapter = lora_as_gguf(lora, weights) if lora else None
-        engine = LlamaCppEngine(weights, adapter, language.context, language.cache_tokens)
+        fused = load_fused_words(config.fusion, weights, fusion) if config.fusion.kind == "fused" else None
+        engine = LlamaCppEngine(weights, adapter, language.context, language.cache_tokens, fused)
         return Built(engine, tokenizer.result(), engine.embedding_size)
 
 
@@ -76,8 +83,6 @@ def _load_tokenizer(weights: str) -> Any:
 def _torch(config: ModelConfig, lora: Path | None, fusion: Path | None, device: str, notice: str) -> Built:
     # Transformers' models and PEFT take seconds and memory that llama.cpp does without
     from vlm.engines.torch_engine import TorchEngine
-    from vlm.model.adapter import load_fusion
-    from vlm.model.fusion import build_fusion
     from vlm.model.language import build_language
     from vlm.model.sizes import choose_precision
 
