@@ -253,6 +253,8 @@ def test_training_reads_embeddings_in_place_of_an_encoder(tmp_path: Path) -> Non
     assert len(store) == 2 and torch.allclose(store["c"], values[2], atol=1e-2)
     with pytest.raises(UserError, match="no embedding of 1 of the 2 pictures, such as z"):
         store.take(encoder.known, {"a", "z"}, file)
+    with pytest.raises(UserError, match="numbers beyond 65,504"):
+        store.take(encoder.known._replace(features=1e6 * encoder.known.features), {"b"}, file)
     written(tmp_path, "parquet", values + 1)
     assert FeatureStore(tmp_path, config).folder != store.folder  # what was computed anew is read anew
 
@@ -276,6 +278,11 @@ def test_the_plan_for_embeddings_is_a_preset_that_parses_and_fits(
 ) -> None:
     file, output = written(tmp_path, "whole-safetensors", embeddings(*shape)), tmp_path / "mine.yaml"
     told = analysis(file, BASE, output)
+    for wrong, message in ((output, "is there already"), (tmp_path / "no/mine.yaml", "could not be written")):
+        with pytest.raises(UserError, match=message):
+            analysis(file, BASE, wrong)
+    with pytest.raises(UserError, match="A preset is a YAML file"):
+        analysis(file, BASE, tmp_path / "mine.json")
     count = 1 if len(shape) == 1 else shape[0]
     assert f"a picture: {count} x 6" in told and "float32" in told and "norms" in told
     assert "4096  meta-llama/Llama-3.1-8B-Instruct: a connector from 6 to 4096" in told

@@ -96,7 +96,12 @@ class FeatureStore:
                 "are named by the SHA-256 of their file."
             )
         for names in chunked(sorted(name for name in wanted if name not in self), SHARD_SIZE):
-            self._write(names, known.features[[places[name] for name in names]])
+            halved = known.features[[places[name] for name in names]].half()
+            if not halved.isfinite().all():
+                raise UserError(
+                    f"{file} holds numbers beyond 65,504, the most that features may be. Scale them down."
+                )
+            self._write(names, halved)
 
     def _new(self, pictures: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
         seen: set[str] = set()

@@ -66,7 +66,15 @@ def analysis(file: Path, base: ModelConfig, output: Path | None) -> str:
         return f"{told}\n\n{preset}"
     if output.suffix not in (".yaml", ".yml"):
         raise UserError(f"A preset is a YAML file: give {output}.yaml as --output.")
-    output.write_text(comment + preset, encoding="utf-8")
+    try:
+        with output.open("x", encoding="utf-8") as file_of_preset:
+            file_of_preset.write(comment + preset)
+    except FileExistsError:
+        raise UserError(f"{output} is there already. Remove it, or choose another --output.") from None
+    except OSError as error:
+        raise UserError(
+            f"{output} could not be written: {error.strerror}. Choose another --output."
+        ) from error
     return f"{told}\n\nThe preset is in {output}. Its sizes: python -m vlm.describe --preset {output}"
 
 
