@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm.config import ModelConfig
+from vlm.config import REMOTE, ModelConfig
 from vlm.engines import Engine
 from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.errors import UserError
@@ -27,7 +27,7 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str) -> Built:
     library does not load."""
     wanted = config.language.engine
     if wanted not in ENGINES:
-        raise UserError(f"There is no engine {wanted!r}. Valid: {', '.join(ENGINES)}.")
+        raise UserError(f"There is no engine {wanted!r}. Valid: {', '.join([*ENGINES, REMOTE])}.")
     notice = ""
     if wanted == "llama.cpp" or (wanted == "auto" and device == "cpu"):
         weights = gguf_file(config.language.weights)
