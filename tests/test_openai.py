@@ -23,7 +23,7 @@ from PIL import Image
 from tests.conftest import free_port
 from tests.test_assistant import ANSWERS, Recording, asked, assistant_of
 from tests.tiny import overfit, picture, tiny_model
-from vlm import Assistant, Settings
+from vlm import Answer, Assistant, Settings
 from vlm.chat.local_writer import LocalWriter
 from vlm.inputs.speech import Transcript
 from vlm.model.adapter import save_adapter
@@ -224,19 +224,13 @@ def test_a_stop_ends_the_answer_before_it(babbler: OpenAI, stream: bool) -> None
 
 def test_a_text_is_told_up_to_what_may_be_the_beginning_of_a_stop() -> None:
     telling = Telling(["END", "###"], "full")
-    answer = assistant_answer = partial(replace_text, stage="drafting")
+    answer = partial(Answer, stage="drafting")
     assert telling.new(answer(" One E")) == "One"
     assert telling.new(answer(" One EN ")) == " EN"
-    assert telling.new(assistant_answer(" One EN ##")) == ""
+    assert telling.new(answer(" One EN ##")) == ""
     assert telling.new(answer(" One EN ## two")) == " ## two"
     assert telling.new(answer(" One EN ## two ### three")) == ""
-    assert telling.stopped and telling.told == "One EN ## two "
-
-
-def replace_text(text: str, stage: Any) -> Any:
-    from vlm import Answer
-
-    return Answer(text=text, stage=stage)
+    assert telling.stopped and telling.told == "One EN ## two"
 
 
 def test_a_conversation_is_handed_on_with_its_roles(client: OpenAI, tiny: Assistant) -> None:
@@ -326,7 +320,7 @@ def test_open_webui_is_answered_in_its_shapes(address: str) -> None:
         "temperature": 0.1,
         "stream_options": {"include_usage": True},
     }
-    headers = {"Authorization": "Bearer ", "Content-Type": "application/json"}
+    headers = {"Authorization": "Bearer none", "Content-Type": "application/json"}
     with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, headers=headers) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         lines = [line for line in response.iter_lines() if line]

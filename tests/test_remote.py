@@ -2,7 +2,6 @@
 the real model. Faults of a server become a sentence, and the next question works."""
 
 import base64
-import json
 import subprocess
 import sys
 import threading
@@ -86,12 +85,12 @@ def test_words_go_to_the_base_model_and_the_answer_grows(server: ChatServer, far
 def test_a_picture_goes_to_the_adapter_and_its_draft_to_the_base_model(
     server: ChatServer, far: Assistant
 ) -> None:
-    server.answers.extend([says("dog brown", " running beach"), says("A brown dog is running on the beach.")])
+    server.answers.extend([says("brown dog", " running beach"), says("A brown dog is running on the beach.")])
     snapshots = list(far.stream("What is this?", [picture("red")]))
     last = snapshots[-1]
     stages = [stage for stage, _ in groupby(each.stage for each in snapshots)]
     assert stages == ["looking", "drafting", "cleaning", "done"]
-    assert (last.draft, last.text) == ("dog brown running beach", "A brown dog is running on the beach.")
+    assert (last.draft, last.text) == ("brown dog running beach", "A brown dog is running on the beach.")
     assert (last.clean_up, last.adapter, last.seen) == ("accepted", "adapter", "")
     draft, rewriting = server.asked
     assert (draft["model"], rewriting["model"]) == ("adapter", "base")
@@ -103,7 +102,7 @@ def test_a_picture_goes_to_the_adapter_and_its_draft_to_the_base_model(
     red, green, blue = Image.open(BytesIO(sent)).convert("RGB").getpixel((8, 8))
     assert red > 240 and max(green, blue) < 15
     assert rewriting["messages"][0]["content"] == clean_up.SYSTEM
-    assert "dog brown running beach" in rewriting["messages"][-1]["content"].lower()
+    assert "brown dog running beach" in rewriting["messages"][-1]["content"].lower()
 
 
 def test_a_follow_up_sends_the_conversation_with_its_picture(server: ChatServer, far: Assistant) -> None:
@@ -266,7 +265,7 @@ def test_the_evaluation_asks_a_server_as_any_other_engine(
 
     server.otherwise = colour
     result = result_of(far, write_colours(tmp_path / "data"), task="name")  # type: ignore[arg-type]
-    assert json.dumps(result).count('"right": true') >= len(COLOURS) or "1.0" in json.dumps(result)
+    assert result["accuracy"]["right"] == len(COLOURS)
 
 
 def test_the_preset_names_the_server_and_loads_no_model(

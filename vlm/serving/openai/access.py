@@ -38,9 +38,10 @@ class Access:
 
     def _check_key(self, request: Request) -> None:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(
-            given.strip().encode(), self.key.encode()
-        ):
+        same = secrets.compare_digest(
+            given.strip().encode("latin-1"), self.key.encode()
+        )  # as headers are decoded
+        if scheme.lower() != "bearer" or not same:
             raise ApiError(
                 401,
                 "The API key is missing or wrong. Send it as Authorization: Bearer KEY.",

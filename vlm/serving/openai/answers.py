@@ -23,7 +23,9 @@ class Telling:
         if not done and (answer.route != "text" or self.style != "full"):
             return ""
         text, self.stopped = _cut(answer.text.strip() if done else answer.text.lstrip(), self.stops)
-        if not (done or self.stopped):
+        if self.stopped:
+            text = text.rstrip()
+        elif not done:
             text = _certain(text, self.stops)
         new, self.told = text[len(self.told) :], text
         return new
@@ -40,13 +42,13 @@ def _cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
 
 def _certain(text: str, stops: Sequence[str]) -> str:
     """The text without what may be the beginning of a stop, or the space at its end."""
-    kept = len(text.rstrip())
+    kept = len(text)
     for stop in stops:
         for size in range(min(len(stop) - 1, len(text)), 0, -1):
             if text.endswith(stop[:size]):
                 kept = min(kept, len(text) - size)
                 break
-    return text[:kept]
+    return text[:kept].rstrip()
 
 
 class Completion:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from vlm.chat.answer import LONGEST_ANSWER, Settings
 from vlm.serving.openai.errors import ApiError
+from vlm.serving.openai.uploads import RECORDING_PREFIX
 
 MAX_STOPS = 4
 # Key -> the values that ask for nothing
@@ -173,25 +174,22 @@ def _question(message: Message, number: int) -> Said:
         return Said(message.content or "")
     texts: list[str] = []
     pictures: list[str] = []
-    recordings: list[InputAudio | str] = []
+    recordings: list[Any] = []
     for place, part in enumerate(message.content):
         given = getattr(part, part.type)
         if given is None:
             where = f"messages.{number}.content.{place}"
             raise ApiError(400, f"{where} has the type {part.type!r} and no {part.type}.", None, where)
-        if isinstance(given, InputAudio):
+        if isinstance(given, FileReference):
+            is_recording = given.file_id.startswith(RECORDING_PREFIX)
+            (recordings if is_recording else pictures).append(given.file_id)
+        elif isinstance(given, InputAudio):
             recordings.append(given)
         elif part.type == "text":
             texts.append(given)
         else:
-            pictures.append(_reference(given))
+            pictures.append(given.url if isinstance(given, ImageUrl) else given)
     return Said(_joined(*texts), "", tuple(pictures), tuple(recordings))
-
-
-def _reference(given: ImageUrl | FileReference | str) -> str:
-    if isinstance(given, ImageUrl):
-        return given.url
-    return given.file_id if isinstance(given, FileReference) else given
 
 
 def _together(one: Said, other: Said) -> Said:

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from vlm.serving.openai.errors import ApiError
 
 PREFIX = "file-"
+RECORDING_PREFIX = "file-audio-"  # so that a message that names a file says what it is
 KEPT_SECONDS = 4 * 60 * 60  # as uploads on the page
 MAX_BYTES = 2**30  # of all files together
 
@@ -26,10 +27,6 @@ class Uploaded:
     size: int
     created: int
     purpose: str
-
-    @property
-    def is_recording(self) -> bool:
-        return (mimetypes.guess_type(self.name)[0] or "").startswith("audio/")
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -55,7 +52,9 @@ class Uploads:
         """The file is deleted when its time is up."""
         if sum(each.size for each in self._files.values()) + size > MAX_BYTES:
             raise ApiError(429, "There is no room for more files now. Delete some, or try again later.")
-        identity = PREFIX + secrets.token_hex(16)
+        kind = mimetypes.guess_type(name)[0] or ""
+        prefix = RECORDING_PREFIX if kind.startswith("audio/") else PREFIX
+        identity = prefix + secrets.token_hex(16)
         path = Path(self._folder.name) / f"{identity}{PurePath(name).suffix[:8]}"
         uploaded = Uploaded(path, PurePath(name).name[:255], size, int(time.time()), purpose)
         self._files[identity] = uploaded
