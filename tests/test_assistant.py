@@ -410,7 +410,8 @@ def test_bad_input_is_a_plain_message(tiny: Assistant, arguments: dict, message:
 
 
 def test_a_model_without_an_adapter_answers_text_and_refuses_pictures(learned: VisionLanguageModel) -> None:
-    pipeline = replace(tiny_pipeline(learned), sights=None)
+    pipeline = tiny_pipeline(learned)
+    pipeline = replace(pipeline, writer=replace(pipeline.writer, sights=None))  # type: ignore[type-var]
     assistant = Assistant(pipeline, Hearing(), tiny_config(), None)  # type: ignore[arg-type]
     assert assistant.answer("Hi?", settings=SHORT).text
     for question in ({"images": [picture("red")]}, {"history": [Turn("Which?", "Red.", (picture("red"),))]}):

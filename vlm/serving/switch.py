@@ -16,7 +16,6 @@ from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
 from vlm.inputs.speech import Transcript
 from vlm.model.adapter import model_config_of
-from vlm.model.sizes import fits
 from vlm.serving.gate import Gate
 
 Item = TypeVar("Item")
@@ -25,6 +24,9 @@ LOOK_UP_SECONDS = 0.5  # how often an answer that waits for its turn looks wheth
 
 def runnable_presets() -> list[str]:
     """The shipped presets that this machine has the memory for. Takes seconds: every model is laid out."""
+    # with it come Transformers' models and PEFT, half of the time that a page without them takes to start
+    from vlm.model.sizes import fits
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return [name for name in preset_names() if fits(load_model_config(name), device)]
 
