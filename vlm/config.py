@@ -90,9 +90,8 @@ class ModelConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     answers: AnswersConfig = field(default_factory=AnswersConfig)
-    adapter: str | None = (
-        None  # folder of the adapter that the app loads with this preset; remote: its name there
-    )
+    # folder of the adapter that the app loads with this preset; remote: its name on the server
+    adapter: str | None = None
 
     @property
     def is_remote(self) -> bool:

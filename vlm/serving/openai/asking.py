@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import anyio
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from vlm.chat.answer import Answer, Settings, Turn
@@ -46,7 +46,7 @@ class Asking:
     def __init__(self, serving: Serving, media: Media) -> None:
         self.serving, self.media = serving, media
         self._under_way = 0
-        self._threads = anyio.CapacityLimiter(2 * MAX_WAITING)  # not the page's
+        self._threads = CapacityLimiter(2 * MAX_WAITING)  # not the page's
 
     def read(self, asked: ChatRequest) -> Chat:
         system, said = conversation(asked.messages)
@@ -96,7 +96,7 @@ class Asking:
         """The items but None, which says that there is nothing new."""
         with closing(items):  # type: ignore[type-var]
             while True:
-                item: Any = await anyio.to_thread.run_sync(next, items, ENDED, limiter=self._threads)
+                item: Any = await to_thread.run_sync(next, items, ENDED, limiter=self._threads)
                 if item is ENDED:
                     return
                 if await request.is_disconnected():

@@ -5,13 +5,12 @@ is answered to, and the answer names the one that gave it. Instructions of the s
 has no pictures; about those the adapter knows only the words that it was trained with.
 """
 
-import shutil
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, Depends
 from starlette.concurrency import run_in_threadpool
@@ -27,7 +26,7 @@ from vlm.serving.openai.bodies import form_of, json_of
 from vlm.serving.openai.errors import ApiError, OpenAIRoute, api_error
 from vlm.serving.openai.media import Media
 from vlm.serving.openai.requests import read_request
-from vlm.serving.openai.uploads import Uploads
+from vlm.serving.openai.uploads import Uploads, copy, suffix_of
 from vlm.serving.switch import Serving
 from vlm.weights.resolve import public_name
 
@@ -92,8 +91,8 @@ class Endpoint:
         async with self.asking.place(), form_of(request) as (form, file):
             shape = self._transcript_shape(form)
             with tempfile.TemporaryDirectory(prefix="recordings-") as folder:
-                recording = Path(folder) / f"recording{PurePath(file.filename or '').suffix[:8]}"
-                await run_in_threadpool(_write, recording, file.file)
+                recording = Path(folder) / f"recording{suffix_of(file.filename or '')}"
+                await run_in_threadpool(copy, file.file, recording)
                 try:
                     heard = await self.asking.heard(request, recording)
                 except Gone:
@@ -191,8 +190,3 @@ async def _events(
             return
         except Exception as problem:
             yield event(api_error(problem).body)
-
-
-def _write(path: Path, file: BinaryIO) -> None:
-    with path.open("wb") as target:
-        shutil.copyfileobj(file, target)

@@ -2,6 +2,7 @@
 
 import asyncio
 import mimetypes
+import re
 import secrets
 import shutil
 import tempfile
@@ -55,11 +56,11 @@ class Uploads:
         kind = mimetypes.guess_type(name)[0] or ""
         prefix = RECORDING_PREFIX if kind.startswith("audio/") else PREFIX
         identity = prefix + secrets.token_hex(16)
-        path = Path(self._folder.name) / f"{identity}{PurePath(name).suffix[:8]}"
+        path = Path(self._folder.name) / f"{identity}{suffix_of(name)}"
         uploaded = Uploaded(path, PurePath(name).name[:255], size, int(time.time()), purpose)
         self._files[identity] = uploaded
         asyncio.get_running_loop().call_later(KEPT_SECONDS, self._remove, identity)
-        await run_in_threadpool(_copy, file, path)
+        await run_in_threadpool(copy, file, path)
         return uploaded
 
     def get(self, identity: str) -> Uploaded:
@@ -76,6 +77,12 @@ class Uploads:
             uploaded.path.unlink(missing_ok=True)
 
 
-def _copy(file: BinaryIO, path: Path) -> None:
+def suffix_of(name: str) -> str:
+    """The ending of a name that somebody gave; "" unless it is a plain one."""
+    suffix = PurePath(name).suffix
+    return suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) else ""
+
+
+def copy(file: BinaryIO, path: Path) -> None:
     with path.open("wb") as target:
         shutil.copyfileobj(file, target)
