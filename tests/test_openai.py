@@ -406,6 +406,7 @@ def test_a_body_of_100_mb_is_refused_and_the_next_request_works(
     address: str, client: OpenAI, announced: bool
 ) -> None:
     def pieces() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
         for _ in range(100):
             yield b"x" * 2**20
 

@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from tests.chat_server import (
@@ -34,9 +35,9 @@ from tests.tiny import picture
 from vlm import Assistant, Settings, Turn, UserError, load_assistant
 from vlm.chat import clean_up
 from vlm.chat.remote_writer import RemoteWriter
-from vlm.chat.reply import Pipeline
-from vlm.config import REMOTE, LanguageConfig, ModelConfig
-from vlm.engines.remote import RemoteServer
+from vlm.chat.reply import MAX_PICTURES, Pipeline
+from vlm.config import REMOTE, LanguageConfig, ModelConfig, load_model_config
+from vlm.engines.remote import ADDRESS, KEY, RemoteServer
 from vlm.inputs.speech import Transcript
 from vlm.weights.resolve import gguf_file
 
@@ -318,14 +319,15 @@ def llama_server() -> Iterator[str]:
 
 @pytest.mark.slow
 def test_a_real_model_behind_llama_cpps_own_server_answers(llama_server: str) -> None:
-    assistant = assistant_at(llama_server)
+    assistant = assistant_at(llama_server, silence=120)
+    assert sorted(assistant.engine.models()) == ["adapter", "base"]  # type: ignore[attr-defined]
     snapshots = list(assistant.stream("What is the capital of France?", settings=Settings(24)))
     last = snapshots[-1]
     assert "Paris" in last.text
     assert len({each.text for each in snapshots}) > 3  # it streams
     assert last.ended and 20 < last.prompt_tokens < 60 and 2 < last.tokens <= 24
     again = assistant.answer(
-        "Name a colour.", history=[Turn("My word is plum.", "Fine.")], settings=Settings(4)
+        "Count from one to a hundred.", history=[Turn("My word is plum.", "Fine.")], settings=Settings(4)
     )
     assert (again.ended, again.tokens) == (False, 4)
     with closing(assistant.stream("Count to a thousand.", settings=Settings(1000))) as stopped:
@@ -340,3 +342,18 @@ def test_a_real_model_behind_llama_cpps_own_server_answers(llama_server: str) ->
         assert [word in each.text.lower() for word, each in zip(words, told, strict=True)] == [True, True]
     assistant.close()
     assert not [each for each in threading.enumerate() if each.name == "remote" and not each.daemon]
+
+
+def test_what_is_shipped_for_vllm_names_models_and_variables_as_the_page_does() -> None:
+    config = load_model_config("remote")
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    guide = (ROOT / "deploy" / "vllm.md").read_text()
+    for command in (services["server"]["command"], guide):
+        assert f"--served-model-name {config.language.weights}" in command
+        assert f"--lora-modules {config.adapter}=" in command
+        assert f"--limit-mm-per-prompt '{{\"image\": {MAX_PICTURES}}}'" in command
+    page = services["page"]["environment"]
+    assert page["VLM_PRESET"] == config.name
+    assert {ADDRESS, KEY} <= set(page)
+    assert all(port.startswith("127.0.0.1:") for port in services["page"]["ports"])
+    assert "ports" not in services["server"]  # only the page reaches it

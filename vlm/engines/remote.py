@@ -79,7 +79,7 @@ class RemoteServer:
             asking.cancel()
 
     def models(self) -> list[str]:
-        """The names of the models that the server has. Raises UserError."""
+        """The names of the models that the server has; of llama.cpp's also their aliases. Raises UserError."""
         return asyncio.run_coroutine_threadsafe(self._models(), self._loop).result()
 
     def close(self) -> None:
@@ -172,10 +172,11 @@ class RemoteServer:
         try:
             response = await self._client.get("models", timeout=CONNECT_SECONDS)
             response.raise_for_status()
-            return [str(model["id"]) for model in response.json()["data"]]
+            named = [(model["id"], *model.get("aliases", ())) for model in response.json()["data"]]
+            return list(dict.fromkeys(name for names in named for name in names))
         except httpx.TransportError as error:
             raise self._plain(error, begun=False) from error
-        except (httpx.HTTPStatusError, ValueError, LookupError, TypeError) as error:
+        except (httpx.HTTPStatusError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise Unavailable(self._no_api) from error
 
     def _plain(self, error: httpx.TransportError, begun: bool) -> UserError:
