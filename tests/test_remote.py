@@ -63,7 +63,7 @@ def server() -> Iterator[ChatServer]:
 
 @pytest.fixture
 def far(server: ChatServer) -> Iterator[Assistant]:
-    made = assistant_at(server.address, silence=0.6)
+    made = assistant_at(server.address)
     yield made
     made.close()
 
@@ -149,10 +149,20 @@ def test_a_stop_closes_the_connection(server: ChatServer, far: Assistant, silent
     assert far.answer("Hello?").text == "All is well."
 
 
+def test_a_server_that_disregards_the_length_limit_is_stopped_at_it(
+    server: ChatServer, far: Assistant
+) -> None:
+    endless = Endless()
+    server.answers.append(endless)
+    answer = far.answer("Go on.", settings=Settings(5))
+    assert (answer.ended, answer.text.split()) == (False, ["on"] * 6)
+    assert endless.left.wait(2)
+
+
 def test_a_connection_that_drops_before_the_first_token_is_tried_again(
     server: ChatServer, far: Assistant
 ) -> None:
-    server.answers.extend([drops, cuts()])
+    server.answers.extend([drops, cuts("")])
     assert far.answer("Hello?").text == "All is well."
     assert len(server.asked) == 3
 
@@ -167,7 +177,7 @@ FAULTS: dict[str, tuple[Answer, str]] = {
         refuses(400, {"object": "error", "message": "At most 1 image(s)"}),
         "refused.*At most 1 image",
     ),
-    "hangs": (hangs(2), "said nothing for 0.6 seconds"),
+    "hangs": (hangs(2), "said nothing for 0.8 seconds"),
     "cuts the answer": (cuts("One"), "cut the answer off.*ask again"),
     "breaks in the stream": (cuts("One", error=SICK), "broke the answer off.*Engine core died"),
     "sends nonsense": (cuts("One", error="{"), "OpenAI-compatible.*VLM_REMOTE"),
@@ -177,14 +187,16 @@ FAULTS: dict[str, tuple[Answer, str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_server_at_fault_is_one_sentence_and_the_next_question_works(
-    server: ChatServer, far: Assistant, fault: str
+    server: ChatServer, fault: str
 ) -> None:
+    far = assistant_at(server.address, silence=0.8 if fault == "hangs" else 20)
     answer, message = FAULTS[fault]
     server.answers.append(answer)
     with pytest.raises(UserError, match=message) as refused:
         far.answer("Hello?")
     assert str(refused.value).startswith("The server 127.0.0.1:")
     assert far.answer("Hello?").text == "All is well."
+    far.close()
 
 
 def test_a_model_that_is_missing_is_named_with_those_that_are_there(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from vlm.chat.answer import Picture, Settings
 from vlm.chat.writer import Written
-from vlm.engines.remote import Piece, RemoteServer, TooLong
+from vlm.engines.remote import NOTHING_YET, Piece, RemoteServer, TooLong
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
 from vlm.model.prompts import PromptTurn
@@ -96,15 +96,18 @@ class RemoteWriter:
         }
 
     def _written(self, request: dict[str, Any], left_out: int) -> Iterator[Written | None]:
-        """The text as it grows. Until the server has counted, a piece counts as a token."""
+        """The text as it grows. Until the server has counted, a piece counts as a token, and a server that disregards the
+        limit is stopped at it."""
         written = Written("", 0, 0, left_out)
         with closing(self.engine.stream(request)) as pieces:  # type: ignore[type-var]
             for piece in pieces:
                 if piece is None:
                     yield None
-                elif piece != Piece():  # the first names the role only
+                elif piece != NOTHING_YET:
                     written = _grown(written, piece)
                     yield written
+                if written.tokens > request["max_tokens"]:
+                    return
 
 
 def messages(

@@ -43,6 +43,9 @@ class Piece(NamedTuple):
     tokens: int | None = None
 
 
+NOTHING_YET = Piece()  # the first chunk names the role only
+
+
 class RemoteServer:
     """`url` ends before "/chat/completions"; `silence` is how many seconds the server may say nothing."""
 
@@ -96,10 +99,10 @@ class RemoteServer:
                 begun = False
                 try:
                     async for piece in self._ask(request):
-                        begun = True
+                        begun = begun or piece != NOTHING_YET
                         put(piece)
                     break
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     if begun or pause is None or isinstance(error, httpx.ReadTimeout):
                         raise self._plain(error, begun) from error
                     await asyncio.sleep(pause)
@@ -174,12 +177,12 @@ class RemoteServer:
             response.raise_for_status()
             named = [(model["id"], *model.get("aliases", ())) for model in response.json()["data"]]
             return list(dict.fromkeys(name for names in named for name in names))
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._plain(error, begun=False) from error
         except (httpx.HTTPStatusError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise Unavailable(self._no_api) from error
 
-    def _plain(self, error: httpx.TransportError, begun: bool) -> UserError:
+    def _plain(self, error: httpx.RequestError, begun: bool) -> UserError:
         if isinstance(error, httpx.ReadTimeout):
             return Unavailable(
                 f"{self._server} has said nothing for {self._silence:g} seconds. Please try again later."
