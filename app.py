@@ -1,7 +1,7 @@
 """Start the page and the API: python app.py
 
-The environment chooses what is served and where: VLM_PRESET, VLM_ADAPTER, HOST and PORT. A Space of Hugging Face starts
-this file as it is; whoever owns the Space chooses its one preset.
+The environment chooses what is served and where: VLM_PRESET, VLM_ADAPTER, HOST and PORT; VLM_API_KEY lets others use the
+API. A Space of Hugging Face starts this file as it is; whoever owns the Space chooses its one preset.
 """
 
 import logging
@@ -11,6 +11,8 @@ import threading
 
 from vlm import UserError, load_assistant
 from vlm.serving.launch import serve
+from vlm.serving.openai.access import access_of
+from vlm.serving.openai.routes import openai_routes
 from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
 from vlm.serving.zero_gpu import borrow_gpu
@@ -36,8 +38,9 @@ def main() -> None:
     else:
         threading.Thread(target=assistant.warm_up, name="warm up", daemon=True).start()
     # Visitors of a Space did not choose its preset, and ZeroGPU takes weights at the start only.
-    page = build_app(Serving(assistant, preset, adapter), switchable="SPACE_ID" not in os.environ)
-    serve(page, host, port)
+    serving = Serving(assistant, preset, adapter)
+    page = build_app(serving, switchable="SPACE_ID" not in os.environ)
+    serve(page, host, port, openai_routes(serving, access_of(os.environ, host)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from vlm.chat.reply import Pipeline, Sights
+from vlm.chat.local_writer import LocalWriter, Sights
+from vlm.chat.reply import Pipeline
 from vlm.config import LoraConfig, ModelConfig, PartConfig
 from vlm.engines.torch_engine import TorchEngine
 from vlm.model.connectors import build_connector
@@ -108,7 +109,7 @@ def tiny_model(lora: bool = True, tags: int = 0, fusion: PartConfig = PREFIX) ->
 def tiny_pipeline(model: VisionLanguageModel, context: int = 1024) -> Pipeline:
     """The one reply pipeline over the torch engine. A token is a character, and `context` of them fit."""
     engine = TorchEngine(model.language, "CPU", context, 2 * context, model.fusion)
-    return Pipeline(engine, model.language.tokenizer, Sights(model.eyes), SYSTEM)
+    return Pipeline(LocalWriter(engine, model.language.tokenizer, Sights(model.eyes)), SYSTEM)
 
 
 def shake_lora(model: VisionLanguageModel) -> None:

@@ -15,6 +15,7 @@ import yaml
 from vlm.errors import UserError
 
 Config = TypeVar("Config")
+REMOTE = "remote"  # the engine of a preset whose weights are on a server
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
 
@@ -43,8 +44,8 @@ class PartConfig:
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    weights: str = "qwen2.5-coder-1.5b-instruct"
-    engine: str = "auto"  # auto | torch | llama.cpp (vlm/engines)
+    weights: str = "qwen2.5-coder-1.5b-instruct"  # remote: what the server calls the base model
+    engine: str = "auto"  # auto | torch | llama.cpp | remote (vlm/engines)
     dtype: str = "auto"  # torch
     quantisation: str = "none"  # torch: "nf4" for 4 bits (QLoRA), served in 16 only where memory abounds
     context: int = 4096  # tokens that one conversation can have, its answer included
@@ -91,7 +92,18 @@ class ModelConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     answers: AnswersConfig = field(default_factory=AnswersConfig)
-    adapter: str | None = None  # folder of the adapter that the app loads with this preset
+    # folder of the adapter that the app loads with this preset; remote: its name on the server
+    adapter: str | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a server has the weights, and this process none."""
+        return self.language.engine == REMOTE
+
+    @property
+    def remote_adapter(self) -> str | None:
+        """What the server calls the adapter."""
+        return self.adapter if self.is_remote else None
 
 
 @dataclass(frozen=True)

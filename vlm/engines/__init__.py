@@ -32,21 +32,27 @@ class Sampling:
     end_ids: tuple[int, ...] = ()
 
 
-class Engine(Protocol):
-    """`parallel`: how many answers it decodes at once. `context`: the longest prompt and answer together, in tokens."""
+class Host(Protocol):
+    """Where answers are computed: an engine in this process, or a server (vlm/engines/remote.py). `parallel`: how many
+    answers it takes on at once."""
 
     name: str
     device: str
     parallel: int
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+class Engine(Host, Protocol):
+    """`context`: the longest prompt and answer together, in tokens."""
+
     context: int
 
     def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
         """The new token ids one by one, the end token among them; None now and then while there is none yet, so that
         whoever waits can stop. Closing the iterator stops the model at its next token, or within a piece of the prompt."""
-        ...
-
-    def close(self) -> None:
-        """Give the memory back."""
         ...
 
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm.config import ModelConfig
+from vlm.config import REMOTE, ModelConfig
 from vlm.engines import Engine
 from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.errors import UserError
@@ -33,7 +33,7 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Pa
     takes llama.cpp for GGUF weights on a CPU, and torch where its library does not load or cannot hold the fusion."""
     wanted = config.language.engine
     if wanted not in ENGINES:
-        raise UserError(f"There is no engine {wanted!r}. Valid: {', '.join(ENGINES)}.")
+        raise UserError(f"There is no engine {wanted!r}. Valid: {', '.join([*ENGINES, REMOTE])}.")
     held = config.fusion.kind in IN_LLAMA_CPP
     if wanted == "llama.cpp" and not held:
         raise UserError(

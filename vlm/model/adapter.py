@@ -305,9 +305,11 @@ def _is_plain(value: Any) -> bool:
 
 
 def model_config_of(preset: str, adapter: str | None) -> tuple[ModelConfig, Path | None]:
-    """The preset's config and the folder of its adapter (None: the preset has none yet)."""
+    """The preset's config and the folder of its adapter (None: the preset has none yet, or a server has it)."""
     config = load_model_config(preset)
     name = adapter or config.adapter
+    if config.is_remote:
+        return replace(config, adapter=name), None
     if name is None:
         return config, None
     folder = find_adapter(name)

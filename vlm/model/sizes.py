@@ -6,6 +6,7 @@ architectures.yaml; else from the hub. The memory is that of weights, cache, gra
 which a CUDA context adds about half a gigabyte.
 """
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,11 @@ def check_fit(config: ModelConfig) -> None:
 
 
 def describe(config: ModelConfig) -> Description:
-    """The sizes of everything that a preset is made of."""
+    """The sizes of everything that a preset is made of. UserError where a server has it."""
+    if config.is_remote:
+        raise UserError(
+            f"The preset {config.name!r} holds no weights: the server that VLM_REMOTE names has them."
+        )
     language_config, language_found = architecture(config.language.weights)
     embedding_size = language_config.hidden_size
     vision, vision_found = _outline_vision(config.vision)
@@ -181,6 +186,8 @@ def memory(device: str) -> tuple[int, int]:
 
 def fits(config: ModelConfig, device: str) -> bool:
     """Whether the preset can be served where nothing else takes memory. False where its sizes are not to be had."""
+    if config.is_remote:
+        return bool(os.environ.get("VLM_REMOTE"))
     if config.language.weights in WHEELS:
         return True
     try:

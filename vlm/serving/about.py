@@ -17,6 +17,8 @@ PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
 
 def about(config: ModelConfig, folder: Path | None) -> str:
     """The model's parts, and everything in its adapter's folder."""
+    if config.is_remote:
+        return remote_parts(config)
     if folder is None:
         return f"{parts(config)}\n\n{how_to_see(config.name)}"
     sections = [
@@ -53,6 +55,17 @@ def parts(config: ModelConfig) -> str:
         ("speech", f"{config.speech.weights} on {config.speech.engine}"),
     ]
     return table(("part", config.name), rows)
+
+
+def remote_parts(config: ModelConfig) -> str:
+    """What is known of a model on a server."""
+    rows = [
+        ("base model, for words", config.language.weights),
+        ("adapter, for pictures", config.adapter or "none"),
+        ("speech", f"{config.speech.weights} on {config.speech.engine}"),
+    ]
+    where = "A server has the model: this page holds no weights but those for speech."
+    return f"{table(('part', config.name), rows)}\n\n{where}"
 
 
 def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:

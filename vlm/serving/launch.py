@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from fastapi import APIRouter
 
 from vlm.serving.messages import WORD_JOINER
 
@@ -41,9 +42,10 @@ def theme() -> gr.themes.Base:
     )
 
 
-def serve(page: gr.Blocks, host: str, port: int, **options: Any) -> None:
-    """Put the page on a port; blocks unless told otherwise."""
+def serve(page: gr.Blocks, host: str, port: int, api: APIRouter | None = None, **options: Any) -> None:
+    """Put the page on a port, and the routes of the API beside it; blocks unless told otherwise."""
     page.launch(
+        app_kwargs={"routes": api.routes} if api else None,
         server_name=host,
         server_port=port,
         share=False,

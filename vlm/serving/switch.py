@@ -4,25 +4,29 @@ There is one model at a time. It is let go of before the next is loaded, so that
 """
 
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from vlm.chat.answer import Answer, Settings, Turn
+from vlm.chat.answer import Answer, Picture, Settings, Turn
 from vlm.chat.assistant import Assistant, free_memory, load_assistant
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
+from vlm.inputs.speech import Transcript
 from vlm.model.adapter import model_config_of
-from vlm.model.sizes import fits
 from vlm.serving.gate import Gate
 
+Item = TypeVar("Item")
 LOOK_UP_SECONDS = 0.5  # how often an answer that waits for its turn looks whether it is still wanted
 
 
 def runnable_presets() -> list[str]:
     """The shipped presets that this machine has the memory for. Takes seconds: every model is laid out."""
+    # with it come Transformers' models and PEFT, half of the time that a page without them takes to start
+    from vlm.model.sizes import fits
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return [name for name in preset_names() if fits(load_model_config(name), device)]
 
@@ -58,18 +62,25 @@ class Serving:
     def stream(
         self,
         question: str,
-        images: Sequence[str] = (),
+        images: Sequence[Picture] = (),
         audio: str | None = None,
         history: Sequence[Turn] = (),
         settings: Settings | None = None,
     ) -> Generator[Answer | None, None, None]:
         """`Assistant.stream` when it is this question's turn; until then None every now and then, so that it can be
         closed while it waits."""
+        return self._in_turn(lambda: self.assistant.stream(question, images, audio, history, settings))
+
+    def transcribe(self, audio: str) -> Generator[Transcript | None, None, None]:
+        """What is said in a recording, once it is its turn; until then None every now and then."""
+        return self._in_turn(lambda: iter([self.assistant.transcriber.transcribe(audio)]))
+
+    def _in_turn(self, work: Callable[[], Iterator[Item]]) -> Generator[Item | None, None, None]:
         ticket = self._gate.line_up()
         try:
             while not self._gate.enter(ticket, lambda: self.parallel, LOOK_UP_SECONDS):
                 yield None
-            yield from self.assistant.stream(question, images, audio, history, settings)
+            yield from work()
         finally:
             self._gate.leave(ticket)
 
