@@ -523,6 +523,7 @@ def test_an_error_within_a_stream_is_told_in_it(
         ask(client_of(address), words("Hello?"))
 
 
+@pytest.mark.slow
 def test_a_key_is_wanted_where_one_is_set_and_others_than_this_machine_need_one(serving: Serving) -> None:
     assert access_of({}, "127.0.0.1") == access_of({}, "::1") == access_of({}, "localhost") == Access()
     assert access_of({}, "0.0.0.0").public and access_of({"SPACE_ID": "me/mine"}, "127.0.0.1").public
@@ -548,6 +549,7 @@ def test_a_page_from_elsewhere_cannot_use_the_api_of_this_machine(address: str) 
     assert httpx.get(models, headers={"Origin": address}).status_code == 200
 
 
+@pytest.mark.slow
 def test_pictures_are_fetched_from_the_hosts_that_are_allowed(serving: Serving, tmp_path: Path) -> None:
     (tmp_path / "red.png").write_bytes(png(picture("red")))
     (tmp_path / "large.png").write_bytes(b"x" * (21 * 2**20))

@@ -159,6 +159,7 @@ def test_a_server_that_disregards_the_length_limit_is_stopped_at_it(
     assert endless.left.wait(2)
 
 
+@pytest.mark.slow
 def test_a_connection_that_drops_before_the_first_token_is_tried_again(
     server: ChatServer, far: Assistant
 ) -> None:
@@ -208,6 +209,7 @@ def test_a_model_that_is_missing_is_named_with_those_that_are_there(
     assert far.answer("Hello?").text == "All is well."
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_or_somewhere_else_is_one_sentence(server: ChatServer) -> None:
     with pytest.raises(UserError, match="cannot be reached.*VLM_REMOTE is its address"):
         assistant_at(f"http://127.0.0.1:{free_port()}/v1").answer("Hello?")
@@ -298,6 +300,7 @@ def test_the_preset_names_the_server_and_loads_no_model(
     assistant.close()
 
 
+@pytest.mark.slow
 def test_a_page_that_asks_a_server_is_a_page_like_any_other(server: ChatServer, far: Assistant) -> None:
     from gradio_client import Client, handle_file
 
