@@ -313,7 +313,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
     for axis, (title, lines) in zip(axes.flat, drawn, strict=True):
         for label, name in lines.items():
             axis.plot(users, [level.get(name) for level in levels], marker="o", label=label)
-        axis.set(title=title, xlabel="users", ylim=(0, None))
+        axis.set(title=title, xlabel="users", xticks=users, ylim=(0, 1.05 * axis.get_ylim()[1]))
         if len(lines) > 1:
             axis.legend()
     figure.suptitle(f"engine {result['engine']}, {result['think']:g} s of thinking between questions")
