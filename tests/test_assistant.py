@@ -504,6 +504,8 @@ def test_a_model_that_has_nothing_to_say_is_told(tiny: Assistant, pictures: list
         def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int]:
             yield sampling.end_ids[0]
 
-    tiny.engine = Silent(tiny.engine, tiny.pipeline.tokenizer)
+    writer = tiny.pipeline.writer
+    silent = Silent(writer.engine, writer.tokenizer)  # type: ignore[attr-defined, arg-type]
+    tiny.pipeline = replace(tiny.pipeline, writer=replace(writer, engine=silent))  # type: ignore[type-var]
     with pytest.raises(UserError, match="nothing to say to this.*other words"):
         tiny.answer("word " * 200, pictures, settings=SHORT)

@@ -186,7 +186,7 @@ def read_settings(part: PartConfig, kinds: Mapping[str, type[Config]], place: st
 
 
 KINDS: dict[type, tuple[tuple[type, ...], str]] = {  # of a plain value: what YAML may hold, and its name
-    str: ((str,), "a word or text"),
+    str: ((str,), "a text"),
     bool: ((bool,), "true or false"),
     int: ((int,), "a whole number"),
     float: ((int, float), "a number such as 1.0e-3"),
