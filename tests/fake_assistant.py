@@ -2,6 +2,7 @@
 
 import io
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from tests.tiny import picture
 from training.evaluate import evaluate
 from training.scores.journal import Journal
 from training.scores.selection import Options
-from vlm.chat.assistant import Settings
+from vlm.chat.assistant import Settings, Turn
 
 COLOURS = ("red", "blue", "lime")
 
@@ -25,14 +26,20 @@ NAMES = {(255, 0, 0): "red", (0, 0, 255): "blue", (0, 255, 0): "lime", (255, 255
 class FakeAssistant:
     """Drafts are a bare word; the clean-up makes a sentence of it. Asked whether it is a colour, it says yes always."""
 
+    looks_back = (
+        False  # whether it answers about the first picture of a conversation, as one that knows but one
+    )
+
     def __init__(self, parallel: int = 4, stops_after: int | None = None) -> None:
         self.settings, self.description = Settings(), "fake · adapter tiny · CPU"
         self.engine = SimpleNamespace(parallel=parallel)
         self.asked: list[tuple[str, str]] = []  # colour, question
         self.stops_after, self.lock = stops_after, threading.Lock()
 
-    def answer(self, question: str, images: list[Image.Image], settings: Settings) -> Any:
-        (image,) = images
+    def answer(
+        self, question: str, images: list[Image.Image], settings: Settings, history: Sequence[Turn] = ()
+    ) -> Any:
+        (image,) = [*self.looks_back * [each for turn in history for each in turn.images], *images][:1]
         colour = NAMES.get(image.getpixel((image.width // 2, image.height // 2)), "grey")
         with self.lock:
             if self.stops_after is not None and len(self.asked) >= self.stops_after:

@@ -3,12 +3,14 @@
 import dataclasses
 import errno
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 
 from tests.tiny import colour_batch, picture, shake_lora, tiny_config, tiny_eyes, tiny_model
 from vlm.config import ModelConfig, PartConfig
@@ -23,18 +25,22 @@ from vlm.model.adapter import (
     load_adapter,
     load_eyes,
     lora_folder,
+    model_config_of,
+    read_description,
+    read_metrics,
     restore_adapter,
     save_adapter,
     with_all_settings,
 )
 from vlm.model.vlm import VisionLanguageModel
+from vlm.weights.tensor_files import save_tensors
 
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
     model = tiny_model()
     shake_lora(model)
-    save_adapter(model, tmp_path / "adapter", tiny_config(), {"seed": 3}, {"loss": 0.5}, torch.float32)
+    save_adapter(model, tmp_path / "adapter", tiny_config(), {"seed": 3}, {}, torch.float32)
     return tmp_path / "adapter"
 
 
@@ -96,8 +102,8 @@ def test_the_folder_holds_config_projector_lora_and_metrics_and_no_pickle(adapte
 
 
 def test_saving_again_replaces_the_folder_and_leaves_nothing_behind(adapter: Path) -> None:
-    save_adapter(tiny_model(), adapter, tiny_config(), {}, {"loss": 0.1}, torch.float32)
-    assert json.loads((adapter / "metrics.json").read_text()) == {"loss": 0.1}
+    save_adapter(tiny_model(), adapter, tiny_config(), {"seed": 4}, {}, torch.float32)
+    assert read_description(adapter)["training"] == {"seed": 4}
     assert [path.name for path in adapter.parent.iterdir()] == ["adapter"]
 
 
@@ -234,6 +240,116 @@ def test_a_fusion_of_another_shape_is_a_plain_message(tmp_path: Path) -> None:
         check_adapter(crossed, dataclasses.replace(tiny_config(), fusion=other))
 
 
+def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    with safe_open(file, framework="pt") as stored:
+        metadata = stored.metadata()
+    save_tensors(change(load_file(file)), file, metadata)
+
+
+def spoiled(tensors: dict[str, torch.Tensor], value: float) -> dict[str, torch.Tensor]:
+    """One value of the last tensor is another."""
+    name = max(tensors)
+    changed = tensors[name].clone()
+    changed.view(-1)[-1] = value
+    return tensors | {name: changed}
+
+
+READABLE_DAMAGE: dict[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
+    "NaN": lambda tensors: spoiled(tensors, math.nan),
+    "infinite": lambda tensors: spoiled(tensors, -math.inf),
+    "missing": lambda tensors: {name: tensors[name] for name in sorted(tensors)[1:]},
+    "foreign": lambda tensors: tensors | {"base_model.model.lm_head.lora_A.weight": torch.zeros(2, 2)},
+    "other shape": lambda tensors: tensors | {max(tensors): torch.zeros(3, 3)},
+    "whole numbers": lambda tensors: {name: tensor.to(torch.int64) for name, tensor in tensors.items()},
+}
+
+
+@pytest.mark.parametrize("part", [*PARTS, TAGS])
+@pytest.mark.parametrize("damage", READABLE_DAMAGE)
+def test_weights_that_are_damaged_but_readable_are_refused(tagged: Path, part: str, damage: str) -> None:
+    rewrite(tagged / part, READABLE_DAMAGE[damage])
+    with pytest.raises(UserError, match="damaged or incomplete.*again") as told:
+        load_adapter(tiny_model(lora=False, tags=2), tagged)
+    assert "\n" not in str(told.value)
+    if part != TAGS:
+        with pytest.raises(UserError, match="damaged or incomplete"):
+            restore_adapter(tiny_model(), tagged)
+
+
+@pytest.mark.parametrize("nouns", [None, "5", '["yak", 5]', '["yak"]', '"yak"'])
+def test_a_head_with_odd_nouns_is_refused(tagged: Path, nouns: str | None) -> None:
+    save_tensors(load_file(tagged / TAGS), tagged / TAGS, {"nouns": nouns} if nouns else None)
+    with pytest.raises(UserError, match="damaged or incomplete"):
+        load_eyes(tiny_eyes(tags=2), tagged)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "5", "- a", "model: 3", "training: {}", "model: {}\n", "{", "model: {hidden: 3}\ntraining: {}",
+                "model: {vision: {image_size: big}}\ntraining: {}", "model: {lora: {rank: 1.5}}\ntraining: {}",
+                "model: {lora: {targets: q_proj}}\ntraining: {}", "model: {vision: [1]}\ntraining: {}", "\udcff"],
+)  # fmt: skip
+def test_an_odd_config_is_one_sentence(adapter: Path, content: str) -> None:
+    (adapter / "config.yaml").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"config\.yaml") as told:
+        model_config_of("embedded", str(adapter))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "5", "[]", '{"a": 1}', '{"a": {}}', '{"a": {"questions": 5}}', "{", "\udcff",
+                '{"a": {"questions": 5, "command": "x", "accuracy": 0.5}}',
+                '{"a": {"questions": 5, "command": "x", "accuracy": {"share": "x"}}}',
+                '{"a": {"questions": 5, "command": "x", "by": {"task": {"name": 3}}}}',
+                '{"a": {"questions": 5, "command": "x", "by": {"task": 3}}}'],
+)  # fmt: skip
+def test_odd_metrics_are_one_sentence(adapter: Path, content: str) -> None:
+    (adapter / "metrics.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"metrics\.json is damaged.*remove it") as told:
+        find_adapter(str(adapter))
+    assert "\n" not in str(told.value)
+
+
+def test_the_shipped_metrics_are_sound_and_an_adapter_may_have_none(adapter: Path) -> None:
+    assert read_metrics(find_adapter("embedded"))
+    (adapter / "metrics.json").unlink()
+    assert read_metrics(find_adapter(str(adapter))) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"init_lora_weights": "pissa"}, "no plain LoRA: its init_lora_weights is 'pissa'"),
+        ({"init_lora_weights": "no such"}, "init_lora_weights is 'no such'"),
+        ({"init_lora_weights": ["a"]}, "init_lora_weights"),
+        ({"use_dora": True}, "sets use_dora"),
+        ({"modules_to_save": ["lm_head"]}, "sets modules_to_save"),
+        ({"layer_replication": [[0, 1]]}, "sets layer_replication"),
+        ({"bias": "all"}, "bias is 'all'"),
+        ({"r": 0}, "rank r .* is 0"),
+        ({"r": "4"}, "rank r .* is '4'"),
+        ({"r": 8}, "the rank 8, and its config.yaml 4"),
+        ({"lora_alpha": None}, "lora_alpha .* is None"),
+        ({"lora_alpha": 80}, "the alpha 80, and its config.yaml 8"),
+        ({"target_modules": "all-linear"}, "no list of names"),
+        ({"target_modules": ["q_proj"]}, "the targets"),
+    ],
+)
+def test_what_is_more_or_other_than_the_lora_of_the_config_is_refused(
+    adapter: Path, change: dict, told: str
+) -> None:
+    file = adapter / "lora/adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=told):
+        lora_folder(adapter)
+
+
+@pytest.mark.parametrize("content", ["[]", "5", "null", '"LORA"'])
+def test_an_adapter_config_that_is_no_table_is_refused(adapter: Path, content: str) -> None:
+    (adapter / "lora/adapter_config.json").write_text(content)
+    with pytest.raises(UserError, match="no plain LoRA"):
+        lora_folder(adapter)
+
+
 @pytest.mark.parametrize("change", [{"peft_type": "PROMPT_TUNING"}, {"megatron_config": {"a": 1}}])
 def test_an_adapter_config_that_is_more_than_a_lora_is_refused(adapter: Path, change: dict) -> None:
     file = adapter / "lora/adapter_config.json"
@@ -244,7 +360,9 @@ def test_an_adapter_config_that_is_more_than_a_lora_is_refused(adapter: Path, ch
         lora_folder(adapter)
 
 
-@pytest.mark.parametrize("name", ["projector.pt", "tags.pkl", "lora/adapter_model.bin", "sub/weights.ckpt"])
+@pytest.mark.parametrize(
+    "name", ["projector.pt", "tags.pkl", "lora/adapter_model.bin", "sub/weights.ckpt", "PYTORCH_MODEL.BIN"]
+)
 def test_a_pickle_anywhere_in_the_folder_is_refused(adapter: Path, name: str) -> None:
     (adapter / name).parent.mkdir(exist_ok=True)
     (adapter / name).write_bytes(b"")
@@ -272,14 +390,14 @@ def test_a_disk_that_is_full_leaves_the_old_folder_and_nothing_else(
     before = {file: file.read_bytes() for file in adapter.rglob("*") if file.is_file()}
     saved = []
 
-    def save(tensors: dict, file: Path, **options: object) -> None:
+    def save(tensors: dict, file: Path, metadata: dict | None = None) -> None:
         if len(saved) == written:
             file.write_bytes(b"half")
             raise error
         saved.append(file)
-        save_file(tensors, file, **options)  # type: ignore[arg-type]
+        save_tensors(tensors, file, metadata)
 
-    monkeypatch.setattr(adapters, "save_file", save)
+    monkeypatch.setattr(adapters, "save_tensors", save)
     with pytest.raises(type(error), match="No space left"):
         save_adapter(tiny_model(), adapter, tiny_config(), {}, {"loss": 0.1}, torch.float32)
     assert {file: file.read_bytes() for file in adapter.rglob("*") if file.is_file()} == before
@@ -292,14 +410,14 @@ def test_where_the_new_folder_cannot_take_its_place_the_old_one_goes_back(
     rename = Path.rename
 
     def rename_or_not(self: Path, target: Path) -> Path:
-        if (self / "config.yaml").is_file() and "0.1" in (self / "metrics.json").read_text():
+        if (self / "config.yaml").is_file() and read_description(self)["training"] == {"seed": 4}:
             raise FULL
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", rename_or_not)
     with pytest.raises(OSError, match="No space left"):
-        save_adapter(tiny_model(), adapter, tiny_config(), {}, {"loss": 0.1}, torch.float32)
-    assert json.loads((adapter / "metrics.json").read_text()) == {"loss": 0.5}
+        save_adapter(tiny_model(), adapter, tiny_config(), {"seed": 4}, {}, torch.float32)
+    assert read_description(adapter)["training"] == {"seed": 3}
     assert [path.name for path in adapter.parent.iterdir()] == ["adapter"]
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from tests.conftest import free_port
@@ -188,6 +189,27 @@ def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_ends(
     for name, weight in unbroken.items():
         assert torch.equal(weight, resumed[name]), name
     assert log_again == log
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_no_other_way_and_for_longer_on_request(training: AlignmentConfig) -> None:
+    folder = align.run(training)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    with pytest.raises(
+        UserError, match=r"other settings: learning_rate was .* and is 0\.5; .*seed was 0 and is 7"
+    ):
+        align.run(replace(training, learning_rate=0.5, seed=7))
+    with pytest.raises(UserError, match=r"epochs was \d+ and is \d+.*--extend"):
+        align.run(replace(training, epochs=training.epochs + 2))
+    with pytest.raises(UserError, match="Give a larger --extend"):
+        align.run(replace(training, epochs=1), extend=True)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    steps = int(read_csv(Path(training.output) / LOG)[-1][0])
+    align.run(replace(training, epochs=training.epochs + 2), extend=True)
+    log = read_csv(Path(training.output) / LOG)
+    assert int(log[-1][0]) > steps
+    told = yaml.safe_load((folder / "config.yaml").read_text())["training"]
+    assert told["epochs"] == training.epochs + 2 and told["extended_at"] == [steps]
 
 
 TOGETHER = """

@@ -257,9 +257,32 @@ def test_a_folder_without_an_aligner_and_a_damaged_one_say_what_to_do(
     save_aligner(tiny_aligner(), tmp_path / "mine", {}, {})
     save_file({"log_scale": torch.tensor(0.0)}, tmp_path / "mine" / "heads.safetensors")
     with pytest.raises(
-        UserError, match="damaged or incomplete.*does not fit its config.yaml.*Copy or train it again"
+        UserError, match="damaged or incomplete.*has no bias, class_guess.*Copy or train it again"
     ):
         load_aligner_model(str(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize("damage", ["NaN", "foreign", "other shape"])
+def test_an_aligner_with_wrong_weights_is_refused(tmp_path: Path, tiny_parts: None, damage: str) -> None:
+    save_aligner(tiny_aligner(), tmp_path / "mine", {}, {})
+    file = tmp_path / "mine" / "heads.safetensors"
+    tensors = load_file(file)
+    wrong = {"NaN": {"bias": torch.tensor(torch.nan)}, "foreign": {"more": torch.zeros(2)}}
+    save_file(tensors | wrong.get(damage, {"bias": torch.zeros(2)}), file)
+    with pytest.raises(UserError, match="damaged or incomplete.*again"):
+        load_aligner_model(str(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize("content", ["", "- a", "aligner: 3", "aligner: {dims: 5}", "\udcff"])
+def test_an_aligner_with_an_odd_config_is_refused(tmp_path: Path, tiny_parts: None, content: str) -> None:
+    save_aligner(tiny_aligner(), tmp_path / "mine", {}, {})
+    (tmp_path / "mine" / "config.yaml").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"config\.yaml") as told:
+        load_aligner_model(str(tmp_path / "mine"))
+    assert "\n" not in str(told.value)
+    (tmp_path / "mine" / "weights.PKL").touch()
+    with pytest.raises(UserError, match=r"weights\.PKL: pickles"):
+        find_aligner(str(tmp_path / "mine"))
 
 
 @pytest.fixture

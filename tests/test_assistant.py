@@ -446,3 +446,66 @@ def test_several_people_at_once_get_their_own_answers(tiny: Assistant) -> None:
     for thread in threads:
         thread.join()
     assert sorted(got) == sorted([*ANSWERS.items()] * 2)
+
+
+def one_at_a_time(model: VisionLanguageModel) -> Assistant:
+    """As an adapter is served that was trained on one picture a conversation."""
+    assistant = assistant_of(model)
+    assistant.pipeline = replace(assistant.pipeline, several_pictures=False)
+    return assistant
+
+
+def test_an_adapter_for_one_picture_is_asked_about_a_new_one_as_about_it_alone(
+    learned: VisionLanguageModel,
+) -> None:
+    assistant = one_at_a_time(learned)
+    for first in ANSWERS:
+        for second in ANSWERS:
+            history = [Turn("Which?", ANSWERS[first], (picture(first),)), Turn("Sure?", "Yes.")]
+            answer = assistant.answer("Which?", [picture(second)], history=history, settings=SHORT)
+            assert answer.draft == ANSWERS[second] and answer.set_aside == 2
+            assert asked(assistant)[-1].prompt.count("@") == 4
+    follow_up = [*history, Turn("Which?", "white", (picture("white"),))]
+    answer = assistant.answer("Sure?", history=follow_up, settings=SHORT)
+    assert answer.set_aside == 2 and asked(assistant)[-1].prompt.count("Which?") == 1
+    assert assistant.answer("Sure?", history=history, settings=SHORT).set_aside == 0
+
+
+def test_an_adapter_for_one_picture_is_asked_about_several_one_by_one(learned: VisionLanguageModel) -> None:
+    assistant = one_at_a_time(learned)
+    pictures = (picture("blue"), picture("lime"))
+    *snapshots, answer = assistant.stream("Which?", pictures, settings=SHORT)
+    assert answer.draft == "First picture: a blue sea\nSecond picture: Green."
+    assert answer.text.splitlines()[1] == "Second picture: Green."
+    assert answer.ended and answer.tokens > 10 and len(answer.seen.split("; ")) == 2
+    grown = [each.text for each in snapshots if each.text]
+    assert grown[0].startswith("First picture: ") and not any("Second" in text for text in grown[:3])
+    assert all("Second picture: " in text for text in grown[-3:])
+    history = [Turn("Which?", answer.text, pictures)]
+    assistant.answer("Sure?", history=history, settings=SHORT)
+    first, second = (each.prompt for each in asked(assistant)[-2:])
+    assert "Green" not in first and "sea" not in second and "Green." in second
+    assert first.count("@") == second.count("@") == 4
+
+
+def test_a_stop_between_two_pictures_stops_the_model(learned: VisionLanguageModel) -> None:
+    assistant = one_at_a_time(learned)
+    stream = assistant.stream("Which?", [picture("blue"), picture("lime")], settings=SHORT)
+    for snapshot in stream:
+        if "Second" in snapshot.text:
+            break
+    stream.close()  # type: ignore[attr-defined]
+    assert assistant.engine.open == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("pictures", [[], [picture("red")]])
+def test_a_model_that_has_nothing_to_say_is_told(tiny: Assistant, pictures: list[Image.Image]) -> None:
+    class Silent(Recording):
+        def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int]:
+            yield sampling.end_ids[0]
+
+    writer = tiny.pipeline.writer
+    silent = Silent(writer.engine, writer.tokenizer)  # type: ignore[attr-defined, arg-type]
+    tiny.pipeline = replace(tiny.pipeline, writer=replace(writer, engine=silent))  # type: ignore[type-var]
+    with pytest.raises(UserError, match="nothing to say to this.*other words"):
+        tiny.answer("word " * 200, pictures, settings=SHORT)

@@ -108,7 +108,9 @@ def test_a_file_that_holds_no_sound_is_refused_in_plain_words(
     assert str(tmp_path) not in str(raised.value)
 
 
-@pytest.mark.parametrize("path", ["nowhere.wav", "/dev/zero", "https://example.com/voice.wav", str(DATA)])
+@pytest.mark.parametrize(
+    "path", ["nowhere.wav", "x" * 5000, "nul\0", "/dev/zero", "https://example.com/voice.wav", str(DATA)]
+)
 def test_what_is_not_a_file_is_refused(path: str) -> None:
     with pytest.raises(UserError, match="No recording is called"):
         open_audio(path)

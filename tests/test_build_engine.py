@@ -267,6 +267,22 @@ def test_a_damaged_lora_is_one_sentence(files: Path, lora: Path, name: str, cont
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("missing", ["layers.1.self_attn.q_proj.lora_B", "q_proj"])
+def test_a_lora_with_missing_parts_is_refused(files: Path, lora: Path, missing: str) -> None:
+    file = lora / "adapter_model.safetensors"
+    save_file({name: value for name, value in load_file(file).items() if missing not in name}, file)
+    with pytest.raises(UserError, match="parts are missing, the first is .*q_proj.*again"):
+        lora_as_gguf(lora, files / "tiny.gguf")
+    assert not list((files.parent / "cache").rglob("*.gguf"))
+
+
+def test_a_lora_with_values_that_are_no_numbers_is_refused(files: Path, lora: Path) -> None:
+    file = lora / "adapter_model.safetensors"
+    save_file({name: value * float("nan") for name, value in load_file(file).items()}, file)
+    with pytest.raises(UserError, match="damaged.*no numbers.*again"):
+        lora_as_gguf(lora, files / "tiny.gguf")
+
+
 def test_what_is_no_lora_of_a_linear_layer_is_refused(files: Path, lora: Path) -> None:
     file = lora / "adapter_model.safetensors"
     save_file(load_file(file) | {"base_model.model.lm_head.weight": torch.zeros(2, 2)}, file)

@@ -16,7 +16,8 @@ from PIL import Image
 from tests.tiny import tiny_config, tiny_model
 from training import convert
 from training.config import SourceConfig
-from training.data import Conversations, pictures_of, read_rows
+from training.conversations import Conversations
+from training.data import pictures_of, read_rows
 from training.features import FeatureStore
 from training.formats import rows, texts
 from training.formats.texts import Record, stream_json
@@ -214,7 +215,7 @@ def test_odd_llava_records_are_told(tmp_path: Path, photos: Path) -> None:
         (6, "malformed record"),
         (7, "malformed record"),
         (8, "malformed record"),
-        (9, "answer without a question"),
+        (9, "conversation without its system message"),
         (10, "malformed record"),
         (11, "text that is not UTF-8"),
     ]
@@ -224,6 +225,84 @@ def test_odd_llava_records_are_told(tmp_path: Path, photos: Path) -> None:
         ("q", 0, "red.png"),
         ("q", 0, "red.png"),
     ]
+
+
+def test_an_absolute_path_inside_the_folder_is_taken_and_one_outside_is_told(
+    tmp_path: Path, photos: Path
+) -> None:
+    inside, outside = photos / "red.png", tmp_path / "secret.png"
+    linked = tmp_path / "linked"
+    linked.symlink_to(photos)
+    names = [inside, outside, "/data/red.png", f"{photos}/../secret.png", photos.resolve() / "blue.png"]
+    file = write_csv(tmp_path / "mine.csv", [(str(name), "q", "a") for name in names])
+    for folder in (photos, linked):
+        out = run(tmp_path, "csv", "--file", file, "--images", folder, out=f"out-{folder.name}")
+        found = [row["image"]["path"] for row in table(out)]
+        assert found == (["red.png", "blue.png"])
+        assert reasons(out) == [(number, "outside the folder") for number in (2, 3, 4)]
+
+
+def test_backslashes_are_slashes_unless_a_file_is_called_so(tmp_path: Path, photos: Path) -> None:
+    (photos / "sub").mkdir()
+    paint("lime").save(photos / "sub" / "win.png")
+    paint("gold").save(photos / "odd\\name.png")
+    names = [
+        "sub\\win.png",
+        ".\\sub\\win.png",
+        "odd\\name.png",
+        "..\\secret.png",
+        "C:\\x\\red.png",
+        "no\\file.png",
+    ]
+    file = write_csv(tmp_path / "mine.csv", [(name, "q", "a") for name in names])
+    out = run(tmp_path, "csv", "--file", file, "--images", photos)
+    found = [row["image"]["path"] for row in table(out)]
+    assert found == ["sub/win.png", "sub/win.png", "odd\\name.png"]
+    assert reasons(out) == [(4, "outside the folder"), (5, "outside the folder"), (6, "missing picture")]
+
+
+def test_the_words_of_other_trainers_are_taken_and_unknown_speakers_are_named(
+    tmp_path: Path, photos: Path
+) -> None:
+    def said(role: str, content: object) -> dict:
+        return {"role": role, "content": content}
+
+    parts = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+    records = [
+        {"image": "red.png", "conversations": [{"from": "user", "value": "a"}, {"from": "assistant", "value": "b"}]},
+        {"images": ["red.png"], "messages": [said("user", "<image>\nc"), said("assistant", "d")]},
+        {"images": ["red.png"], "messages": [said("user", parts), said("Assistant", "e")]},
+        {"image": "red.png", "conversations": [{"from": "Alice", "value": "q"}, {"from": "Bob", "value": "a"}]},
+    ]  # fmt: skip
+    out = run(tmp_path, "llava", "--file", write_json(tmp_path / "t.json", records), "--images", photos)
+    assert [(row["question"], row["answer"]) for row in table(out)] == [
+        ("a", "b"),
+        ("c", "d"),
+        ("What is it?", "e"),
+    ]
+    unknown = "speaker that is none of human, user, gpt, assistant, system"
+    assert reasons(out) == [(4, unknown)] * 2
+
+
+def test_an_answer_that_training_would_leave_out_is_told_and_kept(tmp_path: Path, photos: Path) -> None:
+    long = "word " * 2000
+    file = write_csv(tmp_path / "mine.csv", [("red.png", "q", "a"), ("red.png", "Read it.", long)])
+    out = run(tmp_path, "csv", "--file", file, "--images", photos)
+    assert len(table(out)) == 2
+    told = convert.report(out)
+    assert (
+        "longer than 1024 tokens" in told
+        and "1 (kept)" in told
+        and "record 2: about 2502 tokens: 'Read it.'" in told
+    )
+
+
+def test_a_file_of_the_same_size_and_other_content_is_another_file(tmp_path: Path, photos: Path) -> None:
+    file = write_csv(tmp_path / "mine.csv", [("red.png", "q", "a")])
+    run(tmp_path, "csv", "--file", file, "--images", photos)
+    write_csv(tmp_path / "mine.csv", [("red.png", "q", "b")])
+    with pytest.raises(UserError, match=r"\(file differ\).*another folder"):
+        run(tmp_path, "csv", "--file", file, "--images", photos)
 
 
 VALUES = [
@@ -728,10 +807,12 @@ def test_what_is_written_is_read_and_laid_out_for_training(tmp_path: Path, photo
         batch_size=2,
         epochs=3,
         tag_dropout=0.0,
+        max_tokens=1024,
+        several_pictures=0.0,
         seed=0,
     )
     assert len(laid_out) == 3 * len(records)
     for drawn in laid_out.examples:
-        assert len({row.conversation for row in drawn}) == 1
-        assert [row.turn for row in drawn] == [0, 1]
+        assert len({turn.row.conversation for turn in drawn}) == 1
+        assert [turn.row.turn for turn in drawn] == [0, 1]
     assert laid_out[0]["encoded"].labels

@@ -12,8 +12,11 @@ from training import evaluate as command
 from training.compare import read_result
 from training.data import Row
 from training.evaluate import evaluate, open_journal
+from training.scores import second_pictures as second
+from training.scores.journal import Journal
 from training.scores.recording import record
 from training.scores.selection import (
+    NoQuestions,
     Options,
     blind_guesses,
     most_frequent_number,
@@ -125,7 +128,7 @@ def test_a_task_that_the_split_lacks_is_an_error(data: Path) -> None:
 
 def adapter(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "config.yaml").write_text("model: {}\n")
+    (folder / "config.yaml").write_text("model: {name: embedded}\n")
     (folder / "projector.safetensors").write_bytes(b"weights")
     return folder
 
@@ -349,3 +352,32 @@ def test_shuffled_pictures_are_never_the_own() -> None:
     assert all(own != given for own, given in other.items())
     assert other == other_pictures(names[::-1])
     assert other_pictures(["p"]) == {}
+
+
+@pytest.mark.parametrize(("looks_back", "same", "first_again"), [(False, 3, 0), (True, 0, 3)])
+def test_second_pictures_are_compared_with_what_is_said_of_them_alone(
+    tmp_path: Path, looks_back: bool, same: int, first_again: int
+) -> None:
+    asked = {name: [("name", "What is this?", f"A {name}.")] for name in COLOURS}
+    for name, rows in asked.items():
+        write_data(tmp_path, {name: rows}, noun=name)
+    assistant = FakeAssistant()
+    assistant.looks_back = looks_back
+    journal = Journal(tmp_path / "answers.jsonl", {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(second, "ASKED_ABOUT", Options("tiny", "test", "name"))
+        found = second.second_pictures(assistant, tmp_path, assistant.settings, journal)  # type: ignore[arg-type]
+        count = len(assistant.asked)
+        again = second.second_pictures(assistant, tmp_path, assistant.settings, journal)  # type: ignore[arg-type]
+    assert (found["same"], found["first_again"]) == (same, first_again)
+    assert again == found and len(assistant.asked) == count == 6  # what was answered is not asked again
+    (goal,) = found["goals"]
+    assert goal["n"] == 3 and goal["answer"] == same / 3 and goal["met"] == (not looks_back)
+    assert len({each["first"] for each in found["answers"]}) == 3
+
+
+def test_too_few_held_out_pictures_have_no_pairs(tmp_path: Path) -> None:
+    write_data(tmp_path, {"red": [("name", "What is this?", "A red.")]}, noun="red")
+    assistant = FakeAssistant()
+    with pytest.raises(NoQuestions):
+        second.second_pictures(assistant, tmp_path, assistant.settings, Journal(None, {}))  # type: ignore[arg-type]

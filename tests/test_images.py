@@ -42,6 +42,22 @@ def png_that_claims(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
+def test_a_png_full_of_text_is_read() -> None:
+    """60 MB of text, packed and not, before the pixels and behind them, where Pillow's own limits end reading."""
+    plain = encoded(noise(), "PNG")
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    packed = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes([65]) * (60 << 20), 1))
+    end = len(plain) - 12
+    for file in (plain[:33] + packed + plain[33:], plain[:end] + packed + plain[end:]):
+        assert len(file) < MAX_BYTES
+        assert open_image(file).tobytes() == open_image(plain).tobytes()
+    with pytest.raises(UserError, match="damaged"):
+        open_image(plain[:33] + packed + plain[33 : len(plain) // 2])
+
+
 def near(pixel: object, colour: tuple[int, int, int], tolerance: int = 8) -> bool:
     assert isinstance(pixel, tuple)
     return all(abs(one - other) <= tolerance for one, other in zip(pixel, colour, strict=True))

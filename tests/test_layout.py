@@ -15,9 +15,10 @@ README = READMES["README.md"]
 LINKED = {**READMES, "training/trials.md": (ROOT / "training/trials.md").read_text(encoding="utf-8")}
 
 # Room -> the rooms and modules of this project that it may import, besides itself.
-FLOOR = ["vlm.errors", "vlm.config"]
+FLOOR = ["vlm.errors", "vlm.config", "vlm.terminal"]
 MAY_IMPORT = {
     "vlm.errors": [],
+    "vlm.terminal": [],
     "vlm.config": ["vlm.errors"],
     "vlm.weights": FLOOR,
     "vlm.inputs": [*FLOOR, "vlm.weights"],

@@ -489,6 +489,20 @@ def test_the_fingerprint_is_the_same_for_the_same_data_and_changes_with_it(small
     assert card_of(tmp_path / "three")["fingerprint"] != card_of(tmp_path / "one")["fingerprint"]
 
 
+def test_a_file_of_other_pictures_or_texts_is_not_taken_for_todays(small_test, listed, tmp_path, capsys):
+    prepare.write_data(listed, tmp_path)
+    content = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    first = listed["emoji-noto"][0]
+    for other in ([first], [replace(first, phrase="a yak"), *listed["emoji-noto"][1:]]):
+        with pytest.raises(
+            packages.UserError, match=r"emoji-noto\.parquet: made of other pictures.*Delete.*--out"
+        ):
+            prepare.write_data(listed | {"emoji-noto": other}, tmp_path)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == content
+    prepare.write_data(listed, tmp_path)
+    assert "held out" not in capsys.readouterr().out
+
+
 def test_a_missing_client_is_named_with_its_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
     with pytest.raises(packages.UserError, match="npm.*Install Node"):

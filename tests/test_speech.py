@@ -12,7 +12,7 @@ import pytest
 
 from vlm.inputs import speech
 from vlm.inputs.audio import SAMPLE_RATE, open_audio
-from vlm.inputs.speech import Segment, Transcriber
+from vlm.inputs.speech import Segment, Transcriber, plausible
 from vlm.weights.resolve import resolve
 
 DATA = Path(__file__).parent / "data"
@@ -108,10 +108,39 @@ def test_a_tenth_of_a_second_of_speech_is_an_empty_transcript(transcriber: Trans
     assert transcriber.transcribe((SAMPLE_RATE, middle)) == ("", "en", 0.1)
 
 
-def test_looping_and_improbable_text_is_not_plausible() -> None:
-    assert Segment(" What is this?", 1.0, -0.3).is_plausible
-    assert not Segment(" no no no no no", 2.5, -0.3).is_plausible
-    assert not Segment(" I'm sorry.", 0.6, -1.6).is_plausible
+def test_loops_and_improbable_text_are_not_plausible_and_what_is_said_again_is() -> None:
+    def kept(text: str, ratio: float, probability: float, seconds: float, times: int = 1) -> int:
+        return len(plausible([Segment(text, ratio, probability, 0.0)] * times, seconds))
+
+    assert kept(" What is this?", 1.0, -0.3, 0.5) == 1
+    assert kept(" I'm sorry.", 0.6, -1.6, 1.0) == 0
+    assert kept(" What is in the picture?", 2.7, -0.15, 7.4, times=4) == 4
+    assert kept(" What is in the picture?", 2.7, -0.15, 2.0, times=4) == 0
+    assert kept(" I'm going to use the same method as the other side.", 11.5, -0.2, 8.0, times=14) == 0
+    later = [Segment(" A loop that says the same again.", 9.0, -0.2, 30.0)] * 20
+    assert plausible([Segment(" Hello.", 1.0, -0.3, 0.0), *later], 40.0) == [
+        Segment(" Hello.", 1.0, -0.3, 0.0)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["what-is-in-the-picture", "what-is-the-capital-of-France"])
+def test_a_question_that_is_spoken_four_times_over_is_heard(
+    faster: Transcriber, name: str, pause: float
+) -> None:
+    one = open_audio(EXAMPLES / f"{name}.wav")
+    four = np.concatenate([one, np.zeros(int(pause * SAMPLE_RATE), np.float32)] * 4)
+    assert words(faster.transcribe((SAMPLE_RATE, four)).text) == name.lower().split("-") * 4
+
+
+@pytest.mark.slow
+def test_what_whisper_makes_up_of_noise_is_dropped_even_where_the_detector_lets_it_through(
+    faster: Transcriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speech, "keep_speech", lambda samples: samples)
+    noise = np.random.default_rng(0).normal(0, 0.1, 8 * SAMPLE_RATE)
+    assert faster.transcribe((SAMPLE_RATE, noise)).text == ""
 
 
 @pytest.mark.slow
@@ -119,6 +148,7 @@ def test_implausible_text_is_left_out_of_the_transcript(
     faster: Transcriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speech, "MAX_COMPRESSION_RATIO", 0.0)
+    monkeypatch.setattr(speech, "MAX_RATE", 0.0)
     assert faster.transcribe(CLIP).text == ""
 
 

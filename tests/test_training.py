@@ -27,13 +27,14 @@ from training import features, finetune
 from training import tags as teaching
 from training.augmentation import AugmentationConfig, draw_view, paint_view, view_ids, with_views
 from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
-from training.data import Collator, Conversations, Row, iterate_rows, pictures_of, read_rows
+from training.conversations import Collator, Conversations
+from training.data import Row, iterate_rows, pictures_of, read_rows
 from training.features import FeatureStore
 from training.finetune import lay_out, tags_of, train_stage
 from vlm.config import PartConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
-from vlm.model.adapter import find_adapter, load_adapter, restore_adapter
+from vlm.model.adapter import find_adapter, load_adapter, read_description, restore_adapter
 from vlm.model.prompts import VISUAL, Batch, PromptTurn, encode
 from vlm.model.vlm import VisionLanguageModel, text_size
 
@@ -80,6 +81,8 @@ def conversations(
         "batch_size": 2,
         "epochs": 2,
         "tag_dropout": 0.0,
+        "max_tokens": 1024,
+        "several_pictures": 0.0,
         "seed": 0,
     }
     store = store_of(data, model)
@@ -176,7 +179,7 @@ def test_examples_are_conversations_about_one_picture_and_the_same_every_time(da
     model = tiny_model()
     examples = conversations(data, model)
     assert len(examples) == 2 * len(COLOURS)
-    assert all(len(rows) == 2 and len({row.picture for row in rows}) == 1 for rows in examples.examples)
+    assert all(len(rows) == 2 and len({turn.row.picture for turn in rows}) == 1 for rows in examples.examples)
     assert examples.examples == conversations(data, model).examples
     assert examples.examples != conversations(data, model, seed=1).examples
     half = conversations(data, model, sources=[SourceConfig("tiny", share=2.5)], epochs=1)
@@ -200,8 +203,8 @@ def test_turns_of_a_conversation_keep_their_order_and_stay_apart_from_others(tmp
     text = text_of(tiny_model(), laid_out[0]["encoded"].ids)
     assert re.findall(r"(?:first|second) (\d)", text) == ["0", "1", "2"]
     for drawn in laid_out.examples:
-        assert len(drawn) == 3 and len({row.conversation for row in drawn}) == 1
-        assert [row.turn for row in drawn] == [0, 1, 2]
+        assert len(drawn) == 3 and len({turn.row.conversation for turn in drawn}) == 1
+        assert [turn.row.turn for turn in drawn] == [0, 1, 2]
 
 
 def test_a_source_can_be_confined_to_questions_of_some_tasks(tmp_path: Path) -> None:
@@ -256,7 +259,7 @@ def test_tags_are_those_of_the_picture_and_are_left_out_as_often_as_told(data: P
     def texts(dropout: float) -> list[tuple[str, str]]:
         laid_out = conversations(data, model, tags=named, tag_dropout=dropout, epochs=10)
         return [
-            (rows[0].picture, text_of(model, laid_out[index]["encoded"].ids))
+            (rows[0].row.picture, text_of(model, laid_out[index]["encoded"].ids))
             for index, rows in enumerate(laid_out.examples)
         ]
 
@@ -515,8 +518,10 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
     assert lines[-1].keys() >= {"train_loss"}
     other = replace(tiny_config(), connector=PartConfig("mlp", {"hidden": 99}))
     monkeypatch.setattr(finetune, "load_model_config", lambda name: other)
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UserError, match=r"model\.connector\.hidden was \d+ and is 99"):
         finetune.run(again)
+    with pytest.raises(UserError, match="does not fit"):
+        finetune.run(replace(again, output=training.output + "-third"))
 
 
 @pytest.fixture
@@ -526,10 +531,10 @@ def command(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> Iterat
     short = StageConfig("projector", max_steps=1)
     config = replace(training, projector_stage=short, joint_stage=StageConfig(epochs=4, max_steps=10))
 
-    def give(**changes: object) -> Path:
+    def give(*words: str, **changes: object) -> Path:
         changed = replace(config, **changes)  # type: ignore[arg-type]
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["finetune"])
+            patch.setattr(sys, "argv", ["finetune", *words])
             patch.setattr(finetune, "load_training_config", lambda preset, **_: changed)
             finetune.main()
         return Path(changed.output) / "joint"
@@ -538,19 +543,144 @@ def command(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @pytest.mark.slow
+def test_a_finished_run_is_trained_no_other_way_and_keeps_what_is_known_of_it(
+    training: TrainingConfig, command: Callable[..., Path]
+) -> None:
+    adapter = command().parent / "adapter"
+    (adapter / "limits.md").write_text("Written by hand.")
+    before = {file: file.read_bytes() for file in adapter.parent.rglob("*") if file.is_file()}
+    command()
+    command(report_to="none", logging_steps=3, gradient_checkpointing=True)
+    faster = StageConfig(epochs=4, max_steps=10, lora_learning_rate=1.0)
+    longer = StageConfig(epochs=4, max_steps=12)
+    for changes, told in (
+        ({"joint_stage": faster}, r"joint_stage\.lora_learning_rate was 0\.0003 and is 1\.0"),
+        ({"seed": 7, "joint_stage": longer}, "max_steps was 10 and is 12; seed was 0 and is 7"),
+        ({"batch_size": 4}, "conversations_a_step was 2 and is 4"),
+        ({"slice": "1/2"}, "rows was"),
+        ({"sources": (SourceConfig("tiny", share=2.0),)}, r"sources\.1\.share was 1\.0 and is 2\.0"),
+    ):
+        with pytest.raises(SystemExit, match=rf"other settings: .*{told}.*--output.*--extend.*--init-from"):
+            command(**changes)
+    assert {file: file.read_bytes() for file in adapter.parent.rglob("*") if file.is_file()} == before
+    command(lora_share=0.5)  # of what was learned: it is trained no other way
+    lora = json.loads((adapter / "lora" / "adapter_config.json").read_text())
+    assert lora["lora_alpha"] == 4 and read_description(adapter)["training"]["lora_share"] == 0.5
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_with_its_own_settings_alone(
+    training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = command(output=training.output + "-unbroken")
+    step = finetune.AdapterTrainer.training_step
+
+    def step_or_not(self: finetune.AdapterTrainer, *arguments: object) -> torch.Tensor:
+        if self.state.global_step == 6:
+            raise KeyboardInterrupt
+        return step(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.AdapterTrainer, "training_step", step_or_not)
+        with pytest.raises(KeyboardInterrupt):
+            command()
+    slower = StageConfig(epochs=4, max_steps=10, lora_learning_rate=1.0e-5)
+    with pytest.raises(SystemExit, match=r"lora_learning_rate was 0\.0003 and is 1e-05"):
+        command(joint_stage=slower)
+    joint = command()
+    for file in ("projector.safetensors", "lora/adapter_model.safetensors"):
+        one, other = load_file(joint / "adapter" / file), load_file(unbroken / "adapter" / file)
+        assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one), file
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_extended_on_request_and_says_so(
+    training: TrainingConfig, command: Callable[..., Path]
+) -> None:
+    with pytest.raises(SystemExit, match="no checkpoint of its joint stage"):
+        command("--extend", "14")
+    joint = command()
+    first = load_file(joint / "adapter" / "projector.safetensors")
+    with pytest.raises(SystemExit, match="has 10 joint steps already"):
+        command("--extend", "8")
+    with pytest.raises(SystemExit, match="seed was 0 and is 7"):
+        command("--extend", "14", seed=7)
+    for _ in range(2):  # the second time there is nothing left to do
+        command("--extend", "14")
+    lines = [json.loads(line) for line in (joint.parent / "log.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if line["stage"] == "joint" and "loss" in line]
+    assert steps == list(range(1, 15))
+    trained = read_description(joint.parent / "adapter")["training"]
+    assert trained["joint_stage"]["max_steps"] == 14 and trained["extended_at"] == [10]
+    longer = load_file(joint / "adapter" / "projector.safetensors")
+    assert any(not torch.equal(first[name], longer[name]) for name in first)
+    with pytest.raises(SystemExit, match="max_steps was 14 and is 10"):
+        command()
+
+
+@pytest.mark.slow
+def test_an_adapter_to_go_on_from_that_was_trained_anew_is_another_one(
+    training: TrainingConfig, command: Callable[..., Path]
+) -> None:
+    base = command(output=training.output + "-base").parent / "adapter"
+    command(init_from=str(base))
+    weights = base / "projector.safetensors"
+    adapters.save_tensors({name: value + 1 for name, value in load_file(weights).items()}, weights)
+    with pytest.raises(SystemExit, match="init_from was run-base .* and is run-base"):
+        command(init_from=str(base))
+
+
+@pytest.mark.slow
+def test_one_answer_that_is_far_too_long_is_left_out_and_told(
+    training: TrainingConfig, command: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    table = parquet.read_table(Path(training.data) / "tiny.parquet").to_pylist()
+    table.append(table[0] | {"answer": "word " * 3000})
+    parquet.write_table(pa.Table.from_pylist(table), Path(training.data) / "tiny.parquet")
+    longest: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        forward = VisionLanguageModel.forward
+        patch.setattr(
+            VisionLanguageModel,
+            "forward",
+            lambda self, input_ids, **more: (
+                longest.append(input_ids.shape[1]) or forward(self, input_ids, **more)
+            ),
+        )
+        command(max_tokens=60)
+    assert (
+        f"1 rows have more than 60 tokens (max_tokens of the preset) and are left out: tiny.parquet, row {len(table)}"
+        in caplog.text
+    )
+    assert max(longest) < 60 + 4 + 200
+
+
+def test_a_conversation_has_at_most_so_many_tokens_and_a_source_of_long_rows_is_told(data: Path) -> None:
+    model = tiny_model()
+    whole = conversations(data, model, sources=[SourceConfig("tiny", turns=3)])
+    texts = [sum(len(turn.question + turn.answer) for turn in asked) for asked in whole.examples]
+    assert max(texts) > 50
+    cut = conversations(data, model, sources=[SourceConfig("tiny", turns=3)], max_tokens=50)
+    kept = [sum(len(turn.question + turn.answer) for turn in asked) for asked in cut.examples]
+    assert 0 < min(kept) <= max(kept) <= 50 and len(cut) == len(whole)
+    with pytest.raises(UserError, match="no question of tiny has at most 3 tokens"):
+        conversations(data, model, max_tokens=3)
+
+
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_no_checkpoint(
     training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unbroken = command(output=training.output + "-unbroken")
-    save = adapters.save_file
+    save = adapters.save_tensors
 
-    def save_or_not(tensors: dict, file: Path, **options: object) -> None:
+    def save_or_not(tensors: dict, file: Path, metadata: dict | None = None) -> None:
         if "checkpoint-8" in str(file):
             raise SafetensorError("I/O error: No space left on device (os error 28)")
-        save(tensors, file, **options)  # type: ignore[arg-type]
+        save(tensors, file, metadata)
 
     with monkeypatch.context() as patch:
-        patch.setattr(adapters, "save_file", save_or_not)
+        patch.setattr(adapters, "save_tensors", save_or_not)
         with pytest.raises(
             SystemExit, match=r"finetune: The disk is full.*free at least 1 GB.*last checkpoint"
         ):
@@ -570,15 +700,15 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_adapter_from_before(
 ) -> None:
     command()
     last = Path(training.output) / "adapter"
-    (last / "metrics.json").write_text('{"evaluated": 1}')
+    (last / "limits.md").write_text("Written by hand.")
 
     def save(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(adapters, "save_file", save)
+    monkeypatch.setattr(adapters, "save_tensors", save)
     with pytest.raises(SystemExit, match="disk is full"):
-        command()
-    assert json.loads((last / "metrics.json").read_text()) == {"evaluated": 1}
+        command(lora_share=0.5)
+    assert (last / "limits.md").read_text() == "Written by hand."
     assert not [path for path in last.parent.iterdir() if path.name.startswith(".")]
 
 
@@ -609,12 +739,12 @@ def test_a_gpu_that_is_full_keeps_the_checkpoint_and_smaller_batches_go_on_from_
 def test_a_disk_that_is_full_leaves_whole_shards_of_features(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save(tensors: dict, file: Path, **_: object) -> None:
+    def save(tensors: dict, file: Path, metadata: dict) -> None:
         file.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(features, "save_file", save)
+        patch.setattr(features, "save_tensors", save)
         with pytest.raises(SafetensorError):
             store_of(data, tiny_model())
     store = FeatureStore(data, tiny_config().vision)

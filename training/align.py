@@ -6,6 +6,7 @@ the same command is given again, and ends bit for bit where it would have.
 """
 
 import argparse
+import json
 import logging
 import math
 from collections import defaultdict
@@ -22,25 +23,35 @@ from training.align_plots import draw_all
 from training.align_validation import Side, Validation
 from training.aligner_trainer import LOG, AlignerTrainer, PairCollator, Record
 from training.augmentation import open_view, picture_of, with_views
+from training.checkpoints import last_whole_checkpoint
 from training.config import AlignmentConfig, load_alignment_config
 from training.data import pictures_of
 from training.features import Averages, FeatureStore
-from training.finetune import GOES_ON, keep_memory, last_whole_checkpoint
+from training.finetune import GOES_ON, keep_memory
 from training.pairs import Captioned, PairData, Pairs, names_of, read_pairs
 from training.resources import disk_limit, memory_limit
+from training.run_settings import claim, digest
 from training.scores.alignment import report
 from training.token_store import TokenStore, pad
-from vlm.config import load_aligner_config, to_dict
+from vlm.config import AlignerConfig, load_aligner_config, read_yaml, to_dict
 from vlm.errors import UserError
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import build_aligner, save_aligner
+from vlm.terminal import show_anything
 
 log = logging.getLogger("training")
+PLACES = ("data", "output")
+FREE = (
+    "logging_steps",
+    "keep_every",
+    "chunk_size",
+    "report_to",
+)  # settings that change nothing of what is learned
 SIGLIP_SCALE, SIGLIP_BIAS = 10.0, -10.0  # at the start (arXiv:2303.15343)
 
 
-def run(config: AlignmentConfig) -> Path:
-    """Pairs, features, training, scores, plots."""
+def run(config: AlignmentConfig, extend: bool = False) -> Path:
+    """Pairs, features, training, scores, plots. With `extend` a run that is there may go on to more epochs."""
     keep_memory()
     set_seed(config.seed)
     process = PartialState(cpu=not torch.cuda.is_available())
@@ -49,7 +60,13 @@ def run(config: AlignmentConfig) -> Path:
     for reason, count in data.skipped.items():
         if count:
             log.warning("skipped, %s: %d", reason, count)
-    aligner = build_aligner(load_aligner_config(config.aligner), str(process.device))
+    preset = load_aligner_config(config.aligner)
+    with process.main_process_first():
+        extended_at = claim_output(config, preset, data, extend)
+    if is_finished(config):
+        log.info("the run is finished already; nothing was done")
+        return output / "aligner"
+    aligner = build_aligner(preset, str(process.device))
     aligner.train_only(config.stage)
     texts = texts_of(data, config)
     with process.main_process_first():  # the others read what it wrote
@@ -61,6 +78,7 @@ def run(config: AlignmentConfig) -> Path:
     trainer = build_trainer(
         aligner, config, train, texts, PairCollator(picture_of_side, text_of_side), validation
     )
+    trainer.described |= {"extended_at": extended_at} if extended_at else {}
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(output))
     folder = output / "aligner"
     if process.is_main_process:
@@ -70,6 +88,38 @@ def run(config: AlignmentConfig) -> Path:
         scores = report(aligner, Path(config.data), config.aligner)
         save_aligner(aligner, folder, trainer.described, scores)
     return folder
+
+
+def claim_output(config: AlignmentConfig, preset: AlignerConfig, data: PairData, extend: bool) -> list[int]:
+    """Make sure that the run's folder is trained with these settings alone; returns the steps at which it was extended."""
+    output = Path(config.output)
+    remedy = "Give the settings from before, or another --output. --extend EPOCHS trains the same for longer."
+    checkpoint = last_whole_checkpoint(output)
+    if extend and not checkpoint:
+        raise UserError(f"{output} has no checkpoint that --extend could go on from. {remedy}")
+    done = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+    settings = {name: value for name, value in to_dict(config).items() if name not in (*FREE, *PLACES)}
+    settings |= {"aligner": to_dict(preset), "pairs": digest(facts_of(data))}
+    settings["batch_size"] *= PartialState().num_processes
+    return claim(output, settings, remedy, ("epochs",) if extend else (), done)
+
+
+def facts_of(data: PairData) -> list[Any]:
+    """What the pairs are made of, the same in every process."""
+    pictures = [*data.train, *data.validation]
+    return [
+        (each.picture, each.source, each.name, each.names, each.captions, sorted(each.things))
+        for each in pictures
+    ]
+
+
+def is_finished(config: AlignmentConfig) -> bool:
+    """Whether the run's aligner is trained for these epochs, and has its scores."""
+    folder = Path(config.output) / "aligner"
+    if not (folder / "metrics.json").is_file():
+        return False
+    trained = read_yaml(folder / "config.yaml")["training"]
+    return trained["epochs"] == config.epochs and bool(json.loads((folder / "metrics.json").read_text()))
 
 
 def texts_of(data: PairData, config: AlignmentConfig) -> dict[str, list[str]]:
@@ -201,24 +251,27 @@ def training_arguments(config: AlignmentConfig, validates: bool) -> TrainingArgu
 
 def describe(config: AlignmentConfig, pictures: int) -> dict[str, Any]:
     """How it was trained, as the aligner's folder tells it: without this machine's folders."""
-    told = {key: value for key, value in to_dict(config).items() if key not in ("data", "output")}
+    told = {key: value for key, value in to_dict(config).items() if key not in PLACES}
     return told | {"pictures": pictures}
 
 
 def main() -> None:
+    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.align", description=__doc__)
     parser.add_argument("--preset", default="embedded", help="a training preset's name or a YAML file")
     parser.add_argument("--data", help="folder of parquet files (default: the preset's)")
     parser.add_argument("--output", help="folder of the run; the aligner is OUTPUT/aligner")
+    parser.add_argument("--extend", type=int, metavar="EPOCHS", help="train a run to so many epochs in all")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--report-to", help="wandb, trackio or tensorboard; their package must be installed")
     arguments = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    epochs = arguments.pop("extend")
     try:
-        config = load_alignment_config(arguments.pop("preset"), **arguments)
+        config = load_alignment_config(arguments.pop("preset"), epochs=epochs, **arguments)
         output, data = Path(config.output), Path(config.data)
         with memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
-            folder = run(config)
+            folder = run(config, extend=epochs is not None)
     except UserError as error:
         raise SystemExit(f"align: {error}") from None
     log.info("the aligner is in %s", folder)

@@ -19,6 +19,7 @@ from training.scores.projection import principal_axes, t_sne
 from training.scores.retrieval import RECALLS, retrieval
 from vlm.errors import UserError
 from vlm.model.aligner import Embeddings
+from vlm.terminal import show_anything
 
 SHOWN = 60  # pictures in the plot of the embedding space and of similarities
 CURVES = {  # file -> (label of the axis, names in the log)
@@ -127,6 +128,7 @@ def _save(figure: Any, file: Path) -> None:
 
 
 def main() -> None:
+    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.align_plots", description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder; its curves are drawn into RUN/plots")
     arguments = parser.parse_args()

@@ -16,9 +16,10 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl
 
 from training.align_validation import Side, Validation
+from training.checkpoints import WHOLE
 from training.config import AlignmentConfig
 from training.contrast import Loss, matryoshka_loss
-from training.finetune import WHOLE, skip_what_is_not_finite
+from training.finetune import skip_what_is_not_finite
 from training.gradient_cache import cached_backward, gather
 from training.pairs import Pair
 from training.token_store import pad

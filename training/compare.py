@@ -17,6 +17,7 @@ from training.scores.items import Item
 from training.scores.measures import differences
 from training.scores.metrics import mcnemar
 from vlm.errors import UserError
+from vlm.terminal import show_anything, to_json
 
 
 def read_result(file: Path) -> dict[str, Any]:
@@ -106,6 +107,7 @@ def describe(result: dict[str, Any], examples: int) -> str:
 
 
 def main() -> int:
+    show_anything()
     parser = argparse.ArgumentParser(
         prog="python -m training.compare",
         description=__doc__,
@@ -121,11 +123,7 @@ def main() -> int:
     except UserError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
-    print(
-        json.dumps(result, indent=1, ensure_ascii=False)
-        if arguments.json
-        else describe(result, arguments.examples)
-    )
+    print(to_json(result) if arguments.json else describe(result, arguments.examples))
     return 0
 
 

@@ -1,6 +1,7 @@
 """A training preset: which model on which data, in which stages."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -55,6 +56,10 @@ class TrainingConfig:
     lora_share: float = 1.0
     feature_noise: float = 0.0  # in deviations of each channel, so that pictures are not learned by heart
     tag_dropout: float = 0.2  # share of examples without the picture's tags, so that it is looked at
+    # of the questions and answers of a conversation: what is longer is cut behind a turn, and a turn that alone is
+    # longer is left out. It bounds the memory of a batch
+    max_tokens: int = 1024
+    several_pictures: float = 0.0  # share of the pictures that are shown with one or two others
     seed: int = 0
     warmup_steps: int = 50
     max_gradient_norm: float = 1.0
@@ -92,7 +97,7 @@ def load_training_config(preset: str, **overrides: object) -> TrainingConfig:
 
 def _load(kind: type[Config], preset: str, folder: Path, of: str, overrides: Mapping[str, object]) -> Config:
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # False, and no error, where the name is too long
         names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise UserError(f"There is no training preset {preset!r}{of}. Shipped presets: {names}.")
     config = from_dict(kind, read_yaml(path), path.name)

@@ -16,6 +16,7 @@ same, byte for byte, as without a break. Memory does not grow with the data.
 
 import argparse
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -26,12 +27,14 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from training.formats.coco import from_coco_captions, from_coco_instances
-from training.formats.rows import Labels, PictureReader, rows_of
+from training.formats.rows import LONG, Labels, PictureReader, rows_of
 from training.formats.shards import Progress, Shard, load_progress
 from training.formats.tables import from_datasets, from_pixmo
-from training.formats.texts import Record, from_csv, from_flickr8k, from_llava
+from training.formats.texts import SYSTEM, Record, from_csv, from_flickr8k, from_llava
 from training.resources import disk_limit
 from vlm.errors import UserError
+from vlm.terminal import show_anything
+from vlm.weights.resolve import sha256_of
 
 FILE_FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
     "llava": from_llava,
@@ -41,7 +44,7 @@ FILE_FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
     "coco-instances": from_coco_instances,
     "pixmo": from_pixmo,
 }
-KEPT = {"more than one picture"}  # told, but not skipped
+KEPT = {"more than one picture", SYSTEM, LONG}  # told, but not skipped
 LISTED = 20  # of each reason, in the report
 
 
@@ -118,9 +121,9 @@ def picture_folder(arguments: argparse.Namespace) -> Path | None:
 
 
 def identity(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What decides the result. A file of another size is another file."""
+    """What decides the result, files by their content."""
     kept = {key: value for key, value in vars(arguments).items() if key not in ("out", "file", "images")}
-    files = [[str(file.resolve()), file.stat().st_size] for file in arguments.file]
+    files = [[file.name, sha256_of(file)] for file in arguments.file]
     return kept | {"file": files, "images": str(arguments.images.resolve()) if arguments.images else None}
 
 
@@ -133,9 +136,9 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.format not in ("datasets", "pixmo") and not arguments.images:
         raise UserError(f"The format {arguments.format} needs --images, the folder of the pictures.")
     for file in arguments.file:
-        if not file.is_file():
+        if not os.path.isfile(file):  # False, and no error, where the name is too long
             raise UserError(f"There is no file {file}. Check --file.")
-    if arguments.images and not arguments.images.is_dir():
+    if arguments.images and not os.path.isdir(arguments.images):
         raise UserError(f"There is no folder {arguments.images}. Check --images.")
     if not re.fullmatch(r"\w[\w.-]*", arguments.source):
         raise UserError(f"{arguments.source!r} names files: use letters, digits, - and _ for --source.")
@@ -188,6 +191,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
+    show_anything()
     arguments = parse()
     try:
         with disk_limit(

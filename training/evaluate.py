@@ -25,6 +25,7 @@ from training.scores.answering import BLANK, answer_all, blank_picture, picture_
 from training.scores.journal import Journal
 from training.scores.recording import record
 from training.scores.results import make_result
+from training.scores.second_pictures import PAIRS, second_pictures
 from training.scores.selection import (
     TASKS,
     NoQuestions,
@@ -40,6 +41,7 @@ from training.scores.tables import describe, goals_table
 from vlm.chat.assistant import Assistant, Settings, load_assistant
 from vlm.errors import UserError
 from vlm.model.adapter import adapter_config, find_adapter
+from vlm.terminal import show_anything, to_json
 from vlm.weights.hub import hub_name
 
 
@@ -97,6 +99,14 @@ def evaluate_suite(assistant: Assistant, adapter: Path, arguments: argparse.Name
         write_json(result, out / f"{run.name}.json")
         results[run.name] = result | {"goals": goal_rows(run, result)}
         goals += results[run.name]["goals"]
+    try:
+        pairs = min(PAIRS, arguments.limit or PAIRS)
+        settings = settings_of(assistant, runs[0].options)
+        found = second_pictures(assistant, arguments.folder, settings, journal, pairs)
+        write_json(found, out / "second-pictures.json")
+        goals += found["goals"]
+    except NoQuestions as error:
+        print(f"left out: {error}", file=sys.stderr)
     goals += pooled_rows([item for result in results.values() for item in result["answers"]])
     told = {"adapter": str(adapter), "model": assistant.description, "runs": list(results), "goals": goals}
     write_json(told, out / "goals.json")
@@ -157,7 +167,7 @@ def run(arguments: argparse.Namespace) -> str:
     if arguments.save:
         for result in found["results"].values():
             record(adapter, result, given_command(), result["goals"])
-    return json.dumps(found["goals"], indent=1) if arguments.json else goals_table(found["goals"])
+    return to_json(found["goals"]) if arguments.json else goals_table(found["goals"])
 
 
 def run_one(assistant: Assistant, adapter: Path, options: Options, arguments: argparse.Namespace) -> str:
@@ -168,7 +178,7 @@ def run_one(assistant: Assistant, adapter: Path, options: Options, arguments: ar
         write_json(result, file)
     if arguments.save:
         record(adapter, result, given_command())
-    return json.dumps(result, indent=1, ensure_ascii=False) if arguments.json else describe(result)
+    return to_json(result) if arguments.json else describe(result)
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
@@ -183,6 +193,7 @@ def given_command() -> str:
 
 
 def main() -> int:
+    show_anything()
     try:
         print(run(parse()))
     except UserError as error:

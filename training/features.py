@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from more_itertools import chunked
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view
 from training.resources import removed_on_error
 from vlm.config import VisionConfig
-from vlm.errors import UserError
+from vlm.errors import UserError, not_permitted
 from vlm.model.embeddings import Embeddings
 from vlm.model.encoders import describe_features
 from vlm.model.tags import Tagger
+from vlm.weights.tensor_files import save_tensors
 
 SHARD_SIZE = 256  # pictures; 72 MB of 100 x 1416 half-precision features
 
@@ -129,15 +129,18 @@ class FeatureStore:
         tensors = {"patch_features": patch_features.half().cpu().contiguous()}
         metadata = {"pictures": json.dumps(names), "encoder": self.description, "dtype": "float16"}
         with removed_on_error(working):
-            save_file(tensors, working, metadata=metadata)
+            save_tensors(tensors, working, metadata)
         working.rename(file)
         self._open(file)
 
     def _open(self, file: Path) -> None:
         try:
-            shard = safe_open(file, framework="pt")
+            with file.open("rb"):  # safetensors does not name a file that may not be read
+                shard = safe_open(file, framework="pt")
             metadata = shard.metadata()
             names = json.loads(metadata["pictures"])
+        except PermissionError as error:
+            raise UserError(not_permitted(error)) from error
         except (SafetensorError, KeyError, TypeError) as error:
             raise UserError(
                 f"{file} holds no features ({error!r}). Remove it; they are computed again."

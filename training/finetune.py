@@ -25,27 +25,37 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import SCHEDULER_NAME
 
+from training.adapter_run import claim_output, describe, is_finished, is_trained
 from training.augmentation import NO_AUGMENTATION, with_views
+from training.checkpoints import WHOLE, last_whole_checkpoint
 from training.config import Slice, SourceConfig, StageConfig, TrainingConfig, load_training_config
-from training.data import Collator, Conversations, Row, pictures_of, read_rows
+from training.conversations import Collator, Conversations
+from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.plot import draw, read_log
 from training.resources import disk_limit, memory_limit, replace_with
 from training.tags import teach
-from vlm.config import ModelConfig, load_model_config, to_dict
+from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
-from vlm.model.adapter import TAGS, check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
+from vlm.model.adapter import (
+    TAGS,
+    check_adapter,
+    find_adapter,
+    load_adapter,
+    restore_adapter,
+    save_adapter,
+)
 from vlm.model.embeddings import Precomputed
 from vlm.model.language import weights_are_divided
 from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
 from vlm.serving.about import DATA_CARD, PLOT
+from vlm.terminal import show_anything
 
 log = logging.getLogger("training")
 
 
 LOG = "log.jsonl"
 GOES_ON = "give the command again; it goes on from its last checkpoint, which is kept"
-WHOLE = "whole"  # the last file of a checkpoint: without it the run was killed while it was written
 
 
 class LogLines(TrainerCallback):
@@ -90,7 +100,7 @@ class AdapterTrainer(Trainer):
             return
         folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
         folder.mkdir(parents=True, exist_ok=True)
-        training = describe(self.training_config)
+        training = describe(self.training_config, self.model_config.name)
         config, dtype = self.model_config, torch.float32
         save_adapter(self.model, folder / "adapter", config, training, {}, dtype, state_dict)  # type: ignore
 
@@ -126,17 +136,6 @@ def skip_what_is_not_finite(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             each.grad = None  # of zero, the optimizer's averages would still move them
 
 
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; the others are removed, by one process alone."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    with PartialState().main_process_first():
-        for path in found:
-            if path.exists() and not (path / WHOLE).exists():
-                shutil.rmtree(path)
-    whole = [path for path in found if path.exists()]
-    return str(whole[-1]) if whole else None
-
-
 def let_frozen_weights_be(model: VisionLanguageModel, keys: Any) -> None:
     """DeepSpeed reads its checkpoint into the whole model, and would miss the frozen weights and wonder at the scales of
     those in 4 bits, which are there already."""
@@ -154,7 +153,7 @@ def train_stage(
 ) -> None:
     """Train the stage's parts, going on from its last checkpoint if there is one, and save its adapter folder."""
     folder = Path(config.output) / name
-    if (folder / "adapter").is_dir():
+    if is_trained(folder / "adapter", name, config):
         log.info("stage %s is finished already; its adapter is loaded", name)
         restore_adapter(model, folder / "adapter")
         return
@@ -205,6 +204,8 @@ def lay_out(
         batch_size=config.batch_size * PartialState().num_processes,  # what all of them take in one step
         epochs=epochs,
         tag_dropout=config.tag_dropout,
+        max_tokens=config.max_tokens,
+        several_pictures=config.several_pictures,
         seed=config.seed,
         augmentation=config.augmentation,
     )
@@ -218,7 +219,7 @@ def lay_out_validation(
     sources = [source for source in config.sources if any(row.source == source.name for row in rows)]
     if not sources:
         return None
-    plain = replace(config, augmentation=NO_AUGMENTATION)
+    plain = replace(config, augmentation=NO_AUGMENTATION, several_pictures=0.0)
     examples = lay_out(rows, store, tags, model, plain, sources, epochs=1)
     examples.examples = examples.examples[: config.validation_conversations]
     return examples
@@ -267,8 +268,8 @@ def keep_memory() -> None:
         libc.mallopt(m_top_pad, 1 << 28)
 
 
-def run(config: TrainingConfig) -> Path:
-    """Features, two stages, adapter folder."""
+def run(config: TrainingConfig, extend: bool = False) -> Path:
+    """Features, two stages, adapter folder. With `extend` a run that is there may go on to more steps."""
     keep_memory()
     # Its gradients were NaN on an H100, after 50 steps with padded batches
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -278,11 +279,16 @@ def run(config: TrainingConfig) -> Path:
     model_config = load_model_config(config.model)
     for planned in (config.projector_stage, config.joint_stage):
         check_stage(planned.train, bool(model_config.lora.rank))
-    model = start_model(config, model_config, device)
     data, output = Path(config.data), Path(config.output)
     part = Slice.parse(config.slice)
     used = {source.name for source in config.sources}
     rows = [row for row in read_rows(data, "train") if row.source in used and part.holds(row.picture)]
+    with process.main_process_first():
+        extended_at = claim_output(config, model_config, rows, extend)
+    if is_finished(config):
+        log.info("the run is finished already; nothing was done")
+        return output / "adapter"
+    model = start_model(config, model_config, device)
     seen = {row.picture for row in rows}
     with process.main_process_first():  # the others read what it wrote
         store = features_of(seen, config, model_config, model.eyes.vision)
@@ -304,7 +310,11 @@ def run(config: TrainingConfig) -> Path:
     adapter = output / "adapter"
     if not process.is_main_process:
         return adapter
-    training = describe(config) | {"device": process.device.type, "data_card": _fingerprint(data)}
+    training = describe(config, model_config.name) | {
+        "device": process.device.type,
+        "data_card": _fingerprint(data),
+    }
+    training |= {"extended_at": extended_at} if extended_at else {}
     if model.language.has_adapter:
         alpha = model.language.apply_share(config.lora_share)
         model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
@@ -366,37 +376,37 @@ def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) 
     return model
 
 
-def describe(config: TrainingConfig) -> dict[str, Any]:
-    """How it was trained, as the adapter tells it: without this machine's folders."""
-    told = {key: value for key, value in to_dict(config).items() if key not in ("data", "output")}
-    known = config.init_from
-    if known and (folder := Path(known)).is_dir():  # a run's adapter is told by the run's name
-        known = folder.resolve().parent.name if folder.name == "adapter" else folder.name
-    return told | {"init_from": known, "model": load_model_config(config.model).name}
-
-
 def _fingerprint(folder: Path) -> str | None:
     card = folder / "card.json"
     return json.loads(card.read_text(encoding="utf-8")).get("fingerprint") if card.is_file() else None
 
 
 def main() -> None:
+    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.finetune", description=__doc__)
     parser.add_argument("--preset", default="embedded", help="a training preset's name or a YAML file")
     parser.add_argument("--data", help="folder of parquet files (default: the preset's)")
     parser.add_argument("--output", help="folder of the run; the adapter is OUTPUT/adapter")
     parser.add_argument("--init-from", help="adapter (folder, or user/name on the hub) to go on from")
     parser.add_argument("--slice", help="3/20: the third of twenty parts of the pictures only")
+    parser.add_argument(
+        "--extend", type=int, metavar="STEPS", help="train the joint stage of a run to so many steps in all"
+    )
     parser.add_argument("--seed", type=int)
     parser.add_argument("--report-to", help="wandb, trackio or tensorboard; their package must be installed")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     overrides = vars(arguments)
+    steps = overrides.pop("extend")
+    if steps is not None and steps < 1:
+        parser.error("--extend must be 1 or more")
     try:
         config = load_training_config(overrides.pop("preset"), **overrides)
+        if steps:
+            config = replace(config, joint_stage=replace(config.joint_stage, max_steps=steps))
         output, data = Path(config.output), Path(config.data)
         with memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
-            adapter = run(config)
+            adapter = run(config, extend=steps is not None)
     except UserError as error:
         raise SystemExit(f"finetune: {error}") from None
     log.info("the adapter is in %s", adapter)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from training.instructions import Phrases, make_rows
 from training.phrases import accepted_nouns, concept_of, head_noun
 from training.resources import removed_on_error
+from training.run_settings import digest
 from training.sources.picture import Picture, encode, flatten_on_white
 from training.splits import KeptOut
 from vlm.errors import UserError
@@ -72,8 +73,28 @@ def write_source(
                 batch = []
             batch += rows
         writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
-        writer.add_key_value_metadata({"dropped": json.dumps(dropped)})
+        origin = {"made_of": made_of(pictures, splits), "kept_out": kept_out_of(kept_out)}
+        writer.add_key_value_metadata({"dropped": json.dumps(dropped)} | origin)
     partial_file.replace(file)
+
+
+def made_of(pictures: list[Picture], splits: dict[str, str]) -> str:
+    """A digest of what is known of the pictures, and of their splits."""
+    known = [
+        (each.path, each.source, each.style, each.kind, each.phrase, each.group, each.action, each.turns)
+        for each in pictures
+    ]
+    return digest([*known, *(splits[each.path] for each in pictures)])
+
+
+def kept_out_of(kept_out: KeptOut) -> str:
+    return digest(sorted(kept_out.known))
+
+
+def origin_of(file: Path) -> dict[str, str]:
+    """What a file was made of: `made_of` and `kept_out`; empty where the file does not say."""
+    metadata = pq.read_metadata(file).metadata or {}
+    return {name: metadata.get(name.encode(), b"").decode() for name in ("made_of", "kept_out")}
 
 
 def table_rows(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.errors import UserError
+from vlm.terminal import show_anything
 
 SMOOTHING = 0.9  # of the running mean of the loss
 Series = dict[int, float]
@@ -87,6 +88,7 @@ def points(series: Series) -> tuple[list[int], list[float]]:
 
 
 def main() -> None:
+    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.plot", description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--out", type=Path, help="the picture (default: RUN/training.png)")

@@ -6,6 +6,7 @@ In: Debian, npm and PyPI packages (sources/packages.py), and the folders in `--p
 (sources/photographs.py). Out, in `<out>`: one `<source>.parquet` each with the columns of parquet_file.SCHEMA,
 `card.json` and `card.md`. All rows of one picture are adjacent. A file is written under a temporary name and renamed
 when whole, and an existing one is kept, so a second run only finishes what is missing; delete a file to make it again.
+One that was made of other pictures or texts than are there now is told and ends the run.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from training.card import make_card, read_dropped, to_markdown
 from training.instructions import Phrases
-from training.parquet_file import write_source
+from training.parquet_file import kept_out_of, made_of, origin_of, write_source
 from training.resources import disk_limit, replace_with
 from training.sources import (
     art4apps,
@@ -35,6 +36,7 @@ from training.sources.packages import fetch
 from training.sources.picture import Picture, flatten_on_white
 from training.splits import KeptOut, assign_splits, likeness
 from vlm.errors import UserError
+from vlm.terminal import show_anything
 
 COMPOSITED = "composited"  # made of the cut-outs of the other sources
 
@@ -114,19 +116,42 @@ def write_data(
     splits |= {picture.path: picture.split for picture in brought}
     kept_out = keep_out([*pictures, *brought], splits)
 
+    check_origins({name: made_of(found, splits) for name, found in {**listed, **photos}.items()}, out)
+
     def write(name: str, found: list[Picture]) -> None:
         file = out / f"{name}.parquet"
         if not file.exists():
             write_source(file, found, splits, phrases, kept_out)
+        elif origin_of(file)["kept_out"] not in ("", kept_out_of(kept_out)):
+            print(
+                f"{file} was made while other pictures were held out. Delete it, and what looks like those of today "
+                "is left out."
+            )
 
     for name, found in listed.items():
         write(name, found)
     dropped = {path for name in listed for path in read_dropped(out, name)}
     scenes = composited.compose([p for p in pictures if p.path not in dropped], splits)
     splits |= {scene.path: scene.split for scene in scenes}
+    check_origins({COMPOSITED: made_of(scenes, splits)}, out)
     write(COMPOSITED, scenes)
     for name, found in photos.items():
         write(name, found)
+
+
+def check_origins(wanted: dict[str, str], out: Path) -> None:
+    """Raise UserError where a file is there that was made of something else; `wanted`: source -> `made_of`."""
+    files = {out / f"{name}.parquet": origin for name, origin in wanted.items()}
+    stale = [
+        str(file)
+        for file, origin in files.items()
+        if file.exists() and origin_of(file)["made_of"] not in ("", origin)
+    ]
+    if stale:
+        raise UserError(
+            f"{', '.join(stale)}: made of other pictures or texts than are there now. Delete what is to be made again, or "
+            "give another --out."
+        )
 
 
 def keep_out(pictures: list[Picture], splits: dict[str, str]) -> KeptOut:
@@ -149,6 +174,7 @@ def is_kept_apart(picture: Picture, split: str) -> bool:
 
 
 def main() -> None:
+    show_anything()
     parser = argparse.ArgumentParser(description="Make the training data of the embedded preset.")
     parser.add_argument("--out", type=Path, default=Path("data/embedded"), help="folder of the parquet files")
     parser.add_argument("--downloads", type=Path, help="folder of the packages; default: <out>/downloads")

@@ -18,6 +18,7 @@ from vlm.config import ModelConfig, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter import FILES, adapter_config, find_adapter, read_description
 from vlm.serving.about import PLOT, about
+from vlm.terminal import show_anything
 from vlm.weights.hub import is_hub_name, plain_hub_errors
 from vlm.weights.resolve import public_name
 
@@ -106,6 +107,7 @@ python -m vlm "What is this?" --preset {config.name} --adapter {name} --image pi
 
 
 def main() -> None:
+    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.push", description=__doc__)
     parser.add_argument("adapter", type=Path, help="the adapter's folder")
     parser.add_argument("name", help="user/name of the repository; it is made where there is none")

@@ -19,6 +19,7 @@ from training.scores.contact_sheet import chosen, contact_sheet, drawn
 from training.scores.markdown import result_sections, to_markdown
 from training.scores.tables import goals_table
 from vlm.errors import UserError
+from vlm.terminal import show_anything
 
 Result = dict[str, Any]
 
@@ -62,6 +63,7 @@ def write_report(
 
 
 def main() -> int:
+    show_anything()
     parser = argparse.ArgumentParser(
         prog="python -m training.report",
         description=__doc__,

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from more_itertools import chunked
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from training.resources import removed_on_error
 from vlm.config import TextConfig
 from vlm.model.text_encoders import SentenceEncoder
+from vlm.weights.tensor_files import save_tensors
 
 AT_ONCE = 64  # texts, of like length
 
@@ -60,7 +60,7 @@ class TokenStore:
         self._lay_out(lengths, torch.cat(found))
         working = self.file.with_suffix(".tmp")
         with removed_on_error(working):
-            save_file({"features": self.features}, working, metadata={"lengths": json.dumps(lengths)})
+            save_tensors({"features": self.features}, working, {"lengths": json.dumps(lengths)})
         working.replace(self.file)
 
 

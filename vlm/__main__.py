@@ -3,11 +3,11 @@
 Where the first word is `search` or `classify`, it is one of the commands in vlm/commands.py."""
 
 import argparse
-import json
 import sys
 
 from vlm import UserError, load_assistant
 from vlm.commands import COMMANDS, USAGE, run
+from vlm.terminal import show_anything, to_json
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -29,6 +29,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
+    show_anything()
     if sys.argv[1:] and sys.argv[1] in COMMANDS:
         return run(sys.argv[1], sys.argv[2:])
     arguments = parse_arguments()
@@ -36,7 +37,7 @@ def main() -> int:
         assistant = load_assistant(arguments.preset, arguments.adapter)
         if arguments.json:
             answer = assistant.answer(arguments.question, arguments.image, arguments.audio)
-            print(json.dumps(answer.to_dict(), indent=1, ensure_ascii=False))
+            print(to_json(answer.to_dict()))
             return 0
         printed = ""
         for answer in assistant.stream(arguments.question, arguments.image, arguments.audio):

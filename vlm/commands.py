@@ -1,7 +1,6 @@
 """The shell's two commands about pictures without questions: python -m vlm search ..., python -m vlm classify ..."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from vlm.chat.index import Found, PictureIndex
 from vlm.chat.search import Searcher, check_query, load_aligner, split_names
 from vlm.errors import UserError
+from vlm.terminal import to_json
 
 BAR = 30  # characters of a probability of 1
 USAGE = """\
@@ -44,7 +44,7 @@ def search(arguments: Sequence[str]) -> None:
     index = _index(searcher, chosen.folder, chosen.index)
     found = searcher.search(chosen.words, chosen.picture, index=index, count=chosen.count)
     if chosen.json:
-        print(json.dumps([{"path": each.path, "score": each.score} for each in found], indent=1))
+        print(to_json([{"path": each.path, "score": each.score} for each in found]))
     else:
         print("\n".join(f"{each.score:6.3f}  {_short(each)}" for each in found))
 
@@ -59,7 +59,7 @@ def classify(arguments: Sequence[str]) -> None:
     chosen = parser.parse_args(arguments)
     probable = load_aligner(chosen.aligner).classify(chosen.picture, split_names(chosen.names))
     if chosen.json:
-        print(json.dumps(dict(probable), indent=1, ensure_ascii=False))
+        print(to_json(dict(probable)))
         return
     width = max(len(name) for name, _ in probable)
     for name, probability in probable:

@@ -5,6 +5,7 @@ typing mistake never trains or serves another model than the one that was meant.
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from vlm.errors import UserError
+from vlm.errors import UserError, not_permitted
 
 Config = TypeVar("Config")
 REMOTE = "remote"  # the engine of a preset whose weights are on a server
@@ -169,6 +170,21 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
     return kind(**built)
 
 
+def _part(values: Any, where: str) -> PartConfig:
+    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
+        raise UserError(
+            f"{where} must be a mapping with a kind and that kind's settings, such as {{kind: mlp}}."
+        )
+    return PartConfig(values["kind"], {key: value for key, value in values.items() if key != "kind"})
+
+
+def read_settings(part: PartConfig, kinds: Mapping[str, type[Config]], place: str) -> Config:
+    """A part's settings, as its kind's dataclass has them. Raises UserError that names the valid kinds or keys."""
+    if part.kind not in kinds:
+        raise UserError(f"There is no {place} {part.kind!r}. Valid: {', '.join(kinds)}.")
+    return from_dict(kinds[part.kind], part.settings, f"{place} {part.kind}")
+
+
 KINDS: dict[type, tuple[tuple[type, ...], str]] = {  # of a plain value: what YAML may hold, and its name
     str: ((str,), "a text"),
     bool: ((bool,), "true or false"),
@@ -189,21 +205,6 @@ def _check_kind(value: Any, hint: Any, where: str) -> None:
         raise UserError(f"{where} must be {told}, and is {value!r}.")
 
 
-def _part(values: Any, where: str) -> PartConfig:
-    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
-        raise UserError(
-            f"{where} must be a mapping with a kind and that kind's settings, such as {{kind: mlp}}."
-        )
-    return PartConfig(values["kind"], {key: value for key, value in values.items() if key != "kind"})
-
-
-def read_settings(part: PartConfig, kinds: Mapping[str, type[Config]], place: str) -> Config:
-    """A part's settings, as its kind's dataclass has them. Raises UserError that names the valid kinds or keys."""
-    if part.kind not in kinds:
-        raise UserError(f"There is no {place} {part.kind!r}. Valid: {', '.join(kinds)}.")
-    return from_dict(kinds[part.kind], part.settings, f"{place} {part.kind}")
-
-
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain values of a configuration, ready for YAML or JSON (tuples become lists)."""
 
@@ -222,8 +223,13 @@ def to_dict(config: Any) -> dict[str, Any]:
 def read_yaml(path: Path) -> dict[str, Any]:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} could not be read as YAML: {error}") from error
+    except PermissionError as error:
+        raise UserError(not_permitted(error)) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8. Save it again as UTF-8.") from error
+    except (OSError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} could not be read as YAML: {reason}") from error
 
 
 def preset_names() -> list[str]:
@@ -234,7 +240,7 @@ def preset_names() -> list[str]:
 def load_model_config(preset: str) -> ModelConfig:
     """A preset's name, or the path of a YAML file of one's own -> ModelConfig."""
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESET_FOLDER / f"{preset}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # False, and no error, where the name is too long
         names = ", ".join(preset_names())
         raise UserError(
             f"There is no preset {preset!r}. Shipped presets: {names}; or give the path of a YAML file."
@@ -246,7 +252,7 @@ def load_aligner_config(preset: str) -> AlignerConfig:
     """A preset's name, or the path of a YAML file of one's own -> AlignerConfig."""
     folder = PRESET_FOLDER / "aligners"
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # False, and no error, where the name is too long
         names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise UserError(
             f"There is no aligner {preset!r}. Shipped presets: {names}; or give the path of a YAML file."

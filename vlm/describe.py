@@ -17,6 +17,7 @@ from vlm.model.adapter import check_adapter, find_adapter, with_all_settings
 from vlm.model.analysis import analyse, plan, report
 from vlm.model.fusion import fusion_settings
 from vlm.model.sizes import GIGABYTE, Description, describe
+from vlm.terminal import show_anything
 
 
 def table(sizes: Description, config: ModelConfig) -> str:
@@ -79,6 +80,7 @@ def analysis(file: Path, base: ModelConfig, output: Path | None) -> str:
 
 
 def main() -> None:
+    show_anything()
     parser = argparse.ArgumentParser(prog="python -m vlm.describe", description=__doc__)
     parser.add_argument("--preset", default="embedded", help="a preset's name or a YAML file")
     parser.add_argument("--adapter", help="also check that this adapter fits the preset")

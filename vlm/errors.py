@@ -11,6 +11,13 @@ class UserError(ValueError):
     """A problem the person can mend. The message is plain, says what to do, and is shown as it is."""
 
 
+def not_permitted(error: OSError) -> str:
+    """What is wrong with a file that is there and may not be read."""
+    return (
+        f"{error.filename} may not be read by this account. Give it the permission, for example with chmod."
+    )
+
+
 @contextmanager
 def plain_load_errors(problem: str, remedy: str) -> Iterator[None]:
     """Within it whatever is wrong with the files of a model is a UserError; a GPU without memory is left as it is."""
@@ -18,6 +25,8 @@ def plain_load_errors(problem: str, remedy: str) -> Iterator[None]:
         yield
     except (UserError, torch.OutOfMemoryError):
         raise
+    except PermissionError as error:
+        raise UserError(not_permitted(error)) from error
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise UserError(f"{problem} ({reason}). {remedy}") from error

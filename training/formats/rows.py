@@ -2,19 +2,22 @@
 
 In: a `Record` and a folder of pictures. Out: a row for each answered turn, and problems. Paths in data
 are not trusted: they are taken as text below the folder, so none leads out of it (a link that somebody put
-into the folder is followed). A picture is decoded once while neighbouring records share it. Where a file
-names no split, the picture's bytes decide, so that all rows of a picture stand in one.
+into the folder is followed); absolute ones are taken where they lie in it. A picture is decoded once while
+neighbouring records share it. Where a file names no split, the picture's bytes decide, so that all rows of a picture
+stand in one.
 """
 
 import hashlib
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 from PIL import Image
 
+from training.config import TrainingConfig
 from training.formats.texts import Problem, Record
 from training.sources.picture import encode
 from training.splits import hash_fraction
@@ -22,6 +25,8 @@ from vlm.errors import UserError
 from vlm.inputs.images import open_image
 
 MAX_SIDE = 512  # px; twice what the encoder here reads, enough for others
+BYTES_A_TOKEN = 4  # about, of most tokenizers
+LONG = f"longer than {TrainingConfig.max_tokens} tokens, the max_tokens of training"
 SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}
 NOT_TEXT = re.compile(
     "[\ud800-\udfff\ufffd]"
@@ -80,18 +85,28 @@ def locate(folder: Path | None, names: tuple[str, ...]) -> Path | Problem:
         return Problem("no picture", "the record names none")
     if folder is None:
         return Problem("missing picture", f"{names[0]}: say with --images where the pictures are")
-    safe = [os.path.normpath(name) for name in names]
-    safe = [name for name in safe if not leads_out(name)]
-    for name in safe:
-        if os.path.isfile(folder / name):  # False, and no error, where the name is too long or has a null
-            return folder / name
-    return Problem("missing picture" if safe else "outside the folder", names[0])
+    ways = [ways_to(name, folder) for name in names]
+    for path in chain.from_iterable(ways):
+        # False, and no error, where the name is too long or has a null
+        if not leads_out(path) and os.path.isfile(folder / path):
+            return folder / path
+    outside = all(any(map(leads_out, forms)) for forms in ways)
+    return Problem("outside the folder" if outside else "missing picture", names[0])
+
+
+def ways_to(name: str, folder: Path) -> list[str]:
+    """The paths, below the folder or not, that a name may mean: as it is written, and with slashes for backslashes."""
+    written = dict.fromkeys((name, name.replace("\\", "/")))
+    paths = [os.path.normpath(each) for each in written]
+    for whole in (str(folder.absolute()), str(folder.resolve())):
+        paths = [path.removeprefix(os.path.join(whole, "")) for path in paths]
+    return paths
 
 
 def leads_out(name: str) -> bool:
     """Whether a normalised path is absolute, has a drive, or starts by going up."""
     path = Path(name)
-    return path.is_absolute() or bool(path.drive) or path.parts[:1] == ("..",)
+    return path.is_absolute() or bool(PureWindowsPath(name).drive) or path.parts[:1] == ("..",)
 
 
 def rows_of(
@@ -104,6 +119,8 @@ def rows_of(
         if reason := fault(question, "question") or fault(answer, "answer"):
             problems.append(Problem(reason, f"{question!r} - {answer!r}"))
         else:
+            if tokens := too_long(question, answer):
+                problems.append(Problem(LONG, f"about {tokens} tokens: {question[:60]!r}"))
             turns.append({"question": question.strip(), "answer": answer.strip(), "turn": turn})
     if not turns:
         return [], problems or [Problem("malformed record", "an empty conversation")]
@@ -122,6 +139,12 @@ def rows_of(
         "conversation": f"{picture.picture[:12]}-{number}" if record.ordered else "",
     }
     return [known | turn for turn in turns], problems
+
+
+def too_long(*texts: str) -> int:
+    """About how many tokens the texts of a turn have, where training would leave them out; else 0."""
+    tokens = sum(len(text.encode(errors="replace")) for text in texts) // BYTES_A_TOKEN
+    return tokens if tokens > TrainingConfig.max_tokens else 0
 
 
 def fault(text: Any, role: str) -> str:

@@ -21,6 +21,9 @@ from vlm.errors import UserError
 
 CHUNK = 1 << 20  # characters of JSON read at a time
 MAX_RECORD = 16 << 20  # characters; a longer record is a file that is not what it seems
+ASKS, ANSWERS = ("human", "user"), ("gpt", "assistant")
+SPEAKERS = (*ASKS, *ANSWERS, "system")
+SYSTEM = "conversation without its system message"  # the preset has one
 IMAGE = re.compile(r"\s*<image>\s*")
 SEPARATORS, BORDER = re.compile(r"[\s,]*"), re.compile(r"[\s,\]]")
 
@@ -118,25 +121,34 @@ def from_flickr8k(file: Path) -> Iterator[Record]:
 
 
 def from_llava(file: Path) -> Iterator[Record]:
-    """A JSON array or JSON lines of {"image": ..., "conversations": [{"from": "human" or "gpt", "value": ...}]}."""
+    """A JSON array or JSON lines of {"image": ..., "conversations": [{"from": "human" or "gpt", "value": ...}]}, or in the
+    words of other trainers {"images": [...], "messages": [{"role": "user" or "assistant", "content": ...}]}."""
     for value in stream_json(file):
         if isinstance(value, ValueError):
             yield malformed(str(value))
-        elif not isinstance(value, dict) or not isinstance(value.get("conversations"), list):
+        elif not isinstance(value, dict) or not isinstance(
+            first_of(value, "conversations", "messages"), list
+        ):
             yield malformed(f"no list of conversations: {json.dumps(value)[:200]}")
         else:
             yield llava_record(value)
 
 
+def first_of(value: dict[str, Any], *names: str) -> Any:
+    """What stands under the first of the names that is there."""
+    return next((value[name] for name in names if value.get(name) is not None), None)
+
+
 def llava_record(value: dict[str, Any]) -> Record:
-    images = value.get("image") or []
+    images = first_of(value, "image", "images") or []
     names = [images] if isinstance(images, str) else images
-    messages = value["conversations"]
+    messages = first_of(value, "conversations", "messages")
     well_formed = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not well_formed or not all(isinstance(message, dict) for message in messages):
         return malformed(json.dumps(value)[:200])
-    turns, problems = pair_up(messages)
-    marks = sum(str(message.get("value")).count("<image>") for message in messages if asks(message))
+    said = [(str(first_of(each, "from", "role")).lower(), words_of(each)) for each in messages]
+    turns, problems = pair_up(said)
+    marks = sum(str(text).count("<image>") for speaker, text in said if speaker in ASKS)
     if names and max(len(names), marks) > 1:
         problems.append(
             Problem("more than one picture", f"{max(len(names), marks)}, only {names[0]} is used")
@@ -144,24 +156,36 @@ def llava_record(value: dict[str, Any]) -> Record:
     return Record(names=tuple(names[:1]), turns=tuple(turns), ordered=True, problems=tuple(problems))
 
 
-def asks(message: dict[str, Any]) -> bool:
-    return message.get("from") == "human"
+def words_of(message: dict[str, Any]) -> Any:
+    """A message's text; of one in parts, the texts among them, with a mark for each picture."""
+    content = first_of(message, "value", "content")
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return content
+    return "\n".join(
+        str(part.get("text", "")) if part.get("type") == "text" else f"<{part.get('type')}>"
+        for part in content
+    )
 
 
-def pair_up(messages: list[dict[str, Any]]) -> tuple[list[tuple[Any, Any]], list[Problem]]:
-    """Messages -> answered turns, and what is left over."""
+def pair_up(messages: list[tuple[str, Any]]) -> tuple[list[tuple[Any, Any]], list[Problem]]:
+    """Messages by their speakers -> answered turns, and what is left over."""
     turns: list[tuple[Any, Any]] = []
     problems: list[Problem] = []
     waiting: list[Any] = []
-    for message in messages:
-        if asks(message):
+    for speaker, text in messages:
+        if speaker in ASKS:
             problems += [Problem("question without an answer", str(question)) for question in waiting]
-            waiting = [without_mark(message.get("value"))]
-        elif message.get("from") == "gpt" and waiting:
-            turns.append((waiting.pop(), message.get("value")))
+            waiting = [without_mark(text)]
+        elif speaker in ANSWERS and waiting:
+            turns.append((waiting.pop(), text))
+        elif speaker == "system":
+            problems.append(Problem(SYSTEM, str(text)))
         else:
-            detail = f"{message.get('from')}: {message.get('value')}"
-            problems.append(Problem("answer without a question", detail))
+            known = speaker in ANSWERS
+            reason = (
+                "answer without a question" if known else f"speaker that is none of {', '.join(SPEAKERS)}"
+            )
+            problems.append(Problem(reason, f"{speaker}: {text}"))
     return turns, problems + [Problem("question without an answer", str(question)) for question in waiting]
 
 

@@ -28,6 +28,7 @@ from vlm.model.aligner import Aligner
 from vlm.model.alignment import build_aligner, find_aligner, load_aligner_model
 from vlm.model.tags import pooled_for
 from vlm.model.text_encoders import TokenFeatures
+from vlm.terminal import show_anything
 
 CAPTIONED, NAMED = "flickr8k", "caltech101"
 COMMAND = "python -m training.scores.alignment --aligner {name}"
@@ -156,6 +157,7 @@ def classified(aligner: Aligner, patch_features: Tensor, names: Sequence[str]) -
 
 
 def main() -> None:
+    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.scores.alignment", description=__doc__)
     parser.add_argument("--aligner", default="embedded", help="a shipped aligner's name or a folder")
     parser.add_argument("--data", type=Path, default=Path("data/embedded"), help="folder of parquet files")

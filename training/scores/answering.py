@@ -15,6 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from training.scores.journal import Journal, Key, Reply
+from vlm.chat.answer import Answer, NoAnswer
 from vlm.chat.assistant import Assistant, Settings
 from vlm.inputs.images import open_image
 
@@ -91,10 +92,18 @@ def _replies(
 def _reply(
     assistant: Assistant, picture: Picture, image: Image.Image, question: str, settings: Settings
 ) -> Reply:
-    answer = assistant.answer(question, images=[image], settings=settings)
+    try:
+        answer = assistant.answer(question, images=[image], settings=settings)
+    except NoAnswer:  # which is a wrong one
+        answer = Answer(ended=True)
+    return reply_of(answer, picture.name, picture.digest, question)
+
+
+def reply_of(answer: Answer, picture: str, image: str, question: str) -> Reply:
+    """An answer as the journal keeps it."""
     return Reply(
-        picture=picture.name,
-        image=picture.digest,
+        picture=picture,
+        image=image,
         question=question,
         text=answer.text,
         draft=answer.draft or "",

@@ -16,6 +16,10 @@ LONGEST_ANSWER = 1024  # tokens
 LONGEST_QUESTION = 8_000  # characters
 
 
+class NoAnswer(UserError):
+    """The model ended without a word."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a person may choose; the preset has the defaults."""
@@ -75,9 +79,11 @@ class Turn:
 @dataclass(frozen=True)
 class Answer:
     """A snapshot of an answer; the last one has the stage "done". `seen` are the tags of the latest pictures
-    (vlm/model/tags.py), as the prompt has them. `left_out` counts earlier turns that no longer fit. `ended` is False where
-    the length limit cut the answer. `seconds` holds transcribe, look, first_token, generate, clean_up and total, each
-    where it has happened. `tokens` counts what was written for the draft, `prompt_tokens` what was read for it."""
+    (vlm/model/tags.py), as the prompt has them. `left_out` counts earlier turns that no longer fit, `set_aside` those
+    before the latest pictures, of which an adapter for one picture at a time is not told (vlm/chat/one_by_one.py).
+    `ended` is False where the length limit cut the answer. `seconds` holds transcribe, look, first_token, generate,
+    clean_up and total, each where it has happened. `tokens` counts what was written for the draft, `prompt_tokens` what was
+    read for it."""
 
     text: str = ""
     stage: Literal["transcribing", "looking", "drafting", "cleaning", "done"] = "drafting"
@@ -92,6 +98,7 @@ class Answer:
     device: str = ""
     seed: int = 0
     left_out: int = 0
+    set_aside: int = 0
     ended: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: int = 0

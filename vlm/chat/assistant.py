@@ -26,7 +26,14 @@ from vlm.engines.build import build_engine
 from vlm.engines.remote import server_of_environment
 from vlm.errors import UserError
 from vlm.inputs.speech import Transcriber
-from vlm.model.adapter import adapter_name, fusion_file, load_eyes, lora_folder, model_config_of
+from vlm.model.adapter import (
+    adapter_name,
+    fusion_file,
+    knows_several_pictures,
+    load_eyes,
+    lora_folder,
+    model_config_of,
+)
 from vlm.model.eyes import build_eyes
 from vlm.weights.resolve import resolve
 
@@ -196,7 +203,9 @@ def load_assistant(
                 f"The GPU has too little memory for the preset {preset!r}. Choose a smaller one, such as embedded, or "
                 "free some of it."
             ) from error
-        pipeline = Pipeline(writer, config.answers.image_system, config.answers.text_system)
+        answers = config.answers
+        several = folder is None or knows_several_pictures(folder)
+        pipeline = Pipeline(writer, answers.image_system, answers.text_system, several)
         return Assistant(pipeline, transcriber.result(), config, folder, notice)
 
 

@@ -141,6 +141,7 @@ def trace_of(answer: Answer) -> list[tuple[str, str]]:
         ("Engine", answer.engine),
         ("Device", answer.device),
         ("Left out", f"{answer.left_out} earlier turns" if answer.left_out else ""),
+        ("Set aside", f"{answer.set_aside} turns before the latest pictures" if answer.set_aside else ""),
         ("Time", seconds),
         ("Speed", speed),
     ]

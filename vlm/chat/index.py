@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vlm.errors import UserError, plain_load_errors
+from vlm.weights.tensor_files import save_tensors
 
 KIND = "picture index 1"
 NAMES_SHOWN = 3
@@ -142,7 +142,7 @@ class PictureIndex:
             file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=file.parent, prefix=".index-") as folder:
                 working = Path(folder) / "index"
-                save_file(
+                save_tensors(
                     {"vectors": vectors}, working, {"kind": KIND, "aligner": self.aligner, "entries": entries}
                 )
                 os.replace(working, file)
@@ -156,10 +156,10 @@ class PictureIndex:
     def load(cls, file: str | Path, aligner: str) -> "PictureIndex":
         """A saved index of this aligner. UserError where it is another's, or no index."""
         file = Path(file).expanduser()
-        if not file.is_file():
+        if not os.path.isfile(file):  # False, and no error, where the name is too long
             raise UserError(f'There is no index "{file.name}". Check its name.')
         with plain_load_errors(f'"{file.name}" is no index that can be read here', "Choose another file."):
-            with safe_open(file, framework="pt") as opened:
+            with file.open("rb"), safe_open(file, framework="pt") as opened:
                 metadata = opened.metadata() or {}
                 _check_origin(file.name, metadata, aligner)
                 vectors = opened.get_tensor("vectors")

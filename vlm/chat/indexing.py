@@ -37,7 +37,7 @@ class Seen(NamedTuple):
 
 def picture_files(folder: Path) -> list[PictureFile]:
     """The pictures of a folder and the folders in it, in order; hidden ones, and folders behind links, are left out."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False, and no error, where the name is too long
         raise UserError(f'There is no folder "{folder}". Check its name.')
     found = []
     for place, folders, names in os.walk(folder.resolve()):

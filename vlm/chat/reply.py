@@ -5,13 +5,14 @@ language model with the adapter on, and its draft through a clean-up pass with t
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vlm.chat import clean_up
-from vlm.chat.answer import Answer, Picture, Settings, Turn
+from vlm.chat.answer import Answer, NoAnswer, Picture, Settings, Turn
+from vlm.chat.one_by_one import joined, own_answer, since_latest_pictures
 from vlm.chat.tidy import strip_echo, tidy, to_keywords
 from vlm.chat.writer import Writer
 from vlm.errors import UserError
@@ -29,6 +30,7 @@ class Pipeline:
     writer: Writer
     image_system: str
     text_system: str | None = None  # None: the template's own
+    several_pictures: bool = True  # whether the adapter was trained on conversations about more than one
 
     def warm_up(self) -> None:
         self.writer.warm_up(self.image_system, self.text_system)
@@ -42,27 +44,64 @@ class Pipeline:
         settings: Settings,
     ) -> Steps:
         """All that the model does for an answer, once the question is in words. Raises UserError."""
-        shown = [turn.images for turn in history] + [tuple(pictures)]
-        said = [(turn.question, turn.answer) for turn in history] + [(question, "")]
-        if not any(shown):
-            answer = yield from self._draft(answer, [PromptTurn(*words) for words in said], (), settings)
-            text = answer.text.strip()
+        turns = [*history, Turn(question, "", tuple(pictures))]
+        if not any(turn.images for turn in turns):
+            prompt = [PromptTurn(turn.question, turn.answer) for turn in turns]
+            answer = yield from self._draft(answer, prompt, (), settings)
+            answer = replace(answer, text=answer.text.strip())
         else:
-            answer = replace(answer, route="image", stage="looking")
-            yield answer
-            start = time.perf_counter()
-            sights = self._look(shown)
-            tags = [tuple(sight.tags for sight in group) for group in sights]
-            seen = "; ".join(filter(None, next(filter(None, reversed(tags)))))
-            answer = replace(
-                answer, seen=seen, seconds=answer.seconds | {"look": time.perf_counter() - start}
-            )
-            prompt = [PromptTurn(*words, own) for words, own in zip(said, tags, strict=True)]
-            answer = yield from self._draft(answer, prompt, sights, settings)
-            answer = replace(answer, draft=answer.text.strip(), text=tidy(strip_echo(answer.text, question)))
-            answer = yield from self.clean_up(answer, question, settings)
-            text = answer.text
-        return replace(answer, text=to_keywords(text) if settings.style == "keywords" else text)
+            answer = yield from self._reply_about_pictures(answer, turns, settings)
+        if not answer.text:
+            raise NoAnswer("The model had nothing to say to this. Please ask it in other words.")
+        return replace(answer, text=to_keywords(answer.text) if settings.style == "keywords" else answer.text)
+
+    def _reply_about_pictures(self, answer: Answer, turns: Sequence[Turn], settings: Settings) -> Steps:
+        answer = replace(answer, route="image", stage="looking")
+        yield answer
+        start = time.perf_counter()
+        if not self.several_pictures:
+            latest = since_latest_pictures(turns)
+            answer, turns = replace(answer, set_aside=len(turns) - len(latest)), latest
+        sights = self._look([turn.images for turn in turns])
+        seen = "; ".join(sight.tags for sight in next(filter(None, reversed(sights))) if sight.tags)
+        answer = replace(answer, seen=seen, seconds=answer.seconds | {"look": time.perf_counter() - start})
+        if self.several_pictures or sum(map(len, sights)) == 1:
+            return (yield from self._reply_to(answer, turns, sights, settings))
+        return (yield from self._reply_one_by_one(answer, turns, sights[0], settings))
+
+    def _reply_one_by_one(
+        self, answer: Answer, turns: Sequence[Turn], sights: Sequence[Any], settings: Settings
+    ) -> Steps:
+        """Ask the same about each of the pictures, all of which came with the first turn."""
+        answers: list[Answer] = []
+        for place, sight in enumerate(sights):
+            own = [replace(turn, answer=own_answer(turn.answer, place)) for turn in turns]
+            alone = [[sight], *([] for _ in own[1:])]
+            with closing(self._reply_to(answer, own, alone, settings)) as steps:
+                for snapshot in _with_last(steps):
+                    answers[place:] = [snapshot]
+                    yield replace(snapshot, text=joined([each.text for each in answers]))
+        return replace(
+            answers[-1],
+            text=joined([each.text for each in answers]),
+            draft=joined([each.draft or "" for each in answers]),
+            ended=all(each.ended for each in answers),
+            tokens=sum(each.tokens for each in answers),
+            prompt_tokens=sum(each.prompt_tokens for each in answers),
+        )
+
+    def _reply_to(
+        self, answer: Answer, turns: Sequence[Turn], sights: Sequence[Sequence[Any]], settings: Settings
+    ) -> Steps:
+        """Draft, tidy and clean up: the answer to the last of the turns, with what is seen before each."""
+        question = turns[-1].question
+        prompt = [
+            PromptTurn(turn.question, turn.answer, tuple(sight.tags for sight in group))
+            for turn, group in zip(turns, sights, strict=True)
+        ]
+        answer = yield from self._draft(answer, prompt, sights, settings)
+        answer = replace(answer, draft=answer.text.strip(), text=tidy(strip_echo(answer.text, question)))
+        return (yield from self.clean_up(answer, question, settings))
 
     def _look(self, shown: Sequence[Sequence[Picture]]) -> list[list[Any]]:
         """The pictures before each question -> what is seen in them."""
@@ -110,3 +149,9 @@ class Pipeline:
         text, verdict = clean_up.judge(question, answer.text, rewriting)
         seconds = answer.seconds | {"clean_up": time.perf_counter() - start}
         return replace(answer, text=text, clean_up=verdict, seconds=seconds)
+
+
+def _with_last(steps: Steps) -> Iterator[Answer]:
+    """The snapshots, and what is returned behind them."""
+    last = yield from steps
+    yield last

@@ -7,6 +7,7 @@ print(searcher.search("a dog on a beach", index=searcher.index("photos")))
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -136,7 +137,7 @@ class Searcher:
 
     def _known(self, file: Path | None, must_fit: bool) -> PictureIndex:
         """What was indexed before. A damaged file of the cache is made again; one that the person named is refused."""
-        if file is None or not file.is_file():
+        if file is None or not os.path.isfile(file):
             return self.new_index()
         try:
             return self.load_index(file)

@@ -6,24 +6,27 @@ The file is named after the content of what it was made from, so that one that i
 import hashlib
 import json
 import os
+import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
-from safetensors.torch import load_file
 
 from vlm.errors import UserError, plain_load_errors
 from vlm.weights.resolve import cache_folder, sha256_of
+from vlm.weights.tensor_files import load_tensors
 
 PREFIX, SIDES = "base_model.model.", {".lora_A.weight": ".lora_a", ".lora_B.weight": ".lora_b"}
+LAYER = re.compile(r"\.\d+\.")
 TURNED = {
     "attn_q": "attention.head_count",
     "attn_k": "attention.head_count_kv",
 }  # of the architecture "llama"
 STEP = 32  # llama.cpp multiplies so many values at a time, and what is left over one by one
-FORM = f"float16, ranks filled up to {STEP}"
+FORM = f"float16, ranks filled up to {STEP}, checked to be whole and finite"
 
 
 def lora_as_gguf(lora: Path, weights: Path) -> Path:
@@ -35,11 +38,12 @@ def lora_as_gguf(lora: Path, weights: Path) -> Path:
         with plain_load_errors(f"The LoRA in {lora} is damaged", "Copy or train it again."):
             config = json.loads(parts[0].read_text(encoding="utf-8"))
             scale = _scale(config)
-            tensors = {name: tensor.float().numpy() for name, tensor in load_file(parts[1]).items()}
+            targets = set(config["target_modules"])
+            tensors = {name: tensor.float().numpy() for name, tensor in load_tensors(parts[1]).items()}
         working = file.with_suffix(f".{os.getpid()}.tmp")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            _write(working, config["r"], scale, tensors, weights)
+            _write(working, config["r"], scale, targets, tensors, weights)
             working.replace(file)
         except OSError as error:
             raise UserError(
@@ -59,7 +63,9 @@ def _scale(config: dict[str, Any]) -> float:
     return config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
 
 
-def _write(file: Path, rank: int, scale: float, tensors: dict[str, np.ndarray], weights: Path) -> None:
+def _write(
+    file: Path, rank: int, scale: float, targets: set[str], tensors: dict[str, np.ndarray], weights: Path
+) -> None:
     base = gguf.GGUFReader(weights)
     architecture = base.fields["general.architecture"].contents()
     shapes = {tensor.name: tuple(tensor.shape.tolist()) for tensor in base.tensors}  # [in, out]
@@ -85,10 +91,29 @@ def _write(file: Path, rank: int, scale: float, tensors: dict[str, np.ndarray], 
             tensor = _turn(tensor, base.fields[f"llama.{TURNED[part]}"].contents())
         zeros = ((0, filled - rank), (0, 0)) if side == ".lora_a" else ((0, 0), (0, filled - rank))
         writer.add_tensor(f"{name}.weight{side}", np.pad(tensor, zeros).astype(np.float16))
+    _check_whole(tensors, targets, base.fields[f"{architecture}.block_count"].contents())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _check_whole(names: Iterable[str], targets: set[str], layers: int) -> None:
+    """Raise UserError where a matrix of a target is missing in any layer."""
+    places = {LAYER.sub(".{}.", _split(name)[0]) for name in names}
+    absent = targets - {place.rpartition(".")[2] for place in places}
+    needed = [
+        f"{PREFIX}{place.format(layer)}{side}"
+        for place in places
+        for layer in range(layers)
+        for side in SIDES
+    ]
+    missing = [*(f"every {target}" for target in sorted(absent)), *sorted({*needed} - {*names})]
+    if missing:
+        raise UserError(
+            f"The LoRA of the adapter is damaged: {len(missing)} of its parts are missing, the first is {missing[0]}. "
+            "Copy or train it again."
+        )
 
 
 def _known(architecture: str) -> gguf.MODEL_ARCH:

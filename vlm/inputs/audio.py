@@ -6,6 +6,7 @@ webm, ogg, mp3, flac and m4a need no ffmpeg program. Only plain containers are o
 playlists, which name other files.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ def open_audio(source: str | Path | tuple[int, np.ndarray]) -> np.ndarray:
 def _read_file(path: Path) -> np.ndarray:
     import av
 
-    if not path.is_file():
-        raise UserError(f"No recording is called {path.name!r}. Record it again or choose another.")
+    if not os.path.isfile(path):  # False, and no error, where the name is too long
+        raise UserError(f"No recording is called {path.name[:60]!r}. Record it again or choose another.")
     size = path.stat().st_size
     if size == 0:
         raise UserError(EMPTY)
@@ -57,6 +58,10 @@ def _read_file(path: Path) -> np.ndarray:
             return _resample(_frames_of_file(container))
     except UserError:
         raise
+    except PermissionError as error:
+        raise UserError(
+            f"{path.name!r} may not be read by this account. Change its permissions, or choose another recording."
+        ) from error
     except (av.FFmpegError, ValueError, OSError) as error:  # ValueError: the sound's format changes half-way
         raise UserError(unreadable) from error
 

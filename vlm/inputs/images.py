@@ -23,6 +23,7 @@ MAX_SIDE = 1600  # pixels; about three times what any encoder here looks at, and
 # Only formats that decode in this process: EPS, for one, would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 READABLE = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
+PNG = b"\x89PNG\r\n\x1a\n"
 WHITE = (255, 255, 255)
 _ANOTHER = "Save or download it again, or choose another picture."
 
@@ -83,11 +84,37 @@ def _read_file(path: Path, title: str) -> bytes:
             return file.read(MAX_BYTES + 1)  # one more than allowed is enough to know that it is too much
     except UserError:
         raise
-    except (OSError, ValueError) as problem:  # no permission; a name too long, or with a null character
+    except PermissionError as problem:
+        raise UserError(
+            f"{title} may not be read by this account. Change its permissions, or choose another picture."
+        ) from problem
+    except (OSError, ValueError) as problem:  # a name too long, or with a null character
         raise UserError(f"{title} cannot be opened. Check its name, or choose another picture.") from problem
 
 
 def _decode(data: bytes, title: str) -> Image.Image:
+    try:
+        return _first_frame(data, title)
+    except UserError:
+        raise
+    except ValueError:  # what Pillow raises of a PNG with too much text in it, packed or not
+        if not data.startswith(PNG):
+            raise
+    return _first_frame(_without_texts(data), title)
+
+
+def _without_texts(png: bytes) -> bytes:
+    """A PNG without its chunks of text and its colour profile, which may be large and are not looked at."""
+    kept, place = [png[: len(PNG)]], len(PNG)
+    while place < len(png):
+        end = place + 12 + int.from_bytes(png[place : place + 4], "big")
+        if png[place + 4 : place + 8] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            kept.append(png[place:end])
+        place = end
+    return b"".join(kept)
+
+
+def _first_frame(data: bytes, title: str) -> Image.Image:
     """The first frame of a file, all of its pixels read, so that a file that is cut off is found here."""
     image = Image.open(BytesIO(data), formats=FORMATS)
     _check_pixels(image, title)

@@ -7,6 +7,8 @@ and improbable text is dropped.
 """
 
 import threading
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,11 @@ from vlm.inputs.whisper_weights import load_openai_whisper
 from vlm.weights.resolve import REMEDY
 
 MIN_SECONDS = 0.3  # shorter than any word: Whisper would make one up
-MAX_COMPRESSION_RATIO = 2.4  # Whisper's own threshold: text that zips better than this is a loop
+MAX_COMPRESSION_RATIO = 2.4  # Whisper's own threshold: text that zips better than this is repeated
+# Characters a second of such text. Who says a thing four times over takes the time that it takes, about 15; a loop that
+# Whisper falls into fills its 224 tokens, however short the sound is: 8 seconds of noise give 90.
+MAX_RATE = 20
+WINDOW_SECONDS, FRAMES_A_SECOND = 30, 100  # Whisper's own
 # Given an animal's cry, Whisper writes "I'm sorry." Of Tux Paint's 101 sound effects the detector lets 8
 # through; the two limits below drop 6 of them, and none of its 66 spoken words (whisper-base, int8).
 MIN_LOG_PROBABILITY = -1.5  # mean over a segment's tokens
@@ -49,10 +55,22 @@ class Segment(NamedTuple):
     text: str
     compression_ratio: float
     log_probability: float
+    window: float  # where that begins, in seconds
 
-    @property
-    def is_plausible(self) -> bool:
-        return self.compression_ratio <= MAX_COMPRESSION_RATIO and self.log_probability >= MIN_LOG_PROBABILITY
+
+def plausible(segments: Sequence[Segment], seconds: float) -> list[Segment]:
+    """Those that were spoken in `seconds` of sound: neither loops nor improbable."""
+    kept: list[Segment] = []
+    for start, phrases in groupby(segments, key=lambda each: each.window):
+        window = list(phrases)
+        rate = sum(len(each.text) for each in window) / max(MIN_SECONDS, min(WINDOW_SECONDS, seconds - start))
+        kept += [
+            each
+            for each in window
+            if each.log_probability >= MIN_LOG_PROBABILITY
+            and (each.compression_ratio <= MAX_COMPRESSION_RATIO or rate <= MAX_RATE)
+        ]
+    return kept
 
 
 class FasterWhisper:
@@ -79,7 +97,10 @@ class FasterWhisper:
 
     def read(self, samples: np.ndarray, language: str | None) -> tuple[list[Segment], str]:
         segments, info = self._model.transcribe(samples, language=language, beam_size=1, **_OPTIONS)
-        heard = [Segment(each.text, each.compression_ratio, each.avg_logprob) for each in segments]
+        heard = [
+            Segment(each.text, each.compression_ratio, each.avg_logprob, each.seek / FRAMES_A_SECOND)
+            for each in segments
+        ]
         return heard, info.language
 
 
@@ -97,7 +118,9 @@ class OpenAIWhisper:
         # No beam_size: openai-whisper takes 1 for a beam search with one beam, and greedy is its default.
         result = self._model.transcribe(samples, language=language, fp16=self._half, **_OPTIONS)
         heard = [
-            Segment(*(each[name] for name in ("text", "compression_ratio", "avg_logprob")))
+            Segment(
+                each["text"], each["compression_ratio"], each["avg_logprob"], each["seek"] / FRAMES_A_SECOND
+            )
             for each in result["segments"]
         ]
         return heard, result["language"]
@@ -137,7 +160,7 @@ class Transcriber:
             return Transcript("", self.language or "", seconds)
         with self._lock:
             segments, language = self._engine.read(speech, self.language)
-        kept = [each.text for each in segments if each.is_plausible]
+        kept = [each.text for each in plausible(segments, len(speech) / SAMPLE_RATE)]
         return Transcript(" ".join(" ".join(kept).split()), language, seconds)
 
 

@@ -63,6 +63,8 @@ def unpack_pictures(source: Path, folder: Path, suffixes: Collection[str]) -> It
         raise UserError(f"{title} is packed in a way that is not known here. Make it again.") from problem
     except RuntimeError as problem:  # what zipfile raises where a password is needed
         raise UserError(f"{title} is protected by a password. Choose one that is not.") from problem
+    except PermissionError as problem:
+        raise UserError(f"{title} may not be read by this account. Change its permissions.") from problem
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as problem:
         raise UserError(f"{title} is damaged or no zip. Make it again, or choose its pictures.") from problem
 

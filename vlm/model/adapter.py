@@ -11,8 +11,9 @@ README.md               the model card that training/push.py makes for the hub
 """
 
 import json
+import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -21,15 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
 
 from vlm.config import ModelConfig, PartConfig, from_dict, load_model_config, read_yaml, to_dict
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.connectors import connector_settings
 from vlm.model.eyes import Eyes
 from vlm.model.fusion import Fusion, fusion_settings
+from vlm.model.plain_lora import check_plain
 from vlm.weights.hub import fetch, hub_name, is_hub_name
 from vlm.weights.resolve import public_name
+from vlm.weights.tensor_files import check_names, load_tensors, save_tensors
 
 if TYPE_CHECKING:  # with it come Transformers' models and PEFT, which llama.cpp does without
     from vlm.model.vlm import VisionLanguageModel
@@ -43,11 +45,11 @@ PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
 def find_adapter(name: str) -> Path:
     """A folder, a shipped adapter's name, or user/name on the hub -> the folder, checked to hold an adapter."""
-    folder = Path(name) if Path(name).is_dir() else ADAPTERS / name
+    folder = Path(name) if os.path.isdir(name) else ADAPTERS / name
     shipped = ", ".join(sorted(path.name for path in ADAPTERS.glob("*/"))) or "none"
-    if not folder.is_dir() and is_hub_name(name):
+    if not os.path.isdir(folder) and is_hub_name(name):
         folder = fetch(name, FILES, f"The adapter {name!r} is neither a folder here nor shipped ({shipped})")
-    missing = [part for part in _files_of(folder) if not (folder / part).is_file()]
+    missing = [part for part in _files_of(folder) if not os.path.isfile(folder / part)]
     if missing:
         raise UserError(
             f"{folder} is not an adapter folder: {', '.join(missing)} missing. Shipped adapters: {shipped}; "
@@ -61,12 +63,17 @@ def find_adapter(name: str) -> Path:
             f"{folder} holds {', '.join(foreign)}, and the model in its config.yaml has no such part. Copy the adapter "
             "again, as it was trained, or remove what is not its own."
         )
-    pickles = [path.name for path in folder.rglob("*") if path.suffix in PICKLES]
+    refuse_pickles(folder)
+    read_metrics(folder)
+    return folder
+
+
+def refuse_pickles(folder: Path) -> None:
+    pickles = [path.name for path in folder.rglob("*") if path.suffix.lower() in PICKLES]
     if pickles:
         raise UserError(
             f"{folder} holds {', '.join(pickles)}: pickles can run code and are not loaded. Remove them."
         )
-    return folder
 
 
 def _files_of(folder: Path) -> list[str]:
@@ -87,15 +94,60 @@ def adapter_name(folder: Path) -> str:
 
 def read_description(folder: Path) -> dict[str, Any]:
     """config.yaml: "model", the resolved model config, and "training", how it was trained."""
-    return read_yaml(folder / "config.yaml")
+    told = read_yaml(folder / "config.yaml")
+    known = [told.get("model"), told.get("training") or {}] if isinstance(told, dict) else [None]
+    if not known[0] or not all(isinstance(each, dict) for each in known):
+        raise UserError(
+            f"{folder / 'config.yaml'} is damaged: it does not tell the model and how it was trained. "
+            "Copy or train the adapter again."
+        )
+    return told
+
+
+def knows_several_pictures(folder: Path) -> bool:
+    """Whether it was trained on conversations about more than one picture."""
+    training = read_description(folder).get("training") or {}
+    return bool(training.get("several_pictures"))
+
+
+def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
+    """metrics.json: name of a test -> its scores; empty where the adapter was not evaluated."""
+    file = folder / "metrics.json"
+    if not file.is_file():
+        return {}
+    with plain_load_errors(
+        f"{file} is damaged", "Copy it again or remove it; the adapter is then without scores."
+    ):
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(metrics, dict) or not all(map(_is_score, metrics.values())):
+            raise ValueError("it holds no table of scores")
+    return metrics
+
+
+def _is_score(entry: Any) -> bool:
+    """Whether it has what is shown of it: how many questions, the command, and shares with their intervals."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("by", {}), dict):
+        return False
+    named = list(entry.get("by", {}).values())
+    if not all(isinstance(each, dict) for each in named):
+        return False
+    groups = [group for each in named for group in each.values()]
+    if not all(isinstance(group, dict) and isinstance(group.get("n"), int) for group in groups):
+        return False
+    shares = [entry[name] for name in ("accuracy", "blank_picture", "question_only") if entry.get(name)]
+    shares += [group.get("accuracy") for group in groups]
+    told = isinstance(entry.get("questions"), int) and isinstance(entry.get("command"), str)
+    return told and all(map(_is_share, shares))
+
+
+def _is_share(share: Any) -> bool:
+    bounds = [share.get(name) for name in ("share", "low", "high")] if isinstance(share, dict) else [None]
+    return all(isinstance(bound, int | float) for bound in bounds)
 
 
 def adapter_config(folder: Path) -> ModelConfig:
     """The model that an adapter was trained for."""
-    described = read_description(folder)
-    if not isinstance(described, dict) or "model" not in described:
-        raise UserError(f"{folder / 'config.yaml'} describes no model. Copy or train the adapter again.")
-    return from_dict(ModelConfig, described["model"], str(folder / "config.yaml"))
+    return from_dict(ModelConfig, read_description(folder)["model"], str(folder / "config.yaml"))
 
 
 def with_all_settings(config: ModelConfig) -> ModelConfig:
@@ -145,7 +197,8 @@ def damaged(folder: Path) -> AbstractContextManager[None]:
 def load_eyes(eyes: Eyes, folder: Path) -> None:
     """Put the projector of an adapter folder into the eyes, to serve."""
     with damaged(folder):
-        eyes.connector.load_state_dict(load_file(folder / PROJECTOR))
+        file = folder / PROJECTOR
+        eyes.connector.load_state_dict(load_tensors(file, eyes.connector.state_dict()))
         if eyes.tagger and (folder / TAGS).is_file():
             eyes.tagger.load(folder / TAGS)
     eyes.eval()
@@ -154,7 +207,7 @@ def load_eyes(eyes: Eyes, folder: Path) -> None:
 def load_fusion(fusion: Fusion, file: Path) -> None:
     """Put the weights of an adapter folder's `fusion_file` into the fusion."""
     with damaged(file.parent):
-        fusion.load_state_dict(load_file(file))
+        fusion.load_state_dict(load_tensors(file, fusion.state_dict()))
 
 
 def fusion_file(folder: Path) -> Path | None:
@@ -168,9 +221,7 @@ def lora_folder(folder: Path) -> Path | None:
         return None
     with damaged(folder):
         described = json.loads((folder / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
-        if described.get("peft_type") != "LORA" or described.get("megatron_config"):
-            # PEFT would import what others name
-            raise ValueError("its adapter_config.json describes no plain LoRA")
+        check_plain(described, adapter_config(folder).lora)
     return folder / "lora"
 
 
@@ -188,11 +239,15 @@ def restore_adapter(model: "VisionLanguageModel", folder: Path) -> None:
     """Copy what trains from a checkpoint's adapter folder into a model whose LoRA is in place already."""
     from peft import set_peft_model_state_dict
 
-    model.connector.load_state_dict(load_file(folder / PROJECTOR))
-    if file := fusion_file(folder):
-        model.fusion.load_state_dict(load_file(file))
-    if model.language.has_adapter:
-        lora = load_file(folder / "lora" / "adapter_model.safetensors")
+    with damaged(folder):
+        file = folder / PROJECTOR
+        model.connector.load_state_dict(load_tensors(file, model.connector.state_dict()))
+        if fusion := fusion_file(folder):
+            model.fusion.load_state_dict(load_tensors(fusion, model.fusion.state_dict()))
+        if not model.language.has_adapter:
+            return
+        lora = load_tensors(folder / "lora" / "adapter_model.safetensors")
+        check_names(lora, model.language.lora_state(), "its LoRA")
         set_peft_model_state_dict(model.language.model, lora)
 
 
@@ -216,10 +271,10 @@ def replacing(folder: Path) -> Iterator[Path]:
     """Within it there is an empty folder under a temporary name, which then takes the place of `folder`: a killed run
     leaves no half of one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    working = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    working = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    working.mkdir()
     try:
         yield working
-        working.chmod(0o755)
         old = working.with_name(f"{working.name}-old")
         if folder.exists():
             folder.rename(old)
@@ -247,15 +302,13 @@ def _write(
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     state = model.state_dict() if state is None else state
-    save_file(_converted(_below("eyes.connector.", state), dtype), folder / PROJECTOR)
+    save_tensors(_converted(_below("eyes.connector.", state), dtype), folder / PROJECTOR)
     if fusion := _below("fusion.", state):
-        save_file(_converted(fusion, dtype), folder / FUSION)
+        save_tensors(_converted(fusion, dtype), folder / FUSION)
     if model.eyes.tagger:
         model.eyes.tagger.save(folder / TAGS)
     if model.language.has_adapter:
         _write_lora(model, folder, config, dtype, state)
-    for written in folder.rglob("*.safetensors"):  # which safetensors keeps from other accounts
-        written.chmod((folder / "config.yaml").stat().st_mode)
 
 
 def _write_lora(
@@ -265,17 +318,12 @@ def _write_lora(
     dtype: torch.dtype,
     state: dict[str, torch.Tensor],
 ) -> None:
-    from peft import get_peft_model_state_dict
 
     lora = model.language.model.peft_config["default"]
     (folder / "lora").mkdir()
-    weights = get_peft_model_state_dict(
-        model.language.model,
-        _below("language.model.", state),
-        save_embedding_layers=False,  # which never train; to find out, PEFT would ask the hub
-    )
+    weights = model.language.lora_state(_below("language.model.", state))
     file = folder / "lora" / "adapter_model.safetensors"
-    save_file(_converted(weights, dtype), file, metadata={"format": "pt"})
+    save_tensors(_converted(weights, dtype), file, {"format": "pt"})
     description = lora.to_dict() | {
         "base_model_name_or_path": public_name(config.language.weights),
         "inference_mode": True,

@@ -2,20 +2,22 @@
 heads.safetensors and metrics.json. Safetensors and text only, never a pickle."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 
 from vlm.config import AlignerConfig, from_dict, read_yaml, to_dict
 from vlm.errors import UserError, plain_load_errors
-from vlm.model.adapter import replacing
+from vlm.model.adapter import refuse_pickles, replacing
 from vlm.model.aligner import Aligner
 from vlm.model.encoders import build_encoder
 from vlm.model.pooling import build_head
 from vlm.model.text_encoders import build_text_encoder
+from vlm.weights.tensor_files import load_tensors, save_tensors
 
 ALIGNERS = Path(__file__).parents[2] / "assets" / "aligners"
 HEADS = "heads.safetensors"
@@ -38,22 +40,33 @@ def build_aligner(config: AlignerConfig, device: str = "cpu") -> Aligner:
 
 def find_aligner(name: str) -> Path:
     """A folder, or a shipped aligner's name -> the folder, checked to hold an aligner."""
-    folder = Path(name) if Path(name).is_dir() else ALIGNERS / name
-    missing = [file for file in ("config.yaml", HEADS) if not (folder / file).is_file()]
+    folder = Path(name) if os.path.isdir(name) else ALIGNERS / name
+    missing = [file for file in ("config.yaml", HEADS) if not os.path.isfile(folder / file)]
     if missing:
         shipped = ", ".join(sorted(path.name for path in ALIGNERS.glob("*/"))) or "none"
         raise UserError(
             f"{name} is not an aligner: it has no {' and no '.join(missing)}. Shipped aligners: {shipped}; or train one "
             "with python -m training.align."
         )
+    refuse_pickles(folder)
     return folder
+
+
+def aligner_config(folder: Path) -> AlignerConfig:
+    """What an aligner's folder is built of."""
+    file = folder / "config.yaml"
+    told = read_yaml(file)
+    if not isinstance(told, dict) or not isinstance(told.get("aligner"), dict):
+        raise UserError(
+            f"{file} is damaged: it does not tell what the aligner is made of. Copy or train it again."
+        )
+    return from_dict(AlignerConfig, told["aligner"], str(file))
 
 
 def load_aligner_model(name: str = "embedded", device: str = "cpu") -> Aligner:
     """The aligner of a folder, or a shipped one by its name, to use."""
     folder = find_aligner(name)
-    where = folder / "config.yaml"
-    aligner = build_aligner(from_dict(AlignerConfig, read_yaml(where).get("aligner", {}), str(where)), device)
+    aligner = build_aligner(aligner_config(folder), device)
     restore_aligner(aligner, folder)
     return aligner.requires_grad_(False).eval()
 
@@ -61,10 +74,10 @@ def load_aligner_model(name: str = "embedded", device: str = "cpu") -> Aligner:
 def restore_aligner(aligner: Aligner, folder: Path) -> None:
     """Put the weights of an aligner's folder into one of the same config."""
     with plain_load_errors(f"The aligner {folder} is damaged or incomplete", "Copy or train it again."):
-        state = load_file(folder / HEADS)
-        aligner.encoders_trained = any(key.startswith(("vision.", "text.")) for key in state)
-        if set(state) != set(aligner.trained_state()):
-            raise ValueError(f"its {HEADS} does not fit its config.yaml")
+        with safe_open(folder / HEADS, framework="pt") as stored:
+            names = list(stored.keys())
+        aligner.encoders_trained = any(name.startswith(("vision.", "text.")) for name in names)
+        state = load_tensors(folder / HEADS, aligner.trained_state())
         aligner.load_state_dict(state, strict=False)
 
 
@@ -86,7 +99,5 @@ def save_aligner(
         state = {
             key: each.detach().to("cpu", dtype).contiguous() for key, each in aligner.trained_state().items()
         }
-        save_file(state, working / HEADS)
-        mode = (working / "config.yaml").stat().st_mode
-        (working / HEADS).chmod(mode)  # safetensors keeps it from other accounts
+        save_tensors(state, working / HEADS)
     aligner.train(was_training)

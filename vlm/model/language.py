@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.helpers import disable_input_dtype_casting
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from vlm.config import LanguageConfig, LoraConfig
 from vlm.errors import UserError
 from vlm.model.prompts import IGNORE, pad_id
 from vlm.weights.resolve import plain_weight_errors, resolve
+from vlm.weights.tensor_files import check_names, load_tensors
 
 warnings.filterwarnings(
     "ignore", message="`is_gradient_checkpointing` is deprecated"
@@ -79,6 +80,8 @@ class LanguageModel(nn.Module):
             autocast_adapter_dtype=trainable,
             torch_device="cpu",  # from there it goes to where the model is; ZeroGPU has no GPU to read it to at start
         )
+        weights = load_tensors(folder / "adapter_model.safetensors")
+        check_names(weights, self.lora_state(), "its LoRA")  # PEFT only warns of those that are missing
         if not trainable:
             for parameter in self.lora_parameters():
                 parameter.data = parameter.data.to(self.dtype)
@@ -110,6 +113,11 @@ class LanguageModel(nn.Module):
 
     def lora_parameters(self) -> list[nn.Parameter]:
         return [parameter for name, parameter in self.model.named_parameters() if "lora_" in name]
+
+    def lora_state(self, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The LoRA's tensors by PEFT's names; `state` is the model's where its parameters are divided among processes."""
+        # Embeddings never train; to find out, PEFT would ask the hub
+        return get_peft_model_state_dict(self.model, state, save_embedding_layers=False)
 
     def apply_share(self, share: float) -> float:
         """Apply so much of what the LoRA has learned; returns its alpha, which is stored with it."""

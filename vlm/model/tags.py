@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from vlm.weights.tensor_files import load_tensors, save_tensors
 
 LEAST = 0.03  # probability of a name that is worth telling
 ENCODER_SHARE = 0.3  # weight of the encoder's own classifier beside the head
@@ -80,11 +81,14 @@ class Tagger:
             tensors = {
                 name: value.half().cpu().contiguous() for name, value in self.head.state_dict().items()
             }
-            save_file(tensors, file, metadata={"nouns": json.dumps(self.nouns)})
+            save_tensors(tensors, file, {"nouns": json.dumps(self.nouns)})
 
     def load(self, file: Path) -> None:
+        """Raises ValueError where the file is no head of this encoder."""
         with safe_open(file, framework="pt") as stored:
-            nouns = json.loads(stored.metadata()["nouns"])
-            head = nn.Linear(self.classifier.in_features, len(nouns))
-            head.load_state_dict({name: stored.get_tensor(name).float() for name in ("weight", "bias")})
+            nouns = json.loads((stored.metadata() or {}).get("nouns", "null"))
+        if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
+            raise ValueError(f"{file.name} does not name its nouns")
+        head = nn.Linear(self.classifier.in_features, len(nouns))
+        head.load_state_dict(load_tensors(file, head.state_dict()))
         self.set_head(head, nouns)

@@ -3,13 +3,12 @@
 Every figure comes from the folder, where training and evaluation wrote it. A missing file is named as missing.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlm.config import ModelConfig
-from vlm.model.adapter import read_description
+from vlm.model.adapter import read_description, read_metrics
 
 SHOWN = "accuracy", "blank_picture", "question_only"
 PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
@@ -23,7 +22,7 @@ def about(config: ModelConfig, folder: Path | None) -> str:
         return f"{parts(config)}\n\n{how_to_see(config.name)}"
     sections = [
         parts(config),
-        f"## Scores\n\n{scores(_read_json(folder / 'metrics.json'))}",
+        f"## Scores\n\n{scores(read_metrics(folder))}",
         f"## Training\n\n{training(read_description(folder).get('training') or {})}",
         f"## Data\n\n{_read_card(folder / DATA_CARD)}",
         f"## Limits\n\n{_read_text(folder / LIMITS)}",
@@ -135,10 +134,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table. Bars in cells are replaced, since a bar ends a cell."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |" for line in lines)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _read_card(file: Path) -> str:

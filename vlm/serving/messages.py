@@ -93,6 +93,8 @@ def _notes(answer: Answer) -> list[str]:
         notes.append("The oldest turn no longer fits and was left out.")
     if answer.left_out > 1:
         notes.append(f"The {answer.left_out} oldest turns no longer fit and were left out.")
+    if answer.set_aside:
+        notes.append("This model knows one picture at a time: what was said before the latest was set aside.")
     if answer.stage == "done" and not answer.ended:
         notes.append("The answer was cut off at the length limit in Settings.")
     return notes

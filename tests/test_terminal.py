@@ -1,0 +1,70 @@
+"""Every command ends well on a terminal that cannot show every character."""
+
+import ast
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.test_layout import MODULES, ROOT
+from vlm.terminal import show_anything, to_json
+
+COMMANDS = [
+    name for name, file in MODULES.items() if name != "app" and '__name__ == "__main__"' in file.read_text()
+]
+
+
+def cp1252(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
+    """A terminal of Windows in place of the test's own; what it is shown."""
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="cp1252", write_through=True))
+    return shown
+
+
+def test_what_the_terminal_does_not_know_is_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = cp1252(monkeypatch)
+    show_anything()
+    print("Größe: 猫 🐈 \ud800")
+    assert shown.getvalue().decode("cp1252").split() == ["Größe:", "?", "?", "?"]
+
+
+def test_json_loses_no_character(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = cp1252(monkeypatch)
+    show_anything()
+    print(to_json({"animal": "猫"}))
+    assert json.loads(shown.getvalue()) == {"animal": "猫"}
+    assert "ö" in to_json("ö")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_starts_by_making_ready_for_any_terminal(name: str) -> None:
+    body = ast.parse(MODULES[name].read_text()).body
+    (main,) = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == "main")
+    first = main.body[1] if ast.get_docstring(main) else main.body[0]
+    assert ast.unparse(first) == "show_anything()"
+
+
+def test_there_are_commands() -> None:
+    assert {"vlm.__main__", "vlm.describe", "training.convert", "training.finetune"} <= set(COMMANDS)
+
+
+@pytest.mark.slow
+def test_convert_reports_what_the_terminal_cannot_show(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "plain.png")
+    (tmp_path / "mine.csv").write_text(
+        "image,question,answer\nfoto-猫.png,Was?,Katze\nplain.png,Was?,Rot\n", "utf-8"
+    )
+    command = [sys.executable, "-m", "training.convert", "csv", "--file", tmp_path / "mine.csv"]
+    done = subprocess.run(
+        [*command, "--images", tmp_path, "--out", tmp_path / "out"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"foto-?.png" in done.stdout and b"1 rows in 1 files" in done.stdout

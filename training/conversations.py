@@ -1,0 +1,186 @@
+"""Rows -> conversations -> batches with answer-only labels.
+
+Questions about one picture become one conversation of several turns, as in LLaVA (arXiv:2304.08485): the picture is
+read once for many answers, which trains several times faster than one question at a time and teaches follow-up
+questions. A share of the pictures is shown together with others (several_pictures.py). Only the texts are held in
+memory; features come from the `FeatureStore`.
+"""
+
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from training.augmentation import NO_AUGMENTATION, AugmentationConfig, draw_view, is_true_of, view_ids
+from training.config import SourceConfig
+from training.data import Row
+from training.features import FeatureStore
+from training.several_pictures import Asked, compose
+from vlm.chat.tidy import to_keywords
+from vlm.errors import UserError
+from vlm.model.prompts import Encoded, PromptTurn, collate, encode
+
+log = logging.getLogger("training")
+
+FRAME = 40  # characters, about, that the chat template's tokens around a question and its answer are worth
+TOLD = 5  # rows that are too long, by their places
+
+
+class Conversations(Dataset):
+    """Rows -> conversations about one picture or several, laid out for all epochs, to be read in order.
+
+    `tags`: of each picture, for the prompt. Deterministic in `seed`, so that a resumed run sees the same examples.
+    Conversations of similar length stand together, `batch_size` at a time, so that little is padded. The questions and
+    answers of one have at most `max_tokens`: its last turns are left out, and so are rows that alone have more."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        store: FeatureStore,
+        tags: Mapping[str, str],
+        tokenizer: Any,
+        *,
+        tokens_per_picture: int,
+        system: str,
+        style: str,
+        sources: Sequence[SourceConfig],
+        batch_size: int,
+        epochs: int,
+        tag_dropout: float,
+        max_tokens: int,
+        several_pictures: float,
+        seed: int,
+        augmentation: AugmentationConfig = NO_AUGMENTATION,
+    ) -> None:
+        self.store, self.tags, self.tokenizer = store, tags, tokenizer
+        self.tokens_per_picture, self.system, self.style = tokens_per_picture, system, style
+        self.tag_dropout, self.seed, self.augmentation = tag_dropout, seed, augmentation
+        self.max_tokens = max_tokens
+        known = {row.source for row in rows}
+        by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+        for row in self._short_enough(rows):
+            by_source[row.source][row.picture + row.conversation].append(row)
+        missing = [source.name for source in sources if source.name not in known]
+        if missing or not sources:
+            raise UserError(
+                f"The data has no source {', '.join(missing)}. It has: {', '.join(sorted(known))}."
+            )
+        if long := [source.name for source in sources if source.name not in by_source]:
+            raise UserError(
+                f"Of the data, no question of {', '.join(long)} has at most {max_tokens} tokens with its answer. Choose "
+                "a larger max_tokens in the preset, or shorten the answers."
+            )
+        self.examples: list[list[Asked]] = []
+        for epoch in range(epochs):
+            order = random.Random(f"{seed} {epoch}")
+            drawn = [
+                example for source in sources for example in _draw(by_source[source.name], source, order)
+            ]
+            composed = [self._cut(turns) for turns in compose(drawn, several_pictures, order)]
+            self.examples += _by_length([turns for turns in composed if turns], batch_size, order)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """`encoded`, and the features of the pictures in the order in which they are shown, [M, N, Dv]."""
+        asked = self.examples[index]
+        shown = {picture: self._view(picture, asked, index) for turn in asked for picture in turn.shown}
+        without_tags = self._happens("tags", index, self.tag_dropout)
+        turns = [
+            PromptTurn(
+                turn.question,
+                self._answer(turn.answer),
+                tuple("" if without_tags else self.tags.get(shown[picture], "") for picture in turn.shown),
+            )
+            for turn in asked
+        ]
+        encoded = encode(self.tokenizer, turns, self.tokens_per_picture, self.system)
+        features = torch.stack([self.store[view] for view in shown.values()])
+        return {"encoded": encoded, "patch_features": features}
+
+    def _happens(self, what: str, index: int, share: float) -> bool:
+        return random.Random(f"{self.seed} {index} {what}").random() < share
+
+    def _view(self, picture: str, asked: Sequence[Asked], index: int) -> str:
+        """The picture, or one of its views that all the answers are true of."""
+        tasks = {turn.row.task for turn in asked if turn.row.picture == picture}
+        names = [name for name in view_ids(picture, self.augmentation) if name in self.store]
+        views = {name: draw_view(name, self.augmentation) for name in names}
+        true = [name for name, view in views.items() if all(is_true_of(view, task) for task in tasks)]
+        return random.Random(f"{self.seed} {index} {picture} view").choice([picture, *true])
+
+    def _answer(self, answer: str) -> str:
+        return to_keywords(answer) if self.style == "keywords" else answer
+
+    def _short_enough(self, rows: Sequence[Row]) -> list[Row]:
+        """Without those that alone have too many tokens, which are counted and told."""
+        kept = [row for row in rows if self._fits(row.question, row.answer)]
+        if len(kept) < len(rows):
+            places = [row.place for row in rows if not self._fits(row.question, row.answer)]
+            log.warning(
+                "%d rows have more than %d tokens (max_tokens of the preset) and are left out: %s",
+                len(places),
+                self.max_tokens,
+                "; ".join(places[:TOLD]) + ("; ..." if len(places) > TOLD else ""),
+            )
+        return kept
+
+    def _cut(self, asked: list[Asked]) -> list[Asked]:
+        """The first turns, as many as may be."""
+        texts = [text for turn in asked for text in (turn.question, turn.answer)]
+        while texts and not self._fits(*texts):
+            del texts[-2:]
+        return asked[: len(texts) // 2]
+
+    def _fits(self, *texts: str) -> bool:
+        """Tokens are counted only where there may be too many: each is a byte or more."""
+        if sum(len(text.encode()) for text in texts) <= self.max_tokens:
+            return True
+        counted = (len(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+        return sum(counted) <= self.max_tokens
+
+
+def _draw(pictures: dict[str, list[Row]], source: SourceConfig, order: random.Random) -> Iterator[list[Row]]:
+    """Each picture or conversation `share` times on average, each time with other questions. The questions of an ordered
+    conversation stay together: its first `turns` are taken."""
+    for every_row in pictures.values():
+        rows = [row for row in every_row if not source.tasks or row.task in source.tasks]
+        times = int(source.share) + (order.random() < source.share % 1) if rows else 0
+        for _ in range(times):
+            if rows[0].conversation:
+                yield sorted(rows, key=lambda row: row.turn)[: source.turns]
+            else:
+                yield order.sample(rows, min(source.turns, len(rows)))
+
+
+def _by_length(examples: list[list[Asked]], batch_size: int, order: random.Random) -> list[list[Asked]]:
+    """Shuffled batches whose members are of similar length."""
+
+    def length(asked: list[Asked]) -> int:
+        return sum(len(turn.question) + len(turn.answer) + FRAME * (1 + len(turn.shown)) for turn in asked)
+
+    order.shuffle(examples)
+    window = 32 * batch_size
+    batches = []
+    for start in range(0, len(examples), window):
+        alike = sorted(examples[start : start + window], key=length)
+        batches += [alike[first : first + batch_size] for first in range(0, len(alike), batch_size)]
+    order.shuffle(batches)
+    return [example for batch in batches for example in batch]
+
+
+class Collator:
+    """Examples -> the model's forward arguments, padded on the right."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        encoded: list[Encoded] = [example["encoded"] for example in examples]
+        features = torch.cat([example["patch_features"] for example in examples])
+        return collate(encoded, self.pad_id)._asdict() | {"patch_features": features}
