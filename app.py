@@ -1,7 +1,7 @@
 """Start the page and the API: python app.py
 
-The environment chooses what is served and where: VLM_PRESET, VLM_ADAPTER, HOST and PORT. A Space of Hugging Face starts
-this file as it is; whoever owns the Space chooses its one preset.
+The environment chooses what is served and where: VLM_PRESET, VLM_ADAPTER, HOST, PORT and the rest of deploy/README.md. A
+Space of Hugging Face starts this file as it is; whoever owns the Space chooses its one preset.
 """
 
 import logging
@@ -10,7 +10,8 @@ import sys
 import threading
 
 from vlm import UserError, load_assistant
-from vlm.serving.launch import serve
+from vlm.serving.environment import read_environment
+from vlm.serving.launch import check_port, serve
 from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
 from vlm.serving.zero_gpu import borrow_gpu
@@ -23,21 +24,19 @@ except ImportError:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    chosen = os.environ.get
-    preset, adapter = chosen("VLM_PRESET") or "embedded", chosen("VLM_ADAPTER") or None
-    host = chosen("HOST") or chosen("GRADIO_SERVER_NAME") or "127.0.0.1"  # a Space sets the second
-    port = int(chosen("PORT") or chosen("GRADIO_SERVER_PORT") or "7860")
     try:
-        assistant = load_assistant(preset, adapter)
+        settings = read_environment(os.environ)
+        check_port(settings.host, settings.port)
+        assistant = load_assistant(settings.preset, settings.adapter)
     except UserError as error:
         sys.exit(f"app.py: {error}")
     if spaces and spaces.config.Config.zero_gpu:
         borrow_gpu(assistant, spaces)
     else:
         threading.Thread(target=assistant.warm_up, name="warm up", daemon=True).start()
-    # Visitors of a Space did not choose its preset, and ZeroGPU takes weights at the start only.
-    page = build_app(Serving(assistant, preset, adapter), switchable="SPACE_ID" not in os.environ)
-    serve(page, host, port)
+    serving = Serving(assistant, settings.preset, settings.adapter)
+    # Visitors did not choose the preset, and ZeroGPU takes weights at the start only.
+    serve(build_app(serving, switchable=not settings.public), serving, settings)
 
 
 if __name__ == "__main__":

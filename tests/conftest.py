@@ -5,6 +5,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from tests.tiny import tiny_model
 from vlm import Assistant, config, load_assistant
+from vlm.serving.environment import ServerSettings
 from vlm.serving.switch import Serving
 
 ROOT = Path(__file__).parent.parent
@@ -102,12 +104,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(serving: Serving, **options: Any) -> Iterator[str]:
+def served(serving: Serving, settings: ServerSettings | None = None, **options: Any) -> Iterator[str]:
     """The real page, on this machine; gives its address."""
-    from app import build_app, serve
+    from vlm.serving.launch import start
+    from vlm.serving.page import build_app
 
     page, port = build_app(serving, **options), free_port()
-    serve(page, "127.0.0.1", port, prevent_thread_lock=True, quiet=True)
+    start(page, serving, replace(settings or ServerSettings(), port=port))
     yield f"http://127.0.0.1:{port}/"
     page.close()
 

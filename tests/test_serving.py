@@ -19,8 +19,9 @@ from tests.conftest import EXAMPLES, free_port, served
 from tests.tiny import tiny_config
 from vlm import Answer, Assistant, Settings, UserError
 from vlm.engines import Prompt, Sampling
+from vlm.serving.environment import ServerSettings
 from vlm.serving.events import change_limit
-from vlm.serving.launch import serve
+from vlm.serving.launch import start
 from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
 
@@ -214,7 +215,7 @@ def test_the_queue_lets_in_as_many_as_the_engine_takes_also_after_a_switch() -> 
     assistant = FakeAssistant("one", parallel=2)
     serving, port = fake_serving(assistant), free_port()
     page = build_app(serving)
-    serve(page, "127.0.0.1", port, prevent_thread_lock=True, quiet=True)
+    start(page, serving, ServerSettings(port=port))
     client = Client(f"http://127.0.0.1:{port}/", verbose=False)
     asked = [client.submit("Hello?", api_name="/text") for _ in range(4)]
     wait_until(lambda: sorted(job.status().rank or 0 for job in asked) == [0, 0, 0, 1])  # places in the queue

@@ -46,6 +46,11 @@ class Serving:
         return self._assistant
 
     @property
+    def ready(self) -> bool:
+        """Whether there is a model that takes questions."""
+        return self._assistant is not None
+
+    @property
     def parallel(self) -> int:
         """How many questions the engine answers at once."""
         return self.assistant.engine.parallel
