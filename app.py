@@ -6,14 +6,17 @@ Space of Hugging Face starts this file as it is; whoever owns the Space chooses 
 
 import logging
 import os
+import signal
 import sys
 import threading
 
 from vlm import UserError, load_assistant
-from vlm.serving.environment import read_environment
-from vlm.serving.launch import check_port, serve
+from vlm.serving.accounts import Accounts, read_accounts
+from vlm.serving.environment import ServerSettings, base_folder, read_environment
+from vlm.serving.launch import Site, check_port, serve
 from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
+from vlm.serving.uploads import Uploads, own_uploads
 from vlm.serving.zero_gpu import borrow_gpu
 
 try:
@@ -24,19 +27,31 @@ except ImportError:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # stopped while it loads, it cleans up as at Ctrl-C
     try:
         settings = read_environment(os.environ)
         check_port(settings.host, settings.port)
-        assistant = load_assistant(settings.preset, settings.adapter)
+        accounts = read_accounts(settings.accounts) if settings.accounts else None
+        with own_uploads(base_folder(os.environ), settings.uploads_mb * 2**20) as uploads:
+            run(settings, accounts, uploads)
     except UserError as error:
         sys.exit(f"app.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run(settings: ServerSettings, accounts: Accounts | None, uploads: Uploads) -> None:
+    assistant = load_assistant(settings.preset, settings.adapter)
     if spaces and spaces.config.Config.zero_gpu:
         borrow_gpu(assistant, spaces)
     else:
         threading.Thread(target=assistant.warm_up, name="warm up", daemon=True).start()
-    serving = Serving(assistant, settings.preset, settings.adapter)
+    serving = Serving(assistant, settings.preset, settings.adapter, settings)
     # Visitors did not choose the preset, and ZeroGPU takes weights at the start only.
-    serve(build_app(serving, switchable=not settings.public), serving, settings)
+    page = build_app(serving, switchable=not settings.public)
+    serve(Site(page, serving, uploads, accounts))
 
 
 if __name__ == "__main__":

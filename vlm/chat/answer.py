@@ -57,6 +57,15 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """A recording that was listened to: its words, how long it is, and how long that took."""
+
+    text: str
+    audio_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Turn:
     """One earlier exchange of the conversation."""
 
@@ -69,11 +78,11 @@ class Turn:
 class Answer:
     """A snapshot of an answer; the last one has the stage "done". `seen` are the tags of the latest pictures
     (vlm/model/tags.py), as the prompt has them. `left_out` counts earlier turns that no longer fit. `ended` is False where
-    the length limit cut the answer. `seconds` holds transcribe, look, first_token, generate, clean_up and total, each
-    where it has happened."""
+    the length limit cut the answer. `seconds` holds wait (expected, in the stage "waiting"), transcribe, look, first_token,
+    generate, clean_up and total, each where it has happened."""
 
     text: str = ""
-    stage: Literal["transcribing", "looking", "drafting", "cleaning", "done"] = "drafting"
+    stage: Literal["waiting", "transcribing", "looking", "drafting", "cleaning", "done"] = "drafting"
     route: Literal["image", "text"] = "text"
     transcript: str | None = None
     seen: str = ""

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vlm.chat.answer import Answer, Picture, Settings, Style, Turn
+from vlm.chat.answer import Answer, Heard, Picture, Settings, Style, Turn
 from vlm.chat.reply import Pipeline, Sights, Steps
 from vlm.config import ModelConfig, SpeechConfig
 from vlm.engines import Engine
@@ -101,8 +101,8 @@ class Assistant:
     ) -> Iterator[Answer]:
         """Snapshots of the answer, each fuller than the one before; closing the iterator stops the model.
 
-        `images` and `audio` are paths (or a PIL picture; or a sample rate and samples); spoken words are added to
-        the typed ones. Raises UserError for input that cannot be answered."""
+        `images` and `audio` are paths (or a PIL picture; or a sample rate and samples, or what was heard already); spoken
+        words are added to the typed ones. Raises UserError for input that cannot be answered."""
         start = time.perf_counter()
         settings = settings or self.settings
         answer = Answer(
@@ -110,7 +110,8 @@ class Assistant:
         )
         if audio is not None:
             yield replace(answer, stage="transcribing")
-            answer = self._transcribe(answer, audio)
+            heard = audio if isinstance(audio, Heard) else self.hear(audio)
+            answer = replace(answer, transcript=heard.text, seconds={"transcribe": heard.seconds})
             yield answer
         asked = " ".join(part for part in (question.strip(), answer.transcript or "") if part)
         _check_question(asked)
@@ -138,15 +139,15 @@ class Assistant:
             "start a new conversation."
         )
 
-    def _transcribe(self, answer: Answer, audio: Any) -> Answer:
+    def hear(self, audio: Any) -> Heard:
+        """The words of a recording. Raises UserError where there are none."""
         start = time.perf_counter()
         transcript = self.transcriber.transcribe(audio)
         if not transcript.text:
             raise UserError(
                 "Nothing was heard in the recording. Check the microphone, speak up, and try again."
             )
-        seconds = {"transcribe": time.perf_counter() - start}
-        return replace(answer, transcript=transcript.text, seconds=seconds)
+        return Heard(transcript.text, transcript.audio_seconds, time.perf_counter() - start)
 
     def _check_sight(self) -> None:
         if self.pipeline.sights is None:

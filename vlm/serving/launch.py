@@ -1,18 +1,35 @@
 """The page and all other routes -> one FastAPI app on a port. It fetches nothing from the internet and reports nothing."""
 
+import signal
 import socket
+import threading
+import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import gradio as gr
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
 
 from vlm.errors import UserError
-from vlm.serving.environment import ServerSettings
+from vlm.serving.accounts import Accounts
+from vlm.serving.endpoints import Endpoints
+from vlm.serving.guard import Guard
 from vlm.serving.messages import WORD_JOINER
+from vlm.serving.plain_errors import UNEXPECTED
+from vlm.serving.search_endpoints import SearchEndpoints
+from vlm.serving.sent_files import fetch_nothing
 from vlm.serving.status_routes import status_routes
 from vlm.serving.switch import Serving
+from vlm.serving.uploads import Uploads
 
 ASSETS = Path(__file__).parent.parent.parent / "assets"
+THREADS = 128  # Gradio's: an answer that waits for its turn holds one for half a second at a time
+SESSIONS = 1_000  # whose conversations are kept; the oldest goes first
+LAST_WORDS_SECONDS = 1.0  # for what has been said to reach the browsers
 MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16 bit, one channel) are 58 MB
 
 # Copied text must not hold the invisible characters that keep markup literal in the chat.
@@ -46,11 +63,47 @@ def theme() -> gr.themes.Base:
     )
 
 
-def routes(serving: Serving, settings: ServerSettings) -> APIRouter:
+class Site(NamedTuple):
+    """What is served: the page, the model behind it, the folder for what people send, and who may come in."""
+
+    page: gr.Blocks
+    serving: Serving
+    uploads: Uploads | None = None
+    accounts: Accounts | None = None
+
+
+def routes(site: Site) -> APIRouter:
     """What is served beside the page. The one place to add to."""
     router = APIRouter()
-    router.include_router(status_routes(serving))
+    router.include_router(status_routes(site.serving, site.uploads))
     return router
+
+
+def app_options(site: Site) -> dict[str, Any]:
+    """Routes, middleware and errors of the FastAPI app that Gradio makes and adds its own to."""
+    options: dict[str, Any] = {
+        "routes": [*routes(site).routes],
+        "middleware": [Middleware(Guard, site.serving.settings, site.uploads, site.accounts)],
+        "exception_handlers": {FnIndexInferError: _unknown_endpoint, Exception: _unexpected},
+    }
+    if site.serving.settings.tools:
+        from vlm.serving.tools import tool_routes, tool_server
+
+        searches = SearchEndpoints(site.serving.searcher, Path(get_upload_folder()), set())
+        server = tool_server(Endpoints(site.serving), searches)
+        options["routes"] += tool_routes(server)
+        options["lifespan"] = lambda app: server.session_manager.run()
+    return options
+
+
+def _unknown_endpoint(request: Request, problem: Exception) -> JSONResponse:
+    return JSONResponse(
+        {"error": "There is no endpoint of that name. See /?view=api for those there are."}, 404
+    )
+
+
+def _unexpected(request: Request, problem: Exception) -> JSONResponse:
+    return JSONResponse({"error": UNEXPECTED}, 500)
 
 
 def check_port(host: str, port: int) -> None:
@@ -69,14 +122,19 @@ def check_port(host: str, port: int) -> None:
         ) from problem
 
 
-def start(page: gr.Blocks, serving: Serving, settings: ServerSettings) -> None:
-    """Put the page and the routes on the port, and return once they answer."""
-    page.launch(
+def start(site: Site) -> None:
+    """Put it on its port, and return once it answers."""
+    fetch_nothing(site.page)
+    settings = site.serving.settings
+    site.page.launch(
         server_name=settings.host,
         server_port=settings.port,
-        app_kwargs={"routes": routes(serving, settings).routes},
+        app_kwargs=app_options(site),
+        max_threads=THREADS,
+        state_session_capacity=SESSIONS,
         prevent_thread_lock=True,
         quiet=True,
+        show_error=True,
         share=False,
         ssr_mode=False,
         run_history=False,
@@ -90,8 +148,25 @@ def start(page: gr.Blocks, serving: Serving, settings: ServerSettings) -> None:
     )
 
 
-def serve(page: gr.Blocks, serving: Serving, settings: ServerSettings) -> None:
-    """Serve until Ctrl-C."""
-    start(page, serving, settings)
-    print(f"The page is on {page.local_url}", flush=True)
-    page.block_thread()
+def serve(site: Site) -> None:
+    """Serve until Ctrl-C or SIGTERM; then the answers under way may end, and a second signal ends it at once."""
+    told_to_stop = threading.Event()
+
+    def stop(number: int, _: Any) -> None:
+        if told_to_stop.is_set():
+            raise KeyboardInterrupt
+        told_to_stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    start(site)
+    print(f"The page is on {site.page.local_url}", flush=True)
+    try:
+        while not told_to_stop.wait(1):
+            pass
+        print("Stopping: answers under way may end.", flush=True)
+        site.serving.stop()
+        time.sleep(LAST_WORDS_SECONDS)
+    except KeyboardInterrupt:
+        pass
+    site.page.close(verbose=False)
