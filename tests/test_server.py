@@ -1,11 +1,10 @@
-"""A server among strangers: who is let in, how much is taken in, whose turn it is, and that nobody holds the model in vain."""
+"""A server among strangers: who is let in, how much is taken in, whose turn it is, and what happens when they go."""
 
 import json
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +110,6 @@ def text_with(**changes: Any) -> list[Any]:
         (text_with(question=3), "question must be text"),
         (text_with(question={"a": [1]}), "question must be text"),
         (text_with(question="\ud800"), "lone surrogate"),
-        (text_with(question="  "), "word"),
         (text_with(temperature=float("nan")), "temperature must be a number"),
         (text_with(top_p="much"), "top_p must be a number"),
         (text_with(seed=None), "seed must be a number"),
@@ -124,8 +122,6 @@ def text_with(**changes: Any) -> list[Any]:
     ],
 )
 def test_whatever_is_wrong_with_a_call_its_error_says_so(address: str, data: list[Any], said: str) -> None:
-    if said == "word":
-        pytest.skip("the assistant refuses it, and this one does not")
     assert said in reason(address, "text", data)
 
 
@@ -221,21 +217,13 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_in_memory(address: str
             yield b"x" * 2**20
 
     for content in (b"x" * (33 * 2**20), pieces()):
-        with suppress_closed():
+        # a server that refuses a body closes the connection, which may be seen before its answer is
+        with suppress(httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadError):
             refused = httpx.post(f"{address}gradio_api/call/text", content=content, timeout=30)
             assert refused.status_code == 413
             assert "At most 32 MB" in refused.json()["error"]
     many = b'{"data": [' + b"[]," * 200_000 + b"0]}"
     assert httpx.post(f"{address}gradio_api/call/text", content=many).status_code == 413
-
-
-@contextmanager
-def suppress_closed() -> Iterator[None]:
-    """A server that refuses a body closes the connection, which may be seen before its answer is."""
-    try:
-        yield
-    except (httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadError):
-        pass
 
 
 def test_a_request_and_the_folder_hold_only_so_much(tmp_path: Path) -> None:
@@ -335,12 +323,15 @@ def test_a_question_whose_answer_nobody_reads_is_dropped(monkeypatch: pytest.Mon
     monkeypatch.setattr(callers, "GRACE_SECONDS", 1.0)
     assistant, serving = talking()
     with served(serving) as address:
+        client = Client(address, verbose=False)
+        listened_to = client.submit("Hello?", api_name="/text")
+        wait_until(lambda: assistant.said > 0, 20)
         for _ in range(5):
             assert call(address, "text", text_with()).status_code == 200
-        wait_until(lambda: assistant.said > 0, 20)
-        wait_until(lambda: not assistant.under_way and not serving.waiting, 10)
-        assert len(assistant.asked) < 5  # those that waited never had their turn
-        assert 'ended="refused"' in httpx.get(f"{address}metrics").text
+        wait_until(lambda: serving.waiting > 0, 10)
+        wait_until(lambda: serving.waiting == 0, 10)
+        assert len(assistant.asked) == len(assistant.under_way) == 1
+        listened_to.cancel()
 
 
 # Whose turn it is.
@@ -474,14 +465,15 @@ def test_a_long_recording_takes_no_place_of_the_model_and_is_counted() -> None:
         serving.answer("", (), "again.wav")
 
 
-def test_two_people_at_once_get_their_own_answers_and_the_wait_is_told() -> None:
-    _, serving = talking(words=3, parallel=1, seconds=0.1)
-    with served(serving) as address, ThreadPoolExecutor(4) as people:
-        asked = [
-            people.submit(Client(address, verbose=False).submit, "Hello?", api_name="/text") for _ in range(4)
+@pytest.mark.slow
+def test_several_people_at_once_get_their_own_answers_and_the_wait_is_told() -> None:
+    _, serving = talking(words=10, parallel=1, seconds=0.1)
+    with served(serving) as address:
+        jobs = [
+            client.submit("Hello?", api_name="/text")
+            for client in [Client(address, verbose=False) for _ in range(3)]
         ]
-        jobs = [each.result() for each in asked]
-        assert [job.result(timeout=60)[0] for job in jobs] == ["done"] * 4
+        assert [job.result(timeout=60)[0] for job in jobs] == ["done"] * 3
         stages = [trace["stage"] for job in jobs for _, trace in job.outputs()]
         assert "waiting" in stages
         told_waits = [

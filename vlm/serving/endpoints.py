@@ -19,7 +19,7 @@ from vlm.inputs.images import MAX_BYTES as MAX_PICTURE_BYTES
 from vlm.serving.arguments import file_of, files_of, flag_of, number_of, text_of, whole_of
 from vlm.serving.events import MODEL
 from vlm.serving.plain_errors import plainly
-from vlm.serving.sent_files import SentFiles
+from vlm.serving.sent_files import sent_files
 from vlm.serving.settings_panel import SettingsPanel
 from vlm.serving.switch import Serving
 
@@ -162,8 +162,8 @@ def publish(endpoints: Endpoints, settings: SettingsPanel) -> None:
 
     What is sent is checked here and not by the components, whose errors are not meant for people."""
     question = gr.Textbox(label="Question", visible=False)
-    images = SentFiles("Pictures", "cat.jpg", several=True)
-    audio = SentFiles("Recording", "question.wav")
+    images = sent_files("Pictures", "cat.jpg", several=True)
+    audio = sent_files("Recording", "question.wav")
     results = [gr.Textbox(label="Answer", visible=False), gr.JSON(label="How it came about", visible=False)]
     without_clean_up = [component for component in settings if component is not settings.clean_up]
     for function, inputs in (

@@ -22,6 +22,8 @@ class ServerSettings:
     space: bool = False
     allowed_hosts: tuple[str, ...] = ()
     accounts: str | None = None
+    certificate: str | None = None  # files of TLS, in PEM
+    key: str | None = None
     tools: bool = False  # MCP
     max_waiting: int = 20  # questions of all people together
     questions_a_minute: int = 30
@@ -59,6 +61,9 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         return int(text)
 
     # a Space sets the names that Gradio reads
+    certificate, key = (_file(name, given.get(name)) for name in ("TLS_CERTIFICATE", "TLS_KEY"))
+    if (certificate is None) != (key is None):
+        raise UserError("TLS_CERTIFICATE and TLS_KEY go together: set both, or neither.")
     port = "PORT" if "PORT" in given else "GRADIO_SERVER_PORT"
     hosts = given.get("ALLOWED_HOSTS", "*" if space else "")
     return ServerSettings(
@@ -69,6 +74,8 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         space=space,
         allowed_hosts=tuple(each.strip().lower() for each in hosts.split(",") if each.strip()),
         accounts=given.get("AUTH"),
+        certificate=certificate,
+        key=key,
         tools=_yes_or_no("MCP", given.get("MCP") or given.get("GRADIO_MCP_SERVER")),
         max_waiting=whole("MAX_WAITING", default.max_waiting, 1, 1_000),
         questions_a_minute=whole("QUESTIONS_A_MINUTE", default.questions_a_minute, 1, 100_000),
@@ -86,6 +93,12 @@ def _host(text: str) -> str:
     if "/" in text or " " in text:
         raise UserError(f"HOST must be a name or an address such as 0.0.0.0, not {text!r}.")
     return text
+
+
+def _file(name: str, path: str | None) -> str | None:
+    if path is not None and not Path(path).is_file():
+        raise UserError(f"{name} must be the path of a file, and {path!r} is none.")
+    return path
 
 
 def _yes_or_no(name: str, text: str | None) -> bool:

@@ -1,7 +1,6 @@
 """Who may use the model now: several answers together, by fair turns between people, or one change of the model alone."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ class Ticket:
     """One question's place in the line before the gate, and then behind it. `alone` is a change of the model."""
 
     person: str = ""
+    turn: int = 0  # the round that it goes in with
     alone: bool = False
     asked: float = field(default_factory=time.monotonic)  # when its turn was last asked for
 
@@ -24,13 +24,16 @@ class Ticket:
 class Gate:
     """A lock for readers and writers, with an upper bound of readers.
 
-    Turns go round between people: whoever has fewer answers under way or waiting is first. Nobody overtakes a change of
-    the model. Places are held by ticket, not by thread, because Gradio continues one answer in several threads."""
+    Turns go round between people: each has one question in a round, and the next in the round after it (fair queueing,
+    Demers et al. 1989). Nobody overtakes a change of the model. Places are held by ticket, not by thread, because Gradio
+    continues one answer in several threads."""
 
     def __init__(self) -> None:
         self._changed = Condition()
         self._line: list[Ticket] = []
         self._inside: list[Ticket] = []
+        self._round = 0  # of the question that went in last
+        self._turns: dict[str, int] = {}  # person -> the round of their last question
         self._seconds = 5.0  # what an answer takes, as a moving mean
 
     @property
@@ -43,7 +46,6 @@ class Gate:
 
     def line_up(self, person: str = "", most: int | None = None, most_each: int | None = None) -> Ticket:
         """Raises TryLater where `most` wait already, or `most_each` of this person."""
-        ticket = Ticket(person)
         with self._changed:
             own = sum(each.person == person for each in self._line)
             if most_each is not None and own >= most_each:
@@ -52,6 +54,9 @@ class Gate:
             if most is not None and len(self._line) >= most:
                 reason = f"The queue is full: {most} questions are waiting."
                 raise TryLater(reason, self._seconds * most / max(1, len(self._inside)))
+            ticket = Ticket(person, max(self._round, self._turns.get(person, -1) + 1))
+            self._turns = {name: turn for name, turn in self._turns.items() if turn >= self._round}
+            self._turns[person] = ticket.turn
             self._line.append(ticket)
         return ticket
 
@@ -69,6 +74,7 @@ class Gate:
                 return False
             self._line.remove(ticket)
             self._inside.append(ticket)
+            self._round = max(self._round, ticket.turn)
             ticket.asked = time.monotonic()
             self._changed.notify_all()
             return True
@@ -110,15 +116,9 @@ class Gate:
 
     def _order(self) -> list[Ticket]:
         """The line in the order in which it will go in."""
-        ordered: list[Ticket] = []
-        turns, held = Counter(each.person for each in self._inside), time.monotonic() - STALE_SECONDS
-        group: list[tuple[bool, int, int, Ticket]] = []
-        for number, ticket in enumerate([*self._line, Ticket(alone=True)]):
-            if ticket.alone:
-                ordered += [each for *_, each in sorted(group, key=lambda entry: entry[:3])]
-                group = []
-                ordered.append(ticket)
-                continue
-            group.append((ticket.asked < held, turns[ticket.person], number, ticket))
-            turns[ticket.person] += 1
-        return ordered[:-1]
+        held = time.monotonic() - STALE_SECONDS
+        changes_before, keys = 0, {}
+        for number, ticket in enumerate(self._line):
+            changes_before += ticket.alone
+            keys[ticket] = (changes_before, not ticket.alone, ticket.asked < held, ticket.turn, number)
+        return sorted(self._line, key=keys.__getitem__)

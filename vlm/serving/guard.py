@@ -126,20 +126,20 @@ class Guard:
     def _most_bytes(self, scope: Scope, headers: Headers, person: str) -> int:
         """How large the body may be. Raises Refused where it says of itself that it is larger."""
         length = int(headers.get("content-length") or 0)
-        if not _is_upload(scope):
-            most = JSON_BYTES
-        else:
+        most = JSON_BYTES
+        if _is_upload(scope):
+            most = self.settings.request_mb * 2**20
+        if length > most:
+            raise Refused(413, f"At most {most // 2**20} MB can be sent at once.")
+        if _is_upload(scope):
             if "content-length" not in headers:
                 raise Refused(411, "Please say how large the files are (Content-Length).")
-            most = self.settings.request_mb * 2**20
             if self.settings.public:
                 self._megabytes.take(person, length / 2**20)
             if self.uploads:
                 left = self.uploads.most_bytes - self.uploads.size()
                 if left < max(length, 1):
                     raise Refused(507, "There is no room for more files now. Please try again later.")
-        if length > most:
-            raise Refused(413, f"At most {most // 2**20} MB can be sent at once.")
         return most
 
     def _with_headers(self, send: Send) -> Send:

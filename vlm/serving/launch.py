@@ -30,6 +30,10 @@ ASSETS = Path(__file__).parent.parent.parent / "assets"
 THREADS = 128  # Gradio's: an answer that waits for its turn holds one for half a second at a time
 SESSIONS = 1_000  # whose conversations are kept; the oldest goes first
 LAST_WORDS_SECONDS = 1.0  # for what has been said to reach the browsers
+NO_MICROPHONE = (
+    "Seen from other machines over plain http, browsers give no page the microphone or the camera. "
+    "deploy/README.md tells how to serve it over https."
+)
 MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16 bit, one channel) are 58 MB
 
 # Copied text must not hold the invisible characters that keep markup literal in the chat.
@@ -129,6 +133,9 @@ def start(site: Site) -> None:
     site.page.launch(
         server_name=settings.host,
         server_port=settings.port,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+        ssl_verify=False,  # when Gradio looks whether its own page is there
         app_kwargs=app_options(site),
         max_threads=THREADS,
         state_session_capacity=SESSIONS,
@@ -161,6 +168,9 @@ def serve(site: Site) -> None:
         signal.signal(number, stop)
     start(site)
     print(f"The page is on {site.page.local_url}", flush=True)
+    settings = site.serving.settings
+    if settings.public and not settings.space and not settings.certificate:
+        print(NO_MICROPHONE, flush=True)
     try:
         while not told_to_stop.wait(1):
             pass

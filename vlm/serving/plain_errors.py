@@ -50,7 +50,7 @@ def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class PlainBlocks(gr.Blocks):
-    """Gradio's page. Too few values for an endpoint are refused in a sentence that does not quote them, as the log would."""
+    """Gradio's page, which refuses too few values for an endpoint without quoting them, in its answer and in the log."""
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
         wanted = len(block_fn.inputs)

@@ -20,7 +20,7 @@ from vlm.serving.callers import current_caller
 from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
 from vlm.serving.plain_errors import plainly
 from vlm.serving.search_tab import EMBEDDING, SEARCHING
-from vlm.serving.sent_files import SentFiles
+from vlm.serving.sent_files import sent_files
 from vlm.serving.shared_searcher import SharedSearcher
 
 MAX_INDEX_BYTES = 64 * 2**20
@@ -94,9 +94,9 @@ class SearchEndpoints:
 def publish_search(shared: SharedSearcher) -> None:
     """The endpoints' own components are not on the page; what is sent is checked here."""
     words = gr.Textbox(label="Words", visible=False)
-    pictures = SentFiles("Pictures", "cat.jpg", several=True)
-    picture = SentFiles("Picture", "cat.jpg")
-    index = SentFiles("Index", "pictures.safetensors")
+    pictures = sent_files("Pictures", "cat.jpg", several=True)
+    picture = sent_files("Picture", "cat.jpg")
+    index = sent_files("Index", "pictures.safetensors")
     count = gr.Number(24, precision=0, minimum=1, maximum=MAX_COUNT, label="Count", visible=False)
     names = gr.Textbox(label="Names", visible=False)
     result = gr.JSON(label="Result", visible=False)

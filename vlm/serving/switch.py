@@ -116,6 +116,7 @@ class Serving:
                 while not self._gate.enter(ticket, lambda: self.parallel, LOOK_UP_SECONDS):
                     caller.check()
                     yield waiting(self._gate.seconds_left(ticket, self.parallel))
+                caller.check()
                 with closing(self.assistant.stream(question, images, heard, history, settings)) as snapshots:  # type: ignore[type-var]
                     for snapshot in snapshots:
                         measured.tokens = snapshot.tokens
