@@ -79,7 +79,9 @@ class Tools:
 
 async def _last(context: Context, ask: Callable[[], Iterator[Any]]) -> Any:
     """The last thing that is yielded. Between two the thread looks whether it is still wanted, and tells how it goes."""
-    CALLER.set(context.request_context.request.scope[SCOPE_KEY])  # of this call, not of the session's first
+    request = context.request_context.request
+    assert request is not None, "tools are called over HTTP only"
+    CALLER.set(request.scope[SCOPE_KEY])  # of this call, not of the session's first
 
     def run() -> Any:
         latest, shown = None, 0.0
