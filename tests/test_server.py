@@ -1,6 +1,7 @@
 """A server among strangers: who is let in, how much is taken in, whose turn it is, and what happens when they go."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from tests.conftest import EXAMPLES, served
+from tests.conftest import EXAMPLES, ROOT, served
 from tests.test_serving import FakeAssistant, Running, fake_serving, wait_until
 from vlm import Answer, Settings, UserError
 from vlm.chat.answer import Heard
@@ -205,6 +206,14 @@ def test_browsers_are_told_to_be_careful(address: str) -> None:
 )  # fmt: skip
 def test_what_gradio_has_besides_and_nobody_needs_is_closed(address: str, path: str) -> None:
     assert httpx.get(f"{address}{path}").status_code == 404
+
+
+def test_the_page_does_not_tell_where_on_the_machine_it_is(address: str) -> None:
+    config = httpx.get(f"{address}config").text
+    assert str(ROOT) not in config
+    example = re.search(r"gradio_api/file=[^\"]*cat\.jpg", config)
+    assert example
+    assert httpx.get(f"{address}{example[0]}").content == CAT.read_bytes()
 
 
 # How much is taken in.

@@ -26,7 +26,14 @@ from vlm.serving.status_routes import status_routes
 from vlm.serving.switch import Serving
 from vlm.serving.uploads import Uploads
 
-ASSETS = Path(__file__).parent.parent.parent / "assets"
+
+def from_here(path: Path) -> Path:
+    """The path from the working folder, if it lies below that: the page is not to tell where on the machine it is."""
+    here = Path.cwd()
+    return path.absolute().relative_to(here) if path.absolute().is_relative_to(here) else path.absolute()
+
+
+ASSETS = from_here(Path(__file__).parent.parent.parent / "assets")
 THREADS = 128  # Gradio's: an answer that waits for its turn holds one for half a second at a time
 SESSIONS = 1_000  # whose conversations are kept; the oldest goes first
 LAST_WORDS_SECONDS = 1.0  # for what has been said to reach the browsers

@@ -12,7 +12,7 @@ from vlm.serving.about import PLOT, about, how_to_see
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.endpoints import Endpoints, publish
 from vlm.serving.events import MAX_WAITING, MAY_REFUSE, MODEL
-from vlm.serving.launch import ASSETS
+from vlm.serving.launch import ASSETS, from_here
 from vlm.serving.plain_errors import PlainBlocks, plainly
 from vlm.serving.search_endpoints import publish_search
 from vlm.serving.search_tab import SearchTab
@@ -62,7 +62,7 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
     folder, plot = assistant.adapter_folder, ""
     if folder and (folder / PLOT).is_file():
         gr.set_static_paths([folder / PLOT])
-        source = f"gradio_api/file={quote(str((folder / PLOT).absolute()))}"
+        source = f"gradio_api/file={quote(str(from_here(folder / PLOT)))}"
         plot = f'<img src="{source}" alt="Loss and learning rates in training">'
     notice = f'<p class="notice">{escape(assistant.notice)}</p>' if assistant.notice else ""
     return [
