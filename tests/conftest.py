@@ -112,6 +112,7 @@ def served(
     load_searcher: Callable[[], Searcher] = on_cpu,
     uploads: Uploads | None = None,
     accounts: Accounts | None = None,
+    on_start: Callable[[Any], None] = lambda page: None,
     **options: Any,
 ) -> Iterator[str]:
     """The real page, on this machine; gives its address."""
@@ -122,6 +123,7 @@ def served(
     serving.settings = replace(serving.settings, port=free_port())
     page = build_app(serving, **options)
     start(Site(page, serving, uploads, accounts))
+    on_start(page)
     yield f"http://127.0.0.1:{serving.settings.port}/"
     page.close(verbose=False)
 

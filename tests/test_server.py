@@ -494,6 +494,19 @@ def test_several_people_at_once_get_their_own_answers_and_the_wait_is_told() -> 
         assert all(0 < each < 60 for each in told_waits)
 
 
+def test_calls_of_the_api_leave_nothing_behind() -> None:
+    _, serving = talking(words=1, seconds=0.0)
+    kept: list[Any] = []
+    with served(serving, on_start=kept.append) as address:
+        (page,) = kept
+        for _ in range(5):
+            event = call(address, "text", text_with()).json()["event_id"]
+            assert "done" in httpx.get(f"{address}gradio_api/call/text/{event}", timeout=30).text
+        client = Client(address, verbose=False)
+        assert client.predict("Hello?", api_name="/text")[0] == "done"
+        wait_until(lambda: not page.state_holder.session_data, 20)
+
+
 # Names and passwords.
 
 

@@ -46,14 +46,17 @@ class Listeners:
         with self._lock:
             self._open[key] += 1
 
-    def go(self, key: str) -> None:
+    def go(self, key: str) -> bool:
+        """Whether it was the last one that read it."""
         now = time.monotonic()
         with self._lock:
             self._open[key] -= 1
-            if self._open[key] < 1:
+            last = self._open[key] < 1
+            if last:
                 del self._open[key]
             self._closed = {each: at for each, at in self._closed.items() if now - at < GRACE_SECONDS}
             self._closed[key] = now
+        return last
 
     def heard(self, keys: frozenset[str], since: float) -> bool:
         """Whether one of the keys is read now, or was a moment ago, or its question is that new."""

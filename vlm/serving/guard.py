@@ -48,8 +48,11 @@ class Guard:
         settings: ServerSettings,
         uploads: Uploads | None,
         accounts: Accounts | None,
+        heard_out: Callable[[str], None],
     ) -> None:
+        """`heard_out` is told of a session or an event whose last reader has gone."""
         self.app, self.settings, self.uploads, self.accounts = app, settings, uploads, accounts
+        self.heard_out = heard_out
         self.listeners = Listeners()
         self._hosts = {
             *LOOPBACK,
@@ -83,8 +86,8 @@ class Guard:
             await self.app(scope, body.receive, body.send)
         finally:
             body.end()
-            if key:
-                self.listeners.go(key)
+            if key and self.listeners.go(key):
+                self.heard_out(key)
 
     def _check_place(self, scope: Scope, headers: Headers) -> None:
         """Raises Refused for a host that is not served, a page of another site, and what is closed."""

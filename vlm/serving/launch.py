@@ -4,6 +4,7 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ def from_here(path: Path) -> Path:
 
 ASSETS = from_here(Path(__file__).parent.parent.parent / "assets")
 THREADS = 128  # Gradio's: an answer that waits for its turn holds one for half a second at a time
-SESSIONS = 1_000  # whose conversations are kept; the oldest goes first
+SESSIONS = 300  # whose conversations are kept; the oldest goes first
 LAST_WORDS_SECONDS = 1.0  # for what has been said to reach the browsers
 NO_MICROPHONE = (
     "Seen from other machines over plain http, browsers give no page the microphone or the camera. "
@@ -94,7 +95,9 @@ def app_options(site: Site) -> dict[str, Any]:
     """Routes, middleware and errors of the FastAPI app that Gradio makes and adds its own to."""
     options: dict[str, Any] = {
         "routes": [*routes(site).routes],
-        "middleware": [Middleware(Guard, site.serving.settings, site.uploads, site.accounts)],
+        "middleware": [
+            Middleware(Guard, site.serving.settings, site.uploads, site.accounts, partial(forget, site.page))
+        ],
         "exception_handlers": {FnIndexInferError: _unknown_endpoint, Exception: _unexpected},
     }
     if site.serving.settings.tools:
@@ -105,6 +108,17 @@ def app_options(site: Site) -> dict[str, Any]:
         options["routes"] += tool_routes(server)
         options["lifespan"] = lambda app: server.session_manager.run()
     return options
+
+
+def forget(page: gr.Blocks, session: str) -> None:
+    """Let go of a session that holds nothing. Gradio keeps megabytes of each, a copy of the page's description, and every
+    call of the API is one."""
+    holder = page.state_holder
+    with holder.lock:
+        held = holder.session_data.get(session)
+        if held is not None and not held.state_data:
+            del holder.session_data[session]
+            holder.time_last_used.pop(session, None)
 
 
 def _unknown_endpoint(request: Request, problem: Exception) -> JSONResponse:
