@@ -16,6 +16,7 @@ from tests.tiny import tiny_model
 from vlm import Assistant, config, load_assistant
 from vlm.chat.search import Searcher
 from vlm.serving.accounts import Accounts
+from vlm.serving.openai.access import Access
 from vlm.serving.shared_searcher import SharedSearcher, on_cpu
 from vlm.serving.switch import Serving
 from vlm.serving.uploads import Uploads
@@ -112,6 +113,7 @@ def served(
     load_searcher: Callable[[], Searcher] = on_cpu,
     uploads: Uploads | None = None,
     accounts: Accounts | None = None,
+    access: Access | None = None,
     on_start: Callable[[Any], None] = lambda page: None,
     **options: Any,
 ) -> Iterator[str]:
@@ -122,7 +124,7 @@ def served(
     serving.searcher = SharedSearcher(load_searcher)
     serving.settings = replace(serving.settings, port=free_port())
     page = build_app(serving, **options)
-    start(Site(page, serving, uploads, accounts))
+    start(Site(page, serving, uploads, accounts, access))
     on_start(page)
     yield f"http://127.0.0.1:{serving.settings.port}/"
     page.close(verbose=False)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import colour_batch, picture, shake_lora, tiny_config, tiny_eyes, tiny_model
-from vlm.config import ModelConfig
+from vlm.config import ModelConfig, PartConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
 from vlm.model.adapter import (
@@ -19,6 +19,7 @@ from vlm.model.adapter import (
     adapter_config,
     check_adapter,
     find_adapter,
+    fusion_file,
     load_adapter,
     load_eyes,
     lora_folder,
@@ -40,7 +41,7 @@ def adapter(tmp_path: Path) -> Path:
 def logits(model: VisionLanguageModel) -> torch.Tensor:
     batch, features = colour_batch(model, {"red": "r", "blue": "b"})
     with torch.no_grad():
-        return model.eval().language.model(inputs_embeds=model.embed(batch, features)).logits
+        return model.eval().language.model(inputs_embeds=model.arrange(batch, features).embeds).logits
 
 
 def test_a_loaded_adapter_gives_identical_logits(adapter: Path) -> None:
@@ -164,6 +165,73 @@ def test_a_damaged_part_is_a_plain_message(tagged: Path, part: str, damage: str)
     with pytest.raises(UserError, match="damaged or incomplete.*again") as told:
         load_adapter(tiny_model(lora=False, tags=2), tagged)
     assert "\n" not in str(told.value)
+
+
+def parted(folder: Path, rank: int, fusion: PartConfig) -> Path:
+    """An adapter of a model with or without a LoRA, and with a fusion."""
+    model = tiny_model(lora=bool(rank), fusion=fusion)
+    lora = dataclasses.replace(tiny_config().lora, rank=rank)
+    config = dataclasses.replace(tiny_config(), lora=lora, fusion=fusion)
+    save_adapter(model, folder, config, {}, {}, torch.float32)
+    return folder
+
+
+CROSS = PartConfig("cross-attention", {"every": 2, "heads": 2, "head_size": 8})
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize(
+    ("fusion", "weights"),
+    [
+        (PartConfig("prefix"), False),
+        (CROSS, True),
+        (PartConfig("fused"), False),
+        (PartConfig("fused", {"mode": "gate"}), True),
+    ],
+)
+def test_the_folder_holds_exactly_the_parts_there_are(
+    tmp_path: Path, rank: int, fusion: PartConfig, weights: bool
+) -> None:
+    folder = parted(tmp_path / "adapter", rank, fusion)
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    expected = {"config.yaml", "metrics.json", "projector.safetensors"}
+    expected |= {"fusion.safetensors"} if weights else set()
+    expected |= {"lora/adapter_config.json", "lora/adapter_model.safetensors"} if rank else set()
+    assert files == expected
+    assert find_adapter(str(folder)) == folder
+    assert (lora_folder(folder) is None) == (rank == 0)
+    assert (fusion_file(folder) is None) == (not weights)
+    served, resumed = tiny_model(lora=False, fusion=fusion), tiny_model(lora=bool(rank), fusion=fusion)
+    load_adapter(served, folder)
+    restore_adapter(resumed, folder)
+    assert served.language.has_adapter == bool(rank)
+    assert torch.equal(logits(served), logits(resumed))
+
+
+def test_a_missing_or_foreign_part_is_named(tmp_path: Path, adapter: Path) -> None:
+    crossed = parted(tmp_path / "crossed", 0, CROSS)
+    (crossed / "fusion.safetensors").rename(adapter / "fusion.safetensors")
+    with pytest.raises(UserError, match="is not an adapter folder: fusion.safetensors missing"):
+        find_adapter(str(crossed))
+    with pytest.raises(
+        UserError, match="holds fusion.safetensors, and the model in its config.yaml has no such"
+    ):
+        find_adapter(str(adapter))
+    plain = parted(tmp_path / "plain", 0, PartConfig("prefix"))
+    (adapter / "lora").rename(plain / "lora")
+    with pytest.raises(
+        UserError, match="holds lora/adapter_config.json, lora/adapter_model.safetensors, and"
+    ):
+        find_adapter(str(plain))
+
+
+def test_a_fusion_of_another_shape_is_a_plain_message(tmp_path: Path) -> None:
+    crossed = parted(tmp_path / "crossed", 0, CROSS)
+    other = PartConfig("cross-attention", CROSS.settings | {"heads": 4})
+    with pytest.raises(UserError, match="damaged or incomplete"):
+        load_adapter(tiny_model(lora=False, fusion=other), crossed)
+    with pytest.raises(UserError, match="does not fit the preset 'tiny'"):
+        check_adapter(crossed, dataclasses.replace(tiny_config(), fusion=other))
 
 
 @pytest.mark.parametrize("change", [{"peft_type": "PROMPT_TUNING"}, {"megatron_config": {"a": 1}}])

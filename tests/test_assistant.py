@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.tiny import SYSTEM, overfit, picture, tiny_config, tiny_model, tiny_pipeline
 from vlm import Answer, Assistant, Settings, Turn, UserError
-from vlm.chat.reply import REMEMBERED_PICTURES
+from vlm.chat.local_writer import REMEMBERED_PICTURES, LocalWriter
 from vlm.engines import Engine, Prompt, Sampling
 from vlm.inputs.speech import Transcript
 from vlm.model.prompts import end_ids
@@ -75,8 +75,10 @@ class Hearing:
 
 def assistant_of(model: VisionLanguageModel, context: int = 2048, rewrites: str = "") -> Assistant:
     pipeline = tiny_pipeline(model, context)
-    engine = Recording(pipeline.engine, pipeline.tokenizer, rewrites)
-    pipeline = replace(pipeline, engine=engine)
+    writer = pipeline.writer
+    assert isinstance(writer, LocalWriter)
+    engine = Recording(writer.engine, writer.tokenizer, rewrites)
+    pipeline = replace(pipeline, writer=replace(writer, engine=engine))
     return Assistant(pipeline, Hearing(), tiny_config(), Path("tiny"))  # type: ignore[arg-type]
 
 
@@ -231,7 +233,7 @@ def test_a_picture_is_encoded_once_however_many_questions_are_asked(
 
 
 def test_what_was_seen_long_ago_is_forgotten(tiny: Assistant, looks: list[int]) -> None:
-    sights = tiny.pipeline.sights
+    sights = tiny.pipeline.writer.sights
     assert sights
     shades = [Image.new("RGB", (16, 16), (shade, 0, 0)) for shade in range(REMEMBERED_PICTURES + 1)]
     sights.see(shades)
@@ -337,7 +339,7 @@ def test_an_unknown_style_is_refused() -> None:
 def test_settings_reach_the_engine_and_the_presets_are_the_default(tiny: Assistant) -> None:
     settings = Settings(5, 0.5, False, "full", 0.6, 0.1, 1.2, 9)
     answer = tiny.answer("Which?", settings=settings)
-    ends = end_ids(tiny.pipeline.tokenizer)
+    ends = end_ids(tiny.pipeline.writer.tokenizer)
     assert asked(tiny)[0].sampling == Sampling(5, 0.5, 0.6, 0.1, 1.2, 9, ends)
     assert (answer.seed, answer.tokens <= 5) == (9, True)
     answers = tiny.config.answers
@@ -408,7 +410,8 @@ def test_bad_input_is_a_plain_message(tiny: Assistant, arguments: dict, message:
 
 
 def test_a_model_without_an_adapter_answers_text_and_refuses_pictures(learned: VisionLanguageModel) -> None:
-    pipeline = replace(tiny_pipeline(learned), sights=None)
+    pipeline = tiny_pipeline(learned)
+    pipeline = replace(pipeline, writer=replace(pipeline.writer, sights=None))  # type: ignore[type-var]
     assistant = Assistant(pipeline, Hearing(), tiny_config(), None)  # type: ignore[arg-type]
     assert assistant.answer("Hi?", settings=SHORT).text
     for question in ({"images": [picture("red")]}, {"history": [Turn("Which?", "Red.", (picture("red"),))]}):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.engine_world import answer, greedy
 from tests.tiny_gguf import WORDS, save_lora, tiny_causal, tiny_gguf_with_words
-from vlm.config import LanguageConfig, ModelConfig
+from vlm.config import LanguageConfig, ModelConfig, PartConfig
 from vlm.engines import build, llama_library
 from vlm.engines.build import Built, build_engine
 from vlm.engines.llama_cpp import LlamaCppEngine
@@ -110,6 +110,49 @@ def test_weights_without_a_gguf_are_served_by_torch_and_refused_to_llama_cpp(tmp
     assert (found.engine.name, found.notice) == ("torch", "")
     with pytest.raises(UserError, match=r"needs GGUF weights.*Set language\.engine to torch"):
         built(str(tmp_path / "folder"), None, "llama.cpp")
+
+
+def fused_with(weights: str, fusion: PartConfig, engine: str = "auto") -> ModelConfig:
+    language = LanguageConfig(weights, engine, dtype="float32", context=256, cache_tokens=512)
+    return ModelConfig(language=language, fusion=fusion)
+
+
+def test_cross_attention_is_served_by_torch_and_refused_to_llama_cpp(weights: str) -> None:
+    cross = PartConfig("cross-attention", {"every": 1, "heads": 2, "head_size": 8})
+    found = build_engine(fused_with(weights, cross), None, "cpu")
+    assert found.engine.name == "torch"
+    with pytest.raises(
+        UserError, match="llama.cpp holds the fusions prefix and fused, .* has cross-attention"
+    ):
+        build_engine(fused_with(weights, cross, "llama.cpp"), None, "cpu")
+
+
+@pytest.mark.parametrize("mode", ["add", "gate"])
+def test_words_with_a_picture_in_them_are_read_alike_by_both_engines(
+    weights: str, lora: Path, tmp_path: Path, mode: str
+) -> None:
+    torch.manual_seed(0)
+    fusion = PartConfig("fused", {"mode": mode})
+    file = tmp_path / "fusion.safetensors" if mode == "gate" else None
+    if file:
+        save_file({"gate.weight": 0.3 * torch.randn(64, 128), "gate.bias": torch.zeros(64)}, file)
+    one, other = torch.randn(2, 3, 64)
+    prompts = [
+        [PROMPT[0], one, [5, 60, 7]],
+        [PROMPT[0], other, [5, 60, 7]],
+        [PROMPT[0], one, [5, 60, 7], other, [8, 9]],
+        PROMPT,
+        [PROMPT[0], one, [5, 60, 7]],
+    ]
+    told = {}
+    for engine in ("torch", "llama.cpp"):
+        found = build_engine(fused_with(weights, fusion, engine), lora, "cpu", file).engine
+        assert found.name == engine
+        told[engine] = [answer(found, prompt, on, greedy(8)) for prompt in prompts for on in (True, False)]
+        found.close()
+    assert told["torch"] == told["llama.cpp"]
+    assert told["torch"][0] == told["torch"][8] != told["torch"][2]
+    assert told["torch"][1] == told["torch"][3]  # with the adapter off no picture is seen
 
 
 def test_where_the_library_does_not_load_torch_serves_and_says_so(

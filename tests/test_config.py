@@ -51,7 +51,7 @@ def test_an_unknown_key_is_refused_and_the_valid_ones_are_named() -> None:
     [
         ({"image_size": "320"}, "preset.vision.image_size must be a whole number, and is '320'"),
         ({"image_size": True}, "must be a whole number, and is True"),
-        ({"encoder": 5}, "preset.vision.encoder must be a word or text, and is 5"),
+        ({"encoder": 5}, "preset.vision.encoder must be a text, and is 5"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(values: dict[str, object], message: str) -> None:

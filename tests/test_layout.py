@@ -34,7 +34,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "gradio": ["vlm.serving"],
     "matplotlib": ["training"],
-    "pyarrow": ["training"],
+    "pyarrow": ["training", "vlm.model.embeddings"],
     "peft": ["vlm.model.language", "vlm.model.adapter"],
     "bitsandbytes": ["vlm.model.language"],
     "xllamacpp": ["vlm.engines"],

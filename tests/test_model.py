@@ -74,7 +74,7 @@ def test_eyes_name_what_they_see_where_there_is_a_tagger() -> None:
 def test_visual_tokens_land_between_the_embedded_parts_of_the_prompt() -> None:
     model = tiny_model(lora=False)
     batch, features = colour_batch(model, {"red": "r", "blue": "a longer one"})
-    embeds = model.embed(batch, features)
+    embeds = model.arrange(batch, features).embeds
     visual_tokens = model.connector(features)
     for row in range(2):
         assert torch.allclose(embeds[row][batch.visual_mask[row]], visual_tokens[row])
@@ -91,7 +91,7 @@ def test_what_is_learned_is_what_is_served() -> None:
     prompt = prompt_about(model, "blue")
     length = sum(map(len, prompt))
     with torch.no_grad():
-        embeds = model.embed(batch, features)[:, :length]
+        embeds = model.arrange(batch, features).embeds[:, :length]
         scores = model.language.model(inputs_embeds=embeds).logits[0, -1]
         assert torch.allclose(embedded(model, prompt), embeds)
     engine = TorchEngine(model.language, "CPU", 512, 1024)
@@ -129,7 +129,9 @@ def test_the_loss_is_that_of_the_answers_alone() -> None:
     batch, features = colour_batch(model, {"red": "yes", "blue": "no"})
     loss = model(**batch._asdict(), patch_features=features)["loss"]
     reference = model.language.model(
-        inputs_embeds=model.embed(batch, features), attention_mask=batch.attention_mask, labels=batch.labels
+        inputs_embeds=model.arrange(batch, features).embeds,
+        attention_mask=batch.attention_mask,
+        labels=batch.labels,
     ).loss
     assert loss.item() == pytest.approx(reference.item(), rel=1e-5)
 

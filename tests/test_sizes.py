@@ -42,6 +42,29 @@ def test_presets_have_the_sizes_of_their_models(preset: str, parameters: int, pr
     assert ("config.json" if preset == "embedded" else "architectures.yaml") in shown
 
 
+@pytest.mark.parametrize(
+    ("fusion", "parameters", "drawn"),
+    [
+        (PartConfig("prefix"), 0, "─► in the prompt ─► 32 layers"),
+        # eight blocks: four projections of 960 by 512, three of 960 by 960, two norms and two gates
+        (PartConfig("cross-attention"), 8 * (4 * 960 * 512 + 3 * 960**2 + 2 * 960 + 2), "─► by gated blocks"),
+        (
+            PartConfig("fused", {"mode": "gate"}),
+            2 * 960 * 960 + 960,
+            "─► as one vector in each word's embedding",
+        ),
+    ],
+    ids=["prefix", "cross-attention", "fused"],
+)
+def test_each_fusion_is_counted_and_drawn(fusion: PartConfig, parameters: int, drawn: str) -> None:
+    resampled = replace(load_model_config("smollm2-360m"), connector=PartConfig("resampler"), fusion=fusion)
+    sizes = describe(resampled)
+    assert sizes.parameters["fusion"] == parameters
+    shown = table(sizes, resampled)
+    assert f"picture ─► 50 x 768 ─► resampler ─► 32 x 960 {drawn}" in shown
+    assert sizes.trainable == parameters + sizes.parameters["connector"] + sizes.parameters["lora"]
+
+
 def test_sizes_of_a_gguf_are_told_without_unpacking_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def unpack(name: str) -> Path:
         raise AssertionError(f"{name} was to be unpacked")

@@ -321,10 +321,10 @@ def test_text_dropout_hides_text_and_no_picture_and_only_in_training() -> None:
     batch, features = colour_batch(model, {"red": "Red."})
     batch = Batch(*(each.expand(8, -1) for each in batch))
     features = features.expand(8, -1, -1)
-    whole = model.embed(batch, features)
+    whole = model.arrange(batch, features).embeds
     model.text_dropout = 0.5
-    assert torch.equal(model.eval().embed(batch, features), whole)
-    hidden = model.train().embed(batch, features)
+    assert torch.equal(model.eval().arrange(batch, features).embeds, whole)
+    hidden = model.train().arrange(batch, features).embeds
     visual = batch.visual_mask
     assert torch.equal(hidden[visual], whole[visual])
     assert 0.4 < (hidden[~visual] == 0).float().mean() < 0.6

@@ -11,11 +11,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from vlm.chat.reply import Pipeline, Sights
+from vlm.chat.local_writer import LocalWriter, Sights
+from vlm.chat.reply import Pipeline
 from vlm.config import LoraConfig, ModelConfig, PartConfig
 from vlm.engines.torch_engine import TorchEngine
 from vlm.model.connectors import build_connector
 from vlm.model.eyes import Eyes
+from vlm.model.fusion import build_fusion, fusion_settings
 from vlm.model.language import LanguageModel
 from vlm.model.prompts import Batch, PromptTurn, collate
 from vlm.model.tags import Tagger
@@ -27,6 +29,7 @@ CHAT_TEMPLATE = (
 )
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 SYSTEM = "Look."
+PREFIX = PartConfig("prefix")
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -69,15 +72,15 @@ class TinyVision(nn.Module):
         return self(torch.stack([self.preprocess(image) for image in images]))
 
 
-def tiny_eyes(tags: int = 0) -> Eyes:
+def tiny_eyes(tags: int = 0, fusion: PartConfig = PREFIX) -> Eyes:
     """`tags`: how many names a picture gets at most; 0 for no tagger."""
     vision = TinyVision()
     connector = build_connector(PartConfig("mlp", {"hidden": 16}), vision.feature_size, 32)
     tagger = Tagger(vision.classifier, vision.classes, tags) if tags else None
-    return Eyes(vision, connector, vision.feature_count, tagger)
+    return Eyes(vision, connector, fusion_settings(fusion).positions(vision.feature_count), tagger)
 
 
-def tiny_model(lora: bool = True, tags: int = 0) -> VisionLanguageModel:
+def tiny_model(lora: bool = True, tags: int = 0, fusion: PartConfig = PREFIX) -> VisionLanguageModel:
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
@@ -95,7 +98,9 @@ def tiny_model(lora: bool = True, tags: int = 0) -> VisionLanguageModel:
     )
     llama = LlamaForCausalLM(config)
     llama.generation_config = GenerationConfig(eos_token_id=2, bos_token_id=1, pad_token_id=0)
-    model = VisionLanguageModel(tiny_eyes(tags), LanguageModel(llama, tokenizer))
+    language = LanguageModel(llama, tokenizer)
+    eyes = tiny_eyes(tags, fusion)
+    model = VisionLanguageModel(eyes, build_fusion(fusion, language.causal), language)
     if lora:
         model.language.add_adapter(LoraConfig(rank=4, alpha=8))
     return model
@@ -103,8 +108,8 @@ def tiny_model(lora: bool = True, tags: int = 0) -> VisionLanguageModel:
 
 def tiny_pipeline(model: VisionLanguageModel, context: int = 1024) -> Pipeline:
     """The one reply pipeline over the torch engine. A token is a character, and `context` of them fit."""
-    engine = TorchEngine(model.language, "CPU", context, cells=2 * context)
-    return Pipeline(engine, model.language.tokenizer, Sights(model.eyes), SYSTEM)
+    engine = TorchEngine(model.language, "CPU", context, 2 * context, model.fusion)
+    return Pipeline(LocalWriter(engine, model.language.tokenizer, Sights(model.eyes)), SYSTEM)
 
 
 def shake_lora(model: VisionLanguageModel) -> None:

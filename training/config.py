@@ -18,7 +18,7 @@ class StageConfig:
     """One stage: the parts that train (`vlm.model.vlm.STAGES`), a learning rate for each, and for how long."""
 
     train: str = "projector+lora"
-    connector_learning_rate: float = 1e-3
+    connector_learning_rate: float = 1e-3  # of the fusion as well
     lora_learning_rate: float = 3e-4
     epochs: int = 1
     max_steps: int = -1  # optimizer steps; -1 for all of the epochs

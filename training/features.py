@@ -7,7 +7,7 @@ configuration, so that features of another encoder are never read by mistake.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view
 from training.resources import removed_on_error
 from vlm.config import VisionConfig
 from vlm.errors import UserError
+from vlm.model.embeddings import Embeddings
 from vlm.model.encoders import describe_features
 from vlm.model.tags import Tagger
 
@@ -83,6 +84,24 @@ class FeatureStore:
                     encoder(torch.stack(batch)).half().cpu() for batch in chunked(waiting_pixels, batch_size)
                 ]
             self._write(names, torch.cat(encoded))
+
+    def take(self, known: Embeddings, wanted: Collection[str], file: Path) -> None:
+        """Keep the embeddings of the pictures in `wanted`, which were computed elsewhere. Raises UserError where some are
+        missing."""
+        places = {name: place for place, name in enumerate(known.pictures)}
+        missing = sorted(set(wanted) - set(places))
+        if missing:
+            raise UserError(
+                f"{file} has no embedding of {len(missing)} of the {len(wanted)} pictures, such as {missing[0]}. Pictures "
+                "are named by the SHA-256 of their file."
+            )
+        for names in chunked(sorted(name for name in wanted if name not in self), SHARD_SIZE):
+            halved = known.features[[places[name] for name in names]].half()
+            if not halved.isfinite().all():
+                raise UserError(
+                    f"{file} holds numbers beyond 65,504, the most that features may be. Scale them down."
+                )
+            self._write(names, halved)
 
     def _new(self, pictures: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
         seen: set[str] = set()

@@ -35,8 +35,9 @@ from training.tags import teach
 from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter import TAGS, check_adapter, find_adapter, load_adapter, restore_adapter, save_adapter
+from vlm.model.embeddings import Precomputed
 from vlm.model.language import weights_are_divided
-from vlm.model.vlm import VisionLanguageModel, build_model, text_size
+from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
 from vlm.serving.about import DATA_CARD, PLOT
 
 log = logging.getLogger("training")
@@ -158,7 +159,8 @@ def train_stage(
         restore_adapter(model, folder / "adapter")
         return
     parts = model.train_only(stage.train)
-    rates = {"connector": stage.connector_learning_rate, "lora": stage.lora_learning_rate}
+    rates = dict.fromkeys(("connector", "fusion"), stage.connector_learning_rate)
+    rates["lora"] = stage.lora_learning_rate
     groups = [{"name": part, "params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
     trainer = AdapterTrainer(
         model=model,
@@ -274,6 +276,8 @@ def run(config: TrainingConfig) -> Path:
     process = PartialState(cpu=not torch.cuda.is_available())
     device = str(process.device)
     model_config = load_model_config(config.model)
+    for planned in (config.projector_stage, config.joint_stage):
+        check_stage(planned.train, bool(model_config.lora.rank))
     model = start_model(config, model_config, device)
     data, output = Path(config.data), Path(config.output)
     part = Slice.parse(config.slice)
@@ -301,8 +305,9 @@ def run(config: TrainingConfig) -> Path:
     if not process.is_main_process:
         return adapter
     training = describe(config) | {"device": process.device.type, "data_card": _fingerprint(data)}
-    alpha = model.language.apply_share(config.lora_share)
-    model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
+    if model.language.has_adapter:
+        alpha = model.language.apply_share(config.lora_share)
+        model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
     save_adapter(model, adapter, model_config, training, {})
     if (data / "card.md").is_file():
         shutil.copy(data / "card.md", adapter / DATA_CARD)
@@ -316,6 +321,10 @@ def features_of(
     """The features of the training pictures `seen` and of their views, and of the validation pictures."""
     data = Path(config.data)
     store = FeatureStore(data, model_config.vision)
+    if isinstance(encoder, Precomputed):
+        asked = read_rows(data, "validation") if config.validation_steps else []
+        store.take(encoder.known, seen | {row.picture for row in asked}, encoder.file)
+        return store
     pictures = ((name, image) for name, image in pictures_of(data, "train") if name in seen)
     store.add(with_views(pictures, config.augmentation), encoder, config.augmentation)
     if config.validation_steps:
@@ -350,7 +359,7 @@ def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) 
         known = find_adapter(config.init_from)
         check_adapter(known, model_config)
         load_adapter(model, known, trainable=True)
-    else:
+    elif model_config.lora.rank:
         model.language.add_adapter(model_config.lora)
     model.language.prepare_training(config.gradient_checkpointing)
     model.text_dropout, model.connector.noise = config.text_dropout, config.feature_noise

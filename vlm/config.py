@@ -8,24 +8,26 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
 from vlm.errors import UserError
 
 Config = TypeVar("Config")
+REMOTE = "remote"  # the engine of a preset whose weights are on a server
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    encoder: str = "efficientnet-lite2"
+    encoder: str = "efficientnet-lite2"  # | clip | transformers | embeddings (vlm/model/encoders.py)
     weights: str = "efficientnet-lite2"
     image_size: int = 320  # EfficientNet: pixels a side, to which every picture is padded and resized
     blocks: tuple[int, ...] = ()  # EfficientNet: whose maps' channels stand behind those of the last map
     features: str = "pooled"  # CLIP: one projected embedding of the picture, or the "patches" of a layer
-    layer: int = -2  # CLIP's patches: which hidden layer, from the end (-2 as in LLaVA)
+    layer: int = -2  # patches of CLIP or a transformer: which hidden layer, from the end (-2 as in LLaVA)
+    tiles: int = 0  # so many parts of the picture beside the whole, each as large as the encoder's input
     tags: int = (
         4  # at most so many names of what is seen, written into the prompt (vlm/model/tags.py); 0 for none
     )
@@ -42,8 +44,8 @@ class PartConfig:
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    weights: str = "qwen2.5-coder-1.5b-instruct"
-    engine: str = "auto"  # auto | torch | llama.cpp (vlm/engines)
+    weights: str = "qwen2.5-coder-1.5b-instruct"  # remote: what the server calls the base model
+    engine: str = "auto"  # auto | torch | llama.cpp | remote (vlm/engines)
     dtype: str = "auto"  # torch
     quantisation: str = "none"  # torch: "nf4" for 4 bits (QLoRA), served in 16 only where memory abounds
     context: int = 4096  # tokens that one conversation can have, its answer included
@@ -52,7 +54,7 @@ class LanguageConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    rank: int = 8
+    rank: int = 8  # 0 for a language model without a LoRA
     alpha: float = 16
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -85,11 +87,23 @@ class ModelConfig:
     name: str = "embedded"
     vision: VisionConfig = field(default_factory=VisionConfig)
     connector: PartConfig = field(default_factory=lambda: PartConfig("mlp"))
+    fusion: PartConfig = field(default_factory=lambda: PartConfig("prefix"))
     language: LanguageConfig = field(default_factory=LanguageConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     answers: AnswersConfig = field(default_factory=AnswersConfig)
-    adapter: str | None = None  # folder of the adapter that the app loads with this preset
+    # folder of the adapter that the app loads with this preset; remote: its name on the server
+    adapter: str | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a server has the weights, and this process none."""
+        return self.language.engine == REMOTE
+
+    @property
+    def remote_adapter(self) -> str | None:
+        """What the server calls the adapter."""
+        return self.adapter if self.is_remote else None
 
 
 @dataclass(frozen=True)
@@ -150,24 +164,29 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
                 from_dict(item, entry, f"{where}.{name}") if dataclasses.is_dataclass(item) else entry  # type: ignore
                 for entry in value
             )
-        elif hint in PLAIN and not _is_plain(value, hint):
-            raise UserError(f"{where}.{name} must be {PLAIN[hint]}, and is {value!r}.")
+        _check_kind(value, hint, f"{where}.{name}")
         built[name] = value
     return kind(**built)
 
 
-PLAIN = {
-    int: "a whole number",
-    float: "a number such as 1.0e-3",
-    bool: "true or false",
-    str: "a word or text",
+KINDS: dict[type, tuple[tuple[type, ...], str]] = {  # of a plain value: what YAML may hold, and its name
+    str: ((str,), "a text"),
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number such as 1.0e-3"),
+    tuple: ((tuple,), "a list"),
 }
 
 
-def _is_plain(value: Any, hint: type) -> bool:
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float if hint is float else hint)
+def _check_kind(value: Any, hint: Any, where: str) -> None:
+    """Raise UserError where a value is of another kind than its field."""
+    optional = type(None) in get_args(hint)
+    plain = next((kind for kind in get_args(hint) if kind is not type(None)), hint) if optional else hint
+    kinds, told = KINDS.get(get_origin(plain) or plain, ((), ""))
+    if not kinds or (optional and value is None):
+        return
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise UserError(f"{where} must be {told}, and is {value!r}.")
 
 
 def _part(values: Any, where: str) -> PartConfig:

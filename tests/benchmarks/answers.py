@@ -189,7 +189,7 @@ def engine_figures(assistant: Any, size: Size, own_server: OwnServer | None) -> 
     from vlm.model.prompts import PromptTurn, encode
 
     engine, endless = assistant.engine, Sampling(size.tokens)
-    prompts = [encode(assistant.pipeline.tokenizer, [PromptTurn(asked)], 0).ids for asked in QUESTIONS]
+    prompts = [encode(assistant.pipeline.writer.tokenizer, [PromptTurn(asked)], 0).ids for asked in QUESTIONS]
     whose: dict[str, Callable[[list[int]], float]] = {
         "base": lambda ids: speed(tokens_of(engine, ids, False, endless)),
         "adapter": lambda ids: speed(tokens_of(engine, ids, True, endless)),

@@ -13,6 +13,7 @@ from vlm.errors import UserError
 Picture = Image.Image | str | Path
 Style = Literal["full", "keywords"]
 LONGEST_ANSWER = 1024  # tokens
+LONGEST_QUESTION = 8_000  # characters
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Settings:
     min_p: float = 0.0
     repetition_penalty: float = 1.1
     seed: int = 0
+    system: str | None = None  # what the model is told before a conversation in words; None: the preset's
 
     def __post_init__(self) -> None:
         bounds: dict[str, tuple[str, float, float]] = {
@@ -43,6 +45,11 @@ class Settings:
                 raise UserError(f"The {told} must be between {least} and {most}{unit}.")
         if self.style not in ("full", "keywords"):
             raise UserError("The answer style must be full or keywords.")
+        if len(self.system or "") > LONGEST_QUESTION:
+            raise UserError(
+                f"The instructions have {len(self.system or ''):,} characters and at most {LONGEST_QUESTION:,} fit. Please "
+                "shorten them."
+            )
 
     def sampling(self, end_ids: tuple[int, ...]) -> Sampling:
         return Sampling(
@@ -58,11 +65,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Heard:
-    """A recording that was listened to: its words, how long it is, and how long that took."""
+    """A recording that was listened to: its words, "" where there are none, how long it is, and how long that took."""
 
     text: str
     audio_seconds: float
     seconds: float
+    language: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,8 @@ class Answer:
     """A snapshot of an answer; the last one has the stage "done". `seen` are the tags of the latest pictures
     (vlm/model/tags.py), as the prompt has them. `left_out` counts earlier turns that no longer fit. `ended` is False where
     the length limit cut the answer. `seconds` holds wait (expected, in the stage "waiting"), transcribe, look, first_token,
-    generate, clean_up and total, each where it has happened."""
+    generate, clean_up and total, each where it has happened. `tokens` were written for the draft, `prompt_tokens`
+    were read for it."""
 
     text: str = ""
     stage: Literal["waiting", "transcribing", "looking", "drafting", "cleaning", "done"] = "drafting"
@@ -97,6 +106,7 @@ class Answer:
     ended: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
+    prompt_tokens: int = 0
     tokens_per_second: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,20 +15,22 @@ from typing import Any
 
 import torch
 
-from vlm.chat.answer import Answer, Heard, Picture, Settings, Style, Turn
-from vlm.chat.reply import Pipeline, Sights, Steps
+from vlm.chat.answer import LONGEST_QUESTION, Answer, Heard, Picture, Settings, Style, Turn
+from vlm.chat.local_writer import LocalWriter, Sights
+from vlm.chat.remote_writer import RemoteWriter
+from vlm.chat.reply import Pipeline, Steps
+from vlm.chat.writer import Writer
 from vlm.config import ModelConfig, SpeechConfig
-from vlm.engines import Engine
+from vlm.engines import Host
 from vlm.engines.build import build_engine
+from vlm.engines.remote import server_of_environment
 from vlm.errors import UserError
 from vlm.inputs.speech import Transcriber
-from vlm.model.adapter import adapter_name, load_eyes, lora_folder, model_config_of
+from vlm.model.adapter import adapter_name, fusion_file, load_eyes, lora_folder, model_config_of
 from vlm.model.eyes import build_eyes
 from vlm.weights.resolve import resolve
 
 __all__ = ["Answer", "Assistant", "Picture", "Settings", "Style", "Turn", "load_assistant"]
-
-MAX_QUESTION_CHARACTERS = 8_000
 
 
 class Assistant:
@@ -46,7 +48,7 @@ class Assistant:
     ) -> None:
         self.pipeline, self.transcriber, self.config, self.notice = pipeline, transcriber, config, notice
         self.adapter_folder = adapter_folder
-        self.adapter = adapter_name(adapter_folder) if adapter_folder else None
+        self.adapter = adapter_name(adapter_folder) if adapter_folder else config.remote_adapter
         answers = config.answers
         self.settings = Settings(
             answers.max_new_tokens,
@@ -59,12 +61,8 @@ class Assistant:
         )
 
     @property
-    def engine(self) -> Engine:
-        return self.pipeline.engine
-
-    @engine.setter
-    def engine(self, engine: Engine) -> None:
-        self.pipeline = replace(self.pipeline, engine=engine)
+    def engine(self) -> Host:
+        return self.pipeline.writer.engine
 
     @property
     def description(self) -> str:
@@ -111,6 +109,10 @@ class Assistant:
         if audio is not None:
             yield replace(answer, stage="transcribing")
             heard = audio if isinstance(audio, Heard) else self.hear(audio)
+            if not heard.text:
+                raise UserError(
+                    "Nothing was heard in the recording. Check the microphone, speak up, and try again."
+                )
             answer = replace(answer, transcript=heard.text, seconds={"transcribe": heard.seconds})
             yield answer
         asked = " ".join(part for part in (question.strip(), answer.transcript or "") if part)
@@ -140,17 +142,13 @@ class Assistant:
         )
 
     def hear(self, audio: Any) -> Heard:
-        """The words of a recording. Raises UserError where there are none."""
+        """The words of a recording."""
         start = time.perf_counter()
-        transcript = self.transcriber.transcribe(audio)
-        if not transcript.text:
-            raise UserError(
-                "Nothing was heard in the recording. Check the microphone, speak up, and try again."
-            )
-        return Heard(transcript.text, transcript.audio_seconds, time.perf_counter() - start)
+        heard = self.transcriber.transcribe(audio)
+        return Heard(heard.text, heard.audio_seconds, time.perf_counter() - start, heard.language)
 
     def _check_sight(self) -> None:
-        if self.pipeline.sights is None:
+        if not self.pipeline.writer.sees:
             raise UserError(
                 f"The preset {self.config.name!r} has no adapter yet, so it cannot see. "
                 "Train one with python -m training.finetune, or name one with VLM_ADAPTER."
@@ -160,9 +158,9 @@ class Assistant:
 def _check_question(question: str) -> None:
     if not question:
         raise UserError("Please type or speak a question.")
-    if len(question) > MAX_QUESTION_CHARACTERS:
+    if len(question) > LONGEST_QUESTION:
         raise UserError(
-            f"The question has {len(question):,} characters and at most {MAX_QUESTION_CHARACTERS:,} fit. "
+            f"The question has {len(question):,} characters and at most {LONGEST_QUESTION:,} fit. "
             "Please shorten it."
         )
 
@@ -193,20 +191,31 @@ def load_assistant(
             _load_transcriber, config.speech
         )  # a second, beside the language model's three
         try:
-            built = build_engine(config, lora_folder(folder) if folder else None, device)
-            sights = None
-            if folder:
-                eyes = build_eyes(config, built.embedding_size, device)
-                load_eyes(eyes, folder)
-                sights = Sights(eyes)
+            writer, notice = _remote(config) if config.is_remote else _local(config, folder, device)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The GPU has too little memory for the preset {preset!r}. Choose a smaller one, such as embedded, or "
                 "free some of it."
             ) from error
-        answers = config.answers
-        pipeline = Pipeline(built.engine, built.tokenizer, sights, answers.image_system, answers.text_system)
-        return Assistant(pipeline, transcriber.result(), config, folder, built.notice)
+        pipeline = Pipeline(writer, config.answers.image_system, config.answers.text_system)
+        return Assistant(pipeline, transcriber.result(), config, folder, notice)
+
+
+def _local(config: ModelConfig, folder: Path | None, device: str) -> tuple[Writer, str]:
+    """The model in this process, and what people should know about it."""
+    lora, fusion = (lora_folder(folder), fusion_file(folder)) if folder else (None, None)
+    built = build_engine(config, lora, device, fusion)
+    sights = None
+    if folder:
+        eyes = build_eyes(config, built.embedding_size, device)
+        load_eyes(eyes, folder)
+        sights = Sights(eyes)
+    return LocalWriter(built.engine, built.tokenizer, sights), built.notice
+
+
+def _remote(config: ModelConfig) -> tuple[Writer, str]:
+    """The model on the server that the environment names."""
+    return RemoteWriter(server_of_environment(), config.language.weights, config.remote_adapter), ""
 
 
 def _load_transcriber(speech: SpeechConfig) -> Transcriber:

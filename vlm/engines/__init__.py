@@ -32,12 +32,22 @@ class Sampling:
     end_ids: tuple[int, ...] = ()
 
 
-class Engine(Protocol):
-    """`parallel`: how many answers it decodes at once. `context`: the longest prompt and answer together, in tokens."""
+class Host(Protocol):
+    """Where answers are computed: an engine in this process, or a server (vlm/engines/remote.py). `parallel`: how many
+    answers it takes on at once."""
 
     name: str
     device: str
     parallel: int
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+class Engine(Host, Protocol):
+    """`context`: the longest prompt and answer together, in tokens."""
+
     context: int
 
     def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
@@ -45,27 +55,37 @@ class Engine(Protocol):
         whoever waits can stop. Closing the iterator stops the model at its next token, or within a piece of the prompt."""
         ...
 
-    def close(self) -> None:
-        """Give the memory back."""
-        ...
 
-
-def prompt_keys(prompt: Prompt) -> list[Hashable]:
+def prompt_keys(prompt: Prompt, beside: bool = False) -> list[Hashable]:
     """What stands at each position: an id, or of a visual token its picture's digest and its place in it. Prompts with
-    equal keys up to a position have the same keys and values in the cache up to there."""
+    equal keys up to a position have the same keys and values in the cache up to there.
+
+    `beside`: the visual tokens take no positions, and each id behind a picture is read with that picture in sight, so that
+    its key names both."""
     keys: list[Hashable] = []
+    in_sight = None
     for segment in prompt:
         if isinstance(segment, Tensor):
-            digest = hashlib.sha256(segment.detach().float().cpu().numpy().tobytes()).digest()
-            keys += [(digest, place) for place in range(len(segment))]
+            digest = picture_digest(segment)
+            in_sight = digest if beside else None
+            keys += [] if beside else [(digest, place) for place in range(len(segment))]
         else:
-            keys += segment
+            keys += [next_key(id, in_sight) for id in segment]
     return keys
 
 
-def keys_within(context: int, prompt: Prompt, sampling: Sampling) -> list[Hashable]:
+def picture_digest(visual_tokens: Tensor) -> bytes:
+    return hashlib.sha256(visual_tokens.detach().float().cpu().numpy().tobytes()).digest()
+
+
+def next_key(id: int, in_sight: bytes | None) -> Hashable:
+    """The key of an id, with the digest of the picture that it is read with."""
+    return id if in_sight is None else (id, in_sight)
+
+
+def keys_within(context: int, prompt: Prompt, sampling: Sampling, beside: bool = False) -> list[Hashable]:
     """The prompt's keys. Raises UserError where the prompt and the longest answer together do not fit."""
-    keys = prompt_keys(prompt)
+    keys = prompt_keys(prompt, beside)
     needed = len(keys) + sampling.max_new_tokens
     if needed > context:
         raise UserError(

@@ -4,13 +4,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm.config import ModelConfig
+from vlm.config import REMOTE, ModelConfig
 from vlm.engines import Engine
 from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.errors import UserError
+from vlm.model.adapter import load_fusion
+from vlm.model.fusion import build_fusion
 from vlm.weights.resolve import gguf_file, plain_weight_errors, tokenizer_folder
 
 ENGINES = ("auto", "torch", "llama.cpp")
+IN_LLAMA_CPP = (
+    "prefix",
+    "fused",
+)  # the fusions that it can hold: it reads embeddings, and its layers are its own
 
 
 class Built(NamedTuple):
@@ -22,14 +28,20 @@ class Built(NamedTuple):
     notice: str = ""
 
 
-def build_engine(config: ModelConfig, lora: Path | None, device: str) -> Built:
-    """`lora`: PEFT's folder, None without an adapter. `auto` takes llama.cpp for GGUF weights on a CPU, and torch where its
-    library does not load."""
+def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Path | None = None) -> Built:
+    """`lora`: PEFT's folder, and `fusion`: the weights of the fusion; None without an adapter, or without that part. `auto`
+    takes llama.cpp for GGUF weights on a CPU, and torch where its library does not load or cannot hold the fusion."""
     wanted = config.language.engine
     if wanted not in ENGINES:
-        raise UserError(f"There is no engine {wanted!r}. Valid: {', '.join(ENGINES)}.")
+        raise UserError(f"There is no engine {wanted!r}. Valid: {', '.join([*ENGINES, REMOTE])}.")
+    held = config.fusion.kind in IN_LLAMA_CPP
+    if wanted == "llama.cpp" and not held:
+        raise UserError(
+            f"llama.cpp holds the fusions {' and '.join(IN_LLAMA_CPP)}, and the preset {config.name!r} has "
+            f"{config.fusion.kind}. Set language.engine to torch."
+        )
     notice = ""
-    if wanted == "llama.cpp" or (wanted == "auto" and device == "cpu"):
+    if wanted == "llama.cpp" or (wanted == "auto" and device == "cpu" and held):
         weights = gguf_file(config.language.weights)
         if weights is None and wanted == "llama.cpp":
             raise UserError(
@@ -38,15 +50,16 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str) -> Built:
         try:
             if weights is not None:
                 load_library()
-                return _llama_cpp(config, weights, lora)
+                return _llama_cpp(config, weights, lora, fusion)
         except LibraryProblem as problem:
             if wanted == "llama.cpp":
                 raise
             notice = f"{problem}. Torch serves the same weights, more slowly and with more memory."
-    return _torch(config, lora, device, notice)
+    return _torch(config, lora, fusion, device, notice)
 
 
-def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None) -> Built:
+def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None, fusion: Path | None) -> Built:
+    from vlm.engines.fused_words import load_fused_words
     from vlm.engines.llama_cpp import LlamaCppEngine
     from vlm.engines.lora_gguf import lora_as_gguf
 
@@ -55,7 +68,8 @@ def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None) -> Built:
         # two seconds, while llama.cpp reads its file
         tokenizer = pool.submit(_load_tokenizer, language.weights)
         adapter = lora_as_gguf(lora, weights) if lora else None
-        engine = LlamaCppEngine(weights, adapter, language.context, language.cache_tokens)
+        fused = load_fused_words(config.fusion, weights, fusion) if config.fusion.kind == "fused" else None
+        engine = LlamaCppEngine(weights, adapter, language.context, language.cache_tokens, fused)
         return Built(engine, tokenizer.result(), engine.embedding_size)
 
 
@@ -66,7 +80,7 @@ def _load_tokenizer(weights: str) -> Any:
         return AutoTokenizer.from_pretrained(tokenizer_folder(weights))
 
 
-def _torch(config: ModelConfig, lora: Path | None, device: str, notice: str) -> Built:
+def _torch(config: ModelConfig, lora: Path | None, fusion: Path | None, device: str, notice: str) -> Built:
     # Transformers' models and PEFT take seconds and memory that llama.cpp does without
     from vlm.engines.torch_engine import TorchEngine
     from vlm.model.language import build_language
@@ -77,9 +91,16 @@ def _torch(config: ModelConfig, lora: Path | None, device: str, notice: str) -> 
     if lora:
         language.load_adapter(lora)
     language.eval()
+    fused = build_fusion(config.fusion, language.causal)
+    if fusion:
+        load_fusion(fused, fusion)
     name = _device_name(device)
     engine = TorchEngine(
-        language, f"{name}, {language.precision}", config.language.context, config.language.cache_tokens
+        language,
+        f"{name}, {language.precision}",
+        config.language.context,
+        config.language.cache_tokens,
+        fused.to(language.model.device, language.dtype).eval(),
     )
     return Built(engine, language.tokenizer, language.embedding_size, notice)
 

@@ -9,7 +9,7 @@ import ctypes
 import queue
 import threading
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import psutil  # comes with accelerate
 import torch
 from torch import Tensor
 
-from vlm.engines import Prompt, Sampling, keys_within
+from vlm.engines import Prompt, Sampling, keys_within, next_key, picture_digest
+from vlm.engines.fused_words import FusedWords
 from vlm.engines.llama_library import Batch, load_library
 from vlm.engines.sampling import Sampler
 from vlm.engines.slots import Slot, Slots
@@ -37,13 +38,16 @@ LOAD_INTO_MEMORY = 0
 
 @dataclass(eq=False)
 class Job:
-    """One answer under way."""
+    """One answer under way. `fuse`: ids [n] -> their embeddings with the last picture in them; None where words are read as
+    they are. `in_sight`: the digest of that picture."""
 
-    prompt: list[np.ndarray]  # runs still to read: ids [n], or visual tokens [n, Dl] in float32
+    prompt: list[np.ndarray]  # runs still to read: ids [n], or embeddings [n, Dl] in float32
     keys: list[Hashable]
     adapter: bool
     sampling: Sampling
     sampler: Sampler
+    fuse: Callable[[np.ndarray], np.ndarray] | None = None
+    in_sight: bytes | None = None
     out: "queue.SimpleQueue[Any]" = field(default_factory=queue.SimpleQueue)  # tokens, an error, ENDED
     stopped: bool = False
     slot: Slot | None = None
@@ -65,18 +69,22 @@ class Job:
 
 
 class LlamaCppEngine:
-    """`cells`: positions in the cache, for all conversations together; `context`: for one, at most `cells`."""
+    """`cells`: positions in the cache, for all conversations together; `context`: for one, at most `cells`. `fused`: for
+    a fusion that puts the picture into the words' embeddings; None where visual tokens stand in the prompt."""
 
     name = "llama.cpp"
     device = "CPU"
     parallel = PARALLEL
 
-    def __init__(self, weights: Path, lora: Path | None, context: int, cells: int) -> None:
+    def __init__(
+        self, weights: Path, lora: Path | None, context: int, cells: int, fused: FusedWords | None = None
+    ) -> None:
         if context > cells:
             raise UserError(
                 f"language.context ({context}) is larger than language.cache_tokens ({cells}). Raise the latter."
             )
         self.context = context
+        self._fused = fused
         self._library = load_library()
         self._model, self._context = _load(self._library, weights, cells)
         self._vocabulary = self._library.llama_vocab_n_tokens(
@@ -101,9 +109,10 @@ class LlamaCppEngine:
         self._thread.start()
 
     def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
-        keys = keys_within(self.context, prompt, sampling)
-        runs = [_as_run(segment) for segment in prompt if len(segment)]
-        job = Job(runs, keys, adapter and self._lora is not None, sampling, Sampler(sampling))
+        keys = keys_within(self.context, prompt, sampling, beside=self._fused is not None)
+        differs = adapter and (self._lora is not None or self._fused is not None)
+        job = Job([], keys, differs, sampling, Sampler(sampling))
+        self._lay_out(job, prompt, adapter)
         with self._changed:
             if self._closed:
                 raise UserError("The model has been unloaded. Please ask again.")
@@ -116,6 +125,16 @@ class LlamaCppEngine:
                 yield item
         finally:
             job.stopped = True
+
+    def _lay_out(self, job: Job, prompt: Prompt, adapter: bool) -> None:
+        """The prompt's runs. With a fusion, words behind a picture are embeddings with that picture in them."""
+        for segment in prompt:
+            if isinstance(segment, Tensor) and self._fused is not None:
+                job.fuse = self._fused.behind(segment) if adapter else None
+                job.in_sight = picture_digest(segment)
+            elif len(segment):
+                run = _as_run(segment)
+                job.prompt.append(job.fuse(run) if job.fuse else run)
 
     def close(self) -> None:
         with self._changed:
@@ -187,7 +206,7 @@ class LlamaCppEngine:
         for job in jobs:  # ids of prompts and of answers go together
             if job.prompt and job.prompt[0].ndim == 1 and room:
                 room -= self._add_prompt(job, room)
-            elif not job.prompt:
+            elif not job.prompt and not job.fuse:
                 self._rows.add(job, np.array([job.token]), wants_scores=True)
                 if self._rows.count == FEW:
                     self._decode()
@@ -195,6 +214,9 @@ class LlamaCppEngine:
         for job in jobs:
             if job.prompt and job.prompt[0].ndim == 2:
                 self._add_prompt(job, CHUNK)
+                self._decode()
+            elif not job.prompt and job.fuse:
+                self._rows.add(job, job.fuse(np.array([job.token])), wants_scores=True)
                 self._decode()
 
     def _add_prompt(self, job: Job, room: int) -> int:
@@ -230,7 +252,7 @@ class LlamaCppEngine:
             self._slots.empty(job.slot)
 
     def _switch_adapter(self, on: bool) -> None:
-        if on == self._adapter_is_on:
+        if on == self._adapter_is_on or self._lora is None:
             return
         loras = (ctypes.c_void_p * 1)(self._lora)
         scales = (ctypes.c_float * 1)(1.0)
@@ -257,7 +279,8 @@ class BatchRows:
         self.wanting: list[tuple[Job, int]] = []
 
     def add(self, job: Job, piece: np.ndarray, wants_scores: bool) -> None:
-        """The next positions of a job: ids [n], or visual tokens [n, Dl]; scores are wanted of the last."""
+        """The next positions of a job: ids [n], or embeddings [n, Dl]; scores are wanted of the last. Behind the prompt it
+        is one position, the token that was chosen last."""
         slot, rows = job.slot, slice(self.count, self.count + len(piece))
         assert slot is not None
         self.visual = piece.ndim == 2
@@ -265,8 +288,8 @@ class BatchRows:
         start = len(slot.keys)
         self.positions[rows] = np.arange(start, start + len(piece))
         self.slots[rows], self.wanted[rows] = slot.number, 0
-        read = job.keys[start : start + len(piece)] if start < len(job.keys) else piece.tolist()
-        slot.keys += read
+        in_prompt = job.keys[start : start + len(piece)]
+        slot.keys += in_prompt or [next_key(job.token, job.in_sight)]
         self.count += len(piece)
         if wants_scores:
             self.wanted[self.count - 1] = 1

@@ -7,20 +7,31 @@ only what is new.
 import copy
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from vlm.engines import Prompt, Sampling, keys_within
+from vlm.engines import Prompt, Sampling, keys_within, next_key
 from vlm.engines.sampling import Sampler
 from vlm.engines.slots import Place, Slot, Slots
 from vlm.errors import UserError
+from vlm.model.fusion import Fusion
+from vlm.model.fusion.prefix import Prefix
 from vlm.model.language import LanguageModel
 
 SLOTS = 4
 CHUNK = 256  # positions of a prompt read at once; a stop takes effect after it
+
+
+class LaidOut(NamedTuple):
+    """A prompt as it is read: embeddings [T, Dl], how many pictures beside the prompt stand before each [T], and the
+    fusion's view of these pictures."""
+
+    embeds: Tensor
+    seen: Tensor
+    view: Any
 
 
 class TorchEngine:
@@ -29,30 +40,36 @@ class TorchEngine:
     name = "torch"
     parallel = 1
 
-    def __init__(self, language: LanguageModel, device: str, context: int, cells: int) -> None:
+    def __init__(
+        self, language: LanguageModel, device: str, context: int, cells: int, fusion: Fusion | None = None
+    ) -> None:
         self.language, self.device, self.context = language, device, context
+        self.fusion = fusion or Prefix()
         self._slots = Slots(SLOTS, max(cells, context))
         self._caches: dict[int, DynamicCache] = {}
         self._lock = threading.Lock()  # whether the LoRA is on is state of the model
         self._closed = False
 
     def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
-        keys = keys_within(self.context, prompt, sampling)
+        """With the adapter off, a fusion from beside the prompt is off too: the base model sees no pictures."""
+        keys = keys_within(self.context, prompt, sampling, self.fusion.beside)
         with self._lock:
             self._check_open()
-            place = self._slots.take(keys, adapter and self.language.has_adapter, sampling.max_new_tokens)
+            differs = adapter and (self.language.has_adapter or self.fusion.beside)
+            place = self._slots.take(keys, differs, sampling.max_new_tokens)
             assert place is not None, "no answer is under way, so that there is room for one"
             slot = place.slot
             try:
                 cache = self._cache_of(place)
                 with self.language.lora(adapter):
-                    yield from self._generate(slot, cache, prompt, keys, sampling)
+                    yield from self._generate(slot, cache, self._lay_out(prompt, adapter), keys, sampling)
             except BaseException as error:
                 if not isinstance(error, GeneratorExit):  # what is in the cache is not known
                     self._caches.pop(slot.number, None)
                     self._slots.empty(slot)
                 raise
             finally:
+                self.fusion.rest()
                 self._slots.release(slot)
 
     def close(self) -> None:
@@ -78,32 +95,46 @@ class TorchEngine:
         return cache
 
     def _generate(
-        self, slot: Slot, cache: DynamicCache, prompt: Prompt, keys: list[Any], sampling: Sampling
+        self, slot: Slot, cache: DynamicCache, laid: "LaidOut", keys: list[Any], sampling: Sampling
     ) -> Iterator[int | None]:
         sampler = Sampler(sampling)
-        embeds = self._embed(prompt)
+        in_sight = keys[-1][1] if laid.seen[-1] else None
         kept = len(slot.keys)
         for start in range(kept, len(keys), CHUNK):
             if start > kept:
                 yield None
-            scores = self._read(slot, cache, embeds[start : start + CHUNK], keys[start : start + CHUNK])
+            piece = slice(start, start + CHUNK)
+            embeds = self._fuse(laid.embeds[piece], laid.seen[piece], laid.view)
+            scores = self._read(slot, cache, embeds, keys[piece])
         for count in range(1, sampling.max_new_tokens + 1):
             token = sampler.pick(scores.float().cpu().numpy())
             yield token
             if token in sampling.end_ids or count == sampling.max_new_tokens:
                 return
-            scores = self._read(slot, cache, self._embed([[token]]), [token])
+            embeds = self._fuse(self.language.embed(torch.tensor([token])), laid.seen[-1:], laid.view)
+            scores = self._read(slot, cache, embeds, [next_key(token, in_sight)])
 
     @torch.inference_mode()
-    def _embed(self, prompt: Prompt) -> Tensor:
-        """[T, Dl]"""
-        parts = [
-            segment.to(self.language.model.device, self.language.dtype)
-            if isinstance(segment, Tensor)
-            else self.language.embed(torch.tensor(segment))
-            for segment in prompt
-        ]
-        return torch.cat(parts)
+    def _lay_out(self, prompt: Prompt, adapter: bool) -> "LaidOut":
+        parts: list[Tensor] = []
+        pictures: list[Tensor] = []
+        seen: list[int] = []
+        for segment in prompt:
+            if isinstance(segment, Tensor):
+                read = segment.to(self.language.model.device, self.language.dtype)
+            else:
+                read = self.language.embed(torch.tensor(segment))
+            if isinstance(segment, Tensor) and self.fusion.beside:
+                pictures.append(read)
+            else:
+                parts.append(read)
+                seen += [len(pictures)] * len(segment)
+        view = self.fusion.view(torch.stack(pictures)[None]) if pictures and adapter else None
+        return LaidOut(torch.cat(parts), torch.tensor(seen, device=parts[0].device), view)
+
+    @torch.inference_mode()
+    def _fuse(self, embeds: Tensor, seen: Tensor, view: Any) -> Tensor:
+        return self.fusion.fuse(embeds[None], seen[None], view)[0]
 
     @torch.inference_mode()
     def _read(self, slot: Slot, cache: DynamicCache, embeds: Tensor, keys: list[Any]) -> Tensor:

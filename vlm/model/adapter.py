@@ -3,7 +3,8 @@
 config.yaml             the resolved model config, and how it was trained
 projector.safetensors   the connector
 tags.safetensors        the tagger's head and its nouns, where the model has a tagger
-lora/                   the LoRA in PEFT's own format
+fusion.safetensors      the fusion, where it has weights
+lora/                   the LoRA in PEFT's own format, where there is one
 metrics.json            scores, with their baselines and commands
 data.md, training.png   the data's card and a plot of the run; limits.md is written by hand
 README.md               the model card that training/push.py makes for the hub
@@ -26,6 +27,7 @@ from vlm.config import ModelConfig, PartConfig, from_dict, load_model_config, re
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.connectors import connector_settings
 from vlm.model.eyes import Eyes
+from vlm.model.fusion import Fusion, fusion_settings
 from vlm.weights.hub import fetch, hub_name, is_hub_name
 from vlm.weights.resolve import public_name
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:  # with it come Transformers' models and PEFT, which llama.cpp
     from vlm.model.vlm import VisionLanguageModel
 
 ADAPTERS = Path(__file__).parents[2] / "assets" / "adapters"
-TAGS = "tags.safetensors"
+PROJECTOR, FUSION, TAGS = "projector.safetensors", "fusion.safetensors", "tags.safetensors"
 LORA = ("lora/adapter_config.json", "lora/adapter_model.safetensors")
 FILES = ["config.yaml", "*.safetensors", "lora/*.json", "metrics.json", "*.md", "training.png"]  # on the hub
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
@@ -45,13 +47,19 @@ def find_adapter(name: str) -> Path:
     shipped = ", ".join(sorted(path.name for path in ADAPTERS.glob("*/"))) or "none"
     if not folder.is_dir() and is_hub_name(name):
         folder = fetch(name, FILES, f"The adapter {name!r} is neither a folder here nor shipped ({shipped})")
-    missing = [
-        part for part in ("config.yaml", "projector.safetensors", *LORA) if not (folder / part).is_file()
-    ]
+    missing = [part for part in _files_of(folder) if not (folder / part).is_file()]
     if missing:
         raise UserError(
             f"{folder} is not an adapter folder: {', '.join(missing)} missing. Shipped adapters: {shipped}; "
             "or train one with python -m training.finetune."
+        )
+    foreign = [
+        part for part in (FUSION, *LORA) if (folder / part).is_file() and part not in _files_of(folder)
+    ]
+    if foreign:
+        raise UserError(
+            f"{folder} holds {', '.join(foreign)}, and the model in its config.yaml has no such part. Copy the adapter "
+            "again, as it was trained, or remove what is not its own."
         )
     pickles = [path.name for path in folder.rglob("*") if path.suffix in PICKLES]
     if pickles:
@@ -59,6 +67,17 @@ def find_adapter(name: str) -> Path:
             f"{folder} holds {', '.join(pickles)}: pickles can run code and are not loaded. Remove them."
         )
     return folder
+
+
+def _files_of(folder: Path) -> list[str]:
+    """What an adapter folder must hold: a file of each part that its config.yaml has, so far as there is one."""
+    parts = ["config.yaml", PROJECTOR]
+    if not (folder / "config.yaml").is_file():
+        return [*parts, *LORA]
+    config = adapter_config(folder)
+    if fusion_settings(config.fusion).has_weights:
+        parts.append(FUSION)
+    return [*parts, *LORA] if config.lora.rank else parts
 
 
 def adapter_name(folder: Path) -> str:
@@ -73,24 +92,31 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def adapter_config(folder: Path) -> ModelConfig:
     """The model that an adapter was trained for."""
-    return from_dict(ModelConfig, read_description(folder)["model"], str(folder / "config.yaml"))
+    described = read_description(folder)
+    if not isinstance(described, dict) or "model" not in described:
+        raise UserError(f"{folder / 'config.yaml'} describes no model. Copy or train the adapter again.")
+    return from_dict(ModelConfig, described["model"], str(folder / "config.yaml"))
 
 
 def with_all_settings(config: ModelConfig) -> ModelConfig:
     """The config with every setting of its parts, defaults among them: what an adapter was trained with must not change
     with a default. Raises UserError for unknown kinds and settings."""
-    connector = PartConfig(config.connector.kind, to_dict(connector_settings(config.connector)))
-    return replace(config, connector=connector)
+    connector, fusion = config.connector, config.fusion
+    return replace(
+        config,
+        connector=PartConfig(connector.kind, to_dict(connector_settings(connector))),
+        fusion=PartConfig(fusion.kind, to_dict(fusion_settings(fusion))),
+    )
 
 
 def check_adapter(folder: Path, config: ModelConfig) -> None:
     """Refuse an adapter of another model with a sentence that names both."""
     trained, config = with_all_settings(adapter_config(folder)), with_all_settings(config)
-    for part in ("vision", "connector", "language"):
+    for part in ("vision", "connector", "fusion", "language"):
         theirs, ours = getattr(trained, part), getattr(config, part)
         if part == "language":  # how it is served may differ from training
             theirs = replace(ours, weights=theirs.weights)
-        if part != "connector" and Path(theirs.weights).name == Path(ours.weights).name:
+        if part in ("vision", "language") and Path(theirs.weights).name == Path(ours.weights).name:
             # a repository on the hub, and a folder of its name wherever it lies, hold the same
             theirs = replace(theirs, weights=ours.weights)
         if theirs != ours:
@@ -119,14 +145,27 @@ def damaged(folder: Path) -> AbstractContextManager[None]:
 def load_eyes(eyes: Eyes, folder: Path) -> None:
     """Put the projector of an adapter folder into the eyes, to serve."""
     with damaged(folder):
-        eyes.connector.load_state_dict(load_file(folder / "projector.safetensors"))
+        eyes.connector.load_state_dict(load_file(folder / PROJECTOR))
         if eyes.tagger and (folder / TAGS).is_file():
             eyes.tagger.load(folder / TAGS)
     eyes.eval()
 
 
-def lora_folder(folder: Path) -> Path:
-    """The LoRA of an adapter folder, in PEFT's format, checked to be plain."""
+def load_fusion(fusion: Fusion, file: Path) -> None:
+    """Put the weights of an adapter folder's `fusion_file` into the fusion."""
+    with damaged(file.parent):
+        fusion.load_state_dict(load_file(file))
+
+
+def fusion_file(folder: Path) -> Path | None:
+    """The weights of an adapter's fusion; None where it has none."""
+    return folder / FUSION if fusion_settings(adapter_config(folder).fusion).has_weights else None
+
+
+def lora_folder(folder: Path) -> Path | None:
+    """The LoRA of an adapter folder, in PEFT's format, checked to be plain; None where the model has none."""
+    if not adapter_config(folder).lora.rank:
+        return None
     with damaged(folder):
         described = json.loads((folder / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
         if described.get("peft_type") != "LORA" or described.get("megatron_config"):
@@ -136,19 +175,25 @@ def lora_folder(folder: Path) -> Path:
 
 
 def load_adapter(model: "VisionLanguageModel", folder: Path, trainable: bool = False) -> None:
-    """Put the projector and the LoRA of an adapter folder into a whole model in torch."""
+    """Put the parts of an adapter folder into a whole model in torch."""
     load_eyes(model.eyes, folder)
-    with damaged(folder):
-        model.language.load_adapter(lora_folder(folder), trainable)
+    if file := fusion_file(folder):
+        load_fusion(model.fusion, file)
+    if lora := lora_folder(folder):
+        with damaged(folder):
+            model.language.load_adapter(lora, trainable)
 
 
 def restore_adapter(model: "VisionLanguageModel", folder: Path) -> None:
     """Copy what trains from a checkpoint's adapter folder into a model whose LoRA is in place already."""
     from peft import set_peft_model_state_dict
 
-    model.connector.load_state_dict(load_file(folder / "projector.safetensors"))
-    lora = load_file(folder / "lora" / "adapter_model.safetensors")
-    set_peft_model_state_dict(model.language.model, lora)
+    model.connector.load_state_dict(load_file(folder / PROJECTOR))
+    if file := fusion_file(folder):
+        model.fusion.load_state_dict(load_file(file))
+    if model.language.has_adapter:
+        lora = load_file(folder / "lora" / "adapter_model.safetensors")
+        set_peft_model_state_dict(model.language.model, lora)
 
 
 def save_adapter(
@@ -198,16 +243,30 @@ def _write(
     dtype: torch.dtype,
     state: dict[str, torch.Tensor] | None,
 ) -> None:
-    from peft import get_peft_model_state_dict
-
     resolved = {"model": to_dict(with_all_settings(config)), "training": training}
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     state = model.state_dict() if state is None else state
-    projector = _below("eyes.connector.", state)
-    save_file(_converted(projector, dtype), folder / "projector.safetensors")
+    save_file(_converted(_below("eyes.connector.", state), dtype), folder / PROJECTOR)
+    if fusion := _below("fusion.", state):
+        save_file(_converted(fusion, dtype), folder / FUSION)
     if model.eyes.tagger:
         model.eyes.tagger.save(folder / TAGS)
+    if model.language.has_adapter:
+        _write_lora(model, folder, config, dtype, state)
+    for written in folder.rglob("*.safetensors"):  # which safetensors keeps from other accounts
+        written.chmod((folder / "config.yaml").stat().st_mode)
+
+
+def _write_lora(
+    model: "VisionLanguageModel",
+    folder: Path,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    state: dict[str, torch.Tensor],
+) -> None:
+    from peft import get_peft_model_state_dict
+
     lora = model.language.model.peft_config["default"]
     (folder / "lora").mkdir()
     weights = get_peft_model_state_dict(
@@ -226,8 +285,6 @@ def _write(
     (folder / "lora" / "adapter_config.json").write_text(
         json.dumps(plain, indent=1, sort_keys=True), encoding="utf-8"
     )
-    for written in folder.rglob("*.safetensors"):  # which safetensors keeps from other accounts
-        written.chmod((folder / "config.yaml").stat().st_mode)
 
 
 def _below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -248,9 +305,11 @@ def _is_plain(value: Any) -> bool:
 
 
 def model_config_of(preset: str, adapter: str | None) -> tuple[ModelConfig, Path | None]:
-    """The preset's config and the folder of its adapter (None: the preset has none yet)."""
+    """The preset's config and the folder of its adapter (None: the preset has none yet, or a server has it)."""
     config = load_model_config(preset)
     name = adapter or config.adapter
+    if config.is_remote:
+        return replace(config, adapter=name), None
     if name is None:
         return config, None
     folder = find_adapter(name)

@@ -17,10 +17,17 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, states: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """`mask` [B, S, L] is True where a state may look; each must be allowed to look somewhere."""
-        query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, S or L, head_size]
-            for part in (self.query(states), self.key(source), self.value(source))
-        )
+        return self.look(states, *self.remember(source), mask)
+
+    def remember(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the source, [B, heads, L, head_size] each, to look at more than once."""
+        return self._by_head(self.key(source)), self._by_head(self.value(source))
+
+    def look(self, states: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         allowed = None if mask is None else mask.unsqueeze(1)
+        query = self._by_head(self.query(states))
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _by_head(self, projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -13,7 +13,9 @@ from torch.nn import functional
 from vlm.config import VisionConfig
 from vlm.errors import UserError
 from vlm.inputs.images import pad_to_square
-from vlm.weights.resolve import plain_weight_errors, resolve
+from vlm.model.embeddings import load_precomputed
+from vlm.model.tiles import Tiled
+from vlm.weights.resolve import plain_weight_errors, resolve, sha256_of
 
 MEAN, DEVIATION = 127.0, 128.0  # of a pixel's 0 to 255, with which the weights were trained
 STRIDE = 32  # pixels a side that one cell of the last map stands for
@@ -85,6 +87,8 @@ class EfficientNetLite2(nn.Module):
 ENCODERS: dict[str, tuple[str, ...]] = {  # the fields of `VisionConfig` that its features depend on
     "efficientnet-lite2": ("encoder", "weights", "image_size", "blocks"),
     "clip": ("encoder", "weights", "features", "layer"),
+    "transformers": ("encoder", "weights", "features", "layer"),
+    "embeddings": ("encoder", "weights"),
 }
 
 
@@ -92,20 +96,51 @@ def describe_features(config: VisionConfig) -> dict[str, Any]:
     """What tells the features of one encoder from those of another."""
     if config.encoder not in ENCODERS:
         raise UserError(f"There is no vision encoder {config.encoder!r}. Valid: {', '.join(ENCODERS)}.")
-    return {name: getattr(config, name) for name in ENCODERS[config.encoder]}
+    told = {name: getattr(config, name) for name in ENCODERS[config.encoder]}
+    if config.encoder == "embeddings" and Path(config.weights).expanduser().is_file():
+        told["sha256"] = sha256_of(Path(config.weights).expanduser())
+    return told | ({"tiles": config.tiles} if config.tiles else {})
 
 
 def build_encoder(config: VisionConfig, device: str = "cpu") -> Any:
-    describe_features(config)
-    if config.encoder == "clip":
-        from vlm.model.clip import load_clip  # Transformers' models take a second to import
+    """The encoder with its weights, and with its tiles where `config` has any."""
+    check_encoder(config)
+    return in_tiles(_load(config, device), config.tiles)
 
-        if config.tags:
-            raise UserError("CLIP has no classes of its own to name what is seen. Set vision.tags to 0.")
-        with plain_weight_errors(config.weights):
-            return load_clip(resolve(config.weights), config.features, config.layer, device)
-    if config.image_size % STRIDE:
+
+def check_encoder(config: VisionConfig) -> None:
+    """Raise UserError for what no weights are needed to see."""
+    describe_features(config)
+    if config.encoder != "efficientnet-lite2" and config.tags:
+        name = "CLIP" if config.encoder == "clip" else f"The encoder {config.encoder!r}"
+        raise UserError(f"{name} has no classes of its own to name what is seen. Set vision.tags to 0.")
+    if config.tiles < 0 or (config.tiles and config.encoder == "embeddings"):
+        raise UserError(f"vision.tiles must be 0 or more, and 0 for embeddings; {config.tiles} was given.")
+    if config.encoder == "efficientnet-lite2" and config.image_size % STRIDE:
         raise UserError(
             f"vision.image_size must be a multiple of {STRIDE}, and {config.image_size} was given."
         )
-    return EfficientNetLite2(resolve(config.weights), config.image_size, config.blocks).to(device)
+
+
+def in_tiles(encoder: Any, tiles: int) -> Any:
+    """The encoder, with the picture's tiles beside the whole picture if there are any."""
+    return Tiled(encoder, tiles) if tiles else encoder
+
+
+def _load(config: VisionConfig, device: str) -> Any:
+    if config.encoder == "efficientnet-lite2":
+        return EfficientNetLite2(resolve(config.weights), config.image_size, config.blocks).to(device)
+    if config.encoder == "embeddings":
+        return load_precomputed(config.weights)
+    with plain_weight_errors(config.weights):  # Transformers' models take a second to import
+        folder = resolve(config.weights)
+        if config.encoder == "clip":
+            from vlm.model.clip import load_clip
+
+            return load_clip(folder, config.features, config.layer, device)
+        from transformers import AutoConfig
+
+        from vlm.model.vision_transformer import load_transformer
+
+        sizes = AutoConfig.from_pretrained(folder)
+        return load_transformer(folder, sizes, config.features, config.layer, device)

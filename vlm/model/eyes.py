@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vlm.config import ModelConfig
 from vlm.model.connectors import build_connector, token_count
 from vlm.model.encoders import build_encoder
+from vlm.model.fusion import fusion_settings
 from vlm.model.tags import Tagger
 
 
@@ -21,7 +22,8 @@ class Sight(NamedTuple):
 
 
 class Eyes(nn.Module):
-    """Vision encoder and connector, with a tagger beside them if the encoder has classes."""
+    """Vision encoder and connector, with a tagger beside them if the encoder has classes. `tokens_per_picture` is how many
+    positions of a prompt mark a picture."""
 
     def __init__(
         self, vision: Any, connector: nn.Module, tokens_per_picture: int, tagger: Tagger | None
@@ -52,4 +54,5 @@ def build_eyes(config: ModelConfig, embedding_size: int, device: str = "cpu") ->
     vision = build_encoder(config.vision, device)
     connector = build_connector(config.connector, vision.feature_size, embedding_size).to(device)
     tagger = Tagger(vision.classifier, vision.classes, config.vision.tags) if config.vision.tags else None
-    return Eyes(vision, connector, token_count(config.connector, vision.feature_count), tagger)
+    visual_tokens = token_count(config.connector, vision.feature_count)
+    return Eyes(vision, connector, fusion_settings(config.fusion).positions(visual_tokens), tagger)

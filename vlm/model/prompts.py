@@ -8,7 +8,7 @@ switched off, so that "<|im_end|>" in a question is just text.
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -75,16 +75,13 @@ def encode(
 
 def segments(ids: Sequence[int], visual_tokens: Sequence[Tensor]) -> list[list[int] | Tensor]:
     """Ids with VISUAL in them, and the visual tokens [K, Dl] of each picture in order -> a prompt for an engine: runs of
-    ids, and the visual tokens in their places."""
+    ids, and each picture's visual tokens where its marks stand."""
     runs: list[list[int] | Tensor] = []
-    waiting = torch.cat(list(visual_tokens)) if visual_tokens else torch.empty(0)
+    marks = ids.count(VISUAL) // len(visual_tokens) if visual_tokens else 0  # of one picture
+    waiting = iter(visual_tokens)
     for visual, run in groupby(ids, key=lambda id: id == VISUAL):
         same = list(run)
-        if visual:
-            runs.append(waiting[: len(same)])
-            waiting = waiting[len(same) :]
-        else:
-            runs.append(same)
+        runs += islice(waiting, len(same) // marks) if visual else [same]
     return runs
 
 

@@ -6,6 +6,7 @@ architectures.yaml; else from the hub. The memory is that of weights, cache, gra
 which a CUDA context adds about half a gigabyte.
 """
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from vlm.config import ModelConfig, VisionConfig, read_yaml
 from vlm.errors import UserError
 from vlm.model.clip import Clip, clip_dtype
 from vlm.model.connectors import build_connector, token_count
-from vlm.model.encoders import build_encoder
+from vlm.model.encoders import build_encoder, check_encoder, in_tiles
+from vlm.model.fusion import build_fusion, fusion_settings
 from vlm.model.language import attach_lora, choose_dtype, is_nf4
+from vlm.model.vision_transformer import outline_transformer
 from vlm.weights.resolve import WHEELS, plain_weight_errors, tokenizer_folder
 
 SHIPPED = Path(__file__).parent / "architectures.yaml"
@@ -40,7 +43,7 @@ class Description:
     projector: str
     visual_tokens: int  # of one picture
     embedding_size: int
-    parameters: dict[str, int]  # vision, connector, language, lora
+    parameters: dict[str, int]  # vision, connector, fusion, language, lora
     quantised_parameters: int  # of the language model: the linear layers of its decoder
     cache_values: int  # of keys and values, for one token
     layers: int
@@ -49,11 +52,11 @@ class Description:
 
     @property
     def trainable(self) -> int:
-        return self.parameters["connector"] + self.parameters["lora"]
+        return sum(self.parameters[part] for part in ("connector", "fusion", "lora"))
 
     @property
     def total(self) -> int:
-        """Language model, LoRA and projector. The encoder, which is never trained, is not counted."""
+        """Language model, LoRA, projector and fusion. The encoder, which is never trained, is not counted."""
         return self.trainable + self.parameters["language"]
 
     def language_bytes(self, nf4: bool, value_bytes: int) -> float:
@@ -101,42 +104,55 @@ def architecture(name: str) -> tuple[Any, str]:
 
 
 def _outline_vision(config: VisionConfig) -> tuple[Any, str]:
-    """An encoder with its sizes, CLIP without its weights, and where they were found."""
-    if config.encoder != "clip":
+    """An encoder with its sizes, those of Transformers without their weights, and where they were found."""
+    check_encoder(config)
+    if config.encoder not in ("clip", "transformers"):
         return build_encoder(config), "the program and its installed weights"
     sizes, found = architecture(config.weights)
+    if config.encoder == "transformers":
+        outline: Any = outline_transformer(sizes, config.weights, config.features, config.layer)
+        return in_tiles(outline, config.tiles), found
     sizes = getattr(sizes, "vision_config", sizes)  # of a whole CLIP or its half
     if not isinstance(sizes, CLIPVisionConfig):
         raise UserError(f"{config.weights!r} is not a CLIP model.")
     with torch.device("meta"):
-        return Clip(CLIPVisionModelWithProjection(sizes), config.features, config.layer), found
+        outline = Clip(CLIPVisionModelWithProjection(sizes), config.features, config.layer)
+    return in_tiles(outline, config.tiles), found
 
 
 def check_fit(config: ModelConfig) -> None:
     """Raise UserError where the parts do not fit each other, before any of their weights are loaded."""
-    embedding_size = architecture(config.language.weights)[0].hidden_size
+    language, _ = architecture(config.language.weights)
     vision, _ = _outline_vision(config.vision)
     with torch.device("meta"):
-        build_connector(config.connector, vision.feature_size, embedding_size)
+        build_connector(config.connector, vision.feature_size, language.hidden_size)
+        fusion_settings(config.fusion).build(language.hidden_size, language.num_hidden_layers)
     token_count(config.connector, vision.feature_count)
 
 
 def describe(config: ModelConfig) -> Description:
-    """The sizes of everything that a preset is made of."""
+    """The sizes of everything that a preset is made of. UserError where a server has it."""
+    if config.is_remote:
+        raise UserError(
+            f"The preset {config.name!r} holds no weights: the server that VLM_REMOTE names has them."
+        )
     language_config, language_found = architecture(config.language.weights)
     embedding_size = language_config.hidden_size
     vision, vision_found = _outline_vision(config.vision)
     with torch.device("meta"):
         language = AutoModelForCausalLM.from_config(language_config)
         connector = build_connector(config.connector, vision.feature_size, embedding_size)
+        fusion = build_fusion(config.fusion, language)
         decoder = [module for module in language.get_decoder().modules() if isinstance(module, nn.Linear)]
         quantised = sum(module.weight.numel() for module in decoder)
         parameters = {
             "vision": _count(vision),
             "connector": _count(connector),
+            "fusion": _count(fusion),
             "language": _count(language),
         }
-        parameters["lora"] = _count(attach_lora(language, config.lora)) - parameters["language"]
+        adapted = attach_lora(language, config.lora) if config.lora.rank else language
+        parameters["lora"] = _count(adapted) - parameters["language"]
     heads = language_config.num_key_value_heads or language_config.num_attention_heads
     head_size = (
         getattr(language_config, "head_dim", None) or embedding_size // language_config.num_attention_heads
@@ -170,6 +186,8 @@ def memory(device: str) -> tuple[int, int]:
 
 def fits(config: ModelConfig, device: str) -> bool:
     """Whether the preset can be served where nothing else takes memory. False where its sizes are not to be had."""
+    if config.is_remote:
+        return bool(os.environ.get("VLM_REMOTE"))
     if config.language.weights in WHEELS:
         return True
     try:

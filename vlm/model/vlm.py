@@ -1,4 +1,4 @@
-"""The whole model as it trains: vision encoder -> connector -> language model, and the loss of a batch."""
+"""The whole model as it trains: vision encoder -> connector -> fusion -> language model, and the loss of a batch."""
 
 from collections.abc import Sequence
 
@@ -8,19 +8,21 @@ from torch.nn import functional
 from vlm.config import ModelConfig
 from vlm.errors import UserError
 from vlm.model.eyes import Eyes, build_eyes
+from vlm.model.fusion import Fusion, build_fusion
+from vlm.model.fusion.fusion import Arranged
 from vlm.model.language import LanguageModel, build_language
 from vlm.model.prompts import Batch, Encoded, PromptTurn, encode
 from vlm.model.sizes import check_fit
 
-STAGES = {"projector": ("connector",), "projector+lora": ("connector", "lora")}
+STAGES = {"projector": ("connector", "fusion"), "projector+lora": ("connector", "fusion", "lora")}
 
 
 class VisionLanguageModel(nn.Module):
     accepts_loss_kwargs = True  # Trainer's word for `num_items_in_batch`
 
-    def __init__(self, eyes: Eyes, language: LanguageModel) -> None:
+    def __init__(self, eyes: Eyes, fusion: Fusion, language: LanguageModel) -> None:
         super().__init__()
-        self.eyes, self.language = eyes, language
+        self.eyes, self.fusion, self.language = eyes, fusion, language
         self.text_dropout = 0.0  # share of the text's embeddings that training hides
 
     @property
@@ -33,12 +35,16 @@ class VisionLanguageModel(nn.Module):
         return list(self.language.model._no_split_modules)
 
     def train_only(self, stage: str) -> dict[str, list[nn.Parameter]]:
-        """Freeze all but the parts that `stage` trains; returns the trainable parameters by part."""
-        if stage not in STAGES:
-            raise UserError(f"There is no training stage {stage!r}. Valid: {', '.join(STAGES)}.")
+        """Freeze all but the parts that `stage` trains; returns the trainable parameters by part. A fusion without
+        weights is no part. Raises UserError as `check_stage` does."""
+        check_stage(stage, self.language.has_adapter)
         self.requires_grad_(False)
-        parts = {"connector": list(self.connector.parameters()), "lora": self.language.lora_parameters()}
-        trained = {name: parts[name] for name in STAGES[stage]}
+        parts = {
+            "connector": list(self.connector.parameters()),
+            "fusion": list(self.fusion.parameters()),
+            "lora": self.language.lora_parameters(),
+        }
+        trained = {name: parts[name] for name in STAGES[stage] if parts[name]}
         for parameters in trained.values():
             for parameter in parameters:
                 parameter.requires_grad_(True)
@@ -47,17 +53,16 @@ class VisionLanguageModel(nn.Module):
     def encode(self, turns: Sequence[PromptTurn], system: str | None = None) -> Encoded:
         return encode(self.language.tokenizer, turns, self.eyes.tokens_per_picture, system)
 
-    def embed(self, batch: Batch, patch_features: Tensor | None) -> Tensor:
-        """Token embeddings [B, T, Dl] with the visual tokens of all pictures [M, N, Dv], in order, in their places."""
+    def arrange(self, batch: Batch, patch_features: Tensor | None) -> Arranged:
+        """Token embeddings [B, T, Dl] and the pictures of the batch [M, N, Dv], in reading order, put together."""
         embeds = self.language.embed(batch.input_ids)
         if self.text_dropout:
             embeds = functional.dropout(embeds, self.text_dropout, self.training)
         if patch_features is None or not len(patch_features):
-            return embeds
+            return self.fusion.arrange(embeds, batch, None)
         weight = next(self.connector.parameters())
         visual_tokens = self.connector(patch_features.to(weight.device, weight.dtype))  # [M, K, Dl]
-        places = batch.visual_mask.to(embeds.device).unsqueeze(-1)
-        return embeds.masked_scatter(places, visual_tokens.to(embeds.dtype))
+        return self.fusion.arrange(embeds, batch, visual_tokens)
 
     def forward(
         self,
@@ -70,18 +75,26 @@ class VisionLanguageModel(nn.Module):
     ) -> dict[str, Tensor]:
         """A collated batch [B, T] and the features of its pictures [M, N, Dv] -> the loss, as Trainer takes it: with
         `num_items_in_batch`, its share of the mean over a batch that several steps or processes have divided."""
-        embeds = self.embed(Batch(input_ids, visual_mask, attention_mask, labels), patch_features)
+        batch = Batch(input_ids, visual_mask, attention_mask, labels)
+        embeds, present, learned = self.arrange(batch, patch_features)
         device = embeds.device
-        return {
-            "loss": self.language(embeds, attention_mask.to(device), labels.to(device), num_items_in_batch)
-        }
+        return {"loss": self.language(embeds, present.to(device), learned.to(device), num_items_in_batch)}
+
+
+def check_stage(stage: str, has_lora: bool) -> None:
+    """Raise UserError for an unknown stage, and for one that would train a LoRA where there is none."""
+    if stage not in STAGES:
+        raise UserError(f"There is no training stage {stage!r}. Valid: {', '.join(STAGES)}.")
+    if "lora" in STAGES[stage] and not has_lora:
+        raise UserError(f"The model has no LoRA (lora.rank is 0) for the stage {stage!r}. Train: projector.")
 
 
 def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:
     """The parts of a preset on one device, without an adapter. The connector is fresh until one is loaded."""
     check_fit(config)
     language = build_language(config.language, device)
-    return VisionLanguageModel(build_eyes(config, language.embedding_size, device), language)
+    fusion = build_fusion(config.fusion, language.causal).to(device)
+    return VisionLanguageModel(build_eyes(config, language.embedding_size, device), fusion, language)
 
 
 def text_size(language: LanguageModel) -> float:

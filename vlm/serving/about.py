@@ -17,6 +17,8 @@ PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
 
 def about(config: ModelConfig, folder: Path | None) -> str:
     """The model's parts, and everything in its adapter's folder."""
+    if config.is_remote:
+        return remote_parts(config)
     if folder is None:
         return f"{parts(config)}\n\n{how_to_see(config.name)}"
     sections = [
@@ -40,18 +42,30 @@ def how_to_see(preset: str) -> str:
 
 
 def parts(config: ModelConfig) -> str:
-    vision, connector, language = config.vision, config.connector, config.language
-    clip = vision.encoder == "clip"
-    seen = f"{vision.features} features" if clip else f"pictures of {vision.image_size} pixels a side"
+    vision, connector, language, lora = config.vision, config.connector, config.language, config.lora
+    own = vision.encoder == "efficientnet-lite2"
+    seen = f"pictures of {vision.image_size} pixels a side" if own else f"{vision.features} features"
     settings = "".join(f", {name} {value}" for name, value in connector.settings.items())
     rows = [
         ("vision encoder", f"{vision.weights}, {seen}"),
         ("connector", f"{connector.kind}{settings}"),
+        ("fusion", config.fusion.kind),
         ("language model", f"{language.weights}, engine {language.engine}"),
-        ("LoRA", f"rank {config.lora.rank} on {', '.join(config.lora.targets)}"),
+        ("LoRA", f"rank {lora.rank} on {', '.join(lora.targets)}" if lora.rank else "none"),
         ("speech", f"{config.speech.weights} on {config.speech.engine}"),
     ]
     return table(("part", config.name), rows)
+
+
+def remote_parts(config: ModelConfig) -> str:
+    """What is known of a model on a server."""
+    rows = [
+        ("base model, for words", config.language.weights),
+        ("adapter, for pictures", config.adapter or "none"),
+        ("speech", f"{config.speech.weights} on {config.speech.engine}"),
+    ]
+    where = "A server has the model: this page holds no weights but those for speech."
+    return f"{table(('part', config.name), rows)}\n\n{where}"
 
 
 def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:

@@ -22,6 +22,7 @@ class ServerSettings:
     space: bool = False
     allowed_hosts: tuple[str, ...] = ()
     accounts: str | None = None
+    has_api_key: bool = False  # VLM_API_KEY, which vlm/serving/openai/access.py reads
     certificate: str | None = None  # files of TLS, in PEM
     key: str | None = None
     tools: bool = False  # MCP
@@ -74,6 +75,7 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         space=space,
         allowed_hosts=tuple(each.strip().lower() for each in hosts.split(",") if each.strip()),
         accounts=given.get("AUTH"),
+        has_api_key="VLM_API_KEY" in given,
         certificate=certificate,
         key=key,
         tools=_yes_or_no("MCP", given.get("MCP") or given.get("GRADIO_MCP_SERVER")),

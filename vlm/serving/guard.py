@@ -72,7 +72,7 @@ class Guard:
             headers = Headers(scope=scope)
             self._check_place(scope, headers)
             person = await self._person(scope, headers)
-            body = BoundedBody(receive, send, self._most_bytes(scope, headers, person), _is_upload(scope))
+            body = BoundedBody(receive, send, self._most_bytes(scope, headers, person), _holds_files(headers))
         except (Refused, TryLater) as refused:
             await refusal(scope, refused)(scope, receive, send)
             return
@@ -118,8 +118,9 @@ class Guard:
     async def _person(self, scope: Scope, headers: Headers) -> str:
         """The name of an account, or an address. Raises Refused."""
         address = person_at(scope["client"][0] if scope.get("client") else "")
+        has_key = self.settings.has_api_key and scope["path"].startswith("/v1/")  # checked there
         started_here = address == "loopback" and scope["path"] == "/gradio_api/startup-events"
-        if self.accounts is None or scope["path"] in OPEN_TO_ALL or started_here:
+        if self.accounts is None or scope["path"] in OPEN_TO_ALL or started_here or has_key:
             return address
         user = await asyncio.to_thread(self.accounts.user, headers.get("authorization", ""), address)
         if user is None:
@@ -130,11 +131,11 @@ class Guard:
         """How large the body may be. Raises Refused where it says of itself that it is larger."""
         length = int(headers.get("content-length") or 0)
         most = JSON_BYTES
-        if _is_upload(scope):
+        if _holds_files(headers):
             most = self.settings.request_mb * 2**20
         if length > most:
             raise Refused(413, f"At most {most // 2**20} MB can be sent at once.")
-        if _is_upload(scope):
+        if _holds_files(headers) or _is_upload(scope):
             if "content-length" not in headers:
                 raise Refused(411, "Please say how large the files are (Content-Length).")
             if self.settings.public:
@@ -160,6 +161,10 @@ class Guard:
 
 def _is_upload(scope: Scope) -> bool:
     return scope["path"].rstrip("/") == UPLOAD
+
+
+def _holds_files(headers: Headers) -> bool:
+    return headers.get("content-type", "").lower().startswith("multipart/")
 
 
 def listened_to(scope: Scope) -> str | None:

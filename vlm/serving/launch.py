@@ -1,5 +1,6 @@
 """The page and all other routes -> one FastAPI app on a port. It fetches nothing from the internet and reports nothing."""
 
+import os
 import signal
 import socket
 import threading
@@ -20,6 +21,8 @@ from vlm.serving.accounts import Accounts
 from vlm.serving.endpoints import Endpoints
 from vlm.serving.guard import Guard
 from vlm.serving.messages import WORD_JOINER
+from vlm.serving.openai.access import Access, access_of
+from vlm.serving.openai.routes import openai_routes
 from vlm.serving.plain_errors import UNEXPECTED
 from vlm.serving.search_endpoints import SearchEndpoints
 from vlm.serving.sent_files import fetch_nothing
@@ -82,12 +85,15 @@ class Site(NamedTuple):
     serving: Serving
     uploads: Uploads | None = None
     accounts: Accounts | None = None
+    access: Access | None = None  # to the routes under /v1; as the environment has it, if left out
 
 
 def routes(site: Site) -> APIRouter:
     """What is served beside the page. The one place to add to."""
     router = APIRouter()
     router.include_router(status_routes(site.serving, site.uploads))
+    access = site.access or access_of(os.environ, site.serving.settings.host)
+    router.include_router(openai_routes(site.serving, access))
     return router
 
 

@@ -68,7 +68,10 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
     return [
         {"value": f"<header><h1>{TITLE}</h1><p>{escape(assistant.description)}</p></header>"},
         {"value": notice, "visible": bool(notice)},
-        {"value": how_to_see(assistant.config.name), "visible": folder is None},
+        {
+            "value": how_to_see(assistant.config.name),
+            "visible": folder is None and not assistant.config.remote_adapter,
+        },
         {"value": about(assistant.config, folder)},
         {"value": plot, "visible": bool(plot)},
     ]

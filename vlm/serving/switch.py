@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 
-from vlm.chat.answer import Answer, Heard, Settings, Turn
+from vlm.chat.answer import Answer, Heard, Picture, Settings, Turn
 from vlm.chat.assistant import Assistant, free_memory, load_assistant
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
 from vlm.model.adapter import model_config_of
-from vlm.model.sizes import fits
 from vlm.serving.callers import Caller, current_caller
 from vlm.serving.environment import ServerSettings
 from vlm.serving.gate import Gate
@@ -35,6 +34,9 @@ Snapshots = Generator[Answer, None, None]
 
 def runnable_presets() -> list[str]:
     """The shipped presets that this machine has the memory for. Takes seconds: every model is laid out."""
+    # with it come Transformers' models and PEFT, half of the time that a page without them takes to start
+    from vlm.model.sizes import fits
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return [name for name in preset_names() if fits(load_model_config(name), device)]
 
@@ -94,7 +96,7 @@ class Serving:
     def stream(
         self,
         question: str,
-        images: Sequence[str] = (),
+        images: Sequence[Picture] = (),
         audio: str | None = None,
         history: Sequence[Turn] = (),
         settings: Settings | None = None,
@@ -124,6 +126,21 @@ class Serving:
                         caller.check()
             finally:
                 self._gate.leave(ticket)
+
+    def transcribe(self, audio: str) -> Generator[Heard | None, None, None]:
+        """What is said in a recording; until it is its turn, None every now and then."""
+        caller = current_caller()
+        if self._stopping:
+            raise UserError(STOPPING)
+        self._charge(caller.person, 0, True)
+        with closing(self._hear(caller, audio)) as hearing:
+            while True:
+                try:
+                    next(hearing)
+                except StopIteration as end:
+                    yield end.value
+                    return
+                yield None
 
     def _charge(self, person: str, pictures: int, spoken: bool) -> None:
         """Raises TryLater where this person has asked for too much. On the owner's own machine nothing is too much."""

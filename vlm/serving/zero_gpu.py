@@ -7,11 +7,13 @@ Everything but the engine stays in the app's process, which may not use CUDA: th
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from vlm.chat.assistant import Assistant
+from vlm.chat.local_writer import LocalWriter
 from vlm.engines import Engine, Prompt, Sampling
 from vlm.errors import UserError
 
@@ -64,7 +66,11 @@ def on_borrowed_gpu(engine: Engine, spaces: Any) -> Engine:
 
 
 def borrow_gpu(assistant: Assistant, spaces: Any) -> None:
-    """Let the assistant's engine run on ZeroGPU, and its eyes on this process's CPU."""
-    assistant.engine = on_borrowed_gpu(assistant.engine, spaces)
-    if assistant.pipeline.sights:
-        assistant.pipeline.sights.eyes.cpu()
+    """Let the assistant's engine run on ZeroGPU, and its eyes on this process's CPU. A server needs neither."""
+    writer = assistant.pipeline.writer
+    if not isinstance(writer, LocalWriter):
+        return
+    borrowed = replace(writer, engine=on_borrowed_gpu(writer.engine, spaces))
+    assistant.pipeline = replace(assistant.pipeline, writer=borrowed)
+    if writer.sights:
+        writer.sights.eyes.cpu()

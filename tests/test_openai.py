@@ -1,0 +1,563 @@
+"""The endpoint under /v1 beside the page, over a tiny model: OpenAI's own client asks it, and Open WebUI's shapes."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from gradio_client import Client
+from openai import OpenAI
+from PIL import Image
+
+from tests.conftest import served
+from tests.test_assistant import ANSWERS, Recording, asked, assistant_of
+from tests.tiny import overfit, picture, tiny_model
+from vlm import Answer, Assistant, Settings
+from vlm.chat.local_writer import LocalWriter
+from vlm.inputs.speech import Transcript
+from vlm.model.adapter import save_adapter
+from vlm.model.prompts import PromptTurn, encode
+from vlm.serving.openai.access import Access, access_of
+from vlm.serving.openai.answers import Telling
+from vlm.serving.switch import Serving
+
+BASE = "qwen2.5-coder-1.5b-instruct"  # as the tiny config calls it
+ADAPTER = "tiny"
+Messages = list[Any]
+
+
+class Reading:
+    """A transcriber that hears the words that the file is made of."""
+
+    def transcribe(self, audio: str) -> Transcript:
+        return Transcript(Path(audio).read_text(), "en", 1.5)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Assistant:
+    """It says what it sees in four pictures, and babbles about all else."""
+    model = tiny_model(tags=2)
+    assert overfit(model, ANSWERS, steps=120) < 0.1
+    folder = tmp_path_factory.mktemp("adapters") / ADAPTER
+    made = assistant_of(model, rewrites="This is a red square")
+    save_adapter(model, folder, made.config, {}, {})
+    return Assistant(made.pipeline, Reading(), made.config, folder)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_asked(tiny: Assistant) -> Iterator[None]:
+    asked(tiny).clear()
+    yield
+    assert engine_of(tiny).open == 0  # no answer is left under way
+
+
+def engine_of(tiny: Assistant) -> Recording:
+    assert isinstance(tiny.engine, Recording)
+    return tiny.engine
+
+
+@contextmanager
+def page_of(serving: Serving, access: Access) -> Iterator[str]:
+    with served(serving, access=access) as address:
+        yield address.rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def serving(tiny: Assistant) -> Serving:
+    return Serving(tiny)
+
+
+@pytest.fixture(scope="module")
+def address(serving: Serving) -> Iterator[str]:
+    with page_of(serving, Access()) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> OpenAI:
+    return client_of(address)
+
+
+def client_of(address: str, key: str = "none") -> OpenAI:
+    return OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
+
+
+def png(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def data_url(content: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def shown(url: str, question: str = "Which?") -> Messages:
+    parts = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": url}}]
+    return [{"role": "user", "content": parts}]
+
+
+def red() -> Messages:
+    return shown(data_url(png(picture("red"))))
+
+
+def words(*said: str) -> Messages:
+    """Questions and answers by turns."""
+    roles = ("user", "assistant")
+    return [{"role": roles[number % 2], "content": text} for number, text in enumerate(said)]
+
+
+def ask(client: OpenAI, messages: Messages, model: str = BASE, **more: Any) -> Any:
+    return client.chat.completions.create(model=model, messages=messages, **more)
+
+
+def told(client: OpenAI, messages: Messages, **more: Any) -> str:
+    return ask(client, messages, **more).choices[0].message.content
+
+
+def test_the_models_are_the_adapter_and_the_base(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [ADAPTER, BASE]
+    assert client.models.retrieve(ADAPTER).owned_by == "ask-a-picture"
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-4o' here. There is: tiny, qwen") as refused:
+        ask(client, words("Hello?"), model="gpt-4o")
+    assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
+
+
+@pytest.mark.parametrize("model", [ADAPTER, BASE])
+def test_a_picture_goes_to_the_adapter_and_the_clean_up_whatever_the_name(
+    client: OpenAI, tiny: Assistant, model: str
+) -> None:
+    answer = ask(client, red(), model=model)
+    assert (answer.model, answer.choices[0].message.content) == (ADAPTER, "This is a red square.")
+    assert (answer.choices[0].finish_reason, answer.object) == ("stop", "chat.completion")
+    draft, rewriting = asked(tiny)
+    assert (draft.adapter, rewriting.adapter) == (True, False)
+    assert answer.usage.prompt_tokens == draft.length
+    assert answer.usage.completion_tokens == len("a red square") + 1  # a token a character, and the end
+
+
+def test_words_go_to_the_base_model_with_real_counts_of_tokens(client: OpenAI, tiny: Assistant) -> None:
+    answer = ask(client, words("Hello?"), model=ADAPTER, max_tokens=7)
+    (only,) = asked(tiny)
+    writer = tiny.pipeline.writer
+    assert isinstance(writer, LocalWriter)
+    prompt = encode(writer.tokenizer, [PromptTurn("Hello?")], 0).ids
+    assert (answer.model, only.adapter) == (BASE, False)
+    assert answer.usage.prompt_tokens == len(prompt)
+    assert answer.usage.completion_tokens in (7, answer.usage.total_tokens - len(prompt))
+    settings = Settings(7)
+    assert answer.choices[0].message.content == tiny.answer("Hello?", settings=settings).text
+
+
+def babbling(tiny: Assistant) -> Assistant:
+    """The same model, whose base babbles."""
+    writer = tiny.pipeline.writer
+    assert isinstance(writer, LocalWriter)
+    engine = Recording(engine_of(tiny).engine, writer.tokenizer)
+    pipeline = replace(tiny.pipeline, writer=replace(writer, engine=engine))
+    return Assistant(pipeline, Reading(), tiny.config, tiny.adapter_folder)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def babbler(tiny: Assistant) -> Iterator[OpenAI]:
+    with page_of(Serving(babbling(tiny)), Access()) as served:
+        yield client_of(served)
+
+
+def test_a_stream_tells_the_same_as_the_whole(babbler: OpenAI) -> None:
+    for messages in (words("Hello?"), red()):
+        whole = ask(babbler, messages, max_completion_tokens=40)
+        options = {"include_usage": True}
+        chunks = list(ask(babbler, messages, max_completion_tokens=40, stream=True, stream_options=options))
+        *pieces, last, counts = chunks
+        assert pieces[0].choices[0].delta.role == "assistant"
+        text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
+        assert text == whole.choices[0].message.content
+        assert last.choices[0].finish_reason == whole.choices[0].finish_reason
+        assert (counts.choices, counts.usage) == ([], whole.usage)
+        assert len({chunk.id for chunk in chunks}) == 1
+    assert len(list(ask(babbler, words("Hello?"), max_tokens=40, stream=True))) > 10
+
+
+def test_a_seed_repeats_the_draw(babbler: OpenAI) -> None:
+    drawn = partial(told, babbler, words("Hello?"), max_tokens=30, temperature=1.5, top_p=1.0)
+    assert drawn(seed=3) == drawn(seed=3) != drawn(seed=4)
+    assert drawn(seed=-1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_ends_the_answer_before_it(babbler: OpenAI, stream: bool) -> None:
+    def answered(**more: Any) -> tuple[str, str, int]:
+        made = ask(babbler, words("Hello?"), max_tokens=40, stream=stream, **more)
+        if not stream:
+            return made.choices[0].message.content, made.choices[0].finish_reason, 0
+        chunks = list(made)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        return text, chunks[-1].choices[0].finish_reason, len(chunks)
+
+    text, reason, _ = answered()
+    stop = text[10:13]
+    assert len(text) > 13 and stop.strip() == stop
+    assert answered(stop=stop)[:2] == (text[: text.index(stop)].rstrip(), "stop")
+    assert answered(stop=["\u1234", stop])[1] == "stop"
+    assert answered(stop=stop + "\u1234")[:2] == (
+        text,
+        reason,
+    )  # its beginning is told when it proves not to be it
+
+
+def test_a_text_is_told_up_to_what_may_be_the_beginning_of_a_stop() -> None:
+    telling = Telling(["END", "###"], "full")
+    answer = partial(Answer, stage="drafting")
+    assert telling.new(answer(" One E")) == "One"
+    assert telling.new(answer(" One EN ")) == " EN"
+    assert telling.new(answer(" One EN ##")) == ""
+    assert telling.new(answer(" One EN ## two")) == " ## two"
+    assert telling.new(answer(" One EN ## two ### three")) == ""
+    assert telling.stopped and telling.told == "One EN ## two"
+
+
+def test_a_conversation_is_handed_on_with_its_roles(client: OpenAI, tiny: Assistant) -> None:
+    said: Messages = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "One?"},
+        {"role": "user", "content": [{"type": "text", "text": "Two?"}, {"type": "text", "text": "Three?"}]},
+        {"role": "assistant", "content": "Four."},
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Five?"},
+    ]
+    told(client, said, max_tokens=2)
+    (only,) = asked(tiny)
+    expected = (
+        "<|im_start|>system\nBe kind.\n\nBe brief.<|im_end|>\n<|im_start|>user\nOne?\n\nTwo?\n\nThree?<|im_end|>\n"
+        "<|im_start|>assistant\nFour.<|im_end|>\n<|im_start|>user\nFive?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert only.prompt == expected
+
+
+def test_a_picture_earlier_in_the_conversation_is_still_seen(client: OpenAI, tiny: Assistant) -> None:
+    answer = ask(client, [*red(), {"role": "assistant", "content": "A square."}, *words("Which?")])
+    assert answer.model == ADAPTER
+    assert "@" in asked(tiny)[0].prompt.partition("A square.")[0]
+
+
+def test_speech_is_heard_and_asks_like_words(client: OpenAI, tiny: Assistant) -> None:
+    def spoken(text: str) -> dict[str, Any]:
+        audio = {"data": base64.b64encode(text.encode()).decode(), "format": "wav"}
+        return {"role": "user", "content": [{"type": "input_audio", "input_audio": audio}]}
+
+    answer = ask(client, [spoken("One?"), {"role": "assistant", "content": "Two."}, spoken("Three?")])
+    (only,) = asked(tiny)
+    assert answer.model == BASE
+    assert only.prompt.index("One?") < only.prompt.index("Two.") < only.prompt.index("Three?")
+    with pytest.raises(openai.BadRequestError, match="one recording at a time"):
+        ask(client, [spoken("One?"), spoken("Two?")])
+
+
+def test_uploaded_files_are_pictures_and_recordings_of_messages(client: OpenAI, tiny: Assistant) -> None:
+    uploaded = client.files.create(file=("red.png", png(picture("red"))), purpose="vision")
+    assert (uploaded.filename, uploaded.bytes) == ("red.png", len(png(picture("red"))))
+    assert told(client, shown(uploaded.id)) == "This is a red square."
+    spoken = client.files.create(file=("asked.wav", b"Which?"), purpose="user_data")
+    files = [{"type": "file", "file": {"file_id": each.id}} for each in (uploaded, spoken)]
+    assert told(client, [{"role": "user", "content": files}]) == "This is a red square."
+    assert "Which?" in asked(tiny)[-2].prompt
+    assert client.files.retrieve(uploaded.id).id == uploaded.id
+    assert client.files.delete(uploaded.id).deleted
+    with pytest.raises(openai.NotFoundError, match="no file"):
+        ask(client, shown(uploaded.id))
+
+
+def test_a_recording_is_transcribed(client: OpenAI) -> None:
+    transcribe = client.audio.transcriptions.create
+    recording = ("a.wav", b"Why is the sky blue?")
+    assert transcribe(file=recording, model="whisper-1").text == "Why is the sky blue?"
+    assert (
+        transcribe(file=recording, model="whisper-base", response_format="text") == "Why is the sky blue?\n"
+    )
+    verbose = transcribe(file=recording, model="whisper-1", response_format="verbose_json", language="en")
+    assert (verbose.language, verbose.duration) == ("en", 1.5)
+    for wrong, message in (
+        ({"model": "gpt-4o-transcribe"}, "heard by: whisper-1"),
+        ({"language": "fr"}, "only language"),
+        ({"response_format": "srt"}, "json, text, verbose_json"),
+        ({"stream": True}, "comes whole"),
+    ):
+        with pytest.raises(openai.APIStatusError, match=message):
+            transcribe(**({"file": recording, "model": "whisper-1"} | wrong))  # type: ignore[call-overload]
+
+
+def test_open_webui_is_answered_in_its_shapes(address: str) -> None:
+    """What it sends beside OpenAI's own keys, and how it reads a stream."""
+    body = {
+        "stream": True,
+        "model": ADAPTER,
+        "messages": [{"role": "system", "content": "Today is Monday."}, *red()],
+        "params": {},
+        "tool_servers": [],
+        "features": {"image_generation": False, "web_search": False},
+        "variables": {"{{USER_NAME}}": "User"},
+        "session_id": "8Yd1",
+        "chat_id": "4f3b",
+        "background_tasks": {"title_generation": True},
+        "tools": None,
+        "temperature": 0.1,
+        "stream_options": {"include_usage": True},
+    }
+    headers = {"Authorization": "Bearer none", "Content-Type": "application/json"}
+    with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, headers=headers) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in response.iter_lines() if line]
+    assert all(line.startswith("data: ") for line in lines) and lines[-1] == "data: [DONE]"
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    assert (
+        "".join(c["choices"][0]["delta"].get("content", "") for c in chunks[:-1]) == "This is a red square."
+    )
+    assert chunks[-1]["usage"]["total_tokens"] > 13
+    assert httpx.get(f"{address}/v1/models", headers=headers).json()["data"][0]["id"] == ADAPTER
+
+
+NO_PICTURE = data_url(b"this is not a picture")
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no picture": ({"messages": shown(NO_PICTURE)}, "not a picture that can be read"),
+    "no base64": ({"messages": shown("data:image/png;base64,%%%")}, "no base64"),
+    "no data URL": ({"messages": shown("cat.png")}, "data:image"),
+    "an address": ({"messages": shown("https://example.com/cat.png")}, "not fetched.*VLM_PICTURE_HOSTS"),
+    "an address here": ({"messages": shown("http://127.0.0.1/cat.png")}, "not fetched"),
+    "a file": ({"messages": shown("file:///etc/passwd")}, "data:image"),
+    "many pictures": ({"messages": red() * 9}, "can hold 8 pictures"),
+    "the assistant first": (
+        {"messages": words("", "Hi.", "Hello?")[1:]},
+        "begins with a message of the user",
+    ),
+    "the assistant last": ({"messages": words("Hello?", "Hi.")}, "last message must be the user's"),
+    "no message": ({"messages": []}, "messages: "),
+    "no question": ({"messages": words(" ")}, "type or speak a question"),
+    "a long question": ({"messages": words("x" * 9000)}, "Please shorten it"),
+    "an unknown role": ({"messages": [{"role": "king", "content": "Hello?"}]}, r"messages\.0\.role"),
+    "a tool's answer": ({"messages": [{"role": "tool", "content": "4"}]}, "Tools are not supported"),
+    "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools is not supported"),
+    "an unknown part": (
+        {"messages": [{"role": "user", "content": [{"type": "video_url"}]}]},
+        r"messages\.0\.content",
+    ),
+    "an empty part": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        "no image_url",
+    ),
+    "two answers": ({"n": 2}, "n is not supported"),
+    "JSON": ({"response_format": {"type": "json_object"}}, "response_format is not supported"),
+    "heat": ({"temperature": 3}, "temperature must be between 0 and 2"),
+    "no length": ({"max_tokens": 0}, "max_tokens"),
+    "many stops": ({"stop": list("abcde")}, "At most 4 stops"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_be_answered_is_refused_in_openais_form_and_the_next_request_works(
+    client: OpenAI, wrong: str
+) -> None:
+    changes, message = WRONG[wrong]
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match=message) as refused:
+            ask(client, **({"messages": words("Hello?"), "stream": stream} | changes))
+        assert refused.value.type == "invalid_request_error"
+    assert told(client, red()) == "This is a red square."
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "message"),
+    [
+        (b"{", "application/json", 400, "no JSON"),
+        (b"[" * 100_000, "application/json", 400, "no JSON"),
+        (b"[]", "application/json", 400, "JSON object"),
+        (b'{"messages": 1}', "application/json", 400, "model"),
+        (b"{}", "text/plain", 415, "Content-Type: application/json"),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused(
+    address: str, content: bytes, kind: str, status: int, message: str
+) -> None:
+    headers = {"Content-Type": kind}
+    response = httpx.post(f"{address}/v1/chat/completions", content=content, headers=headers)
+    assert response.status_code == status
+    assert message in response.json()["error"]["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_of_100_mb_is_refused_and_the_next_request_works(
+    address: str, client: OpenAI, announced: bool
+) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+        for _ in range(100):
+            yield b"x" * 2**20
+
+    for path, kind in (
+        ("chat/completions", "application/json"),
+        ("files", "multipart/form-data; boundary=b"),
+    ):
+        content: Any = b"".join(pieces()) if announced else pieces()
+        headers = {"Content-Type": kind}
+        response = httpx.post(f"{address}/v1/{path}", content=content, headers=headers, timeout=60)
+        assert response.status_code == 413
+        assert "larger than" in response.json()["error"]["message"]
+    assert told(client, red()) == "This is a red square."
+
+
+def test_what_is_not_there_is_said_in_openais_form(address: str) -> None:
+    for method, path in (("GET", "chat/completions"), ("POST", "embeddings"), ("DELETE", "models")):
+        response = httpx.request(method, f"{address}/v1/{path}")
+        assert (response.status_code, response.json()["error"]["type"]) == (404, "not_found_error")
+
+
+def test_the_page_is_still_there(address: str) -> None:
+    assert "<html" in httpx.get(address).text
+    text, _ = Client(address, verbose=False).predict("Hello?", max_new_tokens=16, api_name="/text")
+    assert text
+
+
+class Slow(Recording):
+    """An engine that takes its time for each token and never ends."""
+
+    def stream(self, prompt: Any, adapter: bool, sampling: Any) -> Iterator[int]:
+        self.open += 1
+        try:
+            for _ in range(sampling.max_new_tokens):
+                time.sleep(0.02)
+                yield 60
+        finally:
+            self.open -= 1
+
+
+@pytest.fixture(scope="module")
+def slow(tiny: Assistant) -> Iterator[tuple[str, Slow, Serving]]:
+    writer = tiny.pipeline.writer
+    assert isinstance(writer, LocalWriter)
+    engine = Slow(engine_of(tiny).engine, writer.tokenizer)
+    pipeline = replace(tiny.pipeline, writer=replace(writer, engine=engine))
+    serving = Serving(Assistant(pipeline, Reading(), tiny.config, tiny.adapter_folder))  # type: ignore[arg-type]
+    with page_of(serving, Access()) as served:
+        yield served, engine, serving
+
+
+def wait_until(happened: Any, seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("picture_too", [False, True])
+def test_whoever_goes_away_stops_the_model(
+    slow: tuple[str, Slow, Serving], stream: bool, picture_too: bool
+) -> None:
+    address, engine, _ = slow
+    body = {"model": BASE, "messages": red() if picture_too else words("Hello?"), "stream": stream}
+    body |= {"max_tokens": 1000}
+    content = json.dumps(body).encode()
+    request = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    import socket
+
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as connection:
+        connection.sendall(request.encode() + content)
+        wait_until(lambda: engine.open == 1)
+    wait_until(lambda: engine.open == 0, seconds=1)
+
+
+def test_a_request_waits_for_its_turn_behind_the_pages_questions(
+    slow: tuple[str, Slow, Serving], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, engine, serving = slow
+    page = serving.stream("Hello?")
+    assert next(page)
+    answers: list[str] = []
+    waiting = threading.Thread(
+        target=lambda: answers.append(told(client_of(address), words("Hello?"), max_tokens=2))
+    )
+    waiting.start()
+    wait_until(lambda: len(serving._gate._line) == 1)
+    monkeypatch.setattr("vlm.serving.openai.asking.MAX_WAITING", 0)
+    with pytest.raises(openai.RateLimitError, match="Too many questions"):
+        ask(client_of(address), words("Hello?"))
+    assert not answers and engine.open == 1
+    page.close()
+    waiting.join(5)
+    assert answers
+
+
+def test_an_error_within_a_stream_is_told_in_it(
+    slow: tuple[str, Slow, Serving], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, engine, _ = slow
+
+    def breaks(*_: Any) -> Iterator[int]:
+        yield 60
+        raise RuntimeError("a cable was pulled")
+
+    monkeypatch.setattr(engine, "stream", breaks)
+    with pytest.raises(openai.APIError, match="noted in the log"):
+        list(ask(client_of(address), words("Hello?"), stream=True))
+    with pytest.raises(openai.InternalServerError, match="noted in the log"):
+        ask(client_of(address), words("Hello?"))
+
+
+def test_a_key_is_wanted_where_one_is_set_and_others_than_this_machine_need_one(serving: Serving) -> None:
+    assert access_of({}, "127.0.0.1") == access_of({}, "::1") == access_of({}, "localhost") == Access()
+    assert access_of({}, "0.0.0.0").public and access_of({"SPACE_ID": "me/mine"}, "127.0.0.1").public
+    with page_of(serving, access_of({"VLM_API_KEY": "säcret"}, "0.0.0.0")) as address:
+        models = f"{address}/v1/models"
+        for given in ({}, {"Authorization": "Bearer secret"}, {"Authorization": "Basic säcret".encode()}):
+            refused = httpx.get(models, headers=given)
+            assert refused.status_code == 401
+            assert refused.json()["error"]["code"] == "invalid_api_key"
+        given = {"Authorization": "Bearer säcret".encode()}
+        assert httpx.get(models, headers=given).status_code == 200
+        assert httpx.post(f"{address}/v1/chat/completions", content=b"x" * 2**20).status_code == 401
+    with page_of(serving, access_of({}, "0.0.0.0")) as address:
+        with pytest.raises(openai.PermissionDeniedError, match="off here.*VLM_API_KEY"):
+            ask(client_of(address), words("Hello?"))
+        assert "<html" in httpx.get(address).text
+
+
+def test_a_page_from_elsewhere_cannot_use_the_api_of_this_machine(address: str) -> None:
+    models = f"{address}/v1/models"
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example:7860"}):
+        assert httpx.get(models, headers=headers).status_code == 403
+    assert httpx.get(models, headers={"Origin": address}).status_code == 200
+
+
+def test_pictures_are_fetched_from_the_hosts_that_are_allowed(serving: Serving, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(png(picture("red")))
+    (tmp_path / "large.png").write_bytes(b"x" * (21 * 2**20))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as host:
+        threading.Thread(target=host.serve_forever, args=(0.02,), daemon=True).start()
+        name = f"127.0.0.1:{host.server_address[1]}"
+        with page_of(
+            serving, access_of({"VLM_PICTURE_HOSTS": f"example.com, {name}"}, "127.0.0.1")
+        ) as address:
+            client = client_of(address)
+            assert told(client, shown(f"http://{name}/red.png")) == "This is a red square."
+            for path, message in (("none.png", "answered with 404"), ("large.png", "larger than 20 MB")):
+                with pytest.raises(openai.BadRequestError, match=message):
+                    ask(client, shown(f"http://{name}/{path}"))
+            with pytest.raises(openai.BadRequestError, match="not fetched"):
+                ask(client, shown("http://127.0.0.1:1/red.png"))
+        host.shutdown()

@@ -1,0 +1,140 @@
+"""The model in this process: a conversation -> a prompt of token ids and visual tokens -> the engine -> text."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+from vlm.chat import clean_up
+from vlm.chat.answer import Picture, Settings
+from vlm.chat.writer import Written
+from vlm.engines import Engine, Prompt, Sampling
+from vlm.errors import UserError
+from vlm.inputs.images import open_image
+from vlm.model.eyes import Eyes, Sight
+from vlm.model.prompts import PromptTurn, encode, end_ids, segments
+
+REMEMBERED_PICTURES = 64
+
+
+class Sights:
+    """What was seen in the latest pictures, so that a follow-up question does not look again."""
+
+    def __init__(self, eyes: Eyes) -> None:
+        self.eyes = eyes
+        self._seen: OrderedDict[bytes, Sight] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def see(self, pictures: Sequence[Picture]) -> list[Sight]:
+        return [self._see(picture) for picture in pictures]
+
+    def _see(self, picture: Picture) -> Sight:
+        image = open_image(picture)
+        key = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
+        with self._lock:
+            if key not in self._seen:
+                (self._seen[key],) = self.eyes.see([image])
+            self._seen.move_to_end(key)
+            while len(self._seen) > REMEMBERED_PICTURES:
+                self._seen.popitem(last=False)
+            return self._seen[key]
+
+
+@dataclass(frozen=True)
+class LocalWriter:
+    """`sights` is None for a model without an adapter, which cannot see."""
+
+    engine: Engine
+    tokenizer: Any
+    sights: Sights | None
+
+    @property
+    def sees(self) -> bool:
+        return self.sights is not None
+
+    def look(self, pictures: Sequence[Picture]) -> list[Sight]:
+        assert self.sights is not None, "checked by the assistant"
+        return self.sights.see(pictures)
+
+    def write(
+        self,
+        turns: Sequence[PromptTurn],
+        sights: Sequence[Sequence[Sight]],
+        system: str | None,
+        settings: Settings,
+    ) -> Iterator[Written | None]:
+        prompt, left_out = self._fit(turns, sights, system, settings.max_new_tokens)
+        read, ends = sum(map(len, prompt)), end_ids(self.tokenizer)
+        ids: list[int] = []
+        text = ""
+        with closing(self.engine.stream(prompt, bool(sights), settings.sampling(ends))) as tokens:  # type: ignore[type-var]
+            for token in tokens:
+                if token is None:
+                    yield None
+                    continue
+                ids.append(token)
+                decoded = self.tokenizer.decode(ids, skip_special_tokens=True)
+                if not decoded.endswith("\ufffd"):  # half of a character that takes several tokens
+                    text = decoded
+                yield Written(text, len(ids), read, left_out, ended=token in ends)
+
+    def warm_up(self, image_system: str, text_system: str | None) -> None:
+        """Read what every conversation begins with, so that the first answers need not wait for it."""
+        hello = [PromptTurn("Hello")]
+        for turns, system, adapter in (
+            (hello, text_system, False),
+            (clean_up.request("What is this?", "A cat."), clean_up.SYSTEM, False),
+            (hello, image_system, True),
+        ):
+            ids = encode(self.tokenizer, turns, 0, system).ids
+            list(self.engine.stream(segments(ids, []), adapter, Sampling(max_new_tokens=1)))
+
+    def _fit(
+        self,
+        turns: Sequence[PromptTurn],
+        sights: Sequence[Sequence[Sight]],
+        system: str | None,
+        answer_length: int,
+    ) -> tuple[Prompt, int]:
+        """The prompt, without the oldest turns where all would not fit, and how many those are.
+
+        Turns go by half a context at a time, counted from the first: what follows is read anew then, and that is not to
+        happen again at the next question. Pictures of a turn that is left out stay, since later questions may be about
+        them."""
+        visual_tokens = [sight.visual_tokens for group in sights for sight in group]
+        per_picture = self.sights.eyes.tokens_per_picture if self.sights else 0
+
+        def ids_of(some: Sequence[PromptTurn]) -> list[int]:
+            return encode(self.tokenizer, some, per_picture, system).ids
+
+        room, left_out = self.engine.context - answer_length, 0
+        ids = ids_of(turns)
+        if len(ids) > room:
+            for left_out in _beginnings([len(ids_of([turn])) for turn in turns], room // 2):
+                ids = ids_of(_from(turns, left_out))
+                if len(ids) <= room:
+                    break
+            else:
+                raise UserError(
+                    f"The question takes {len(ids)} tokens and its answer up to {answer_length}, and at most "
+                    f"{self.engine.context} fit. Please shorten the question or ask for a shorter answer."
+                )
+        return segments(ids, visual_tokens), left_out
+
+
+def _beginnings(sizes: Sequence[int], step: int) -> list[int]:
+    """The turns that a conversation may begin with where it is too long: the first behind each `step` tokens, and at
+    worst the last one. They do not depend on what follows."""
+    before = [0, *accumulate(sizes)]
+    last = len(sizes) - 1
+    return [turn for turn in range(1, last) if before[turn] // step > before[turn - 1] // step] + [last]
+
+
+def _from(turns: Sequence[PromptTurn], first: int) -> list[PromptTurn]:
+    """The turns from `first` on, with the pictures of those before it."""
+    tags = tuple(each for turn in turns[: first + 1] for each in turn.picture_tags)
+    return [replace(turns[first], picture_tags=tags), *turns[first + 1 :]]

@@ -1,0 +1,54 @@
+"""Who writes: a conversation -> text, as it grows. The reply pipeline asks, and does not know what is behind it.
+
+There are two: `LocalWriter` has the model in this process, `RemoteWriter` asks a server that has it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from vlm.chat.answer import Picture, Settings
+from vlm.engines import Host
+from vlm.model.prompts import PromptTurn
+
+
+class Written(NamedTuple):
+    """As much as there is of a text. `tokens` and `prompt_tokens` count what was written and read for it, `left_out` the
+    earlier turns that did not fit. `ended` is True once the writer came to an end of its own."""
+
+    text: str
+    tokens: int
+    prompt_tokens: int
+    left_out: int = 0
+    ended: bool = False
+
+
+class Writer(Protocol):
+    """`sees`: whether it has an adapter, without which it reads words only."""
+
+    @property
+    def engine(self) -> Host: ...
+
+    @property
+    def sees(self) -> bool: ...
+
+    def look(self, pictures: Sequence[Picture]) -> list[Any]:
+        """What of each picture goes into a prompt, in the writer's own form; its `tags` are in words, "" for none."""
+        ...
+
+    def write(
+        self,
+        turns: Sequence[PromptTurn],
+        sights: Sequence[Sequence[Any]],
+        system: str | None,
+        settings: Settings,
+    ) -> Iterator[Written | None]:
+        """The answer to the last turn; None now and then while nothing is new, so that whoever waits can stop. Closing the
+        iterator stops the writing.
+
+        `sights` has what `look` gave for the pictures of each turn: with any, the adapter is on; () for a conversation in
+        words. `system`: None for the template's own. Raises UserError."""
+        ...
+
+    def warm_up(self, image_system: str, text_system: str | None) -> None:
+        """Make ready for the first answers; may run while others are written."""
+        ...

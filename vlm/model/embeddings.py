@@ -1,0 +1,127 @@
+"""Embeddings of pictures that were computed elsewhere, in place of an encoder: files of numbers alone.
+
+.safetensors  one tensor a picture, named by the picture; or one of all, and their names as "pictures" in the metadata
+.parquet      columns `picture`, its name, and `embedding`, a list of numbers or a list of such lists
+.npy          [M, D] or [M, N, D], and beside it a .txt of the same name with a picture's name a line
+
+A picture's name is the SHA-256 of its file, as in the data sets. Pickles are refused: they can run code.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from vlm.errors import UserError, plain_load_errors
+
+PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
+CONVERT = (  # what to type for a pickle, where it is trusted
+    'python -c "import numpy, pickle; '
+    "numpy.save('embeddings.npy', numpy.asarray(pickle.load(open('{name}', 'rb'))))\""
+)
+
+
+class Embeddings(NamedTuple):
+    """`pictures`: the names in order, empty where the file has none. `features` [M, N, D] as they were stored."""
+
+    pictures: list[str]
+    features: Tensor
+
+
+class Precomputed(nn.Module):
+    """What stands in the encoder's place: it knows the pictures of its file, and cannot look at another."""
+
+    def __init__(self, file: Path, known: Embeddings) -> None:
+        super().__init__()
+        self.file, self.known = file, known
+        self.feature_count, self.feature_size = known.features.shape[1:]
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        raise UserError(
+            f"The preset reads the embeddings in {self.file.name}, and there is no encoder for another picture. Name the "
+            "encoder that made them as vision.encoder to look at new pictures."
+        )
+
+    def see(self, images: Sequence[Image.Image]) -> Tensor:
+        return torch.stack([self.preprocess(image) for image in images])
+
+
+def read_embeddings(file: Path) -> Embeddings:
+    """Raises UserError for a pickle, another format, names that do not match, other lengths, no fractions, or NaN."""
+    suffix = file.suffix.lower()
+    if suffix in PICKLES:
+        raise UserError(
+            f"{file.name} is a pickle, which can run code, and is not loaded. Convert it where you trust it: "
+            f"{CONVERT.format(name=file.name)}"
+        )
+    if suffix not in READERS:
+        raise UserError(f"{file.name} is no file of embeddings. Valid: {', '.join(READERS)}.")
+    if not file.is_file():
+        raise UserError(f"The embeddings {file} are missing. Check their path.")
+    with plain_load_errors(f"{file.name} could not be read as embeddings", "Write it again."):
+        names, features = READERS[suffix](file)
+        _check(names, features)
+    return Embeddings(names, features.unsqueeze(1) if features.ndim == 2 else features)
+
+
+def _check(names: Sequence[str], features: Tensor) -> None:
+    if features.ndim not in (2, 3) or not features.numel():
+        raise ValueError(f"it has the shape {list(features.shape)} and not [M, D] or [M, N, D]")
+    if not features.is_floating_point():
+        raise ValueError(f"it holds {str(features.dtype).removeprefix('torch.')} and no fractions")
+    if names and len(names) != len(features):
+        raise ValueError(f"it names {len(names)} pictures and has {len(features)} embeddings")
+    if not features.isfinite().all():
+        place = int((~features.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise ValueError(f"the embedding of {names[place] if names else place} holds NaN or infinity")
+
+
+def _stacked(names: list[str], each: list[Tensor]) -> tuple[list[str], Tensor]:
+    odd = next((place for place, one in enumerate(each) if one.shape != each[0].shape), None)
+    if odd is not None:
+        raise ValueError(
+            f"the embedding of {names[odd]} has the shape {list(each[odd].shape)}, and that of {names[0]} "
+            f"{list(each[0].shape)}"
+        )
+    return names, torch.stack(each)
+
+
+def _safetensors(file: Path) -> tuple[list[str], Tensor]:
+    with safe_open(file, framework="pt") as stored:
+        names = list(stored.keys())
+        pictures = (stored.metadata() or {}).get("pictures")
+        if len(names) == 1 and (pictures or stored.get_slice(names[0]).get_shape()[0] > 1):
+            return json.loads(pictures or "[]"), stored.get_tensor(names[0])
+        return _stacked(names, [stored.get_tensor(name) for name in names])
+
+
+def _parquet(file: Path) -> tuple[list[str], Tensor]:
+    from pyarrow import parquet  # half a second
+
+    columns = parquet.read_table(file, columns=["picture", "embedding"]).to_pydict()
+    each = [torch.from_numpy(np.asarray(one, dtype=np.float32)) for one in columns["embedding"]]
+    return _stacked(columns["picture"], each)
+
+
+def _npy(file: Path) -> tuple[list[str], Tensor]:
+    names = file.with_suffix(".txt")
+    told = names.read_text(encoding="utf-8").split() if names.is_file() else []
+    return told, torch.from_numpy(np.load(file, allow_pickle=False))
+
+
+READERS: dict[str, Callable[[Path], tuple[list[str], Tensor]]] = {
+    ".safetensors": _safetensors,
+    ".parquet": _parquet,
+    ".npy": _npy,
+}
+
+
+def load_precomputed(weights: str) -> Precomputed:
+    file = Path(weights).expanduser()
+    return Precomputed(file, read_embeddings(file))

@@ -1,0 +1,76 @@
+"""Who may use the endpoint: whoever has the key; without one, programs of this machine only.
+
+VLM_API_KEY is the key. On a host that others reach, and on a Space, the endpoint is off until it is set. On this machine
+a page from elsewhere in the same browser must not use it either: it would come with another Origin, or with a name of its
+own for this machine as the Host. VLM_PICTURE_HOSTS lists the hosts from which pictures may be fetched, none otherwise.
+"""
+
+import ipaddress
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from vlm.serving.openai.errors import ApiError
+
+KEY = "VLM_API_KEY"
+PICTURE_HOSTS = "VLM_PICTURE_HOSTS"
+
+
+@dataclass(frozen=True)
+class Access:
+    """`public`: whether others than this machine reach the page. `picture_hosts`: as in addresses, with a port if any."""
+
+    key: str = ""
+    public: bool = False
+    picture_hosts: frozenset[str] = frozenset()
+
+    async def check(self, request: Request) -> None:
+        """ApiError for whoever may not use the endpoint."""
+        if self.key:
+            self._check_key(request)
+        elif self.public:
+            raise ApiError(403, f"The API is off here. Whoever runs this page can set {KEY} to switch it on.")
+        elif not all(map(is_loopback, _claimed_hosts(request))):
+            raise ApiError(403, f"Without {KEY}, the API is for programs of this machine only.")
+
+    def _check_key(self, request: Request) -> None:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        same = secrets.compare_digest(
+            given.strip().encode("latin-1"), self.key.encode()
+        )  # as headers are decoded
+        if scheme.lower() != "bearer" or not same:
+            raise ApiError(
+                401,
+                "The API key is missing or wrong. Send it as Authorization: Bearer KEY.",
+                "invalid_api_key",
+            )
+
+
+def access_of(environment: Mapping[str, str], host: str) -> Access:
+    """As the environment has it, for a page that is served on `host`."""
+    hosts = environment.get(PICTURE_HOSTS, "").split(",")
+    return Access(
+        key=environment.get(KEY, ""),
+        public=not is_loopback(host) or "SPACE_ID" in environment,
+        picture_hosts=frozenset(each.strip().lower() for each in hosts if each.strip()),
+    )
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _claimed_hosts(request: Request) -> list[str]:
+    """The names by which the sender calls this machine, and of the page that it is on, if any."""
+    claimed = [f"//{request.headers.get('host', '')}"]
+    if "origin" in request.headers:
+        claimed.append(request.headers["origin"])
+    return [urlsplit(each).hostname or "" for each in claimed]

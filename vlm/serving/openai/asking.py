@@ -1,0 +1,104 @@
+"""A chat request -> snapshots of its answer, in the line that the page's questions wait in."""
+
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import Request
+
+from vlm.chat.answer import Answer, Heard, Settings, Turn
+from vlm.chat.reply import MAX_PICTURES
+from vlm.errors import UserError
+from vlm.serving.events import MAX_WAITING
+from vlm.serving.openai.errors import ApiError
+from vlm.serving.openai.media import Media
+from vlm.serving.openai.requests import ChatRequest, Said, conversation
+from vlm.serving.switch import Serving
+
+Item = TypeVar("Item")
+ENDED = object()
+
+
+class Gone(Exception):
+    """Whoever asked has closed the connection."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A request that has been read."""
+
+    said: list[Said]
+    settings: Settings
+
+    @property
+    def sees(self) -> bool:
+        return any(each.pictures for each in self.said)
+
+
+class Asking:
+    """Requests wait in the line before the gate, beyond Gradio's queue, and here no more of them than there."""
+
+    def __init__(self, serving: Serving, media: Media) -> None:
+        self.serving, self.media = serving, media
+        self._under_way = 0
+        self._threads = CapacityLimiter(2 * MAX_WAITING)  # not the page's
+
+    def read(self, asked: ChatRequest) -> Chat:
+        system, said = conversation(asked.messages)
+        if sum(len(each.pictures) for each in said) > MAX_PICTURES:
+            raise UserError(f"A conversation can hold {MAX_PICTURES} pictures. Please start a new one.")
+        if len(said[-1].recordings) > 1:
+            raise UserError("Please send one recording at a time.")
+        return Chat(said, asked.settings(self.serving.assistant.settings, system))
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Within it a request may wait and be answered; ApiError where too many do."""
+        if self._under_way >= MAX_WAITING + self.serving.parallel:
+            raise ApiError(429, "Too many questions are waiting now. Please try again in a moment.")
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    async def snapshots(self, request: Request, chat: Chat) -> AsyncGenerator[Answer, None]:
+        """Raises Gone once the connection is closed, at which the model stops."""
+        async with self.place():
+            with tempfile.TemporaryDirectory(prefix="recordings-") as folder:
+                *earlier, last = chat.said
+                history = [await self._turn(request, each, Path(folder)) for each in earlier]
+                pictures = await self.media.pictures(last.pictures)
+                recordings = await self.media.recordings(last.recordings, Path(folder))
+                asked = (last.question, pictures, next(map(str, recordings), None), history, chat.settings)
+                async with aclosing(self._each(request, self.serving.stream(*asked))) as answers:
+                    async for answer in answers:
+                        yield answer
+
+    async def heard(self, request: Request, recording: Path) -> Heard:
+        """What is said in a recording. Raises Gone as well."""
+        async with aclosing(self._each(request, self.serving.transcribe(str(recording)))) as heard:
+            return await anext(heard)
+
+    async def _turn(self, request: Request, said: Said, folder: Path) -> Turn:
+        """An earlier exchange; what was spoken in it is heard again."""
+        recordings = await self.media.recordings(said.recordings, folder)
+        heard = [(await self.heard(request, recording)).text for recording in recordings]
+        question = " ".join(part for part in (said.question, *heard) if part)
+        return Turn(question, said.answer, await self.media.pictures(said.pictures))
+
+    async def _each(self, request: Request, items: Iterator[Item | None]) -> AsyncGenerator[Item, None]:
+        """The items but None, which says that there is nothing new."""
+        with closing(items):  # type: ignore[type-var]
+            while True:
+                item: Any = await to_thread.run_sync(next, items, ENDED, limiter=self._threads)
+                if item is ENDED:
+                    return
+                if await request.is_disconnected():
+                    raise Gone
+                if item is not None:
+                    yield item

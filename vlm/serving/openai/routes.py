@@ -1,0 +1,192 @@
+"""The routes under /v1: chat completions, models, transcriptions and uploads.
+
+Pictures go to the adapter and the clean-up, words and speech to the base model, as on the page: either name of a model
+is answered to, and the answer names the one that gave it. Instructions of the system are followed where the conversation
+has no pictures; about those the adapter knows only the words that it was trained with.
+"""
+
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+from vlm.chat.answer import Answer
+from vlm.serving.openai.access import Access
+from vlm.serving.openai.answers import Completion, Telling, closing_events, event
+from vlm.serving.openai.asking import Asking, Chat, Gone
+from vlm.serving.openai.bodies import form_of, json_of
+from vlm.serving.openai.errors import ApiError, OpenAIRoute, api_error
+from vlm.serving.openai.media import Media
+from vlm.serving.openai.requests import read_request
+from vlm.serving.openai.uploads import Uploads, copy, suffix_of
+from vlm.serving.switch import Serving
+from vlm.weights.resolve import public_name
+
+CLIENT_CLOSED_REQUEST = 499  # nobody reads it
+EVERY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+TRANSCRIPT_SHAPES = "json", "text", "verbose_json"
+TRANSCRIPTION_NAME = "whisper-1"  # what clients ask for where nobody told them another
+
+
+def openai_routes(serving: Serving, access: Access) -> APIRouter:
+    """To be mounted before the page's own routes."""
+    uploads = Uploads()
+    endpoint = Endpoint(serving, Asking(serving, Media(uploads, access.picture_hosts)), uploads)
+    router = APIRouter(
+        prefix="/v1", route_class=OpenAIRoute, dependencies=[Depends(access.check)], include_in_schema=False
+    )
+    router.add_api_route("/models", endpoint.models, methods=["GET"])
+    router.add_api_route("/models/{name:path}", endpoint.model, methods=["GET"])
+    router.add_api_route("/chat/completions", endpoint.chat, methods=["POST"])
+    router.add_api_route("/audio/transcriptions", endpoint.transcription, methods=["POST"])
+    router.add_api_route("/files", endpoint.upload, methods=["POST"])
+    router.add_api_route("/files/{identity}", endpoint.uploaded, methods=["GET"])
+    router.add_api_route("/files/{identity}", endpoint.delete, methods=["DELETE"])
+    router.add_api_route("/{path:path}", endpoint.unknown, methods=EVERY_METHOD)
+    return router
+
+
+class Endpoint:
+    def __init__(self, serving: Serving, asking: Asking, uploads: Uploads) -> None:
+        self.serving, self.asking, self.uploads = serving, asking, uploads
+        self.started = int(time.time())
+
+    async def models(self) -> Response:
+        return JSONResponse({"object": "list", "data": list(map(self._described, self._names()))})
+
+    async def model(self, name: str) -> Response:
+        self._check_model(name)
+        return JSONResponse(self._described(name))
+
+    async def chat(self, request: Request) -> Response:
+        async with self.asking.place():
+            asked = read_request(await json_of(request))
+        self._check_model(asked.model)
+        chat = self.asking.read(asked)
+        telling = Telling(asked.stops, chat.settings.style)
+        completion = Completion(self._answering(chat))
+        answers = self.asking.snapshots(request, chat)
+        try:
+            if not asked.stream:
+                return await _whole(completion, telling, answers)
+            # what is refused is refused before the first chunk, while there is a status to tell it with
+            first = await anext(answers)
+        except Gone:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        with_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+        events = _events(completion, telling, first, answers, with_usage)
+        return StreamingResponse(
+            events, headers={"Cache-Control": "no-store"}, media_type="text/event-stream"
+        )
+
+    async def transcription(self, request: Request) -> Response:
+        async with self.asking.place(), form_of(request) as (form, file):
+            shape = self._transcript_shape(form)
+            with tempfile.TemporaryDirectory(prefix="recordings-") as folder:
+                recording = Path(folder) / f"recording{suffix_of(file.filename or '')}"
+                await run_in_threadpool(copy, file.file, recording)
+                try:
+                    heard = await self.asking.heard(request, recording)
+                except Gone:
+                    return Response(status_code=CLIENT_CLOSED_REQUEST)
+        if shape == "text":
+            return PlainTextResponse(f"{heard.text}\n")
+        more = {"task": "transcribe", "language": heard.language, "duration": heard.audio_seconds}
+        return JSONResponse({"text": heard.text} | (more if shape == "verbose_json" else {}))
+
+    async def upload(self, request: Request) -> Response:
+        async with self.asking.place(), form_of(request) as (form, file):
+            purpose = str(form.get("purpose") or "user_data")
+            uploaded = await self.uploads.add(file.file, file.filename or "", file.size or 0, purpose)
+            return JSONResponse(uploaded.to_dict())
+
+    async def uploaded(self, identity: str) -> Response:
+        return JSONResponse(self.uploads.get(identity).to_dict())
+
+    async def delete(self, identity: str) -> Response:
+        self.uploads.delete(identity)
+        return JSONResponse({"id": identity, "object": "file", "deleted": True})
+
+    async def unknown(self, path: str) -> Response:
+        raise ApiError(404, f"There is no /v1/{path} here, or not with this method.")
+
+    def _names(self) -> list[str]:
+        """The adapter, where there is one, and the base model."""
+        assistant = self.serving.assistant
+        return [
+            *([assistant.adapter] if assistant.adapter else []),
+            public_name(assistant.config.language.weights),
+        ]
+
+    def _answering(self, chat: Chat) -> str:
+        return self._names()[0 if chat.sees else -1]
+
+    def _check_model(self, name: str) -> None:
+        if name not in self._names():
+            names = ", ".join(self._names())
+            raise ApiError(
+                404, f"There is no model {name!r} here. There is: {names}.", "model_not_found", "model"
+            )
+
+    def _described(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self.started, "owned_by": "ask-a-picture"}
+
+    def _transcript_shape(self, form: FormData) -> str:
+        """The wanted form of a transcript. ApiError where anything is wanted that is not to be had."""
+        names = [TRANSCRIPTION_NAME, self.serving.assistant.config.speech.weights]
+        if form.get("model") not in names:
+            told = ", ".join(names)
+            raise ApiError(404, f"Recordings are heard by: {told}.", "model_not_found", "model")
+        heard = self.serving.assistant.config.speech.language
+        if heard and form.get("language") not in (None, "", heard):
+            raise ApiError(400, f"The only language that is heard here is {heard!r}.", None, "language")
+        shape = str(form.get("response_format") or "json")
+        if shape not in TRANSCRIPT_SHAPES:
+            shapes = ", ".join(TRANSCRIPT_SHAPES)
+            raise ApiError(400, f"A transcript can be had as: {shapes}.", None, "response_format")
+        if form.get("stream") == "true":
+            raise ApiError(400, "A transcript comes whole. Leave out stream.", None, "stream")
+        return shape
+
+
+async def _whole(completion: Completion, telling: Telling, answers: AsyncGenerator[Answer, None]) -> Response:
+    text = ""
+    async with aclosing(answers):
+        async for answer in answers:
+            text += telling.new(answer)
+            if telling.stopped:
+                break
+    return JSONResponse(completion.whole(text, telling.finish_reason(answer), answer))
+
+
+async def _events(
+    completion: Completion,
+    telling: Telling,
+    answer: Answer,
+    answers: AsyncGenerator[Answer, None],
+    with_usage: bool,
+) -> AsyncIterator[str]:
+    """`answer` is the first of the snapshots, which `answers` goes on from."""
+    async with aclosing(answers):
+        try:
+            yield event(completion.beginning())
+            while not telling.stopped:
+                if text := telling.new(answer):
+                    yield event(completion.piece(text))
+                if answer.stage == "done":
+                    break
+                answer = await anext(answers)
+            for each in closing_events(completion, telling.finish_reason(answer), answer, with_usage):
+                yield each
+        except Gone:
+            return
+        except Exception as problem:
+            yield event(api_error(problem).body)
