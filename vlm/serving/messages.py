@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from vlm.chat.answer import Answer
 from vlm.chat.conversation import Conversation, Exchange, trace_of
+from vlm.serving.limits import told
 
 Message = dict[str, Any]
 
@@ -75,7 +76,10 @@ def _pictures(paths: Sequence[str]) -> str:
 
 
 def _stage(answer: Answer) -> str:
-    return f'<p class="stage">{STAGES.get(answer.stage, "")}</p>'
+    words = STAGES.get(answer.stage, "")
+    if answer.stage == "waiting":
+        words = f"Waiting for your turn, about {told(answer.seconds['wait'])}…"
+    return f'<p class="stage">{words}</p>'
 
 
 def _trace(answer: Answer) -> str:

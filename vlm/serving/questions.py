@@ -87,11 +87,6 @@ class Questions:
         try:
             with closing(self.serving.stream(*asked, exchange.settings)) as snapshots:
                 for snapshot in snapshots:
-                    if snapshot is None:  # another preset is being loaded
-                        if conversation.to_answer() is not exchange:
-                            return
-                        yield messages(conversation)
-                        continue
                     grown = conversation.grow(exchange, snapshot)
                     if grown is None:
                         return
