@@ -36,11 +36,11 @@ class Uploads:
                 self._measured = time.monotonic()
             return self._size
 
-    def sweep(self, keep_seconds: float = KEEP_SECONDS) -> None:
-        """Delete what is older than that, and folders that are empty since."""
+    def sweep(self) -> None:
+        """Delete what is older than KEEP_SECONDS, and folders that are empty since."""
         now = time.time()
         for path, _, modified in self._files():
-            if now - modified > keep_seconds:
+            if now - modified > KEEP_SECONDS:
                 path.unlink(missing_ok=True)
         for folder, _, _ in os.walk(self.folder, topdown=False):
             with suppress(OSError):  # not empty, or gone
