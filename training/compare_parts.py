@@ -20,7 +20,8 @@ import yaml
 
 from training import finetune
 from training.config import PRESET_FOLDER, TrainingConfig
-from training.data import Collator, read_rows
+from training.conversations import Collator
+from training.data import read_rows
 from training.features import FeatureStore
 from training.finetune import GOES_ON, LOG
 from training.parts_table import PLOT, TABLE, draw, table

@@ -19,10 +19,11 @@ from safetensors.torch import save_file
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments, set_seed
 
+from training.checkpoints import WHOLE, last_whole_checkpoint
 from training.config import PRESET_FOLDER, load_preset
 from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
-from training.finetune import GOES_ON, WHOLE, last_whole_checkpoint
+from training.finetune import GOES_ON
 from training.resources import disk_limit, memory_limit, replace_with
 from training.scores.task_scores import score_tasks
 from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only
