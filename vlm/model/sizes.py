@@ -131,7 +131,7 @@ def _outline_vision(config: VisionConfig) -> tuple[Any, str]:
 
 def check_fit(config: ModelConfig) -> None:
     """Raise UserError where the parts do not fit each other, before any of their weights are loaded."""
-    language, _ = architecture(config.language.weights)
+    language, _ = language_architecture(config.language.weights)
     vision, _ = _outline_vision(config.vision)
     with torch.device("meta"):
         build_connector(config.connector, vision.feature_size, language.hidden_size)
