@@ -47,12 +47,12 @@ class PartConfig:
 @dataclass(frozen=True)
 class LanguageConfig:
     weights: str = "qwen2.5-coder-1.5b-instruct"  # remote: what the server calls the base model
-    template: str | None = None  # a chat template (Jinja) in place of the tokenizer's own
     engine: str = "auto"  # auto | torch | llama.cpp | remote (vlm/engines)
     dtype: str = "auto"  # torch
     quantisation: str = "none"  # torch: "nf4" for 4 bits (QLoRA), served in 16 only where memory abounds
     context: int = 4096  # tokens that one conversation can have, its answer included
     cache_tokens: int = 8192  # of all conversations together, kept so that what was read is not read again
+    template: str | None = None  # a chat template (Jinja) in place of the tokenizer's own
 
 
 @dataclass(frozen=True)
