@@ -186,7 +186,18 @@ def with_all_settings(config: ModelConfig) -> ModelConfig:
 
 def check_adapter(folder: Path, config: ModelConfig) -> None:
     """Refuse an adapter of another model with a sentence that names both."""
-    trained, config = with_all_settings(adapter_config(folder)), with_all_settings(config)
+    trained = adapter_config(folder)
+    if differing := _differing(trained, config):
+        theirs, ours = differing
+        raise UserError(
+            f"The adapter {folder} does not fit the preset {config.name!r}{_sizes(trained, config)}: it was "
+            f"trained with {theirs}, the preset has {ours}. Use the preset {trained.name!r} or another adapter."
+        )
+
+
+def _differing(trained: ModelConfig, config: ModelConfig) -> tuple[Any, Any] | None:
+    """The first part in which the model of an adapter is another than a preset's, as each has it."""
+    trained, config = with_all_settings(trained), with_all_settings(config)
     for part in ("vision", "connector", "fusion", "language"):
         theirs, ours = getattr(trained, part), getattr(config, part)
         if part == "language":  # how it is served may differ from training
@@ -195,10 +206,8 @@ def check_adapter(folder: Path, config: ModelConfig) -> None:
             # a repository on the hub, and a folder of its name wherever it lies, hold the same
             theirs = replace(theirs, weights=ours.weights)
         if theirs != ours:
-            raise UserError(
-                f"The adapter {folder} does not fit the preset {config.name!r}{_sizes(trained, config)}: it was "
-                f"trained with {theirs}, the preset has {ours}. Use the preset {trained.name!r} or another adapter."
-            )
+            return theirs, ours
+    return None
 
 
 def _called(weights: str) -> str:
@@ -389,12 +398,9 @@ def model_config_of(preset: str, adapter: str | None) -> tuple[ModelConfig, Path
     if name is None:
         return config, None
     folder = find_adapter(name)
-    try:
-        check_adapter(folder, config)
-    except UserError:
-        if not is_imported(folder):
-            raise
-        config = adapter_config(folder)
+    if is_imported(folder) and _differing(adapter_config(folder), config):
+        return adapter_config(folder), folder
+    check_adapter(folder, config)
     return config, folder
 
 
