@@ -26,7 +26,8 @@ class VisionConfig:
     weights: str = "efficientnet-lite2"
     image_size: int = 320  # EfficientNet: pixels a side, to which every picture is padded and resized
     blocks: tuple[int, ...] = ()  # EfficientNet: whose maps' channels stand behind those of the last map
-    features: str = "pooled"  # CLIP: one projected embedding of the picture, or the "patches" of a layer
+    # CLIP: one projected embedding of the picture, the class token and "patches" of a layer, or its "grid" of patches
+    features: str = "pooled"
     layer: int = -2  # patches of CLIP or a transformer: which hidden layer, from the end (-2 as in LLaVA)
     tiles: int = 0  # so many parts of the picture beside the whole, each as large as the encoder's input
     tags: int = (
@@ -51,6 +52,7 @@ class LanguageConfig:
     quantisation: str = "none"  # torch: "nf4" for 4 bits (QLoRA), served in 16 only where memory abounds
     context: int = 4096  # tokens that one conversation can have, its answer included
     cache_tokens: int = 8192  # of all conversations together, kept so that what was read is not read again
+    template: str | None = None  # a chat template (Jinja) in place of the tokenizer's own
 
 
 @dataclass(frozen=True)

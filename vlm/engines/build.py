@@ -4,13 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm.config import REMOTE, ModelConfig
+from vlm.config import REMOTE, LanguageConfig, ModelConfig
 from vlm.engines import Engine
 from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.errors import UserError
 from vlm.model.adapter import load_fusion
 from vlm.model.fusion import build_fusion
-from vlm.weights.resolve import gguf_file, plain_weight_errors, tokenizer_folder
+from vlm.weights.resolve import gguf_file, tokenizer_folder
 
 ENGINES = ("auto", "torch", "llama.cpp")
 IN_LLAMA_CPP = (
@@ -66,18 +66,17 @@ def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None, fusion: Pa
     language = config.language
     with ThreadPoolExecutor(1) as pool:
         # two seconds, while llama.cpp reads its file
-        tokenizer = pool.submit(_load_tokenizer, language.weights)
+        tokenizer = pool.submit(_load_tokenizer, language)
         adapter = lora_as_gguf(lora, weights) if lora else None
         fused = load_fused_words(config.fusion, weights, fusion) if config.fusion.kind == "fused" else None
         engine = LlamaCppEngine(weights, adapter, language.context, language.cache_tokens, fused)
         return Built(engine, tokenizer.result(), engine.embedding_size)
 
 
-def _load_tokenizer(weights: str) -> Any:
-    from transformers import AutoTokenizer
+def _load_tokenizer(language: LanguageConfig) -> Any:
+    from vlm.model.tokenizer import load_tokenizer
 
-    with plain_weight_errors(weights):
-        return AutoTokenizer.from_pretrained(tokenizer_folder(weights))
+    return load_tokenizer(tokenizer_folder(language.weights), language)
 
 
 def _torch(config: ModelConfig, lora: Path | None, fusion: Path | None, device: str, notice: str) -> Built:

@@ -10,15 +10,17 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gguf
 import numpy as np
+from torch import Tensor
 
 from vlm.errors import UserError, plain_load_errors
 from vlm.weights.resolve import cache_folder, sha256_of
 from vlm.weights.tensor_files import load_tensors
 
+Rows = TypeVar("Rows", np.ndarray, Tensor)
 PREFIX, SIDES = "base_model.model.", {".lora_A.weight": ".lora_a", ".lora_B.weight": ".lora_b"}
 LAYER = re.compile(r"\.\d+\.")
 TURNED = {
@@ -35,15 +37,10 @@ def lora_as_gguf(lora: Path, weights: Path) -> Path:
     content = hashlib.sha256("".join([FORM, *map(sha256_of, parts)]).encode()).hexdigest()[:16]
     file = cache_folder() / "lora" / f"{content}-{weights.stem}.gguf"
     if not file.is_file():
-        with plain_load_errors(f"The LoRA in {lora} is damaged", "Copy or train it again."):
-            config = json.loads(parts[0].read_text(encoding="utf-8"))
-            scale = _scale(config)
-            targets = set(config["target_modules"])
-            tensors = {name: tensor.float().numpy() for name, tensor in load_tensors(parts[1]).items()}
         working = file.with_suffix(f".{os.getpid()}.tmp")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            _write(working, config["r"], scale, targets, tensors, weights)
+            write_lora(lora, weights, working)
             working.replace(file)
         except OSError as error:
             raise UserError(
@@ -53,6 +50,17 @@ def lora_as_gguf(lora: Path, weights: Path) -> Path:
             with suppress(OSError):
                 working.unlink()
     return file
+
+
+def write_lora(lora: Path, weights: Path, file: Path) -> None:
+    """`lora`: PEFT's folder. `weights`: the GGUF file of its base model. `file`: the LoRA as GGUF, to be written."""
+    with plain_load_errors(f"The LoRA in {lora} is damaged", "Copy or train it again."):
+        config = json.loads((lora / "adapter_config.json").read_text(encoding="utf-8"))
+        scale = _scale(config)
+        targets = set(config["target_modules"])
+        found = load_tensors(lora / "adapter_model.safetensors")
+        tensors = {name: tensor.float().numpy() for name, tensor in found.items()}
+    _write(file, config["r"], scale, targets, tensors, weights)
 
 
 def _scale(config: dict[str, Any]) -> float:
@@ -70,7 +78,7 @@ def _write(
     architecture = base.fields["general.architecture"].contents()
     shapes = {tensor.name: tuple(tensor.shape.tolist()) for tensor in base.tensors}  # [in, out]
     names = gguf.get_tensor_name_map(
-        _known(architecture), base.fields[f"{architecture}.block_count"].contents()
+        known_architecture(architecture), base.fields[f"{architecture}.block_count"].contents()
     )
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
@@ -88,7 +96,7 @@ def _write(
             )
         part = name.rpartition(".")[2]
         if architecture == "llama" and side == ".lora_b" and part in TURNED:
-            tensor = _turn(tensor, base.fields[f"llama.{TURNED[part]}"].contents())
+            tensor = turned(tensor, base.fields[f"llama.{TURNED[part]}"].contents())
         zeros = ((0, filled - rank), (0, 0)) if side == ".lora_a" else ((0, 0), (0, filled - rank))
         writer.add_tensor(f"{name}.weight{side}", np.pad(tensor, zeros).astype(np.float16))
     _check_whole(tensors, targets, base.fields[f"{architecture}.block_count"].contents())
@@ -116,7 +124,7 @@ def _check_whole(names: Iterable[str], targets: set[str], layers: int) -> None:
         )
 
 
-def _known(architecture: str) -> gguf.MODEL_ARCH:
+def known_architecture(architecture: str) -> gguf.MODEL_ARCH:
     for known, name in gguf.MODEL_ARCH_NAMES.items():
         if name == architecture:
             return known
@@ -133,7 +141,7 @@ def _split(peft_name: str) -> tuple[str, str]:
     raise UserError(f"The adapter holds {peft_name}, which is no LoRA of a linear layer.")
 
 
-def _turn(rows: np.ndarray, heads: int) -> np.ndarray:
+def turned(rows: Rows, heads: int) -> Rows:
     """Rows of a query or key projection in the order of GGUF's rotary embedding for the architecture "llama", which
     interleaves the halves of each head."""
     return (

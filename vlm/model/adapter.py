@@ -11,6 +11,7 @@ data.md, training.png   the data's card and a plot of the run; limits.md is writ
 README.md               the model card that training/push.py makes for the hub
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -26,11 +27,13 @@ import yaml
 
 from vlm.config import ModelConfig, PartConfig, from_dict, load_model_config, read_yaml, to_dict
 from vlm.errors import UserError, plain_load_errors
+from vlm.model.checkpoints import find_checkpoint, is_checkpoint
 from vlm.model.connectors import connector_settings
 from vlm.model.eyes import Eyes
 from vlm.model.fusion import Fusion, fusion_settings
 from vlm.model.plain_lora import check_plain
-from vlm.weights.hub import fetch, hub_name, is_hub_name
+from vlm.weights.cache import cache_folder, made_folder
+from vlm.weights.hub import fetch, hub_name, is_hub_name, split_revision
 from vlm.weights.resolve import public_name
 from vlm.weights.tensor_files import check_names, load_tensors, save_tensors
 
@@ -44,6 +47,7 @@ ADAPTERS = Path(__file__).parents[2] / "assets" / "adapters"
 PROJECTOR, FUSION, TAGS = "projector.safetensors", "fusion.safetensors", "tags.safetensors"
 LANGUAGE = "language"
 LORA = ("lora/adapter_config.json", "lora/adapter_model.safetensors")
+KINDS = ["config.yaml", "config.json", "adapter_config.json"]  # files that tell an adapter from a checkpoint
 # On the hub
 FILES = [
     "config.yaml",
@@ -58,11 +62,17 @@ PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
 
 def find_adapter(name: str) -> Path:
-    """A folder, a shipped adapter's name, or user/name on the hub -> the folder, checked to hold an adapter."""
+    """A folder, a shipped adapter's name, or user/name on the hub -> the folder, checked to hold an adapter. Of a LLaVA
+    checkpoint in its place, the adapter folder in the cache that was made from it."""
     folder = Path(name) if os.path.isdir(name) else ADAPTERS / name
     shipped = ", ".join(sorted(path.name for path in ADAPTERS.glob("*/"))) or "none"
     if not os.path.isdir(folder) and is_hub_name(name):
-        folder = fetch(name, FILES, f"The adapter {name!r} is neither a folder here nor shipped ({shipped})")
+        unknown = f"The adapter {name!r} is neither a folder here nor shipped ({shipped})"
+        folder = fetch(name, KINDS, unknown)
+        if os.path.isfile(folder / "config.yaml"):
+            folder = fetch(name, FILES, unknown)
+    if is_checkpoint(folder):
+        return imported(name)
     missing = [part for part in _files_of(folder) if not os.path.isfile(folder / part)]
     if missing:
         raise UserError(
@@ -99,6 +109,19 @@ def _files_of(folder: Path) -> list[str]:
     if fusion_settings(config.fusion).has_weights:
         parts.append(FUSION)
     return [*parts, *LORA] if config.lora.rank else parts
+
+
+def imported(source: str) -> Path:
+    """The adapter folder of a LLaVA checkpoint, made once and kept in the cache."""
+    from vlm.model.llava_import import write_adapter  # and Transformers with it
+
+    checkpoint = find_checkpoint(source)
+    content = "".join(f"{each.name} {each.stat().st_size}" for each in sorted(checkpoint.iterdir()))
+    identity = hashlib.sha256(f"{checkpoint.resolve()} {source} {content}".encode()).hexdigest()[:8]
+    called = Path(split_revision(source)[0]).name
+    return made_folder(
+        cache_folder() / f"{called}-{identity}", lambda folder: write_adapter(source, checkpoint, folder)
+    )
 
 
 def adapter_name(folder: Path) -> str:
@@ -177,19 +200,32 @@ def with_all_settings(config: ModelConfig) -> ModelConfig:
 
 def check_adapter(folder: Path, config: ModelConfig) -> None:
     """Refuse an adapter of another model with a sentence that names both."""
-    trained, config = with_all_settings(adapter_config(folder)), with_all_settings(config)
+    trained = adapter_config(folder)
+    if differing := _differing(trained, config):
+        theirs, ours = differing
+        raise UserError(
+            f"The adapter {folder} does not fit the preset {config.name!r}{_sizes(trained, config)}: it was "
+            f"trained with {theirs}, the preset has {ours}. Use the preset {trained.name!r} or another adapter."
+        )
+
+
+def _differing(trained: ModelConfig, config: ModelConfig) -> tuple[Any, Any] | None:
+    """The first part in which the model of an adapter is another than a preset's, as each has it."""
+    trained, config = with_all_settings(trained), with_all_settings(config)
     for part in ("vision", "connector", "fusion", "language"):
         theirs, ours = getattr(trained, part), getattr(config, part)
         if part == "language":  # how it is served may differ from training
             theirs = replace(ours, weights=theirs.weights)
-        if part in ("vision", "language") and Path(theirs.weights).name == Path(ours.weights).name:
+        if part in ("vision", "language") and _called(theirs.weights) == _called(ours.weights):
             # a repository on the hub, and a folder of its name wherever it lies, hold the same
             theirs = replace(theirs, weights=ours.weights)
         if theirs != ours:
-            raise UserError(
-                f"The adapter {folder} does not fit the preset {config.name!r}{_sizes(trained, config)}: it was "
-                f"trained with {theirs}, the preset has {ours}. Use the preset {trained.name!r} or another adapter."
-            )
+            return theirs, ours
+    return None
+
+
+def _called(weights: str) -> str:
+    return Path(split_revision(weights)[0]).name
 
 
 def _sizes(trained: ModelConfig, config: ModelConfig) -> str:
@@ -415,7 +451,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def model_config_of(preset: str, adapter: str | None) -> tuple[ModelConfig, Path | None]:
-    """The preset's config and the folder of its adapter (None: the preset has none yet, or a server has it)."""
+    """The preset's config and the folder of its adapter (None: the preset has none yet, or a server has it). An imported
+    adapter brings its whole model, and where that is another than the preset's, its own config."""
     config = load_model_config(preset)
     name = adapter or config.adapter
     if config.is_remote:
@@ -423,5 +460,12 @@ def model_config_of(preset: str, adapter: str | None) -> tuple[ModelConfig, Path
     if name is None:
         return config, None
     folder = find_adapter(name)
+    if is_imported(folder) and _differing(adapter_config(folder), config):
+        return adapter_config(folder), folder
     check_adapter(folder, config)
     return with_own_language(config, folder), folder
+
+
+def is_imported(folder: Path) -> bool:
+    """Whether the adapter was made of a public checkpoint, and not trained here."""
+    return "imported_from" in (read_description(folder).get("training") or {})

@@ -1,7 +1,7 @@
-"""Pictures -> CLIP's features (arXiv:2103.00020): the projected embedding of the picture, or the patches of a layer.
+"""Pictures -> CLIP's features (arXiv:2103.00020): the projected embedding of the picture, or what a layer has of it.
 
-Unusual: the picture is padded to a square instead of cropped to its middle, as LLaVA-1.5 does, so that nothing at its
-sides is lost; the preprocessing needs no torchvision.
+The picture is padded to a square with CLIP's mean colour instead of cropped to its middle, as LLaVA-1.5 does, so that
+nothing at its sides is lost; the preprocessing needs no torchvision.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,25 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from vlm.errors import UserError
 from vlm.inputs.images import pad_to_square
+from vlm.model.checkpoints import is_llava
+from vlm.model.llava import load_tower
 
-FEATURES = ("pooled", "patches")
+MEAN_COLOUR = (122, 116, 104)  # of 255: OPENAI_CLIP_MEAN
+FEATURES = ("pooled", "patches", "grid")
 
 
 class Clip(nn.Module):
     """`pooled`: [B, 1, P], what `get_image_features` gives. `patches`: [B, 1 + patches, Dv], class token first, of the
-    hidden `layer` counted from the end."""
+    hidden `layer` counted from the end. `grid`: the same without the class token, row by row."""
 
-    def __init__(self, network: CLIPVisionModelWithProjection, features: str, layer: int) -> None:
+    def __init__(
+        self, network: CLIPVisionModel | CLIPVisionModelWithProjection, features: str, layer: int
+    ) -> None:
         super().__init__()
         depth = network.config.num_hidden_layers
         if features not in FEATURES:
@@ -43,11 +48,13 @@ class Clip(nn.Module):
     @property
     def feature_count(self) -> int:
         config = self.network.config
-        return 1 if self.features == "pooled" else 1 + (config.image_size // config.patch_size) ** 2
+        patches = (config.image_size // config.patch_size) ** 2
+        return {"pooled": 1, "patches": 1 + patches, "grid": patches}[self.features]
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """RGB picture of any size -> [3, S, S], normalised as CLIP was trained."""
-        square = pad_to_square(image).resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
+        square = pad_to_square(image, MEAN_COLOUR)
+        square = square.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 255.0
         mean, deviation = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
         return (pixels - mean[:, None, None]) / deviation[:, None, None]
@@ -57,7 +64,8 @@ class Clip(nn.Module):
         pixels = pixels.to(self.network.device, self.network.dtype)
         if self.features == "pooled":
             return self.network(pixels).image_embeds.unsqueeze(1)
-        return self.network(pixels, output_hidden_states=True).hidden_states[self.layer]
+        hidden = self.network(pixels, output_hidden_states=True).hidden_states[self.layer]
+        return hidden[:, 1:] if self.features == "grid" else hidden
 
     def see(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures of any size -> patch features [B, N, Dv], in one batch."""
@@ -74,6 +82,13 @@ def clip_dtype(device: str) -> torch.dtype:
 
 
 def load_clip(weights_folder: Path, features: str, layer: int, device: str = "cpu") -> Clip:
-    """The vision half of a CLIP checkpoint."""
-    network = _VisionHalf.from_pretrained(weights_folder, dtype=clip_dtype(device))
+    """The vision half of a CLIP checkpoint, or the vision tower of a LLaVA."""
+    if not is_llava(weights_folder):
+        network = _VisionHalf.from_pretrained(weights_folder, dtype=clip_dtype(device))
+    elif features == "pooled":
+        raise UserError(
+            "A LLaVA's vision tower has no pooled features. Set vision.features to grid or patches."
+        )
+    else:
+        network = load_tower(weights_folder, clip_dtype(device))
     return Clip(network.to(device), features, layer)

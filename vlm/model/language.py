@@ -18,12 +18,14 @@ from peft.helpers import disable_input_dtype_casting
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from vlm.config import LanguageConfig, LoraConfig
 from vlm.errors import UserError
+from vlm.model.llava import check_whole, language_options, other_parts_unmentioned
 from vlm.model.prompts import IGNORE, pad_id
+from vlm.model.tokenizer import load_tokenizer
 from vlm.weights.resolve import plain_weight_errors, resolve
 from vlm.weights.tensor_files import check_names, load_tensors
 
@@ -117,6 +119,11 @@ class LanguageModel(nn.Module):
     def _in_own_dtype(self, norm: nn.Module, arguments: Any, output: Tensor) -> Tensor:
         """What a float32 norm gives: left so, it would make all that follows float32 in place of the model's dtype."""
         return output.to(self.dtype)
+
+    def merge_adapter(self) -> None:
+        """Add the LoRA to the weights that it changes, for good."""
+        if self.has_adapter:
+            self.model = self.model.merge_and_unload()
 
     def lora_parameters(self) -> list[nn.Parameter]:
         return [parameter for name, parameter in self.model.named_parameters() if "lora_" in name]
@@ -231,7 +238,10 @@ def build_language(config: LanguageConfig, device: str) -> LanguageModel:
     folder = resolve(config.weights)
     dtype = choose_dtype(config.dtype, device)
     options = {"quantization_config": nf4(dtype), "device_map": {"": device}} if is_nf4(config) else {}
-    with plain_weight_errors(config.weights):
-        tokenizer = AutoTokenizer.from_pretrained(folder)  # first, being the quicker to fail
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-    return LanguageModel(model if options else model.to(device), tokenizer)
+    tokenizer = load_tokenizer(folder, config)  # first, being the quicker to fail
+    with plain_weight_errors(config.weights), other_parts_unmentioned():
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True, **options, **language_options(folder)
+        )
+        check_whole(found)
+    return LanguageModel(model if is_nf4(config) else model.to(device), tokenizer)

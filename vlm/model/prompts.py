@@ -2,7 +2,7 @@
 
 The chat template's own text is used, split where a picture stands: visual tokens go between the embedded parts, with no
 placeholder token in the vocabulary, so any number of them fits. What people type is tokenised with the control tokens
-switched off, so that "<|im_end|>" in a question is just text.
+switched off where it spells one, so that "<|im_end|>" in a question is just text.
 """
 
 import threading
@@ -17,6 +17,10 @@ from torch import Tensor
 
 IGNORE = -100  # label of a position that is not learned (the convention of torch's cross_entropy)
 VISUAL = -1  # in `Encoded.ids`: a visual token stands here
+USER, ASSISTANT = (
+    "\ue000",
+    "\ue001",
+)  # characters of nobody's, that stand for contents while a template is split
 # Whether control tokens are split is state of a tokenizer: of two threads, one would read with the other's setting
 _TOKENISING = threading.Lock()
 
@@ -58,14 +62,14 @@ def encode(
         ids.extend(new)
         labels.extend(new if learn else [IGNORE] * len(new))
 
-    frame = _template_frame(tokenizer, len(turns), bool(turns[-1].answer), system)
+    frame = template_frame(tokenizer, len(turns), bool(turns[-1].answer), system)
     for turn, (before_user, before_answer, after_answer) in zip(turns, frame, strict=True):
-        add(_control(tokenizer, before_user), learn=False)
+        before, words = before_user, ""
         for tags in turn.picture_tags:
+            add(_together(tokenizer, before, words, ""), learn=False)
             add([VISUAL] * tokens_per_picture, learn=False)
-            add(_text(tokenizer, f"\nTags: {tags}.\n" if tags else "\n"), learn=False)
-        add(_text(tokenizer, turn.question.strip()), learn=False)
-        add(_control(tokenizer, before_answer), learn=False)
+            before, words = "", f"\nTags: {tags}.\n" if tags else "\n"
+        add(_together(tokenizer, before, words + turn.question.strip(), before_answer), learn=False)
         if turn.answer:
             ending = _control(tokenizer, after_answer)
             add(_text(tokenizer, turn.answer.strip()) + ending[:1], learn=True)  # learn where to stop as well
@@ -85,7 +89,7 @@ def segments(ids: Sequence[int], visual_tokens: Sequence[Tensor]) -> list[list[i
     return runs
 
 
-def _template_frame(
+def template_frame(
     tokenizer: Any, turn_count: int, answered: bool, system: str | None
 ) -> list[tuple[str, str, str]]:
     """The template's text around each turn: before the question, between question and answer, after the answer.
@@ -95,17 +99,16 @@ def _template_frame(
     """
     if not tokenizer.chat_template:
         return _plain_frame(tokenizer, turn_count, system)
-    user, assistant = "\ue000", "\ue001"
     messages = [{"role": "system", "content": system}] if system else []
     for index in range(turn_count):
-        messages.append({"role": "user", "content": user})
+        messages.append({"role": "user", "content": USER})
         if answered or index < turn_count - 1:
-            messages.append({"role": "assistant", "content": assistant})
+            messages.append({"role": "assistant", "content": ASSISTANT})
     text = _render(tokenizer, messages, add_generation_prompt=not answered)
     frame = []
-    before, *rest = text.split(user)
+    before, *rest = text.split(USER)
     for index, part in enumerate(rest):
-        before_answer, _, after = part.partition(assistant)
+        before_answer, _, after = part.partition(ASSISTANT)
         # text between an answer and the next question belongs to both; it is put after the answer
         frame.append((before if index == 0 else "", before_answer, after))
     return frame
@@ -116,6 +119,16 @@ def _plain_frame(tokenizer: Any, turn_count: int, system: str | None) -> list[tu
     of the text behind each answer."""
     first = f"{system}\n" if system else ""
     return [("" if turn else first, "\n", f"{tokenizer.eos_token}\n") for turn in range(turn_count)]
+
+
+def can_split(tokenizer: Any) -> bool:
+    """Whether there is a template that writes each question and answer once, in their order."""
+    messages = [("user", USER), ("assistant", ASSISTANT), ("user", USER)]
+    try:
+        text = _render(tokenizer, [{"role": role, "content": content} for role, content in messages], True)
+    except (TemplateError, TypeError, ValueError):  # ValueError: there is none
+        return False
+    return [each for each in text if each in (USER, ASSISTANT)] == [USER, ASSISTANT, USER]
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
@@ -144,6 +157,16 @@ def pad_id(tokenizer: Any) -> int:
     """A token for padding, which is neither seen nor learned: any will do, and the end of a turn would mislead readers."""
     found = (tokenizer.pad_token_id, tokenizer.unk_token_id)
     return next((id for id in found if id is not None and id != tokenizer.eos_token_id), 0)
+
+
+def _together(tokenizer: Any, before: str, words: str, after: str) -> list[int]:
+    """The template's text around somebody's words, read as one text: some tokenizers put a space in front of whatever
+    they are given. Words that spell a control token are read apart."""
+    whole = f"{before}{words}{after}"
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    if all(whole.count(token) == before.count(token) + after.count(token) for token in special):
+        return _control(tokenizer, whole)
+    return _control(tokenizer, before) + _text(tokenizer, words) + _control(tokenizer, after)
 
 
 def _control(tokenizer: Any, text: str) -> list[int]:

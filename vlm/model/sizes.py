@@ -24,6 +24,7 @@ from vlm.model.encoders import build_encoder, check_encoder, in_tiles
 from vlm.model.fusion import build_fusion, fusion_settings
 from vlm.model.language import attach_lora, choose_dtype, is_nf4
 from vlm.model.vision_transformer import outline_transformer
+from vlm.weights.hub import split_revision
 from vlm.weights.resolve import WHEELS, plain_weight_errors, tokenizer_folder
 
 SHIPPED = Path(__file__).parent / "architectures.yaml"
@@ -88,19 +89,27 @@ def architecture(name: str) -> tuple[Any, str]:
     if name in WHEELS or Path(name).expanduser().exists():
         with plain_weight_errors(name):
             return AutoConfig.from_pretrained(tokenizer_folder(name)), "config.json"
+    repository, revision = split_revision(name)
     try:
-        return AutoConfig.from_pretrained(name, local_files_only=True), "config.json of the hub's cache"
+        found = AutoConfig.from_pretrained(repository, revision=revision, local_files_only=True)
+        return found, "config.json of the hub's cache"
     except (OSError, ValueError):
         shipped = read_yaml(SHIPPED)
-    if name in shipped:
-        return AutoConfig.for_model(**shipped[name]), f"the numbers shipped in {SHIPPED.name}"
+    if repository in shipped:
+        return AutoConfig.for_model(**shipped[repository]), f"the numbers shipped in {SHIPPED.name}"
     try:
-        return AutoConfig.from_pretrained(name), "config.json of the hub"
+        return AutoConfig.from_pretrained(repository, revision=revision), "config.json of the hub"
     except (OSError, ValueError) as error:
         raise UserError(
             f"The sizes of {name!r} are not known: it is no local folder, {SHIPPED.name} has no numbers of it, and "
             "the hub could not be reached."
         ) from error
+
+
+def language_architecture(name: str) -> tuple[Any, str]:
+    """The same of a language model, which may be part of a LLaVA."""
+    sizes, found = architecture(name)
+    return getattr(sizes, "text_config", sizes), found
 
 
 def _outline_vision(config: VisionConfig) -> tuple[Any, str]:
@@ -122,7 +131,7 @@ def _outline_vision(config: VisionConfig) -> tuple[Any, str]:
 
 def check_fit(config: ModelConfig) -> None:
     """Raise UserError where the parts do not fit each other, before any of their weights are loaded."""
-    language, _ = architecture(config.language.weights)
+    language, _ = language_architecture(config.language.weights)
     vision, _ = _outline_vision(config.vision)
     with torch.device("meta"):
         build_connector(config.connector, vision.feature_size, language.hidden_size)
@@ -136,7 +145,7 @@ def describe(config: ModelConfig) -> Description:
         raise UserError(
             f"The preset {config.name!r} holds no weights: the server that VLM_REMOTE names has them."
         )
-    language_config, language_found = architecture(config.language.weights)
+    language_config, language_found = language_architecture(config.language.weights)
     embedding_size = language_config.hidden_size
     vision, vision_found = _outline_vision(config.vision)
     with torch.device("meta"):

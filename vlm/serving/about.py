@@ -100,6 +100,8 @@ def _points(score: Mapping[str, float]) -> str:
 
 def training(trained: Mapping[str, Any]) -> str:
     """The stages, and how often each source was shown."""
+    if trained.get("imported_from"):
+        return f"It was imported from {trained['imported_from']}, and not trained here."
     sources = [
         (source["name"], f"{source['share']:g}", _questions(source)) for source in trained.get("sources", ())
     ]

@@ -112,9 +112,10 @@ def made_folder(target: Path, write: Callable[[Path], None]) -> Path:
         working.mkdir()
         try:
             write(working)
-            manifest = {path.name: note_hash(path) for path in sorted(working.iterdir())}
+            files = sorted(path for path in working.rglob("*") if path.is_file())
+            manifest = {path.relative_to(working).as_posix(): note_hash(path) for path in files}
             (working / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            for path in working.iterdir():  # safetensors keeps its file from other accounts
+            for path in files:  # safetensors keeps its file from other accounts
                 path.chmod((working / MANIFEST).stat().st_mode)
             shutil.rmtree(target, ignore_errors=True)
             working.rename(target)

@@ -1,6 +1,6 @@
 """A repository's name on the Hugging Face hub -> a local folder of its files, from the hub or from its cache.
 
-Where the hub cannot be reached, a whole copy from before is used.
+`user/name@revision` pins a commit, a tag or a branch. Where the hub cannot be reached, a whole copy from before is used.
 """
 
 import re
@@ -16,8 +16,16 @@ from vlm.errors import UserError
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether it is written like user/name."""
-    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name))
+    """Whether it is written like user/name or user/name@revision."""
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@\w[\w.-]*)?", name))
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """user/name@revision -> user/name and the revision, None where none is pinned."""
+    if not is_hub_name(name):
+        return name, None
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
 
 
 def fetch(name: str, patterns: Sequence[str], unknown: str) -> Path:
@@ -29,7 +37,8 @@ def fetch(name: str, patterns: Sequence[str], unknown: str) -> Path:
         "its folder."
     )
     with plain_hub_errors(f"{unknown}, and could not be fetched from the hub", remedy):
-        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+        repository, revision = split_revision(name)
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
 
 
 def fetch_range(name: str, file: str, start: int, size: int) -> bytes:

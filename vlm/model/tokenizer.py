@@ -1,0 +1,25 @@
+"""The language model's tokenizer, with a chat template that can be split at questions and answers."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from vlm.config import LanguageConfig
+from vlm.errors import UserError
+from vlm.model.prompts import can_split
+from vlm.weights.resolve import plain_weight_errors
+
+
+def load_tokenizer(folder: Path, config: LanguageConfig) -> Any:
+    """`folder`: where the files of the weights are. Raises UserError where their template cannot be split."""
+    with plain_weight_errors(config.weights):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    if config.template:
+        tokenizer.chat_template = config.template
+    if not can_split(tokenizer):
+        raise UserError(
+            f"The chat template of {config.weights!r} does not write each question and answer once, in their order, or "
+            "there is none. Set language.template in a copy of the preset."
+        )
+    return tokenizer
