@@ -110,14 +110,18 @@ def run_to_the_end(config: AlignmentConfig) -> tuple[dict[str, torch.Tensor], li
 
 @pytest.mark.slow
 def test_a_run_learns_its_pairs_and_leaves_aligner_log_checkpoints_and_plots(
-    training: AlignmentConfig,
+    training: AlignmentConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
+    broken = parquet.read_table(Path(training.data) / "tiny.parquet").to_pylist()[:1]
+    broken[0]["image"]["bytes"] = b"no picture"
+    parquet.write_table(pa.Table.from_pylist(broken), Path(training.data) / "broken.parquet")
     config = replace(
         training, epochs=30, head_dropout=0.0, feature_noise=0.0, keep_every=20, validation_steps=10
     )
     config = replace(config, save_steps=10, text_dropout=0.0)
     before = {name: each.clone() for name, each in tiny_aligner().state_dict().items()}
     _, log = run_to_the_end(config)
+    assert "skipped, broken picture: 1" in caplog.text
     output = Path(config.output)
     values = {(int(step), name): float(value) for step, _, name, value in log}
     steps = max(step for step, _ in values)
