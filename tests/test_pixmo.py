@@ -67,8 +67,9 @@ def training_of(config: AlignerConfig, folder: Path) -> AlignmentConfig:
 @pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "stage"), [("clip", "heads"), ("sentence", "heads"), ("clip", "full")])
 def test_the_preset_trains_saves_loads_and_searches(
-    weights: Path, tmp_path: Path, encoder: str, stage: str
+    weights: Path, tmp_path: Path, encoder: str, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(align, "draw_all", lambda *_: None)  # which takes longer than all else
     config = tiny_pixmo(weights, encoder)
     save_aligner(build_aligner(config), tmp_path / "fresh", {}, {})
     folder = align.run(replace(training_of(config, tmp_path), stage=stage))
