@@ -36,6 +36,9 @@ class FakeAssistant:
         self.asked: list[tuple[str, str]] = []  # colour, question
         self.stops_after, self.lock = stops_after, threading.Lock()
 
+    def close(self) -> None:
+        self.engine = None  # type: ignore[assignment]
+
     def answer(
         self, question: str, images: list[Image.Image], settings: Settings, history: Sequence[Turn] = ()
     ) -> Any:

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from tests.tiny_alignment import COLOURS, TINY, colours, tiny_aligner, tiny_text
+from tests.tiny_alignment import COLOURS, TINY, colours, tiny_aligner, tiny_text, write_pairs
 from training.contrast import LOSSES, info_nce, matryoshka_loss, shorten, siglip
 from training.gradient_cache import cached_backward
+from training.scores import alignment as alignment_scores
 from training.scores.projection import principal_axes, t_sne
 from training.scores.retrieval import (
     chance,
@@ -348,6 +349,24 @@ def test_chance_is_what_random_embeddings_reach() -> None:
     found = [retrieval(unit(10, 4), unit(20, 4), [place // 2 for place in range(20)]) for _ in range(300)]
     for name in ("t2i_recall@1", "i2t_recall@1", "i2t_recall@5"):
         assert sum(each[name] for each in found) / 300 == pytest.approx(expected[name], abs=0.03), name
+
+
+def test_the_scores_command_measures_what_the_data_has(
+    tmp_path: Path, tiny_parts: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(alignment_scores, "build_aligner", tiny_aligner)
+    save_aligner(tiny_aligner(), tmp_path / "mine", {}, {})
+    (tmp_path / "data").mkdir()
+    write_pairs(tmp_path / "data", alignment_scores.CAPTIONED)
+    command = ["scores", "--aligner", str(tmp_path / "mine"), "--data", str(tmp_path / "data")]
+    monkeypatch.setattr("sys.argv", command)
+    alignment_scores.main()
+    found = json.loads(capsys.readouterr().out)["flickr8k_search"]
+    assert (found["pictures"], found["texts"]) == (8, 16) and list(found["by_dim"]) == ["8", "4", "2"]
+    assert found["chance"]["t2i_recall@1"] == 1 / 8
+    monkeypatch.setattr("sys.argv", [*command[:2], str(tmp_path), *command[3:]])
+    with pytest.raises(SystemExit, match="alignment: .* is not an aligner"):
+        alignment_scores.main()
 
 
 def test_the_modality_gap_is_the_distance_of_the_centroids() -> None:

@@ -15,7 +15,7 @@ from vlm import Searcher, UserError, commands
 from vlm.__main__ import main
 from vlm.chat.index import PictureIndex
 from vlm.chat.indexing import SUFFIXES
-from vlm.chat.search import TEMPLATES, split_names
+from vlm.chat.search import TEMPLATES, names_vectors, split_names
 from vlm.inputs import zips
 from vlm.inputs.images import MAX_BYTES
 from vlm.inputs.zips import unpack_pictures
@@ -108,7 +108,7 @@ def test_templates_are_averaged(searcher: Searcher) -> None:
     templates = ("{}.", "a {} thing beside a white one.")
     vectors = [searcher.aligner.embed_texts([each.replace("{}", "red")])[0] for each in templates]
     mean = torch.stack(vectors).mean(dim=0)
-    (got,) = searcher.names_vectors(["red"], templates)
+    (got,) = names_vectors(searcher.aligner, ["red"], templates)
     assert torch.allclose(got, mean / mean.norm(), atol=1e-6)
     assert all(template.count("{}") == 1 for template in TEMPLATES)
 

@@ -44,7 +44,7 @@ def tiny_aligner(config: AlignerConfig = TINY, device: str = "cpu") -> Aligner:
     return Aligner(config, vision, text, *heads)
 
 
-def write_pairs(folder: Path) -> Path:
+def write_pairs(folder: Path, source: str = "tiny") -> Path:
     """A picture of each colour with two captions, as parquet with the image bytes inside."""
     rows = []
     for name in COLOURS:
@@ -57,7 +57,7 @@ def write_pairs(folder: Path) -> Path:
             "question": "",
             "answer": captions[0],
             "references": captions,
-            "source": "tiny",
+            "source": source,
         }
         rows += [row | {"split": "train"}, row | {"split": "validation"}]
     parquet.write_table(pa.Table.from_pylist(rows), folder / "tiny.parquet")

@@ -56,7 +56,10 @@ def run(config: AlignmentConfig, extend: bool = False) -> Path:
     set_seed(config.seed)
     process = PartialState(cpu=not torch.cuda.is_available())
     output = Path(config.output)
-    data = read_pairs(Path(config.data), [source.name for source in config.sources], config.validation_share)
+    sources = [source.name for source in config.sources]
+    data = read_pairs(Path(config.data), sources, config.validation_share)
+    if not data.train:
+        raise UserError(f"{config.data} has no pictures with texts in the sources {', '.join(sources)}.")
     for reason, count in data.skipped.items():
         if count:
             log.warning("skipped, %s: %d", reason, count)

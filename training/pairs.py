@@ -18,9 +18,8 @@ from torch.utils.data import Dataset
 from training.augmentation import AugmentationConfig, view_ids
 from training.config import PairSource
 from training.data import Row, iterate_rows
-from vlm.errors import UserError
+from vlm.chat.search import TEMPLATES
 
-TEMPLATES = ("{}", "a photo of a {}.")
 LISTS = 3  # of a picture's things, each of some of them
 LONGEST_LIST = 5
 
@@ -72,8 +71,6 @@ def read_pairs(folder: Path, sources: Iterable[str], validation_share: float) ->
     validation: list[Captioned] = []
     for each in split_pictures["train"]:
         (validation if hash_share(each.picture) < validation_share else train).append(each)
-    if not train:
-        raise UserError(f"{folder} has no pictures with texts in the sources {', '.join(sorted(wanted))}.")
     return PairData(train, validation, split_pictures["validation"], skipped)
 
 
@@ -98,7 +95,8 @@ def _captioned(folder: Path, split: str, sources: set[str], skipped: Counter[str
 def _add(picture: Captioned, row: Row) -> None:
     """What the row tells about its picture."""
     if row.references:
-        picture.captions = [text for each in row.references if (text := each.strip())]
+        texts = [text for each in row.references if (text := each.strip())]
+        picture.captions = list(dict.fromkeys([*picture.captions, *texts]))
     elif row.task == "name" and row.noun:
         picture.name = row.noun
         picture.names = tuple(sorted({*picture.names, *row.accepted} - {row.noun}))

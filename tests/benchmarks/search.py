@@ -15,12 +15,17 @@ Of 256 numbers each, a graph of faiss-cpu answers in 0.4 ms, finds 99.8 % of the
 usearch 2.26.6 took nine minutes to build its graph.
 
 So the exact product stays (vlm/chat/index.py): it is within 50 ms, needs no building, no package and misses nothing.
+
+--pictures N embeds N pictures with the shipped aligner, as the app does it, and prints the most memory that the process has
+had after each tenth of them.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +142,27 @@ def measure(count: int, dim: int, queries: int) -> dict[str, dict[str, Any]]:
     return results
 
 
+def measure_memory(count: int) -> dict[str, Any]:
+    """Megabytes at most so far, after each tenth of the pictures, and seconds for all."""
+    from vlm.chat.indexing import PictureFile, add_pictures
+    from vlm.chat.search import load_aligner
+
+    searcher, peaks = load_aligner(device="cpu"), []
+    index, start = searcher.new_index(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        content = (ROOT / "assets" / "examples" / "giraffe.jpg").read_bytes()
+        files = [PictureFile(Path(folder) / f"{number}.jpg", str(number)) for number in range(count)]
+        for number, file in enumerate(files):
+            file.path.write_bytes(
+                content + number.to_bytes(4, "big")
+            )  # the same to see, another to the index
+        for _ in add_pictures(index, files, searcher.aligner.embed_pictures):
+            if index.report.done >= (len(peaks) + 1) * count // 10:
+                peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+                print(f"{index.report.done} pictures: {peaks[-1]} MB", file=sys.stderr)
+    return {"pictures": len(index), "peak_mb": peaks, "seconds": round(time.perf_counter() - start)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -145,8 +171,12 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pictures", type=int, help="embed so many pictures, and nothing else")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.pictures:
+        print(json.dumps(measure_memory(arguments.pictures)))
+        return
     results = {
         f"{arguments.count} x {dim}": measure(arguments.count, dim, arguments.queries)
         for dim in arguments.dims

@@ -15,14 +15,14 @@ import torch
 from more_itertools import chunked
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from training.contrast import shorten
 from training.data import pictures_of
 from training.features import FeatureStore
-from training.pairs import TEMPLATES, Captioned, names_of, read_pairs
+from training.pairs import Captioned, names_of, read_pairs
 from training.scores.metrics import normalise, share
 from training.scores.retrieval import chance, mean_average_precision, modality_gap, retrieval
+from vlm.chat.search import names_vectors
 from vlm.errors import UserError
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import build_aligner, find_aligner, load_aligner_model
@@ -42,17 +42,26 @@ class Seen(NamedTuple):
 
     def embed(self, aligner: Aligner) -> tuple[Tensor, Tensor]:
         """-> [P, E], [T, E] of unit length"""
-        pictures = [aligner.embed_picture_inputs(some.to(aligner.device)) for some in self.pictures.split(32)]
         texts = [aligner.embed_text_inputs(*some) for some in self.texts]
-        return torch.cat(pictures).cpu(), torch.cat(texts).cpu()
+        return self.embed_pictures(aligner), torch.cat(texts).cpu()
+
+    def embed_pictures(self, aligner: Aligner) -> Tensor:
+        """-> [P, E] of unit length"""
+        some = [aligner.embed_picture_inputs(each.to(aligner.device)) for each in self.pictures.split(32)]
+        return torch.cat(some).cpu()
 
 
 @torch.no_grad()
-def see(aligner: Aligner, data: Path, pictures: Sequence[Captioned], texts: Sequence[str]) -> Seen:
-    """A frozen encoder's features of pictures are computed once and kept beside the data."""
+def see(
+    aligner: Aligner,
+    data: Path,
+    pictures: Sequence[Captioned],
+    texts: Sequence[str],
+    split: str = "validation",
+) -> Seen:
+    """A frozen encoder's features of the split's pictures are computed once and kept beside the data."""
     names = [each.picture for each in pictures]
-    (source,) = {each.source for each in pictures}
-    contents = pictures_of(data, "validation", source)
+    contents = pictures_of(data, split, {each.source for each in pictures})
     if aligner.encoders_trained:
         by_name = dict(contents)
         images = [Image.open(io.BytesIO(by_name[name])).convert("RGB") for name in names]
@@ -60,7 +69,8 @@ def see(aligner: Aligner, data: Path, pictures: Sequence[Captioned], texts: Sequ
     else:
         store = FeatureStore(data, aligner.preset.vision)
         if any(name not in store for name in names):
-            store.add(contents, aligner.vision)
+            wanted = set(names)
+            store.add((each for each in contents if each[0] in wanted), aligner.vision)
         features = torch.stack([store[name] for name in names])
     return Seen(features, [aligner.text.read(some) for some in chunked(texts, 64)])
 
@@ -117,18 +127,13 @@ def naming(
     pictures: Sequence[Captioned],
     names: Sequence[str],
 ) -> dict[str, Any]:
-    """Zero-shot: each picture is called by the name whose templates, averaged, are most like it."""
+    """Zero-shot: each picture is called by the name whose templates, averaged, are most like it, as `classify` does it."""
     right = torch.tensor([[each.name.lower() == name for name in names] for each in pictures])
-    texts = [template.format(name) for name in names for template in TEMPLATES]
-    seen = see(aligner, data, pictures, texts)
-
-    def similarities(judge: Aligner) -> Tensor:
-        """[P, names]"""
-        embeddings, of_texts = seen.embed(judge)
-        prompts = of_texts.unflatten(0, (len(names), len(TEMPLATES))).mean(1)
-        return embeddings @ functional.normalize(prompts, dim=-1).T
-
-    found = {"aligner": similarities(aligner), "random_projection": similarities(fresh)}
+    seen = see(aligner, data, pictures, [])
+    judges = {"aligner": aligner, "random_projection": fresh}
+    found = {
+        name: seen.embed_pictures(judge) @ names_vectors(judge, names).T for name, judge in judges.items()
+    }
     if hasattr(aligner.vision, "classifier"):
         found["own_classifier"] = classified(aligner, seen.pictures, names)
     scores: dict[str, Any] = {"pictures": len(pictures), "names": len(names), "chance": 1 / len(names)}

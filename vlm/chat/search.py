@@ -31,13 +31,8 @@ Progress = Callable[[int, int], None]  # pictures done, pictures in all
 MAX_WORDS_CHARACTERS = 1_000
 MAX_NAME_CHARACTERS = 200
 MAX_NAMES = 1_000
-TEMPLATES = (
-    "a photo of a {}.",
-    "a photo of the {}.",
-    "a close-up photo of a {}.",
-    "a picture of a {}.",
-    "a {}.",
-)
+# Of training, scores and serving alike; a longer list named no more validation pictures (training/trials.md)
+TEMPLATES = ("{}", "a photo of a {}.")
 
 
 class Aligner(Protocol):
@@ -125,15 +120,9 @@ class Searcher:
         if not templates or not all("{}" in template for template in templates):
             raise UserError("Each template needs {} where the name goes, as in: a photo of a {}.")
         seen = self.aligner.embed_pictures([open_image(picture)])[0]
-        scores = self.names_vectors(names, templates) @ seen
+        scores = names_vectors(self.aligner, names, templates) @ seen
         probabilities = torch.softmax(self.aligner.scale * scores, dim=0).tolist()
         return sorted(zip(names, probabilities, strict=True), key=lambda each: -each[1])
-
-    def names_vectors(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """[N, D]: for each name the mean over the templates, at unit length."""
-        texts = [template.replace("{}", name) for name in names for template in templates]
-        vectors = self.aligner.embed_texts(texts)
-        return normalize(vectors.view(len(names), len(templates), -1).mean(dim=1), dim=1)
 
     def _known(self, file: Path | None, must_fit: bool) -> PictureIndex:
         """What was indexed before. A damaged file of the cache is made again; one that the person named is refused."""
@@ -146,6 +135,13 @@ class Searcher:
                 raise
             log.warning("%s It is made again.", problem)
             return self.new_index()
+
+
+def names_vectors(aligner: Aligner, names: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Tensor:
+    """[N, D]: for each name the mean over the templates, at unit length."""
+    texts = [template.replace("{}", name) for name in names for template in templates]
+    vectors = aligner.embed_texts(texts)
+    return normalize(vectors.view(len(names), len(templates), -1).mean(dim=1), dim=1)
 
 
 def load_aligner(name: str = "embedded", device: str | None = None) -> Searcher:

@@ -24,7 +24,9 @@ class SentenceEncoder(nn.Module):
     def __init__(self, network: Any, tokenizer: Any, max_length: int) -> None:
         super().__init__()
         self.network, self.tokenizer = network, tokenizer
-        self.max_length = min(max_length, network.config.max_position_embeddings)
+        # MPNet and RoBERTa have two positions more than a text may have tokens: their tokenizers know
+        known = network.config.max_position_embeddings, tokenizer.model_max_length
+        self.max_length = min(max_length, *known)
         self.requires_grad_(False).eval()
 
     @property
@@ -70,15 +72,17 @@ TEXT_ENCODERS = ("sentence", "clip")
 def build_text_encoder(config: TextConfig, device: str = "cpu") -> SentenceEncoder:
     if config.encoder not in TEXT_ENCODERS:
         raise UserError(f"There is no text encoder {config.encoder!r}. Valid: {', '.join(TEXT_ENCODERS)}.")
-    from transformers import AutoModel, AutoTokenizer, CLIPTextModel  # takes a second to import
+    from transformers import AutoModel, AutoTokenizer, CLIPModel  # takes a second to import
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # it would stand before every search in the shell
     with plain_weight_errors(config.weights):
         folder = resolve(config.weights)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        network_class, encoder = (
-            (CLIPTextModel, ClipText) if config.encoder == "clip" else (AutoModel, SentenceEncoder)
-        )
-        network = network_class.from_pretrained(folder, dtype=torch.float32)
-    return encoder(network.to(device), tokenizer, config.max_length)
+        if config.encoder == "clip":
+            # A text model of its own would warn of the other half in the file, and a subclass without the warning finds
+            # none of its weights
+            both = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+            return ClipText(both.text_model.to(device), tokenizer, config.max_length)
+        network = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    return SentenceEncoder(network.to(device), tokenizer, config.max_length)

@@ -1,0 +1,206 @@
+"""Captions that are made and judged: a tiny aligner that was trained on colours filters texts whose truth is known."""
+
+import io
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from PIL import Image
+
+from tests.fake_assistant import FakeAssistant
+from tests.tiny_alignment import COLOURS, tiny_aligner, tiny_training, use_tiny_parts
+from training import align, bootstrap, filtering
+from training.bootstrapped import DROPPED, KEPT, QUESTION
+from training.config import PairSource
+from training.matching import Claim, best_threshold, judged, shuffled
+from training.pairs import read_pairs
+from vlm.errors import UserError
+from vlm.model import alignment
+
+VARIANTS = 24  # pictures of each colour, which differ in one corner
+
+
+def write_colours(folder: Path) -> Path:
+    """Half of the pictures with a caption (`told`), half without any (`untold`)."""
+    rows = []
+    for name in COLOURS:
+        for number in range(VARIANTS):
+            image = Image.new("RGB", (16, 16), name)
+            image.putpixel((0, 0), (number, number, number))
+            content = io.BytesIO()
+            image.save(content, "PNG")
+            told = number % 2 == 0
+            row = {"image": {"bytes": content.getvalue(), "path": ""}, "question": "", "answer": ""}
+            row |= {"references": [f"all {name}"] if told else [], "kind": "photo"}
+            rows.append(row | {"source": "told" if told else "untold", "split": "train"})
+    folder.mkdir()
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "colours.parquet")
+    return folder
+
+
+def write_blue(folder: Path) -> None:
+    """A source that teaches nothing of the other colours."""
+    table = parquet.read_table(folder / "colours.parquet").to_pylist()
+    rows = [row | {"source": "blue"} for row in table if "all blue" in row["references"]]
+    for row in rows:
+        row["image"]["bytes"] += b" "  # other pictures than those that are told of
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "blue.parquet")
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name in ("load_aligner_config", "build_aligner", "report"):
+        monkeypatch.setattr(align, name, getattr(align, name))  # and are put back after the test
+    use_tiny_parts()
+    monkeypatch.setattr(align, "draw_all", lambda *_: None)  # which takes longer than all else
+    monkeypatch.setattr(alignment, "build_aligner", tiny_aligner)
+    yield write_colours(tmp_path / "data")
+
+
+def trained(data: Path, output: Path, **changes: Any) -> Path:
+    config = tiny_training(data, output)
+    config = replace(config, sources=(PairSource("told"),), batch_size=8, epochs=20, validation_share=0.1)
+    return align.run(replace(config, save_steps=100, validation_steps=20, **changes))
+
+
+def arguments(data: Path, aligner: Path, output: Path, **changes: Any) -> Namespace:
+    given = {"data": data, "aligner": str(aligner), "adapter": "embedded", "output": output, "known": "told"}
+    asked = {"pictures": ["untold"], "limit": 20, "texts": ["told"], "shuffled": 0.5, "compare": None}
+    return Namespace(**given | asked | changes)
+
+
+@pytest.fixture
+def assistant(monkeypatch: pytest.MonkeyPatch) -> FakeAssistant:
+    """Says the colour of what it sees, and of what is neither red, blue nor lime that it is grey."""
+    fake = FakeAssistant()
+    monkeypatch.setattr(bootstrap, "load_assistant", lambda *_: fake)
+    return fake
+
+
+@pytest.mark.slow
+def test_what_is_true_is_kept_and_written_for_training(
+    data: Path, tmp_path: Path, assistant: FakeAssistant
+) -> None:
+    report = bootstrap.run(arguments(data, trained(data, tmp_path / "filter"), tmp_path / "out"))
+    texts, captions = report["texts"], report["captions"]
+    assert 0.35 < texts["true"]["share"] < 0.65
+    assert (
+        texts["precision"]["share"] > 0.8
+    )  # of the exchanged texts an eighth is true: of a picture of that colour
+    assert texts["true_kept"]["share"] > 0.8 and texts["false_kept"]["share"] < 0.3
+    assert report["known"]["precision"]["share"] > 0.75
+    assert len(assistant.asked) == captions["kept"]["of"] == 20
+    kept, dropped = (read_pairs(data, [source], 0.0).train for source in (KEPT, DROPPED))
+    written = [text for each in (*kept, *dropped) for text in each.captions]
+    assert len(written) == texts["kept"]["of"] + 20
+    assert sum(len(each.captions) for each in kept) == texts["kept"]["right"] + captions["kept"]["right"]
+    files = [data / f"{source}.parquet" for source in (KEPT, DROPPED)]
+    rows = [row for file in files for row in parquet.read_table(file).to_pylist()]
+    assert {row["question"] for row in rows} == {QUESTION} and {row["split"] for row in rows} == {"train"}
+    assert {row["style"] for row in rows} == {"told", "untold"}
+    assert set(report["examples"]["texts"]) == {"kept", "dropped"}
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["texts"] == texts
+    watched = {each.picture for each in read_pairs(data, ["told"], 0.1).validation}
+    assert watched and not watched & {each.picture for each in (*kept, *dropped)}
+
+
+@pytest.mark.slow
+def test_captions_are_kept_while_they_come(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligner = trained(data, tmp_path / "filter", max_gradient_norm=1.0)
+    killed, again = FakeAssistant(parallel=1, stops_after=5), FakeAssistant(parallel=1)
+    asked = arguments(data, aligner, tmp_path / "out", texts=[], shuffled=0.0, limit=8)
+    monkeypatch.setattr(bootstrap, "load_assistant", lambda *_: killed)
+    with pytest.raises(KeyboardInterrupt):
+        bootstrap.run(asked)
+    assert not (data / f"{KEPT}.parquet").exists()
+    monkeypatch.setattr(bootstrap, "load_assistant", lambda *_: again)
+    assert bootstrap.run(asked)["captions"]["kept"]["of"] == 8
+    assert len(again.asked) == 8 - 5
+
+
+@pytest.mark.slow
+def test_training_on_what_is_kept_is_compared_with_training_on_all(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligner = trained(data, tmp_path / "filter")
+    write_blue(data)
+    preset = replace(tiny_training(data, tmp_path), batch_size=8, epochs=20, validation_share=0.1)
+    preset = replace(preset, sources=(PairSource("blue"), PairSource(KEPT)), save_steps=100)
+    monkeypatch.setattr(filtering, "load_alignment_config", lambda name, data: preset)
+    asked = arguments(data, aligner, tmp_path / "out", pictures=[], shuffled=0.8, compare="tiny")
+    report = bootstrap.run(asked)
+    assert set(report["training"]) == {"without", "kept", "all"}
+    for name, scores in report["training"].items():
+        assert (tmp_path / "out" / name / "aligner" / "heads.safetensors").is_file()
+        assert scores["t2i_median_rank"] >= 1
+    ranks = {name: scores["t2i_median_rank"] for name, scores in report["training"].items()}
+    assert ranks["kept"] < ranks["all"] and ranks["kept"] < ranks["without"]
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+
+
+def claims(count: int) -> list[Claim]:
+    return [Claim(str(number // 2), f"text {number}", "tiny", True) for number in range(count)]
+
+
+def test_an_exchanged_text_is_of_another_picture_and_known_to_be_false() -> None:
+    own = claims(200)
+    exchanged = shuffled(own, 0.5, seed=0)
+    assert exchanged == shuffled(own, 0.5, seed=0) != shuffled(own, 0.5, seed=1)
+    texts = {claim.text: claim.picture for claim in own}
+    for before, after in zip(own, exchanged, strict=True):
+        assert before.picture == after.picture
+        assert after.true == (texts[after.text] == after.picture)
+    assert 70 < sum(not claim.true for claim in exchanged) < 130
+    assert not any(claim.true for claim in shuffled(own, 1.0, seed=0))
+    assert shuffled(own[:2], 1.0, seed=0) == own[:2]  # there is no other picture
+
+
+def test_the_threshold_divides_best() -> None:
+    true, false = torch.tensor([0.4, 0.5, 0.9]), torch.tensor([0.1, 0.2, 0.45])
+    # All true ones and a third of the false are kept; to drop that one, too, costs a true one
+    assert best_threshold(true, false) == pytest.approx(0.4)
+
+
+def test_what_is_kept_is_counted_as_by_hand() -> None:
+    scored = [
+        Claim("1", "a", "tiny", True, 0.9),
+        Claim("2", "b", "tiny", False, 0.8),
+        Claim("3", "c", "tiny", True, 0.1),
+        Claim("4", "d", "adapter", None, 0.5),
+    ]
+    found = judged(scored, 0.5)
+    counted = {name: (each["right"], each["of"]) for name, each in found.items()}
+    assert counted == {
+        "kept": (3, 4),
+        "true": (2, 3),
+        "precision": (1, 2),
+        "true_kept": (1, 2),
+        "false_kept": (1, 1),
+    }
+    assert set(judged(scored[3:], 0.5)) == {"kept"}
+
+
+def test_what_cannot_be_bootstrapped_is_refused_in_a_sentence(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alignment.save_aligner(tiny_aligner(), tmp_path / "fresh", {}, {})
+    asked = arguments(data, tmp_path / "fresh", tmp_path / "out", pictures=[], texts=["untold"])
+    with pytest.raises(UserError, match="no captions to judge"):
+        bootstrap.run(asked)
+    asked.known = "untold"
+    with pytest.raises(
+        UserError, match="'untold' has too few pictures with captions. Name another with --known"
+    ):
+        bootstrap.run(asked)
+    with pytest.raises(UserError, match="has no source bootstrapped. Add"):
+        filtering.compare("embedded", data, "told", tmp_path)
+    assert not list(data.glob("bootstrapped*"))

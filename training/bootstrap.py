@@ -1,0 +1,188 @@
+"""python -m training.bootstrap --pictures ade20k --texts webshop: captions that can be believed (CapFilt of BLIP,
+arXiv:2201.12086).
+
+Pictures without text are described by the captioning adapter, through the pipeline that serves; what they are said to
+show, and the texts that came with other pictures, is kept where an aligner finds that it matches. Two sources for
+training.align and training.finetune are written into the data folder: `bootstrapped`, and what was dropped. Captions are
+kept while they come: killed, the same command goes on.
+
+How much the filter is worth is measured on pairs whose truth is known: those that the aligner was not trained on, of the
+source --known, half of which also give the threshold; and with --shuffled, which exchanges a share of the texts first.
+--compare trains a preset's aligner with what is kept, and with all.
+"""
+
+import argparse
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.bootstrapped import QUESTION, write
+from training.data import iterate_rows
+from training.evaluate import open_journal, settings_of, write_json
+from training.filtering import WATCHED, compare
+from training.finetune import GOES_ON
+from training.matching import Claim, best_threshold, claims_of, examples, judged, scored, shuffled
+from training.pairs import Captioned, hash_share, is_picture, read_pairs
+from training.resources import disk_limit
+from training.scores.answering import answer_all, picture_of
+from training.scores.selection import Options
+from vlm.chat.assistant import load_assistant
+from vlm.errors import UserError
+from vlm.model.adapter import adapter_config, find_adapter
+from vlm.model.aligner import Aligner
+from vlm.model.alignment import load_aligner_model
+
+log = logging.getLogger("training")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Captions, scores, two parquet files, report.json."""
+    data, output = arguments.data, arguments.output
+    aligner = load_aligner_model(arguments.aligner)
+    threshold, known = calibrate(aligner, data, arguments.known)
+    untold = without_captions(data, arguments.pictures, arguments.limit)
+    told = read_pairs(data, arguments.texts, WATCHED).train if arguments.texts else []
+    texts = shuffled(claims_of(told, True if arguments.shuffled else None), arguments.shuffled, seed=0)
+    captions = describe_all(untold, data, arguments.adapter, output)
+    groups = {
+        "captions": scored(aligner, data, captions, untold),
+        "texts": scored(aligner, data, texts, told),
+    }
+    claims = [claim for group in groups.values() for claim in group]
+    if not claims:
+        raise UserError(
+            "There are no captions to judge. Name sources with --pictures or --texts that have some."
+        )
+    write(claims, threshold, data, [*arguments.pictures, *arguments.texts])
+    report = {"command": given_command(), "threshold": threshold, "known": known}
+    report |= {name: judged(group, threshold) for name, group in groups.items() if group}
+    report["examples"] = {name: examples(group, threshold) for name, group in groups.items() if group}
+    write_json(report, output / "report.json")
+    if arguments.compare:
+        report["training"] = compare(arguments.compare, data, arguments.known, output)
+        write_json(report, output / "report.json")
+    return report
+
+
+def calibrate(aligner: Aligner, data: Path, source: str) -> tuple[float, dict[str, Any]]:
+    """The threshold from half of the known pairs, and what it is worth on the other half."""
+    pictures = read_pairs(data, [source], WATCHED).validation
+    true = claims_of(pictures)
+    if len({claim.picture for claim in true}) < 4:
+        raise UserError(
+            f"The source {source!r} has too few pictures with captions. Name another with --known."
+        )
+    every = scored(aligner, data, [*true, *shuffled(true, 1.0, seed=1)], pictures)
+    first = {each.picture for each in pictures[::2]}
+    chosen, measured = (
+        [claim for claim in every if (claim.picture in first) == side] for side in (True, False)
+    )
+    scores = (torch.tensor([claim.score for claim in chosen if claim.true == side]) for side in (True, False))
+    threshold = best_threshold(*scores)
+    return threshold, judged(measured, threshold)
+
+
+def without_captions(data: Path, sources: Sequence[str], limit: int) -> list[Captioned]:
+    """At most `limit` training pictures of which nobody said anything, in an order that is the same everywhere."""
+    found: dict[str, Captioned] = {}
+    told: set[str] = set()
+    for row, content in iterate_rows(data, "train", sources):
+        if row.references:
+            told.add(row.picture)
+        elif row.picture not in found and is_picture(content):
+            found[row.picture] = Captioned(row.picture, row.source)
+    left = [each for name, each in found.items() if name not in told and hash_share(name) >= WATCHED]
+    return sorted(left, key=lambda each: hash_share(each.picture))[:limit]
+
+
+def describe_all(pictures: Sequence[Captioned], data: Path, adapter: str, output: Path) -> list[Claim]:
+    """A caption for each, by the captioning adapter."""
+    if not pictures:
+        return []
+    folder, options = find_adapter(adapter), Options(source="all")
+    assistant = load_assistant(adapter_config(folder).name, str(folder))
+    try:
+        journal = open_journal(assistant, folder, options, output / "captions.jsonl")
+        contents = contents_of(data, pictures)
+        shown = {name: picture_of(name, content) for name, content in contents.items()}
+        asked = [(each.picture, QUESTION) for each in pictures]
+        replies = answer_all(assistant, asked, shown, settings_of(assistant, options), journal)
+    finally:
+        assistant.close()
+    return [Claim(each.picture, replies[each.picture, QUESTION].text, "adapter") for each in pictures]
+
+
+def contents_of(data: Path, pictures: Sequence[Captioned]) -> dict[str, bytes]:
+    wanted = {each.picture for each in pictures}
+    rows = iterate_rows(data, "train", {each.source for each in pictures})
+    return {row.picture: content for row, content in rows if row.picture in wanted}
+
+
+def given_command() -> str:
+    return "python -m training.bootstrap " + shlex.join(sys.argv[1:])
+
+
+def names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.bootstrap",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--data",
+        type=Path,
+        default=Path("data/embedded"),
+        help="folder of parquet files; two are written into it",
+    )
+    add(
+        "--pictures", type=names, default=[], help="sources whose pictures are captioned, with commas between"
+    )
+    add("--limit", type=int, default=500, help="pictures that are captioned at most")
+    add("--texts", type=names, default=[], help="sources whose texts may be wrong, with commas between")
+    add(
+        "--shuffled",
+        type=float,
+        default=0.0,
+        help="share of those texts that are exchanged first, to measure the filter",
+    )
+    add("--known", default="flickr8k", help="a source whose captions are right, for the threshold")
+    add("--aligner", default="embedded", help="what judges: a shipped aligner or a folder")
+    add(
+        "--adapter",
+        default="embedded",
+        help="what captions: a shipped adapter, a folder, or user/name on the hub",
+    )
+    add("--compare", metavar="PRESET", help="train this preset of training.align without, with, and with all")
+    add("--output", type=Path, default=Path("runs/bootstrap"), help="folder of captions, report and runs")
+    arguments = parser.parse_args()
+    if not arguments.pictures and not arguments.texts:
+        parser.error("--pictures or --texts is needed: what to bootstrap")
+    if not 0 <= arguments.shuffled <= 1 or arguments.limit < 1:
+        parser.error("--shuffled is a share from 0 to 1, and --limit 1 or more")
+    return arguments
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    arguments = parse()
+    try:
+        with disk_limit(arguments.output, arguments.data, resume=GOES_ON):
+            report = run(arguments)
+    except UserError as error:
+        raise SystemExit(f"bootstrap: {error}") from None
+    print(json.dumps({name: each for name, each in report.items() if name != "examples"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
