@@ -1,4 +1,4 @@
-"""The language model's tokenizer, with a chat template that can be split at questions and answers."""
+"""The language model's tokenizer. Its chat template, where it has one, can be split at questions and answers."""
 
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ def load_tokenizer(folder: Path, config: LanguageConfig) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     if config.template:
         tokenizer.chat_template = config.template
-    if not can_split(tokenizer):
+    if tokenizer.chat_template and not can_split(tokenizer):
         raise UserError(
-            f"The chat template of {config.weights!r} does not write each question and answer once, in their order, or "
-            "there is none. Set language.template in a copy of the preset."
+            f"The chat template of {config.weights!r} does not write each question and answer once, in their order. "
+            "Set language.template in a copy of the preset."
         )
     return tokenizer
