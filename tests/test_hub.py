@@ -94,7 +94,7 @@ def test_what_the_hub_does_not_have_is_one_sentence(hub: Hub) -> None:
         find_adapter("no/such")
     assert "\n" not in str(told.value)
     hub.files["some/data"] = {"README.md": b"# Data", "config.yaml": b"model: {}"}
-    with pytest.raises(UserError, match=r"is not an adapter folder: projector\.safetensors, lora"):
+    with pytest.raises(UserError, match=r"config\.yaml is damaged: it does not tell the model"):
         find_adapter("some/data")
 
 

@@ -37,6 +37,7 @@ from vlm.errors import UserError
 from vlm.model.adapter import adapter_config, find_adapter
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import load_aligner_model
+from vlm.terminal import show_anything
 
 log = logging.getLogger("training")
 
@@ -174,6 +175,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    show_anything()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     arguments = parse()
     try:

@@ -32,6 +32,7 @@ from vlm.errors import UserError
 from vlm.model.adapter import load_adapter
 from vlm.model.connectors import token_count
 from vlm.model.vlm import VisionLanguageModel, text_size
+from vlm.terminal import show_anything
 
 log = logging.getLogger("training")
 ROOT = Path(__file__).parents[1]
@@ -214,6 +215,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def main() -> None:
+    show_anything()
     arguments = parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:

@@ -34,6 +34,7 @@ from vlm.model.connectors.q_former import QFormer, without_text
 from vlm.model.encoders import build_encoder
 from vlm.model.heads.multi_task import MultiTask, build_multi_task
 from vlm.model.text_encoders import build_text_encoder
+from vlm.terminal import show_anything
 
 log = logging.getLogger("training")
 
@@ -170,6 +171,7 @@ def save(model: MultiTask, folder: Path, vocabulary: Vocabulary, metrics: dict[s
 
 
 def main() -> None:
+    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.heads", description=__doc__)
     parser.add_argument(
         "--preset", default="multi-task", help="a preset of training/presets/heads, or a YAML file"

@@ -15,6 +15,7 @@ from training.scores.clip_score import load_judge
 from training.scores.prediction_scores import Scores, score
 from training.scores.predictions import read_predictions, with_references
 from vlm.errors import UserError
+from vlm.terminal import show_anything
 
 
 def table(scores: Scores) -> str:
@@ -42,6 +43,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
+    show_anything()
     arguments = parse()
     try:
         predictions = read_predictions(arguments.predictions)

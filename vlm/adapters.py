@@ -29,6 +29,7 @@ from vlm.model.adapter import (
     replacing,
 )
 from vlm.model.checkpoints import find_checkpoint
+from vlm.terminal import show_anything
 
 FORMS = ("llava", "gguf", "merged", "lora")
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -116,6 +117,7 @@ def _export_whole(config: ModelConfig, adapter: Path, export: Export, output: Pa
 
 
 def main() -> None:
+    show_anything()
     parser = argparse.ArgumentParser(
         prog="python -m vlm.adapters",
         description=__doc__,

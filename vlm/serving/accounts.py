@@ -16,6 +16,7 @@ from threading import Lock
 
 from vlm.errors import UserError
 from vlm.serving.limits import Limit
+from vlm.terminal import show_anything
 
 SCHEME = "scrypt"
 COST, BLOCK, PARALLEL = 2**14, 8, 1  # 16 MB and about 50 ms a password
@@ -117,5 +118,10 @@ def _is_hash(text: str) -> bool:
         return False
 
 
-if __name__ == "__main__":
+def main() -> None:
+    show_anything()
     print(f"{input('Name: ')}:{hash_password(getpass.getpass())}")
+
+
+if __name__ == "__main__":
+    main()
