@@ -103,8 +103,10 @@ class Assistant:
         audio: Any = None,
         history: Sequence[Turn] = (),
         settings: Settings | None = None,
+        begun: str = "",
     ) -> Iterator[Answer]:
-        """Snapshots of the answer, each fuller than the one before; closing the iterator stops the model.
+        """Snapshots of the answer, each fuller than the one before; closing the iterator stops the model. `begun` is what
+        there is of the answer already, where one that was cut off is to go on.
 
         `images` and `audio` are paths (or a PIL picture; or a sample rate and samples); spoken words are added to
         the typed ones. Raises UserError for input that cannot be answered."""
@@ -115,14 +117,14 @@ class Assistant:
         )
         if audio is not None:
             yield replace(answer, stage="transcribing")
-            answer = self._transcribe(answer, audio)
+            answer = self._transcribe(answer, audio, settings.language)
             yield answer
         asked = " ".join(part for part in (question.strip(), answer.transcript or "") if part)
         _check_question(asked)
         if images or any(turn.images for turn in history):
             self._check_sight()
             answer = replace(answer, adapter=self.adapter)
-        last = yield from self._reply(answer, asked, images, history, settings)
+        last = yield from self._reply(answer, asked, images, history, settings, begun)
         yield replace(last, stage="done", seconds=last.seconds | {"total": time.perf_counter() - start})
 
     def _reply(
@@ -132,9 +134,10 @@ class Assistant:
         images: Sequence[Picture],
         history: Sequence[Turn],
         settings: Settings,
+        begun: str,
     ) -> Steps:
         try:
-            return (yield from self.pipeline.reply(answer, question, images, history, settings))
+            return (yield from self.pipeline.reply(answer, question, images, history, settings, begun))
         except torch.OutOfMemoryError:
             pass  # the memory is free once the error, whose frames hold it, is gone
         free_memory()
@@ -143,9 +146,9 @@ class Assistant:
             "start a new conversation."
         )
 
-    def _transcribe(self, answer: Answer, audio: Any) -> Answer:
+    def _transcribe(self, answer: Answer, audio: Any, language: str) -> Answer:
         start = time.perf_counter()
-        transcript = self.transcriber.transcribe(audio)
+        transcript = self.transcriber.transcribe(audio, language)
         if not transcript.text:
             raise UserError(
                 "Nothing was heard in the recording. Check the microphone, speak up, and try again."

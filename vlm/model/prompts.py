@@ -63,12 +63,13 @@ def encode(
         add(_control(tokenizer, before_user), learn=False)
         for tags in turn.picture_tags:
             add([VISUAL] * tokens_per_picture, learn=False)
-            add(_text(tokenizer, f"\nTags: {tags}.\n" if tags else "\n"), learn=False)
-        add(_text(tokenizer, turn.question.strip()), learn=False)
+            add(text_ids(tokenizer, f"\nTags: {tags}.\n" if tags else "\n"), learn=False)
+        add(text_ids(tokenizer, turn.question.strip()), learn=False)
         add(_control(tokenizer, before_answer), learn=False)
         if turn.answer:
             ending = _control(tokenizer, after_answer)
-            add(_text(tokenizer, turn.answer.strip()) + ending[:1], learn=True)  # learn where to stop as well
+            # learn where to stop as well
+            add(text_ids(tokenizer, turn.answer.strip()) + ending[:1], learn=True)
             add(ending[1:], learn=False)
     return Encoded(ids, labels)
 
@@ -141,7 +142,7 @@ def _control(tokenizer: Any, text: str) -> list[int]:
     return _tokenise(tokenizer, text, split_special_tokens=False)
 
 
-def _text(tokenizer: Any, text: str) -> list[int]:
+def text_ids(tokenizer: Any, text: str) -> list[int]:
     """Somebody's words: control tokens in them are spelled out, not obeyed."""
     return _tokenise(tokenizer, text, split_special_tokens=True)
 

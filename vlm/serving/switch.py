@@ -66,10 +66,11 @@ class Serving:
         audio: str | None = None,
         history: Sequence[Turn] = (),
         settings: Settings | None = None,
+        begun: str = "",
     ) -> Generator[Answer | None, None, None]:
         """`Assistant.stream` when it is this question's turn; until then None every now and then, so that it can be
         closed while it waits."""
-        return self._in_turn(lambda: self.assistant.stream(question, images, audio, history, settings))
+        return self._in_turn(lambda: self.assistant.stream(question, images, audio, history, settings, begun))
 
     def transcribe(self, audio: str) -> Generator[Transcript | None, None, None]:
         """What is said in a recording, once it is its turn; until then None every now and then."""
