@@ -6,24 +6,16 @@ from typing import Any
 import gradio as gr
 from fastapi import APIRouter
 
-from vlm.serving.messages import WORD_JOINER
-
 ASSETS = Path(__file__).parent.parent.parent / "assets"
 MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16 bit, one channel) are 58 MB
 
-# Copied text must not hold the invisible characters that keep markup literal in the chat.
-HEAD = f"""<script>
-document.addEventListener("copy", event => {{
-    const copied = getSelection().toString();
-    if (!copied.includes("{WORD_JOINER}")) return;
-    event.clipboardData.setData("text/plain", copied.replaceAll("{WORD_JOINER}", ""));
-    event.preventDefault();
-}});
-if (navigator.clipboard) {{
-    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
-    navigator.clipboard.writeText = text => write(text.replaceAll("{WORD_JOINER}", ""));
-}}
-</script>"""
+SCRIPTS = ("page", "chat", "keeping", "list", "pictures", "voice")  # in assets/page/, in this order
+
+
+def head() -> str:
+    """What the page does in the browser beyond Gradio's own components, as one script."""
+    code = "\n".join((ASSETS / "page" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    return f"<script>\n{code}\n</script>"
 
 
 def theme() -> gr.themes.Base:
@@ -51,10 +43,10 @@ def serve(page: gr.Blocks, host: str, port: int, api: APIRouter | None = None, *
         share=False,
         ssr_mode=False,
         run_history=False,
-        footer_links=["api", "settings"],
+        footer_links=["api"],
         max_file_size=MAX_UPLOAD,
         theme=theme(),
         css_paths=ASSETS / "app.css",
-        head=HEAD,
+        head=head(),
         **options,
     )

@@ -18,12 +18,17 @@ from vlm.serving.launch import ASSETS
 from vlm.serving.plain_errors import plainly
 from vlm.serving.search_endpoints import publish_search
 from vlm.serving.search_tab import SearchTab
-from vlm.serving.settings_panel import settings_panel, show_settings
+from vlm.serving.settings_panel import personal_panel, settings_panel, show_settings
 from vlm.serving.shared_searcher import SharedSearcher, on_cpu
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import conversation_tabs
 
 TITLE = "Ask a picture"
+HEADER = """<header>
+<button type="button" data-action="show-list" aria-label="Conversations" title="Conversations">☰</button>
+<div><h1>{title}</h1><p>{description}</p></div>
+<button type="button" data-action="dark" aria-label="Dark or light" title="Dark or light">◐</button>
+<button type="button" data-action="show-settings" aria-label="Settings" title="Settings">⚙</button></header>"""
 KEEP_UPLOADS_SECONDS = 4 * 60 * 60
 LOOK_FOR_OLD_UPLOADS_SECONDS = 15 * 60
 
@@ -39,23 +44,28 @@ def build_app(
         title=TITLE,
         analytics_enabled=False,
         delete_cache=(LOOK_FOR_OLD_UPLOADS_SECONDS, KEEP_UPLOADS_SECONDS),
-        fill_width=False,
+        fill_width=True,
+        fill_height=True,
     ) as page:
         kinds = (gr.HTML, gr.HTML, gr.Markdown, gr.Markdown, gr.HTML)
         shown = zip(kinds, views_of(serving.assistant), strict=True)
         header, notice, cannot_see, card, plot = views = [kind(**view, render=False) for kind, view in shown]
+        with gr.Sidebar(elem_id="list", open=False, width=288):
+            listed = (ASSETS / "page" / "list.html").read_text(encoding="utf-8")
+            gr.HTML(html_template=listed, js_on_load="page.list(element)", apply_default_css=False)
         header.render()
         notice.render()
         settings = settings_panel(serving.assistant.settings)
+        personal = personal_panel(serving.assistant.config.speech.language)
         model = uses_model(serving.parallel)
         searcher = SharedSearcher(load_searcher)
-        with gr.Tabs(overflow_behavior="wrap") as tabs:
+        with gr.Tabs(overflow_behavior="wrap", elem_id="tabs") as tabs:
             built = {}
             for tab in conversation_tabs(ASSETS / "examples"):
                 with gr.Tab(tab.name, id=tab.name):
                     if tab.pictures:
                         cannot_see.render()
-                    built[tab.name] = ConversationTab(serving, tab, settings, model)
+                    built[tab.name] = ConversationTab(serving, tab, [*settings, *personal], model)
             with gr.Tab("Search", id="Search") as search:
                 SearchTab(searcher, search, built["Image"], tabs)
             with gr.Tab("About this model"):
@@ -63,7 +73,8 @@ def build_app(
                     show_switch(page, serving, views, model)
                 card.render()
                 plot.render()
-        show_settings(settings)
+        with gr.Sidebar(elem_id="settings", position="right", open=False, width=336):
+            show_settings(page, settings, personal)
         publish(Endpoints(serving), settings, model)
         publish_search(searcher)
     return page.queue(max_size=MAX_WAITING)
@@ -76,10 +87,14 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
     if folder and (folder / PLOT).is_file():
         gr.set_static_paths([folder / PLOT])
         source = f"gradio_api/file={quote(str((folder / PLOT).absolute()))}"
-        plot = f'<img src="{source}" alt="Loss and learning rates in training">'
+        image = f'<img class="plot" src="{source}" alt="Loss and learning rates in training">'
+        plot = f"<details><summary>Curves of the training</summary>{image}</details>"
     notice = f'<p class="notice">{escape(assistant.notice)}</p>' if assistant.notice else ""
     return [
-        {"value": f"<header><h1>{TITLE}</h1><p>{escape(assistant.description)}</p></header>"},
+        {
+            "value": HEADER.format(title=TITLE, description=escape(assistant.description)),
+            "apply_default_css": False,
+        },
         {"value": notice, "visible": bool(notice)},
         {
             "value": how_to_see(assistant.config.name),
@@ -112,5 +127,7 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any], model: dict
         change_limit(page, serving.parallel)
         return show()
 
-    change.click(plainly(switch), preset, [preset, *views], api_visibility="private", **model)
+    change.click(
+        plainly(switch), preset, [preset, *views], show_progress_on=preset, api_visibility="private", **model
+    )
     page.load(plainly(show), None, [preset, *views], **MAY_REFUSE)  # another visitor may have switched
