@@ -1,20 +1,22 @@
 """Start the page and the API: python app.py
 
-The environment chooses what is served and where: VLM_PRESET, VLM_ADAPTER, HOST and PORT; VLM_API_KEY lets others use the
-API. A Space of Hugging Face starts this file as it is; whoever owns the Space chooses its one preset.
+The environment chooses what is served and where: VLM_PRESET, VLM_ADAPTER, HOST, PORT and the rest of deploy/README.md. A
+Space of Hugging Face starts this file as it is; whoever owns the Space chooses its one preset.
 """
 
 import logging
 import os
+import signal
 import sys
 import threading
 
 from vlm import UserError, load_assistant
-from vlm.serving.launch import serve
-from vlm.serving.openai.access import access_of
-from vlm.serving.openai.routes import openai_routes
+from vlm.serving.accounts import Accounts, read_accounts
+from vlm.serving.environment import ServerSettings, base_folder, read_environment
+from vlm.serving.launch import Site, check_port, serve
 from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
+from vlm.serving.uploads import Uploads, own_uploads
 from vlm.serving.zero_gpu import borrow_gpu
 
 try:
@@ -25,22 +27,31 @@ except ImportError:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    chosen = os.environ.get
-    preset, adapter = chosen("VLM_PRESET") or "embedded", chosen("VLM_ADAPTER") or None
-    host = chosen("HOST") or chosen("GRADIO_SERVER_NAME") or "127.0.0.1"  # a Space sets the second
-    port = int(chosen("PORT") or chosen("GRADIO_SERVER_PORT") or "7860")
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # stopped while it loads, it cleans up as at Ctrl-C
     try:
-        assistant = load_assistant(preset, adapter)
+        settings = read_environment(os.environ)
+        check_port(settings.host, settings.port)
+        accounts = read_accounts(settings.accounts) if settings.accounts else None
+        with own_uploads(base_folder(os.environ), settings.uploads_mb * 2**20) as uploads:
+            run(settings, accounts, uploads)
     except UserError as error:
         sys.exit(f"app.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run(settings: ServerSettings, accounts: Accounts | None, uploads: Uploads) -> None:
+    assistant = load_assistant(settings.preset, settings.adapter)
     if spaces and spaces.config.Config.zero_gpu:
         borrow_gpu(assistant, spaces)
     else:
         threading.Thread(target=assistant.warm_up, name="warm up", daemon=True).start()
-    # Visitors of a Space did not choose its preset, and ZeroGPU takes weights at the start only.
-    serving = Serving(assistant, preset, adapter)
-    page = build_app(serving, switchable="SPACE_ID" not in os.environ)
-    serve(page, host, port, openai_routes(serving, access_of(os.environ, host)))
+    serving = Serving(assistant, settings.preset, settings.adapter, settings)
+    # Visitors did not choose the preset, and ZeroGPU takes weights at the start only.
+    page = build_app(serving, switchable=not settings.public)
+    serve(Site(page, serving, uploads, accounts))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.tiny import tiny_config
 from vlm import Answer, Settings
+from vlm.chat.answer import Heard
 
 
 class ChattingAssistant:
@@ -20,6 +21,9 @@ class ChattingAssistant:
         self.script: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
         self.seen, self.ended, self.slow = "", True, 0.0
+
+    def hear(self, audio: Any, language: str = "") -> Heard:
+        return Heard("what was spoken", 1.0, 0.1, language or "en")
 
     def close(self) -> None:
         """Holds nothing."""
@@ -43,7 +47,7 @@ class ChattingAssistant:
                 "begun": begun,
             }
         )
-        heard = "what was spoken" if audio else None
+        heard = audio.text if audio else None
         text = self.script.get(question, f"Answer {len(self.asked)} to {question or heard}")
         route = "image" if images or any(turn.images for turn in history) else "text"
         said = begun

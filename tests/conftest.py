@@ -3,8 +3,9 @@
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ import torch
 
 from tests.tiny import tiny_model
 from vlm import Assistant, config, load_assistant
+from vlm.chat.search import Searcher
+from vlm.serving.accounts import Accounts
+from vlm.serving.openai.access import Access
+from vlm.serving.shared_searcher import SharedSearcher, on_cpu
 from vlm.serving.switch import Serving
+from vlm.serving.uploads import Uploads
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "assets" / "examples"
@@ -102,14 +108,26 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(serving: Serving, **options: Any) -> Iterator[str]:
+def served(
+    serving: Serving,
+    load_searcher: Callable[[], Searcher] = on_cpu,
+    uploads: Uploads | None = None,
+    accounts: Accounts | None = None,
+    access: Access | None = None,
+    on_start: Callable[[Any], None] = lambda page: None,
+    **options: Any,
+) -> Iterator[str]:
     """The real page, on this machine; gives its address."""
-    from app import build_app, serve
+    from vlm.serving.launch import Site, start
+    from vlm.serving.page import build_app
 
-    page, port = build_app(serving, **options), free_port()
-    serve(page, "127.0.0.1", port, prevent_thread_lock=True, quiet=True)
-    yield f"http://127.0.0.1:{port}/"
-    page.close()
+    serving.searcher = SharedSearcher(load_searcher)
+    serving.settings = replace(serving.settings, port=free_port())
+    page = build_app(serving, **options)
+    start(Site(page, serving, uploads, accounts, access))
+    on_start(page)
+    yield f"http://127.0.0.1:{serving.settings.port}/"
+    page.close(verbose=False)
 
 
 @pytest.fixture(scope="session")

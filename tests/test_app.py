@@ -96,8 +96,8 @@ def test_voice_tells_what_was_heard(client: Client) -> None:
         ({"question": "  ", "api_name": "/text"}, "type or speak"),
         ({"question": "x" * 20_000, "api_name": "/text"}, "shorten"),
         ({"audio": None, "api_name": "/voice"}, "recording"),
-        ({"question": "Hello.", "max_new_tokens": 99_999, "api_name": "/text"}, "maximum"),
-        ({"question": "Hello.", "seed": -1, "api_name": "/text"}, "minimum"),
+        ({"question": "Hello.", "max_new_tokens": 99_999, "api_name": "/text"}, "between 1 and 1024"),
+        ({"question": "Hello.", "seed": -1, "api_name": "/text"}, "seed must be between 0"),
     ],
 )
 def test_bad_input_is_one_plain_sentence(client: Client, arguments: dict, message: str) -> None:

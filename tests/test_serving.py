@@ -9,19 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 import torch
 from gradio_client import Client
-from gradio_client.client import Job, Status
 
-from tests.conftest import EXAMPLES, free_port, served
+from tests.conftest import EXAMPLES, served
 from tests.tiny import tiny_config
 from vlm import Answer, Assistant, Settings, UserError
 from vlm.engines import Prompt, Sampling
-from vlm.serving.events import change_limit
-from vlm.serving.launch import serve
-from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
 
 SHORT = Settings(max_new_tokens=4)
@@ -189,9 +184,11 @@ def test_a_question_that_waits_can_be_given_up_and_one_that_is_stopped_makes_roo
     assistant = FakeAssistant("one", parallel=1)
     serving = fake_serving(assistant)
     first, given_up, next_one = (serving.stream("Hello?") for _ in range(3))
-    assert next(first)
-    assert next(given_up) is None
-    assert next(next_one) is None
+    assert next(first).text
+    for waiting in (given_up, next_one):
+        snapshot = next(waiting)
+        assert (snapshot.stage, snapshot.text) == ("waiting", "")
+        assert 0 < snapshot.seconds["wait"] < 600
     given_up.close()
     first.close()
     assert not assistant.under_way
@@ -207,27 +204,6 @@ def test_an_answer_that_fails_leaves_its_place_to_the_next(monkeypatch: pytest.M
             serving.answer("Hello?")
     assistant.go_on.set()
     assert serving.answer("Hello?").text == "one"
-
-
-@pytest.mark.slow
-def test_the_queue_lets_in_as_many_as_the_engine_takes_also_after_a_switch() -> None:
-    assistant = FakeAssistant("one", parallel=2)
-    serving, port = fake_serving(assistant), free_port()
-    page = build_app(serving)
-    serve(page, "127.0.0.1", port, prevent_thread_lock=True, quiet=True)
-    client = Client(f"http://127.0.0.1:{port}/", verbose=False)
-    asked = [client.submit("Hello?", api_name="/text") for _ in range(4)]
-    wait_until(lambda: sorted(job.status().rank or 0 for job in asked) == [0, 0, 0, 1])  # places in the queue
-    assert len(assistant.under_way) == 2
-    assistant.engine.parallel = 3
-    change_limit(page, 3)
-    wait_until(lambda: len(assistant.under_way) == 3)
-    assistant.engine.parallel = 1
-    change_limit(page, 1)
-    asked.append(client.submit("Hello?", api_name="/text"))
-    assistant.go_on.set()
-    assert [job.result(timeout=60)[0] for job in asked] == ["one"] * 5
-    page.close()
 
 
 @pytest.mark.slow
@@ -249,49 +225,6 @@ def test_the_page_offers_the_switch_and_tells_how_to_train(serving: Serving) -> 
 def test_a_space_shows_no_switch(serving: Serving) -> None:
     with served(serving, switchable=False) as address:
         assert "Use this preset" not in str(Client(address, verbose=False).config["components"])
-
-
-@pytest.mark.slow
-def test_whoever_comes_to_a_full_queue_is_asked_to_try_again(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("vlm.serving.page.MAX_WAITING", 1)
-    go_on, stream = threading.Event(), serving.assistant.stream
-
-    def wait_and_stream(*arguments: Any) -> Iterator[Answer]:
-        assert go_on.wait(60)
-        yield from stream(*arguments)
-
-    monkeypatch.setattr(serving.assistant, "stream", wait_and_stream)
-    with served(serving) as address:
-        client = Client(address, verbose=False)
-
-        def ask() -> Job:
-            return client.submit("Hello?", max_new_tokens=16, api_name="/text")
-
-        answered = [ask()]
-        wait_until(lambda: answered[0].status().code is Status.PROCESSING)
-        answered.append(ask())
-        wait_until(lambda: answered[1].status().rank == 0)  # its place in the queue
-        refused = ask().exception(timeout=60)
-        go_on.set()
-        assert "full" in str(refused)
-        assert all(job.result(timeout=60)[0] for job in answered)
-
-
-@pytest.mark.slow
-def test_uploads_are_deleted_after_their_time(
-    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    monkeypatch.setattr("vlm.serving.page.KEEP_UPLOADS_SECONDS", 3)
-    monkeypatch.setattr("vlm.serving.page.LOOK_FOR_OLD_UPLOADS_SECONDS", 1)
-    with served(serving) as address:
-        picture = {"files": (EXAMPLES / "coffee.jpg").open("rb")}
-        (uploaded,) = httpx.post(f"{address}gradio_api/upload", files=picture).json()
-        assert Path(uploaded).is_relative_to(tmp_path)
-        assert Path(uploaded).read_bytes() == (EXAMPLES / "coffee.jpg").read_bytes()
-        wait_until(lambda: not Path(uploaded).exists())
 
 
 def test_memory_that_runs_out_is_a_plain_message_and_the_next_question_works(

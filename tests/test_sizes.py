@@ -31,6 +31,7 @@ ROOT = Path(__file__).parent.parent
         ("smollm2-1.7b", 1_711_376_384, "768 -> 2048 -> 2048"),
         ("llama-3.1-8b", 8_030_261_248, "768 -> 4096 -> 4096"),
         ("gemma-2-9b", 9_241_705_984, "768 -> 3584 -> 3584"),
+        ("vit-gpt2", 124_439_808, "768 -> 768 -> 768"),
     ],
 )
 def test_presets_have_the_sizes_of_their_models(preset: str, parameters: int, projector: str) -> None:

@@ -29,7 +29,8 @@ def describe(config: TrainingConfig, model: str) -> dict[str, Any]:
     known = config.init_from
     if known and os.path.isdir(folder := Path(known)):  # a run's adapter is told by the run's name
         known = folder.resolve().parent.name if folder.name == "adapter" else folder.name
-    return told | {"init_from": known, "model": model}
+    trunk = config.connector_from and Path(config.connector_from).resolve().name
+    return told | {"init_from": known, "connector_from": trunk, "model": model}
 
 
 def is_trained(adapter: Path, stage: str, config: TrainingConfig) -> bool:

@@ -21,6 +21,7 @@ class StageConfig:
     train: str = "projector+lora"
     connector_learning_rate: float = 1e-3  # of the fusion as well
     lora_learning_rate: float = 3e-4
+    language_learning_rate: float = 5e-5  # of the language model itself, where a stage trains it
     epochs: int = 1
     max_steps: int = -1  # optimizer steps; -1 for all of the epochs
 
@@ -42,6 +43,8 @@ class TrainingConfig:
     data: str = "data/embedded"
     output: str = "runs/embedded"
     init_from: str | None = None  # adapter to go on from, without the projector's own stage
+    # folder of training.heads whose Q-Former the connector begins as: BLIP-2's second stage
+    connector_from: str | None = None
     sources: tuple[SourceConfig, ...] = ()
     projector_stage: StageConfig = StageConfig(train="projector")
     joint_stage: StageConfig = StageConfig()
@@ -92,10 +95,13 @@ class Slice:
 
 def load_training_config(preset: str, **overrides: object) -> TrainingConfig:
     """A shipped preset's name or a YAML file, with overrides from the command line (None: not given)."""
-    return _load(TrainingConfig, preset, PRESET_FOLDER, "", overrides)
+    return load_preset(TrainingConfig, preset, PRESET_FOLDER, "", overrides)
 
 
-def _load(kind: type[Config], preset: str, folder: Path, of: str, overrides: Mapping[str, object]) -> Config:
+def load_preset(
+    kind: type[Config], preset: str, folder: Path, of: str, overrides: Mapping[str, object]
+) -> Config:
+    """`of`: what it is a preset of, for a message."""
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
     if not os.path.isfile(path):  # False, and no error, where the name is too long
         names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
@@ -148,4 +154,4 @@ class AlignmentConfig:
 
 def load_alignment_config(preset: str, **overrides: object) -> AlignmentConfig:
     """A shipped preset's name or a YAML file, with overrides from the command line (None: not given)."""
-    return _load(AlignmentConfig, preset, PRESET_FOLDER / "aligners", " of an aligner", overrides)
+    return load_preset(AlignmentConfig, preset, PRESET_FOLDER / "aligners", " of an aligner", overrides)

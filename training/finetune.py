@@ -42,6 +42,7 @@ from vlm.model.adapter import (
     check_adapter,
     find_adapter,
     load_adapter,
+    load_trunk,
     restore_adapter,
     save_adapter,
 )
@@ -159,7 +160,7 @@ def train_stage(
         return
     parts = model.train_only(stage.train)
     rates = dict.fromkeys(("connector", "fusion"), stage.connector_learning_rate)
-    rates["lora"] = stage.lora_learning_rate
+    rates |= {"lora": stage.lora_learning_rate, "language": stage.language_learning_rate}
     groups = [{"name": part, "params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
     trainer = AdapterTrainer(
         model=model,
@@ -296,7 +297,10 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     validation = lay_out_validation(store, tags, model, config) if config.validation_steps else None
     if not config.init_from:
         sample = store.sample(sorted(seen))
-        model.connector.standardise(sample.to(device))
+        if config.connector_from:
+            load_trunk(model.connector, Path(config.connector_from))
+        else:
+            model.connector.standardise(sample.to(device))
         model.connector.scale_to(text_size(model.language), sample[:64].to(device))
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
         if name == "joint" or not config.init_from:

@@ -3,7 +3,7 @@
 In: texts. Out: BLEU-1 to 4, ROUGE-L, METEOR and CIDEr as the COCO caption evaluation computes them (arXiv:1504.00325),
 without its Java parts: words are split here, in lower case and without punctuation, in place of the Penn Treebank
 tokenizer, and METEOR matches exact words and stems, without WordNet's synonyms. BLEU comes as counts that add up, so that
-any selection of examples has its own. SPICE cannot run here; SPICE_MISSING says why.
+any selection of examples has its own. SPICE is in spice.py, and SPICE_ELSEWHERE says so.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 ORDERS = (1, 2, 3, 4)  # words in an n-gram
-SPICE_MISSING = "SPICE needs a Java runtime and Stanford CoreNLP, which this project does not install"
+SPICE_ELSEWHERE = "it needs Java; python -m training.score computes it where java and pycocoevalcap are found"
 ROUGE_BETA = 1.2  # how much more recall counts than precision
 CIDER_SIGMA = 6.0  # of the penalty for another length
 BLEU_COLUMNS = (

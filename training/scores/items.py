@@ -10,7 +10,7 @@ from typing import Any
 from training.data import Row
 from training.scores.captions import cider, meteor, rouge_l, tokens
 from training.scores.chair import invented
-from training.scores.metrics import is_exact, names_one_of, repeats, vqa_accuracy, yes_or_no
+from training.scores.metrics import is_exact, names_one_of, repeats, yes_or_no
 from training.scores.verdicts import (
     NAMING,
     bare_truth,
@@ -20,6 +20,7 @@ from training.scores.verdicts import (
     references_of,
     short_answers,
 )
+from training.scores.vqa import vqa_accuracy
 
 Item = dict[str, Any]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.scores.bootstrap import RESAMPLES
-from training.scores.captions import SPICE_MISSING
+from training.scores.captions import SPICE_ELSEWHERE
 from training.scores.tables import clean_up_line
 from vlm.serving.about import table
 
@@ -41,7 +41,7 @@ LIMITS = """
 def to_markdown(sections: Sequence[str], sheet: bool) -> str:
     """The sections, the contact sheet where there is one, and what the figures do not say."""
     shown = ["## Pictures", "![Questions, answers and truths](contact-sheet.png)"] if sheet else []
-    limits = LIMITS.format(resamples=RESAMPLES, spice=SPICE_MISSING).strip()
+    limits = LIMITS.format(resamples=RESAMPLES, spice=SPICE_ELSEWHERE).strip()
     return "\n\n".join([*sections, *shown, "## Limits", limits]) + "\n"
 
 

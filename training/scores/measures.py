@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from training.scores.bootstrap import Sums, interval, resampled_sums
-from training.scores.captions import BLEU_COLUMNS, ORDERS, SPICE_MISSING, bleu, bleu_counts
+from training.scores.captions import BLEU_COLUMNS, ORDERS, SPICE_ELSEWHERE, bleu, bleu_counts
 from training.scores.items import GROUPS, Item
 from training.scores.metrics import share
 
@@ -92,7 +92,7 @@ def measure(sums: Sums, name: str) -> np.ndarray:
 def totals(items: Sequence[Item]) -> Totals:
     """Items -> {measure: value, low, high, of}; value None where no item has it. Intervals: 95 %, by pictures."""
     found = _totals([item["picture"] for item in items], columns_of(items))
-    return found | {"spice": {"value": None, "low": None, "high": None, "of": 0, "reason": SPICE_MISSING}}
+    return found | {"spice": {"value": None, "low": None, "high": None, "of": 0, "reason": SPICE_ELSEWHERE}}
 
 
 def _totals(pictures: Sequence[str], columns: dict[str, np.ndarray]) -> Totals:

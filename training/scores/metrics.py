@@ -20,7 +20,6 @@ COUNTING = """
     eighteen nineteen twenty
     """.split()
 NUMBERS = {word: str(number) for number, word in enumerate(COUNTING)}
-PEOPLE = 10  # who answer each question of VQA; three of them make an answer right
 YES_OR_NO = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "no", "nope": "no"}
 CHOICES = [re.compile(re.escape(form).replace(r"\{x\}", "(.+)"), re.IGNORECASE) for form in CHOOSE]
 
@@ -93,21 +92,6 @@ def number_in(answer: str) -> str:
     if not named and {"no", "none"} & set(words):
         named = {"0"}
     return named.pop() if len(named) == 1 else ""
-
-
-def vqa_accuracy(answer: str, given: Sequence[str]) -> float:
-    """VQA's agreement with the answers `given` by ten people: min(1, same answers / 3), averaged over all nine of ten
-    (arXiv:1505.00468). Fewer than ten are one person's: each of them counts as agreed on. Numbers may be words."""
-    said, answers = _vqa_form(answer), [_vqa_form(each) for each in given]
-    if len(answers) < PEOPLE:
-        return float(said in answers)
-    same = sum(each == said for each in answers)
-    return sum(min(1.0, (same - (each == said)) / 3) for each in answers) / len(answers)
-
-
-def _vqa_form(answer: str) -> str:
-    words = normalise(re.sub(r"['\u2019]", "", answer)).split()  # dont and don't are one word
-    return " ".join(NUMBERS.get(word, word) for word in words)
 
 
 def yes_or_no(answer: str) -> str:

@@ -1,6 +1,7 @@
 """How well pictures and texts find each other, from their similarities alone. Pure functions."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +34,17 @@ def mean_average_precision(similarities: Tensor, right: Tensor) -> float:
     precision = hits.cumsum(1) / torch.arange(1, hits.shape[1] + 1)
     asked = right.any(1)
     return ((precision * hits).sum(1)[asked] / hits.sum(1)[asked]).mean().item()
+
+
+def first_rank(ranked: Sequence[str], relevant: Collection[str]) -> float:
+    """The place of the first relevant one in a list, best first, 1 being the first; infinite where none is in it."""
+    return next((float(place) for place, name in enumerate(ranked, 1) if name in relevant), math.inf)
+
+
+def average_precision(ranked: Sequence[str], relevant: Collection[str]) -> float:
+    """The mean, over all relevant ones, of the precision at each; one that is not in the list counts as 0."""
+    hits = [place for place, name in enumerate(ranked, 1) if name in relevant]
+    return sum(number / place for number, place in enumerate(hits, 1)) / len(set(relevant))
 
 
 def retrieval(pictures: Tensor, texts: Tensor, owners: Sequence[int]) -> dict[str, float]:

@@ -69,6 +69,16 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """A recording that was listened to: its words, "" where there are none, how long it is, and how long that took."""
+
+    text: str
+    audio_seconds: float
+    seconds: float
+    language: str = ""
+
+
+@dataclass(frozen=True)
 class Turn:
     """One earlier exchange of the conversation."""
 
@@ -82,12 +92,12 @@ class Answer:
     """A snapshot of an answer; the last one has the stage "done". `seen` are the tags of the latest pictures
     (vlm/model/tags.py), as the prompt has them. `left_out` counts earlier turns that no longer fit, `set_aside` those
     before the latest pictures, of which an adapter for one picture at a time is not told (vlm/chat/one_by_one.py).
-    `ended` is False where the length limit cut the answer. `seconds` holds transcribe, look, first_token, generate,
-    clean_up and total, each where it has happened. `tokens` counts what was written for the draft, `prompt_tokens` what was
-    read for it."""
+    `ended` is False where the length limit cut the answer. `seconds` holds wait (expected, in the stage "waiting"),
+    transcribe, look, first_token, generate, clean_up and total, each where it has happened. `tokens` counts what was
+    written for the draft, `prompt_tokens` what was read for it."""
 
     text: str = ""
-    stage: Literal["transcribing", "looking", "drafting", "cleaning", "done"] = "drafting"
+    stage: Literal["waiting", "transcribing", "looking", "drafting", "cleaning", "done"] = "drafting"
     route: Literal["image", "text"] = "text"
     transcript: str | None = None
     seen: str = ""

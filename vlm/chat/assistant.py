@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vlm.chat.answer import LONGEST_QUESTION, Answer, Picture, Settings, Style, Turn
+from vlm.chat.answer import LONGEST_QUESTION, Answer, Heard, Picture, Settings, Style, Turn
 from vlm.chat.local_writer import LocalWriter, Sights
 from vlm.chat.remote_writer import RemoteWriter
 from vlm.chat.reply import Pipeline, Steps
@@ -108,8 +108,8 @@ class Assistant:
         """Snapshots of the answer, each fuller than the one before; closing the iterator stops the model. `begun` is what
         there is of the answer already, where one that was cut off is to go on.
 
-        `images` and `audio` are paths (or a PIL picture; or a sample rate and samples); spoken words are added to
-        the typed ones. Raises UserError for input that cannot be answered."""
+        `images` and `audio` are paths (or a PIL picture; or a sample rate and samples, or what was heard already); spoken
+        words are added to the typed ones. Raises UserError for input that cannot be answered."""
         start = time.perf_counter()
         settings = settings or self.settings
         answer = Answer(
@@ -117,7 +117,12 @@ class Assistant:
         )
         if audio is not None:
             yield replace(answer, stage="transcribing")
-            answer = self._transcribe(answer, audio, settings.language)
+            heard = audio if isinstance(audio, Heard) else self.hear(audio, settings.language)
+            if not heard.text:
+                raise UserError(
+                    "Nothing was heard in the recording. Check the microphone, speak up, and try again."
+                )
+            answer = replace(answer, transcript=heard.text, seconds={"transcribe": heard.seconds})
             yield answer
         asked = " ".join(part for part in (question.strip(), answer.transcript or "") if part)
         _check_question(asked)
@@ -146,15 +151,11 @@ class Assistant:
             "start a new conversation."
         )
 
-    def _transcribe(self, answer: Answer, audio: Any, language: str) -> Answer:
+    def hear(self, audio: Any, language: str = "") -> Heard:
+        """The words of a recording. `language` as in `Settings`."""
         start = time.perf_counter()
-        transcript = self.transcriber.transcribe(audio, language)
-        if not transcript.text:
-            raise UserError(
-                "Nothing was heard in the recording. Check the microphone, speak up, and try again."
-            )
-        seconds = {"transcribe": time.perf_counter() - start}
-        return replace(answer, transcript=transcript.text, seconds=seconds)
+        heard = self.transcriber.transcribe(audio, language)
+        return Heard(heard.text, heard.audio_seconds, time.perf_counter() - start, heard.language)
 
     def _check_sight(self) -> None:
         if not self.pipeline.writer.sees:

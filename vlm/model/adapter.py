@@ -5,6 +5,7 @@ projector.safetensors   the connector
 tags.safetensors        the tagger's head and its nouns, where the model has a tagger
 fusion.safetensors      the fusion, where it has weights
 lora/                   the LoRA in PEFT's own format, where there is one
+language/               the language model in Transformers' own format, where it was trained whole
 metrics.json            scores, with their baselines and commands
 data.md, training.png   the data's card and a plot of the run; limits.md is written by hand
 README.md               the model card that training/push.py makes for the hub
@@ -34,12 +35,25 @@ from vlm.weights.resolve import public_name
 from vlm.weights.tensor_files import check_names, load_tensors, save_tensors
 
 if TYPE_CHECKING:  # with it come Transformers' models and PEFT, which llama.cpp does without
+    from torch import nn
+
+    from vlm.model.language import LanguageModel
     from vlm.model.vlm import VisionLanguageModel
 
 ADAPTERS = Path(__file__).parents[2] / "assets" / "adapters"
 PROJECTOR, FUSION, TAGS = "projector.safetensors", "fusion.safetensors", "tags.safetensors"
+LANGUAGE = "language"
 LORA = ("lora/adapter_config.json", "lora/adapter_model.safetensors")
-FILES = ["config.yaml", "*.safetensors", "lora/*.json", "metrics.json", "*.md", "training.png"]  # on the hub
+# On the hub
+FILES = [
+    "config.yaml",
+    "*.safetensors",
+    "lora/*.json",
+    "language/*.json",
+    "metrics.json",
+    "*.md",
+    "training.png",
+]
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
 
@@ -230,9 +244,44 @@ def load_adapter(model: "VisionLanguageModel", folder: Path, trainable: bool = F
     load_eyes(model.eyes, folder)
     if file := fusion_file(folder):
         load_fusion(model.fusion, file)
+    load_language(model.language, folder)
     if lora := lora_folder(folder):
         with damaged(folder):
             model.language.load_adapter(lora, trainable)
+
+
+def load_language(language: "LanguageModel", folder: Path) -> None:
+    """The language model's own weights, where the adapter was trained with them."""
+    file = folder / LANGUAGE / "model.safetensors"
+    if not file.is_file():
+        return
+    with damaged(folder):
+        missing, unknown = language.model.load_state_dict(load_tensors(file), strict=False)
+        if unknown or set(missing) - {"lm_head.weight"}:  # which is the embeddings' again
+            raise ValueError(f"its {LANGUAGE} folder is of another model")
+    language.trained_whole = True
+
+
+def with_own_language(config: ModelConfig, folder: Path) -> ModelConfig:
+    """The config as the adapter is served: with the language model that it brings, if it does."""
+    if not (folder / LANGUAGE).is_dir():
+        return config
+    return replace(config, language=replace(config.language, weights=str(folder / LANGUAGE)))
+
+
+def load_trunk(connector: "nn.Module", folder: Path) -> None:
+    """Let a fresh connector begin as the Q-Former of a run of training.heads; its last layer, into the language model's
+    space, stays fresh."""
+    file = folder / PROJECTOR
+    if not file.is_file():
+        raise UserError(
+            f"{folder} has no {PROJECTOR}. Make it with python -m training.heads --preset q-former."
+        )
+    with damaged(folder):
+        state = {name: each for name, each in load_tensors(file).items() if not name.startswith("outward.")}
+        missing, unknown = connector.load_state_dict(state, strict=False)
+        if unknown or {name for name in missing if not name.startswith("outward.")}:
+            raise ValueError("its Q-Former has other settings than the preset's connector")
 
 
 def restore_adapter(model: "VisionLanguageModel", folder: Path) -> None:
@@ -242,6 +291,7 @@ def restore_adapter(model: "VisionLanguageModel", folder: Path) -> None:
     with damaged(folder):
         file = folder / PROJECTOR
         model.connector.load_state_dict(load_tensors(file, model.connector.state_dict()))
+        load_language(model.language, folder)
         if fusion := fusion_file(folder):
             model.fusion.load_state_dict(load_tensors(fusion, model.fusion.state_dict()))
         if not model.language.has_adapter:
@@ -309,6 +359,18 @@ def _write(
         model.eyes.tagger.save(folder / TAGS)
     if model.language.has_adapter:
         _write_lora(model, folder, config, dtype, state)
+    if model.language.trained_whole:
+        _write_language(model, folder / LANGUAGE, dtype, state)
+
+
+def _write_language(
+    model: "VisionLanguageModel", folder: Path, dtype: torch.dtype, state: dict[str, torch.Tensor]
+) -> None:
+    weights = _converted(_below("language.model.", state), dtype)
+    model.language.model.save_pretrained(folder, state_dict=weights)
+    model.language.tokenizer.save_pretrained(folder)
+    for written in folder.glob("*.safetensors"):  # which safetensors keeps from other accounts
+        written.chmod((folder / "config.json").stat().st_mode)
 
 
 def _write_lora(
@@ -362,4 +424,4 @@ def model_config_of(preset: str, adapter: str | None) -> tuple[ModelConfig, Path
         return config, None
     folder = find_adapter(name)
     check_adapter(folder, config)
-    return config, folder
+    return with_own_language(config, folder), folder

@@ -44,6 +44,8 @@ class LanguageModel(nn.Module):
         self.tokenizer = tokenizer
         self.pad_id = pad_id(tokenizer)
         self.checkpointing = False
+        # whether its own weights are others than the preset's, and are saved as well
+        self.trained_whole = False
         self.requires_grad_(False).eval()
 
     @property
@@ -102,6 +104,11 @@ class LanguageModel(nn.Module):
         self.checkpointing = gradient_checkpointing
         if gradient_checkpointing:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
+
+    def check_trained_whole(self) -> None:
+        """Raise UserError where the language model's own weights cannot be trained as they are."""
+        if self.dtype is not torch.float32:
+            raise UserError("To train the language model itself, set language.dtype to float32.")
 
     def inputs_as_they_are(self) -> AbstractContextManager[Any]:
         """Within it PEFT does not cast what goes into a LoRA."""

@@ -94,6 +94,8 @@ def _template_frame(
     The template is rendered with private-use characters for contents and split at them, so whatever a template puts
     around its messages (system prompts, line ends, headers) is kept as it is.
     """
+    if not tokenizer.chat_template:
+        return _plain_frame(tokenizer, turn_count, system)
     user, assistant = "\ue000", "\ue001"
     messages = [{"role": "system", "content": system}] if system else []
     for index in range(turn_count):
@@ -108,6 +110,13 @@ def _template_frame(
         # text between an answer and the next question belongs to both; it is put after the answer
         frame.append((before if index == 0 else "", before_answer, after))
     return frame
+
+
+def _plain_frame(tokenizer: Any, turn_count: int, system: str | None) -> list[tuple[str, str, str]]:
+    """Without a template, as of GPT-2: the system's words, the question and its answer on lines of their own, and the end
+    of the text behind each answer."""
+    first = f"{system}\n" if system else ""
+    return [("" if turn else first, "\n", f"{tokenizer.eos_token}\n") for turn in range(turn_count)]
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:

@@ -153,7 +153,7 @@ def describe(config: ModelConfig) -> Description:
         }
         adapted = attach_lora(language, config.lora) if config.lora.rank else language
         parameters["lora"] = _count(adapted) - parameters["language"]
-    heads = language_config.num_key_value_heads or language_config.num_attention_heads
+    heads = getattr(language_config, "num_key_value_heads", None) or language_config.num_attention_heads
     head_size = (
         getattr(language_config, "head_dim", None) or embedding_size // language_config.num_attention_heads
     )

@@ -14,7 +14,12 @@ from vlm.model.language import LanguageModel, build_language
 from vlm.model.prompts import Batch, Encoded, PromptTurn, encode
 from vlm.model.sizes import check_fit
 
-STAGES = {"projector": ("connector", "fusion"), "projector+lora": ("connector", "fusion", "lora")}
+STAGES = {
+    "projector": ("connector", "fusion"),
+    "projector+lora": ("connector", "fusion", "lora"),
+    # early fusion: the language model learns whole
+    "projector+language": ("connector", "fusion", "language"),
+}
 
 
 class VisionLanguageModel(nn.Module):
@@ -38,16 +43,20 @@ class VisionLanguageModel(nn.Module):
         """Freeze all but the parts that `stage` trains; returns the trainable parameters by part. A fusion without
         weights is no part. Raises UserError as `check_stage` does."""
         check_stage(stage, self.language.has_adapter)
+        if "language" in STAGES[stage]:
+            self.language.check_trained_whole()
         self.requires_grad_(False)
         parts = {
             "connector": list(self.connector.parameters()),
             "fusion": list(self.fusion.parameters()),
             "lora": self.language.lora_parameters(),
+            "language": list(self.language.model.parameters()),
         }
         trained = {name: parts[name] for name in STAGES[stage] if parts[name]}
         for parameters in trained.values():
             for parameter in parameters:
                 parameter.requires_grad_(True)
+        self.language.trained_whole |= "language" in trained
         return trained
 
     def encode(self, turns: Sequence[PromptTurn], system: str | None = None) -> Encoded:
@@ -82,11 +91,14 @@ class VisionLanguageModel(nn.Module):
 
 
 def check_stage(stage: str, has_lora: bool) -> None:
-    """Raise UserError for an unknown stage, and for one that would train a LoRA where there is none."""
+    """Raise UserError for an unknown stage, for one that would train a LoRA where there is none, and for one that would
+    train the language model itself where there is one."""
     if stage not in STAGES:
         raise UserError(f"There is no training stage {stage!r}. Valid: {', '.join(STAGES)}.")
     if "lora" in STAGES[stage] and not has_lora:
         raise UserError(f"The model has no LoRA (lora.rank is 0) for the stage {stage!r}. Train: projector.")
+    if "language" in STAGES[stage] and has_lora:
+        raise UserError("To train the language model itself, without a LoRA, set lora.rank to 0.")
 
 
 def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:

@@ -1,20 +1,30 @@
 """What programs call: the endpoints /image, /text and /voice.
 
-The first line and the arguments of each docstring are its description, also over MCP.
+The first line and the arguments of each docstring are its description. Answers come in pieces, the last one whole, so that
+a program that stops listening stops the model.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import gradio as gr
 
-from vlm.chat.answer import Settings, Style
+from vlm.chat.answer import Answer, Settings, Style
+from vlm.chat.reply import MAX_PICTURES
 from vlm.errors import UserError
+from vlm.inputs.audio import MAX_BYTES as MAX_RECORDING_BYTES
+from vlm.inputs.images import MAX_BYTES as MAX_PICTURE_BYTES
+from vlm.serving.arguments import file_of, files_of, flag_of, number_of, text_of, whole_of
+from vlm.serving.events import MODEL
 from vlm.serving.plain_errors import plainly
-from vlm.serving.settings_panel import SettingsPanel, settings_from
+from vlm.serving.sent_files import sent_files
+from vlm.serving.settings_panel import SettingsPanel
 from vlm.serving.switch import Serving
 
-Answered = tuple[str, dict[str, Any]]
+Answers = Iterator[tuple[str, dict[str, Any]]]
+REFRESH_SECONDS = 0.1  # while an answer grows
 
 
 class Endpoints:
@@ -34,7 +44,7 @@ class Endpoints:
         min_p: float = Settings.min_p,
         repetition_penalty: float = Settings.repetition_penalty,
         seed: float = Settings.seed,
-    ) -> Answered:
+    ) -> Answers:
         """Answer a question about one or more pictures. Returns the answer and how it came about.
 
         Args:
@@ -50,10 +60,12 @@ class Endpoints:
             repetition_penalty: 1 for none; higher values keep the answer from repeating itself.
             seed: Above temperature 0, another seed draws another answer.
         """
-        if not images:
+        pictures = files_of(images, "images", MAX_PICTURES, MAX_PICTURE_BYTES)
+        if not pictures:
             raise UserError("Please send at least one picture.")
+        spoken = file_of(audio, "audio", MAX_RECORDING_BYTES)
         chosen = (max_new_tokens, temperature, clean_up, style, top_p, min_p, repetition_penalty, seed)
-        return self._finish(question, images, audio, settings_from(*chosen))
+        yield from self._answers(question, pictures, spoken, checked_settings(*chosen))
 
     def text(
         self,
@@ -65,7 +77,7 @@ class Endpoints:
         min_p: float = Settings.min_p,
         repetition_penalty: float = Settings.repetition_penalty,
         seed: float = Settings.seed,
-    ) -> Answered:
+    ) -> Answers:
         """Answer a question without a picture. Returns the answer and how it came about.
 
         Args:
@@ -79,7 +91,7 @@ class Endpoints:
             seed: Above temperature 0, another seed draws another answer.
         """
         chosen = (max_new_tokens, temperature, True, style, top_p, min_p, repetition_penalty, seed)
-        return self._finish(question, (), None, settings_from(*chosen))
+        yield from self._answers(question, (), None, checked_settings(*chosen))
 
     def voice(
         self,
@@ -91,7 +103,7 @@ class Endpoints:
         min_p: float = Settings.min_p,
         repetition_penalty: float = Settings.repetition_penalty,
         seed: float = Settings.seed,
-    ) -> Answered:
+    ) -> Answers:
         """Answer a spoken question. Returns the answer and how it came about, what was heard among it.
 
         Args:
@@ -104,23 +116,54 @@ class Endpoints:
             repetition_penalty: 1 for none; higher values keep the answer from repeating itself.
             seed: Above temperature 0, another seed draws another answer.
         """
-        if not audio:
+        spoken = file_of(audio, "audio", MAX_RECORDING_BYTES)
+        if not spoken:
             raise UserError("Please send a recording.")
         chosen = (max_new_tokens, temperature, True, style, top_p, min_p, repetition_penalty, seed)
-        return self._finish("", (), audio, settings_from(*chosen))
+        yield from self._answers("", (), spoken, checked_settings(*chosen))
 
-    def _finish(
-        self, question: str | None, images: Sequence[str], audio: str | None, settings: Settings
-    ) -> Answered:
-        answer = self.serving.answer(question or "", images, audio, (), settings)
-        return answer.text, answer.to_dict()
+    def _answers(
+        self, question: str, images: Sequence[str], audio: str | None, settings: Settings
+    ) -> Answers:
+        shown, latest = 0.0, Answer()
+        asked = text_of(question, "question")
+        with closing(self.serving.stream(asked, images, audio, (), settings)) as snapshots:
+            for latest in snapshots:
+                if latest.stage != "done" and time.monotonic() - shown > REFRESH_SECONDS:
+                    yield latest.text, latest.to_dict()
+                    shown = time.monotonic()
+        yield latest.text, latest.to_dict()
 
 
-def publish(endpoints: Endpoints, settings: SettingsPanel, model: dict[str, Any]) -> None:
-    """The endpoints' own components are not on the page; the settings are the page's, with their defaults."""
+def checked_settings(
+    max_new_tokens: Any,
+    temperature: Any,
+    clean_up: Any,
+    style: Any,
+    top_p: Any,
+    min_p: Any,
+    repetition_penalty: Any,
+    seed: Any,
+) -> Settings:
+    return Settings(
+        max_new_tokens=whole_of(max_new_tokens, "max_new_tokens"),
+        temperature=number_of(temperature, "temperature"),
+        clean_up=flag_of(clean_up, "clean_up"),
+        style=style,
+        top_p=number_of(top_p, "top_p"),
+        min_p=number_of(min_p, "min_p"),
+        repetition_penalty=number_of(repetition_penalty, "repetition_penalty"),
+        seed=whole_of(seed, "seed"),
+    )
+
+
+def publish(endpoints: Endpoints, settings: SettingsPanel) -> None:
+    """The endpoints' own components are not on the page; the settings are the page's, with their defaults.
+
+    What is sent is checked here and not by the components, whose errors are not meant for people."""
     question = gr.Textbox(label="Question", visible=False)
-    images = gr.File(label="Pictures", file_count="multiple", visible=False)
-    audio = gr.Audio(label="Recording", type="filepath", visible=False)
+    images = sent_files("Pictures", "cat.jpg", several=True)
+    audio = sent_files("Recording", "question.wav")
     results = [gr.Textbox(label="Answer", visible=False), gr.JSON(label="How it came about", visible=False)]
     without_clean_up = [component for component in settings if component is not settings.clean_up]
     for function, inputs in (
@@ -129,4 +172,6 @@ def publish(endpoints: Endpoints, settings: SettingsPanel, model: dict[str, Any]
         (endpoints.voice, [audio, *without_clean_up]),
     ):
         button = gr.Button(visible=False)
-        button.click(plainly(function), inputs, results, api_name=function.__name__, **model)
+        button.click(
+            plainly(function), inputs, results, api_name=function.__name__, preprocess=False, **MODEL
+        )

@@ -1,58 +1,124 @@
-"""Who may use the model now: several answers together, or one change of the model alone, in the order of arrival."""
+"""Who may use the model now: several answers together, by fair turns between people, or one change of the model alone."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from threading import Condition
 
+from vlm.serving.limits import TryLater
 
+STALE_SECONDS = 3.0  # whoever has not asked for their turn for so long does not hold up the others
+
+
+@dataclass(eq=False)
 class Ticket:
-    """One visitor's place in the line before the gate, and then behind it."""
+    """One question's place in the line before the gate, and then behind it. `alone` is a change of the model."""
+
+    person: str = ""
+    turn: int = 0  # the round that it goes in with
+    alone: bool = False
+    asked: float = field(default_factory=time.monotonic)  # when its turn was last asked for
 
 
 class Gate:
-    """A lock for readers and writers, with an upper bound of readers. Nobody is overtaken.
+    """A lock for readers and writers, with an upper bound of readers.
 
-    Places are held by ticket, not by thread, because Gradio continues one answer in several threads."""
+    Turns go round between people: each has one question in a round, and the next in the round after it (fair queueing,
+    Demers et al. 1989). Nobody overtakes a change of the model. Places are held by ticket, not by thread, because Gradio
+    continues one answer in several threads."""
 
     def __init__(self) -> None:
         self._changed = Condition()
         self._line: list[Ticket] = []
         self._inside: list[Ticket] = []
+        self._round = 0  # of the question that went in last
+        self._turns: dict[str, int] = {}  # person -> the round of their last question
+        self._seconds = 5.0  # what an answer takes, as a moving mean
 
-    def line_up(self) -> Ticket:
-        ticket = Ticket()
+    @property
+    def waiting(self) -> int:
+        return len(self._line)
+
+    @property
+    def inside(self) -> int:
+        return len(self._inside)
+
+    def line_up(self, person: str = "", most: int | None = None, most_each: int | None = None) -> Ticket:
+        """Raises TryLater where `most` wait already, or `most_each` of this person."""
         with self._changed:
+            own = sum(each.person == person for each in self._line)
+            if most_each is not None and own >= most_each:
+                reason = f"You have {own} questions waiting here, and no more can wait for one person."
+                raise TryLater(reason, self._seconds)
+            if most is not None and len(self._line) >= most:
+                reason = f"The queue is full: {most} questions are waiting."
+                raise TryLater(reason, self._seconds * most / max(1, len(self._inside)))
+            ticket = Ticket(person, max(self._round, self._turns.get(person, -1) + 1))
+            self._turns = {name: turn for name, turn in self._turns.items() if turn >= self._round}
+            self._turns[person] = ticket.turn
             self._line.append(ticket)
         return ticket
 
     def enter(self, ticket: Ticket, places: Callable[[], int], seconds: float) -> bool:
-        """Go in when the ticket is first in line and fewer than `places()` are inside; False if that takes longer.
+        """Go in when it is the ticket's turn and fewer than `places()` are inside; False if that takes longer.
 
         `places` is asked when it is this ticket's turn, because the model may have changed by then."""
 
         def may_enter() -> bool:
-            return self._line[0] is ticket and len(self._inside) < places()
+            ticket.asked = time.monotonic()
+            return self._order()[0] is ticket and len(self._inside) < places()
 
         with self._changed:
             if not self._changed.wait_for(may_enter, seconds):
                 return False
-            self._inside.append(self._line.pop(0))
+            self._line.remove(ticket)
+            self._inside.append(ticket)
+            self._round = max(self._round, ticket.turn)
+            ticket.asked = time.monotonic()
             self._changed.notify_all()
             return True
+
+    def seconds_left(self, ticket: Ticket, places: int) -> float:
+        """About how long the ticket will wait for its turn."""
+        with self._changed:
+            order = self._order()
+        before = order.index(ticket) if ticket in order else 0
+        return self._seconds * (before / places + 0.5)
 
     def leave(self, ticket: Ticket) -> None:
         """Give up the place, in the line or inside."""
         with self._changed:
-            (self._inside if ticket in self._inside else self._line).remove(ticket)
+            if ticket in self._inside:
+                self._inside.remove(ticket)
+                self._seconds += 0.2 * (time.monotonic() - ticket.asked - self._seconds)
+            else:
+                self._line.remove(ticket)
             self._changed.notify_all()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Within it nobody is inside. The change stays first in line until it is done, so that nobody enters."""
-        ticket = self.line_up()
+        ticket = Ticket(alone=True)
+        with self._changed:
+            self._line.append(ticket)
         try:
             with self._changed:
-                self._changed.wait_for(lambda: self._line[0] is ticket and not self._inside)
+                self._changed.wait_for(lambda: self._order()[0] is ticket and not self._inside)
             yield
         finally:
             self.leave(ticket)
+
+    def wait_until_empty(self, seconds: float) -> bool:
+        """Whether everyone has gone within that time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._line and not self._inside, seconds)
+
+    def _order(self) -> list[Ticket]:
+        """The line in the order in which it will go in."""
+        held = time.monotonic() - STALE_SECONDS
+        changes_before, keys = 0, {}
+        for number, ticket in enumerate(self._line):
+            changes_before += ticket.alone
+            keys[ticket] = (changes_before, not ticket.alone, ticket.asked < held, ticket.turn, number)
+        return sorted(self._line, key=keys.__getitem__)

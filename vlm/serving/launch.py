@@ -1,12 +1,42 @@
-"""The page -> a port. Neither the page nor the server fetches anything from the internet or reports to it."""
+"""The page and all other routes -> one FastAPI app on a port. It fetches nothing from the internet and reports nothing."""
 
+import os
+import signal
+import socket
+import threading
+import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
 
-ASSETS = Path(__file__).parent.parent.parent / "assets"
+from vlm.errors import UserError
+from vlm.serving.accounts import Accounts
+from vlm.serving.assets import ASSETS
+from vlm.serving.endpoints import Endpoints
+from vlm.serving.guard import Guard
+from vlm.serving.openai.access import Access, access_of
+from vlm.serving.openai.routes import openai_routes
+from vlm.serving.plain_errors import UNEXPECTED
+from vlm.serving.search_endpoints import SearchEndpoints
+from vlm.serving.sent_files import fetch_nothing
+from vlm.serving.status_routes import status_routes
+from vlm.serving.switch import Serving
+from vlm.serving.uploads import Uploads
+
+THREADS = 128  # Gradio's: an answer that waits for its turn holds one for half a second at a time
+SESSIONS = 300  # whose conversations are kept; the oldest goes first
+LAST_WORDS_SECONDS = 1.0  # for what has been said to reach the browsers
+NO_MICROPHONE = (
+    "Seen from other machines over plain http, browsers give no page the microphone or the camera. "
+    "deploy/README.md tells how to serve it over https."
+)
 MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16 bit, one channel) are 58 MB
 
 SCRIPTS = ("page", "chat", "keeping", "list", "pictures", "voice")  # in assets/page/, in this order
@@ -34,19 +64,132 @@ def theme() -> gr.themes.Base:
     )
 
 
-def serve(page: gr.Blocks, host: str, port: int, api: APIRouter | None = None, **options: Any) -> None:
-    """Put the page on a port, and the routes of the API beside it; blocks unless told otherwise."""
-    page.launch(
-        app_kwargs={"routes": api.routes} if api else None,
-        server_name=host,
-        server_port=port,
+class Site(NamedTuple):
+    """What is served: the page, the model behind it, the folder for what people send, and who may come in."""
+
+    page: gr.Blocks
+    serving: Serving
+    uploads: Uploads | None = None
+    accounts: Accounts | None = None
+    access: Access | None = None  # to the routes under /v1; as the environment has it, if left out
+
+
+def routes(site: Site) -> APIRouter:
+    """What is served beside the page. The one place to add to."""
+    router = APIRouter()
+    router.include_router(status_routes(site.serving, site.uploads))
+    access = site.access or access_of(os.environ, site.serving.settings.host)
+    router.include_router(openai_routes(site.serving, access))
+    return router
+
+
+def app_options(site: Site) -> dict[str, Any]:
+    """Routes, middleware and errors of the FastAPI app that Gradio makes and adds its own to."""
+    options: dict[str, Any] = {
+        "routes": [*routes(site).routes],
+        "middleware": [
+            Middleware(Guard, site.serving.settings, site.uploads, site.accounts, partial(forget, site.page))
+        ],
+        "exception_handlers": {FnIndexInferError: _unknown_endpoint, Exception: _unexpected},
+    }
+    if site.serving.settings.tools:
+        from vlm.serving.tools import tool_routes, tool_server
+
+        searches = SearchEndpoints(site.serving.searcher, Path(get_upload_folder()), set())
+        server = tool_server(Endpoints(site.serving), searches)
+        options["routes"] += tool_routes(server)
+        options["lifespan"] = lambda app: server.session_manager.run()
+    return options
+
+
+def forget(page: gr.Blocks, session: str) -> None:
+    """Let go of a session that holds nothing. Gradio keeps megabytes of each, a copy of the page's description, and every
+    call of the API is one."""
+    holder = page.state_holder
+    with holder.lock:
+        held = holder.session_data.get(session)
+        if held is not None and not held.state_data:
+            del holder.session_data[session]
+            holder.time_last_used.pop(session, None)
+
+
+def _unknown_endpoint(request: Request, problem: Exception) -> JSONResponse:
+    return JSONResponse(
+        {"error": "There is no endpoint of that name. See /?view=api for those there are."}, 404
+    )
+
+
+def _unexpected(request: Request, problem: Exception) -> JSONResponse:
+    return JSONResponse({"error": UNEXPECTED}, 500)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises UserError where something else listens there already, before a model is loaded in vain."""
+    try:
+        for family, kind, _, _, address in socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM
+        ):
+            with socket.socket(family, kind) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+    except OSError as problem:
+        raise UserError(
+            f"The page cannot be served on {host}:{port} ({problem.strerror}). Choose another port or address, such as "
+            f"PORT={port + 1 if port < 65_535 else 7860}."
+        ) from problem
+
+
+def start(site: Site) -> None:
+    """Put it on its port, and return once it answers."""
+    fetch_nothing(site.page)
+    settings = site.serving.settings
+    site.page.launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+        ssl_verify=False,  # when Gradio looks whether its own page is there
+        app_kwargs=app_options(site),
+        max_threads=THREADS,
+        state_session_capacity=SESSIONS,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=True,
         share=False,
         ssr_mode=False,
         run_history=False,
+        mcp_server=False,
+        enable_monitoring=False,
         footer_links=["api"],
         max_file_size=MAX_UPLOAD,
         theme=theme(),
         css_paths=ASSETS / "app.css",
         head=head(),
-        **options,
     )
+
+
+def serve(site: Site) -> None:
+    """Serve until Ctrl-C or SIGTERM; then the answers under way may end, and a second signal ends it at once."""
+    told_to_stop = threading.Event()
+
+    def stop(number: int, _: Any) -> None:
+        if told_to_stop.is_set():
+            raise KeyboardInterrupt
+        told_to_stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    start(site)
+    print(f"The page is on {site.page.local_url}", flush=True)
+    settings = site.serving.settings
+    if settings.public and not settings.space and not settings.certificate:
+        print(NO_MICROPHONE, flush=True)
+    try:
+        while not told_to_stop.wait(1):
+            pass
+        print("Stopping: answers under way may end.", flush=True)
+        site.serving.stop()
+        time.sleep(LAST_WORDS_SECONDS)
+    except KeyboardInterrupt:
+        pass
+    site.page.close(verbose=False)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from vlm.chat.answer import Answer
 from vlm.chat.conversation import Conversation, Exchange
 from vlm.chat.trace import certainty_note, trace_of
+from vlm.serving.limits import told
 from vlm.serving.markdown import to_html
 
 Message = dict[str, Any]
@@ -95,10 +96,15 @@ def _recording(exchange: Exchange) -> str:
     return f'<audio controls preload="metadata" src="{file_address(exchange.recording)}"></audio>'
 
 
+def _stage(answer: Answer) -> str:
+    words = STAGES.get(answer.stage, "")
+    if answer.stage == "waiting":
+        words = f"Waiting for your turn, about {told(answer.seconds['wait'])}…"
+    return f'<p class="stage">{words}</p>'
+
+
 def _growing(answer: Answer) -> str:
-    return (
-        f'<p class="stage">{STAGES.get(answer.stage, "")}</p><div class="words">{to_html(answer.text)}</div>'
-    )
+    return f'{_stage(answer)}<div class="words">{to_html(answer.text)}</div>'
 
 
 def _answer(exchange: Exchange, number: int, last: bool) -> str:
@@ -119,13 +125,13 @@ def _actions(exchange: Exchange, last: bool) -> str:
 
 def _trace(exchange: Exchange) -> str:
     answer, settings = exchange.answer or Answer(), exchange.settings
-    told = trace_of(answer)
+    rows = trace_of(answer)
     if settings and settings.temperature:
-        told.append(("Temperature", f"{settings.temperature:g}"))
+        rows.append(("Temperature", f"{settings.temperature:g}"))
     stopped = "" if answer.stage == "done" else "Stopped early. "
-    rows = "".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in told)
+    shown = "".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in rows)
     summary = f"<summary>{stopped}How this answer came about</summary>"
-    return f'<details class="trace">{summary}<dl>{rows}</dl></details>'
+    return f'<details class="trace">{summary}<dl>{shown}</dl></details>'
 
 
 def _notes(exchange: Exchange, last: bool) -> list[str]:

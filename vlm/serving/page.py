@@ -1,7 +1,6 @@
 """The page: three conversation tabs over one assistant, a tab to search in pictures, one about the model, and the endpoints
 for programs."""
 
-from collections.abc import Callable
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -9,17 +8,15 @@ from urllib.parse import quote
 import gradio as gr
 
 from vlm.chat.assistant import Assistant
-from vlm.chat.search import Searcher
 from vlm.serving.about import PLOT, about, how_to_see
+from vlm.serving.assets import ASSETS, from_here
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.endpoints import Endpoints, publish
-from vlm.serving.events import MAX_WAITING, MAY_REFUSE, change_limit, uses_model
-from vlm.serving.launch import ASSETS
-from vlm.serving.plain_errors import plainly
+from vlm.serving.events import MAX_WAITING, MAY_REFUSE, MODEL
+from vlm.serving.plain_errors import PlainBlocks, plainly
 from vlm.serving.search_endpoints import publish_search
 from vlm.serving.search_tab import SearchTab
 from vlm.serving.settings_panel import personal_panel, settings_panel, show_settings
-from vlm.serving.shared_searcher import SharedSearcher, on_cpu
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import conversation_tabs
 
@@ -29,24 +26,14 @@ HEADER = """<header>
 <div><h1>{title}</h1><p>{description}</p></div>
 <button type="button" data-action="dark" aria-label="Dark or light" title="Dark or light">◐</button>
 <button type="button" data-action="show-settings" aria-label="Settings" title="Settings">⚙</button></header>"""
-KEEP_UPLOADS_SECONDS = 4 * 60 * 60
-LOOK_FOR_OLD_UPLOADS_SECONDS = 15 * 60
 
 
-def build_app(
-    serving: Serving, switchable: bool = True, load_searcher: Callable[[], Searcher] = on_cpu
-) -> gr.Blocks:
+def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
     """The whole page. It keeps nothing of what is said: conversations and indexes belong to the sessions.
 
-    `switchable`: whoever sees it may change the preset, for all. `load_searcher` is called when a search first needs it."""
+    `switchable`: whoever sees it may change the preset, for all."""
     gr.set_static_paths([ASSETS / "examples"])  # served as they are; copies go with old uploads
-    with gr.Blocks(
-        title=TITLE,
-        analytics_enabled=False,
-        delete_cache=(LOOK_FOR_OLD_UPLOADS_SECONDS, KEEP_UPLOADS_SECONDS),
-        fill_width=True,
-        fill_height=True,
-    ) as page:
+    with PlainBlocks(title=TITLE, analytics_enabled=False, fill_width=True, fill_height=True) as page:
         kinds = (gr.HTML, gr.HTML, gr.Markdown, gr.Markdown, gr.HTML)
         shown = zip(kinds, views_of(serving.assistant), strict=True)
         header, notice, cannot_see, card, plot = views = [kind(**view, render=False) for kind, view in shown]
@@ -57,25 +44,24 @@ def build_app(
         notice.render()
         settings = settings_panel(serving.assistant.settings)
         personal = personal_panel(serving.assistant.config.speech.language)
-        model = uses_model(serving.parallel)
-        searcher = SharedSearcher(load_searcher)
+        searcher = serving.searcher
         with gr.Tabs(overflow_behavior="wrap", elem_id="tabs") as tabs:
             built = {}
             for tab in conversation_tabs(ASSETS / "examples"):
                 with gr.Tab(tab.name, id=tab.name):
                     if tab.pictures:
                         cannot_see.render()
-                    built[tab.name] = ConversationTab(serving, tab, [*settings, *personal], model)
+                    built[tab.name] = ConversationTab(serving, tab, [*settings, *personal], MODEL)
             with gr.Tab("Search", id="Search") as search:
                 SearchTab(searcher, search, built["Image"], tabs)
             with gr.Tab("About this model"):
                 if switchable:
-                    show_switch(page, serving, views, model)
+                    show_switch(page, serving, views)
                 card.render()
                 plot.render()
         with gr.Sidebar(elem_id="settings", position="right", open=False, width=336):
             show_settings(page, settings, personal)
-        publish(Endpoints(serving), settings, model)
+        publish(Endpoints(serving), settings)
         publish_search(searcher)
     return page.queue(max_size=MAX_WAITING)
 
@@ -86,7 +72,7 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
     folder, plot = assistant.adapter_folder, ""
     if folder and (folder / PLOT).is_file():
         gr.set_static_paths([folder / PLOT])
-        source = f"gradio_api/file={quote(str((folder / PLOT).absolute()))}"
+        source = f"gradio_api/file={quote(str(from_here(folder / PLOT)))}"
         image = f'<img class="plot" src="{source}" alt="Loss and learning rates in training">'
         plot = f"<details><summary>Curves of the training</summary>{image}</details>"
     notice = f'<p class="notice">{escape(assistant.notice)}</p>' if assistant.notice else ""
@@ -105,7 +91,7 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
     ]
 
 
-def show_switch(page: gr.Blocks, serving: Serving, views: list[Any], model: dict[str, Any]) -> None:
+def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
     """The choice of a preset. It waits for its turn like a question, so that no answer is cut off."""
     with gr.Row(equal_height=True):
         preset = gr.Dropdown(
@@ -124,10 +110,9 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any], model: dict
 
     def switch(chosen: str) -> list[Any]:
         serving.switch(chosen)
-        change_limit(page, serving.parallel)
         return show()
 
     change.click(
-        plainly(switch), preset, [preset, *views], show_progress_on=preset, api_visibility="private", **model
+        plainly(switch), preset, [preset, *views], show_progress_on=preset, api_visibility="private", **MODEL
     )
     page.load(plainly(show), None, [preset, *views], **MAY_REFUSE)  # another visitor may have switched

@@ -1,5 +1,6 @@
 """What goes wrong -> one plain sentence for the page or the caller of the API; the rest goes into the log."""
 
+import inspect
 import logging
 from collections.abc import Callable
 from functools import wraps
@@ -7,6 +8,7 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.block_function import BlockFunction
 
 from vlm.errors import UserError
 
@@ -27,12 +29,34 @@ def plain_sentence(problem: Exception) -> str:
 
 def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, whose errors reach the page or the caller of the API as a plain sentence."""
+    if inspect.isgeneratorfunction(function):
 
-    @wraps(function)
-    def guarded(*arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except Exception as problem:
-            raise gr.Error(plain_sentence(problem), print_exception=False) from problem
+        @wraps(function)
+        def guarded(*arguments: Any) -> Any:
+            try:
+                yield from function(*arguments)
+            except Exception as problem:
+                raise gr.Error(plain_sentence(problem), print_exception=False) from problem
+    else:
+
+        @wraps(function)
+        def guarded(*arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except Exception as problem:
+                raise gr.Error(plain_sentence(problem), print_exception=False) from problem
 
     return guarded
+
+
+class PlainBlocks(gr.Blocks):
+    """Gradio's page, which refuses too few values for an endpoint without quoting them, in its answer and in the log."""
+
+    def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
+        wanted = len(block_fn.inputs)
+        if len(inputs) < wanted:
+            raise gr.Error(
+                f"/{block_fn.api_name} takes {wanted} values, and {len(inputs)} came. The client of Gradio fills in those "
+                "left out.",
+                print_exception=False,
+            )

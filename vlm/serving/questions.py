@@ -123,11 +123,6 @@ class Questions:
         try:
             with closing(self.serving.stream(*_asked(conversation, exchange))) as snapshots:
                 for snapshot in snapshots:
-                    if snapshot is None:  # another preset is being loaded
-                        if conversation.to_answer() is not exchange:
-                            return
-                        yield messages(conversation)
-                        continue
                     grown = conversation.grow(exchange, _joined(exchange.begun, snapshot))
                     if grown is None:
                         return

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vlm.serving.launch import ASSETS
+from vlm.serving.assets import ASSETS
 
 
 class Received:
@@ -16,6 +16,6 @@ class Received:
         try:
             found = Path(path).resolve()
             known = any(found.is_relative_to(folder) for folder in self.folders)
-            return str(found) if known and found.is_file() else None
+            return path if known and found.is_file() else None
         except (OSError, ValueError):  # a name too long, or with a null character
             return None

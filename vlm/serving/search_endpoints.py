@@ -1,8 +1,10 @@
 """What programs call about pictures without questions: the endpoints /search and /classify.
 
-The first line and the arguments of each docstring are its description, also over MCP. Nothing is kept between calls.
+The first line and the arguments of each docstring are its description. Nothing is kept between calls.
 """
 
+import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,19 @@ from vlm.chat.index import PictureIndex
 from vlm.chat.indexing import add_pictures
 from vlm.chat.search import check_query, split_names
 from vlm.errors import UserError
-from vlm.serving.chosen_files import chosen_pictures
+from vlm.inputs.images import MAX_BYTES as MAX_PICTURE_BYTES
+from vlm.serving.arguments import file_of, files_of, text_of, whole_of
+from vlm.serving.callers import current_caller
+from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
 from vlm.serving.plain_errors import plainly
 from vlm.serving.search_tab import EMBEDDING, SEARCHING
+from vlm.serving.sent_files import sent_files
 from vlm.serving.shared_searcher import SharedSearcher
+
+MAX_INDEX_BYTES = 64 * 2**20
+MAX_COUNT = 1000
+REFRESH_SECONDS = 0.5
+Found = list[dict[str, Any]]
 
 
 class SearchEndpoints:
@@ -29,7 +40,7 @@ class SearchEndpoints:
         picture: str | None = None,
         index: str | None = None,
         count: float = 24,
-    ) -> list[dict[str, Any]]:
+    ) -> Iterator[Found]:
         """Find pictures by words, by another picture, or by both. Returns their names and scores, best first.
 
         Args:
@@ -39,10 +50,17 @@ class SearchEndpoints:
             index: A saved index to search in, as a file, or nothing.
             count: The most pictures to return.
         """
-        check_query(words or "", picture)
-        searched = self._index(pictures, index)
-        found = self.shared.get().search(words or "", picture, index=searched, count=int(count))
-        return [{"picture": Path(each.path).name, "score": round(each.score, 4)} for each in found]
+        wanted = text_of(words, "words")
+        similar = file_of(picture, "picture", MAX_PICTURE_BYTES)
+        saved = file_of(index, "index", MAX_INDEX_BYTES)
+        files = files_of(pictures, "pictures", MAX_PICTURES, MAX_PICTURE_BYTES)
+        most = whole_of(count, "count")
+        if not 1 <= most <= MAX_COUNT:
+            raise UserError(f"The count must be between 1 and {MAX_COUNT}.")
+        check_query(wanted, similar)
+        searched = yield from self._index(files, saved)
+        found = self.shared.get().search(wanted, similar, index=searched, count=most)
+        yield [{"picture": Path(each.path).name, "score": round(each.score, 4)} for each in found]
 
     def classify(self, picture: str | None, names: str) -> dict[str, float]:
         """Tell which of some names fits a picture best. Returns each name's probability, the likeliest first.
@@ -51,29 +69,35 @@ class SearchEndpoints:
             picture: The picture, as a file.
             names: The names to choose from, separated by commas, such as cat, dog, bird.
         """
-        if not picture:
+        file = file_of(picture, "picture", MAX_PICTURE_BYTES)
+        if not file:
             raise UserError("Please send a picture.")
-        return dict(self.shared.get().classify(picture, split_names(names or "")))
+        return dict(self.shared.get().classify(file, split_names(text_of(names, "names"))))
 
-    def _index(self, pictures: list[str] | None, file: str | None) -> PictureIndex:
+    def _index(self, pictures: list[str], file: str | None) -> Generator[Found, None, PictureIndex]:
+        """Nothing is found while the pictures are embedded, but whoever waits can stop."""
+        caller, shown = current_caller(), time.monotonic()
         searcher = self.shared.get()
         index = searcher.load_index(file) if file else searcher.new_index()
         if pictures or not file:
-            chosen = chosen_pictures(pictures or [], self.cache, self.temporary_files)
+            chosen = chosen_pictures(pictures, self.cache, self.temporary_files)
             for _ in add_pictures(index, chosen, searcher.aligner.embed_pictures):
-                pass
+                caller.check()
+                if time.monotonic() - shown > REFRESH_SECONDS:
+                    yield []
+                    shown = time.monotonic()
         if not index:
             raise UserError(f"None of the pictures could be read. {index.report.broken[0].problem}")
         return index
 
 
 def publish_search(shared: SharedSearcher) -> None:
-    """The endpoints' own components are not on the page."""
+    """The endpoints' own components are not on the page; what is sent is checked here."""
     words = gr.Textbox(label="Words", visible=False)
-    pictures = gr.File(label="Pictures", file_count="multiple", visible=False)
-    picture = gr.Image(label="Picture", type="filepath", visible=False)
-    index = gr.File(label="Index", visible=False)
-    count = gr.Number(24, precision=0, minimum=1, maximum=1000, label="Count", visible=False)
+    pictures = sent_files("Pictures", "cat.jpg", several=True)
+    picture = sent_files("Picture", "cat.jpg")
+    index = sent_files("Index", "pictures.safetensors")
+    count = gr.Number(24, precision=0, minimum=1, maximum=MAX_COUNT, label="Count", visible=False)
     names = gr.Textbox(label="Names", visible=False)
     result = gr.JSON(label="Result", visible=False)
     endpoints = SearchEndpoints(shared, Path(pictures.GRADIO_CACHE), pictures.temp_files)
@@ -82,4 +106,6 @@ def publish_search(shared: SharedSearcher) -> None:
         (endpoints.classify, [picture, names], SEARCHING),
     ):
         button = gr.Button(visible=False)
-        button.click(plainly(function), inputs, result, api_name=function.__name__, **options)
+        button.click(
+            plainly(function), inputs, result, api_name=function.__name__, preprocess=False, **options
+        )

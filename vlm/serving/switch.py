@@ -1,25 +1,35 @@
-"""The assistant that answers now, and the change to another preset while the page is up.
+"""The assistant that answers now, for whom and in which order, and the change to another preset while the page is up.
 
-There is one model at a time. It is let go of before the next is loaded, so that a machine needs the memory of one only.
+Every question passes through `Serving.stream`, from whichever route it comes: the page, the API, MCP. There is one model at
+a time. It is let go of before the next is loaded, so that a machine needs the memory of one only.
 """
 
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from vlm.chat.answer import Answer, Picture, Settings, Turn
+from vlm.chat.answer import Answer, Heard, Picture, Settings, Turn
 from vlm.chat.assistant import Assistant, free_memory, load_assistant
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
-from vlm.inputs.speech import Transcript
 from vlm.model.adapter import model_config_of
+from vlm.serving.callers import Caller, current_caller
+from vlm.serving.environment import ServerSettings
 from vlm.serving.gate import Gate
+from vlm.serving.limits import Limit
+from vlm.serving.measures import Measures
+from vlm.serving.shared_searcher import SharedSearcher
 
-Item = TypeVar("Item")
 LOOK_UP_SECONDS = 0.5  # how often an answer that waits for its turn looks whether it is still wanted
+WAITING_EACH = 2  # questions of one person, where the page is public
+RECORDINGS_AT_ONCE = 2  # so that a short one need not wait for one of ten minutes
+STOPPING = "The server is being stopped and takes no more questions. Please try again in a minute."
+
+Snapshots = Generator[Answer, None, None]
 
 
 def runnable_presets() -> list[str]:
@@ -34,11 +44,22 @@ def runnable_presets() -> list[str]:
 class Serving:
     """`adapter` goes with `preset`, as they were given at the start; every other preset comes with its own."""
 
-    def __init__(self, assistant: Assistant, preset: str = "embedded", adapter: str | None = None) -> None:
+    def __init__(
+        self,
+        assistant: Assistant,
+        preset: str = "embedded",
+        adapter: str | None = None,
+        settings: ServerSettings | None = None,
+    ) -> None:
         self._assistant: Assistant | None = assistant
         self._adapters = {preset: adapter}
-        self._gate = Gate()
-        self.preset = preset
+        self._gate, self._speech = Gate(), Gate()
+        self.preset, self.settings = preset, settings or ServerSettings()
+        self.measures, self.searcher = Measures(), SharedSearcher()
+        self._stopping = False
+        self._questions = Limit("questions", self.settings.questions_a_minute)
+        self._pictures = Limit("pictures", self.settings.pictures_a_minute)
+        self._spoken = Limit("seconds of speech", self.settings.speech_seconds_a_minute)
 
     @property
     def assistant(self) -> Assistant:
@@ -48,6 +69,19 @@ class Serving:
                 "No model is loaded now. Wait if one is being changed, or choose one under About this model."
             )
         return self._assistant
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a model that takes questions."""
+        return self._assistant is not None and not self._stopping
+
+    @property
+    def waiting(self) -> int:
+        return self._gate.waiting + self._speech.waiting
+
+    @property
+    def answering(self) -> int:
+        return self._gate.inside + self._speech.inside
 
     @property
     def parallel(self) -> int:
@@ -67,36 +101,95 @@ class Serving:
         history: Sequence[Turn] = (),
         settings: Settings | None = None,
         begun: str = "",
-    ) -> Generator[Answer | None, None, None]:
-        """`Assistant.stream` when it is this question's turn; until then None every now and then, so that it can be
-        closed while it waits."""
-        return self._in_turn(lambda: self.assistant.stream(question, images, audio, history, settings, begun))
+    ) -> Snapshots:
+        """`Assistant.stream` when it is this question's turn; until then, every now and then, an answer in the stage
+        "waiting", so that it can be closed while it waits. It ends when whoever asked is gone."""
+        caller = current_caller()
+        if self._stopping:
+            raise UserError(STOPPING)
+        self._charge(caller.person, len(images), audio is not None)
+        with self.measures.question(
+            "image" if images else "voice" if audio is not None else "text"
+        ) as measured:
+            heard = None
+            if audio is not None:
+                heard = yield from self._hear(caller, audio, settings.language if settings else "")
+            ticket = self._gate.line_up(caller.person, self.settings.max_waiting, self._most_each)
+            try:
+                while not self._gate.enter(ticket, lambda: self.parallel, LOOK_UP_SECONDS):
+                    caller.check()
+                    yield waiting(self._gate.seconds_left(ticket, self.parallel))
+                caller.check()
+                with closing(
+                    self.assistant.stream(question, images, heard, history, settings, begun)
+                ) as snapshots:  # type: ignore[type-var]
+                    for snapshot in snapshots:
+                        measured.tokens = snapshot.tokens
+                        yield snapshot
+                        caller.check()
+            finally:
+                self._gate.leave(ticket)
 
-    def transcribe(self, audio: str) -> Generator[Transcript | None, None, None]:
-        """What is said in a recording, once it is its turn; until then None every now and then."""
-        return self._in_turn(lambda: iter([self.assistant.transcriber.transcribe(audio)]))
-
-    def _in_turn(self, work: Callable[[], Iterator[Item]]) -> Generator[Item | None, None, None]:
-        ticket = self._gate.line_up()
-        try:
-            while not self._gate.enter(ticket, lambda: self.parallel, LOOK_UP_SECONDS):
+    def transcribe(self, audio: str) -> Generator[Heard | None, None, None]:
+        """What is said in a recording; until it is its turn, None every now and then."""
+        caller = current_caller()
+        if self._stopping:
+            raise UserError(STOPPING)
+        self._charge(caller.person, 0, True)
+        with closing(self._hear(caller, audio)) as hearing:
+            while True:
+                try:
+                    next(hearing)
+                except StopIteration as end:
+                    yield end.value
+                    return
                 yield None
-            yield from work()
+
+    def _charge(self, person: str, pictures: int, spoken: bool) -> None:
+        """Raises TryLater where this person has asked for too much. On the owner's own machine nothing is too much."""
+        if self.settings.public:
+            self._questions.take(person)
+            if pictures:
+                self._pictures.take(person, pictures)
+            if spoken:
+                self._spoken.check(person)
+
+    def _hear(self, caller: Caller, audio: Any, language: str = "") -> Generator[Answer, None, Heard]:
+        """What is said in a recording. It takes no place of the model: ten minutes of speech are half a minute of work."""
+        ticket = self._speech.line_up(caller.person, self.settings.max_waiting, self._most_each)
+        try:
+            while not self._speech.enter(ticket, lambda: RECORDINGS_AT_ONCE, LOOK_UP_SECONDS):
+                caller.check()
+                yield waiting(self._speech.seconds_left(ticket, RECORDINGS_AT_ONCE))
+            yield Answer(stage="transcribing")
+            heard = self.assistant.hear(audio, language)
         finally:
-            self._gate.leave(ticket)
+            self._speech.leave(ticket)
+        if self.settings.public:
+            self._spoken.charge(caller.person, heard.audio_seconds)
+        return heard
+
+    @property
+    def _most_each(self) -> int | None:
+        return WAITING_EACH if self.settings.public else None
 
     def answer(self, *question: Any) -> Answer:
         """The finished answer. Arguments as for `stream`."""
         *_, last = self.stream(*question)
-        assert last is not None
         return last
+
+    def stop(self) -> bool:
+        """Take no more questions, and let the answers under way end. Whether all did within the time that is set."""
+        self._stopping = True
+        seconds = self.settings.stop_seconds
+        return self._speech.wait_until_empty(seconds) and self._gate.wait_until_empty(seconds)
 
     def switch(self, preset: str) -> None:
         """Serve another preset, once the answers under way are given. Where it cannot be loaded, the one before is
         loaded again and UserError is raised."""
         if preset not in self.presets:
             raise UserError(f"There is no preset {preset!r} here. There are: {', '.join(self.presets)}.")
-        with self._gate.alone():
+        with self._speech.alone(), self._gate.alone():
             if preset == self.preset and self._assistant:
                 return
             model_config_of(
@@ -117,6 +210,11 @@ class Serving:
         free_memory()
         self._assistant = load_assistant(preset, self._adapters.get(preset))
         self.preset = preset
+
+
+def waiting(seconds: float) -> Answer:
+    """A snapshot of an answer that has not begun. `seconds["wait"]` is about how long it will be until it does."""
+    return Answer(stage="waiting", seconds={"wait": seconds})
 
 
 def let_go(problem: BaseException | None) -> None:

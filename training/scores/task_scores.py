@@ -1,0 +1,113 @@
+"""A trunk with its heads, and held-out examples of each task -> the metrics of each task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from more_itertools import chunked
+from torch import Tensor
+
+from training.scores.captions import cider
+from training.scores.metrics import share
+from training.scores.retrieval import RECALLS, median_rank, ranks, recall_at
+from training.scores.vqa import vqa_accuracy
+from training.task_data import Example, Vocabulary
+from vlm.model.heads.multi_task import MultiTask
+from vlm.model.heads.retrieval import similarities
+from vlm.model.heads.task import TaskBatch
+from vlm.model.text_encoders import SentenceEncoder
+
+AT_ONCE = 32
+
+Features = Callable[[str], Tensor]
+
+
+@torch.inference_mode()
+def score_tasks(
+    model: MultiTask,
+    examples: Mapping[str, Sequence[Example]],
+    features_of: Features,
+    text: SentenceEncoder,
+    vocabulary: Vocabulary,
+) -> dict[str, Any]:
+    """A task without held-out examples is left out."""
+
+    def batches(of_task: Sequence[Example]) -> list[TaskBatch]:
+        device = next(model.parameters()).device
+        found = []
+        for some in chunked(of_task, AT_ONCE):
+            ids, present = text.tokenize([each.texts[0] for each in some])
+            features = torch.stack([features_of(each.picture) for each in some])
+            found.append(TaskBatch(features.to(device), ids.to(device), present.to(device)))
+        return found
+
+    scored: dict[str, Any] = {}
+    for task, of_task in examples.items():
+        if not of_task:
+            continue
+        of_batches = batches(of_task)
+        match task:
+            case "retrieval":
+                scored[task] = retrieval_scores(model, of_batches)
+            case "matching":
+                scored[task] = matching_scores(model, of_batches)
+            case "caption":
+                scored[task] = caption_scores(model, of_task, of_batches, text)
+            case "vqa":
+                scored[task] = vqa_scores(model, of_task, of_batches, vocabulary)
+    return scored
+
+
+def retrieval_scores(model: MultiTask, batches: Sequence[TaskBatch]) -> dict[str, float]:
+    """The first caption of each picture among those of all, both ways."""
+    embedded = [model.heads["retrieval"].embed(model.trunk, batch) for batch in batches]
+    pictures, texts = (torch.cat([each[side] for each in embedded]) for side in (0, 1))
+    likeness = similarities(pictures, texts)
+    right = torch.eye(len(likeness), dtype=torch.bool)
+    both = {"i2t": ranks(likeness.cpu(), right), "t2i": ranks(likeness.T.cpu(), right)}
+    found = {f"{way}_recall@{k}": recall_at(rank, k) for way, rank in both.items() for k in RECALLS}
+    return (
+        found
+        | {f"{way}_median_rank": median_rank(rank) for way, rank in both.items()}
+        | {"of": len(likeness)}
+    )
+
+
+def matching_scores(model: MultiTask, batches: Sequence[TaskBatch]) -> dict[str, Any]:
+    """Each picture with its own caption, and with the next one's: half belong together."""
+    right = []
+    for batch in batches:
+        wrong = batch._replace(ids=batch.ids.roll(1, 0), present=batch.present.roll(1, 0))
+        for tried, belongs in ((batch, 1), (wrong, 0)) if len(batch.ids) > 1 else ():
+            scores = model.heads["matching"].scores(model.trunk, tried)
+            right += (scores.argmax(-1) == belongs).tolist()
+    return share(right)._asdict()
+
+
+def caption_scores(
+    model: MultiTask, examples: Sequence[Example], batches: Sequence[TaskBatch], text: SentenceEncoder
+) -> dict[str, Any]:
+    end = (
+        text.tokenizer.sep_token_id
+        if text.tokenizer.sep_token_id is not None
+        else text.tokenizer.eos_token_id
+    )
+    written = [
+        text.tokenizer.decode(ids)
+        for batch in batches
+        for ids in model.heads["caption"].write(model.trunk, batch.patch_features, end)
+    ]
+    scores = cider(written, [each.texts for each in examples])
+    return {"cider": sum(scores) / len(scores), "of": len(scores), "examples": written[:5]}
+
+
+def vqa_scores(
+    model: MultiTask, examples: Sequence[Example], batches: Sequence[TaskBatch], vocabulary: Vocabulary
+) -> dict[str, Any]:
+    """`lacking`: questions none of whose answers is in the vocabulary, which count as wrong."""
+    chosen = torch.cat([model.heads["vqa"].scores(model.trunk, batch).argmax(-1) for batch in batches])
+    said = [vocabulary.answers[place] for place in chosen.tolist()]
+    right = [vqa_accuracy(answer, each.answers) > 0 for answer, each in zip(said, examples, strict=True)]
+    usual = [vqa_accuracy(vocabulary.answers[0], each.answers) > 0 for each in examples]
+    lacking = sum(not vocabulary.knows(each) for each in examples)
+    return share(right)._asdict() | {"most_frequent_answer": share(usual).share, "lacking": lacking}

@@ -1,0 +1,126 @@
+"""What a program sends as an argument -> text, a number, files; or a sentence that says what is wrong.
+
+It can be anything that JSON can hold, so nothing is taken for granted. Files are what was uploaded before, by path or by
+this server's own address of it, or the content itself as a data URL. Nothing is fetched from elsewhere.
+"""
+
+import base64
+import binascii
+import math
+import mimetypes
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from gradio.utils import get_upload_folder
+
+from vlm.errors import UserError
+
+OWN_FILE = "/gradio_api/file="
+NOT_FETCHED = (
+    "Files are not fetched from other addresses here. Download it and send the file itself (gradio_client: "
+    'handle_file("cat.jpg")), or a data URL.'
+)
+
+
+def text_of(value: Any, name: str) -> str:
+    """Missing text is empty."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{name} must be text.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as problem:
+        raise UserError(
+            f"{name} holds half of a character (a lone surrogate). Please send whole characters."
+        ) from problem
+    return value
+
+
+def number_of(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{name} must be a number.")
+    return value
+
+
+def whole_of(value: Any, name: str) -> int:
+    number = number_of(value, name)
+    if number != int(number):
+        raise UserError(f"{name} must be a whole number.")
+    return int(number)
+
+
+def flag_of(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be true or false.")
+    return value
+
+
+def file_of(value: Any, name: str, most_bytes: int) -> str | None:
+    """The path of a file that was sent; None where there is none."""
+    paths = files_of(value, name, 1, most_bytes)
+    return paths[0] if paths else None
+
+
+def files_of(value: Any, name: str, most: int, most_bytes: int) -> list[str]:
+    """Paths of files that were sent: one, or a list of at most `most`."""
+    if value is None or value == "":
+        return []
+    given = value if isinstance(value, list) else [value]
+    if len(given) > most:
+        raise UserError(f"{name} can be at most {most:,} file{'s' if most > 1 else ''}, not {len(given):,}.")
+    return [_path_of(each, name, most_bytes) for each in given]
+
+
+def _path_of(value: Any, name: str, most_bytes: int) -> str:
+    reference = value.get("path") if isinstance(value, dict) else value
+    if not isinstance(reference, str) or not reference:
+        raise UserError(f'{name} must be a file (gradio_client: handle_file("cat.jpg")), or a list of files.')
+    if reference.startswith("data:"):
+        return _saved(reference, name, most_bytes)
+    return own_path(reference)
+
+
+def is_address(reference: str) -> bool:
+    return reference.lower().startswith(("http://", "https://"))
+
+
+def own_path(reference: str) -> str:
+    """The path of an uploaded file by its path or its address here. Raises UserError for anything else."""
+    if is_address(reference):
+        _, found, path = reference.partition(OWN_FILE)
+        if not found:
+            raise UserError(NOT_FETCHED)
+        reference = unquote(path.split("?")[0])
+    folder = Path(get_upload_folder()).resolve()
+    try:
+        path_here = Path(reference).resolve()
+        if path_here.is_relative_to(folder) and path_here.is_file():
+            return str(path_here)
+    except (OSError, ValueError, RuntimeError):
+        pass
+    raise UserError("A file that was named is not here, or no longer. Please send it again.")
+
+
+def _saved(url: str, name: str, most_bytes: int) -> str:
+    """The content of a data URL (RFC 2397) as a file."""
+    head, found, content = url.partition(",")
+    kind, _, encoding = head.removeprefix("data:").rpartition(";")
+    if not found or encoding.strip() != "base64":
+        raise UserError(f"{name} is not a data URL in base64. Send data:image/png;base64, and the content.")
+    if len(content) * 3 // 4 > most_bytes:
+        raise UserError(f"{name} is larger than {most_bytes // 2**20} MB. Make it smaller and try again.")
+    try:
+        data = base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError) as problem:
+        raise UserError(
+            f"{name} is not a data URL in base64. Send data:image/png;base64, and the content."
+        ) from problem
+    suffix = mimetypes.guess_extension(kind.split(";")[0].strip()) or ".bin"
+    folder = Path(get_upload_folder(), secrets.token_hex(16))
+    folder.mkdir(parents=True)
+    path = folder / f"sent{suffix}"
+    path.write_bytes(data)
+    return str(path)

@@ -1,0 +1,116 @@
+"""The environment -> what is served, where, and to whom. deploy/README.md lists every variable."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm.errors import UserError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """`accounts` is AUTH as it was given, `user:password` or a file of hashes. Limits are for one person."""
+
+    preset: str = "embedded"
+    adapter: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 7860
+    space: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    accounts: str | None = None
+    has_api_key: bool = False  # VLM_API_KEY, which vlm/serving/openai/access.py reads
+    certificate: str | None = None  # files of TLS, in PEM
+    key: str | None = None
+    tools: bool = False  # MCP
+    max_waiting: int = 20  # questions of all people together
+    questions_a_minute: int = 30
+    pictures_a_minute: int = 60
+    speech_seconds_a_minute: int = 300
+    request_mb: int = 256
+    uploads_mb: int = 4096  # of all people together
+    stop_seconds: int = 30
+
+    @property
+    def public(self) -> bool:
+        """Whether people other than the owner of this machine may see the page."""
+        return self.space or self.accounts is not None or not is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def read_environment(environment: Mapping[str, str]) -> ServerSettings:
+    """The settings that the variables name, the defaults for those left out or empty. Raises UserError."""
+    given = {name: value.strip() for name, value in environment.items() if value.strip()}
+    default = ServerSettings()
+    space = "SPACE_ID" in given
+
+    def whole(name: str, otherwise: int, least: int, most: int) -> int:
+        text = given.get(name, str(otherwise))
+        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+            raise UserError(f"{name} must be a whole number from {least} to {most:,}, not {text!r}.")
+        return int(text)
+
+    # a Space sets the names that Gradio reads
+    certificate, key = (_file(name, given.get(name)) for name in ("TLS_CERTIFICATE", "TLS_KEY"))
+    if (certificate is None) != (key is None):
+        raise UserError("TLS_CERTIFICATE and TLS_KEY go together: set both, or neither.")
+    port = "PORT" if "PORT" in given else "GRADIO_SERVER_PORT"
+    hosts = given.get("ALLOWED_HOSTS", "*" if space else "")
+    return ServerSettings(
+        preset=given.get("VLM_PRESET", default.preset),
+        adapter=given.get("VLM_ADAPTER"),
+        host=_host(given.get("HOST") or given.get("GRADIO_SERVER_NAME") or default.host),
+        port=whole(port, default.port, 1, 65_535),
+        space=space,
+        allowed_hosts=tuple(each.strip().lower() for each in hosts.split(",") if each.strip()),
+        accounts=given.get("AUTH"),
+        has_api_key="VLM_API_KEY" in given,
+        certificate=certificate,
+        key=key,
+        tools=_yes_or_no("MCP", given.get("MCP") or given.get("GRADIO_MCP_SERVER")),
+        max_waiting=whole("MAX_WAITING", default.max_waiting, 1, 1_000),
+        questions_a_minute=whole("QUESTIONS_A_MINUTE", default.questions_a_minute, 1, 100_000),
+        pictures_a_minute=whole("PICTURES_A_MINUTE", default.pictures_a_minute, 1, 100_000),
+        speech_seconds_a_minute=whole(
+            "SPEECH_SECONDS_A_MINUTE", default.speech_seconds_a_minute, 1, 1_000_000
+        ),
+        request_mb=whole("REQUEST_MB", default.request_mb, 1, 1_000_000),
+        uploads_mb=whole("UPLOADS_MB", default.uploads_mb, 1, 100_000_000),
+        stop_seconds=whole("STOP_SECONDS", default.stop_seconds, 0, 3_600),
+    )
+
+
+def _host(text: str) -> str:
+    if "/" in text or " " in text:
+        raise UserError(f"HOST must be a name or an address such as 0.0.0.0, not {text!r}.")
+    return text
+
+
+def _file(name: str, path: str | None) -> str | None:
+    if path is not None and not Path(path).is_file():
+        raise UserError(f"{name} must be the path of a file, and {path!r} is none.")
+    return path
+
+
+def _yes_or_no(name: str, text: str | None) -> bool:
+    lower = (text or "false").lower()
+    if lower not in YES + NO:
+        raise UserError(f"{name} must be true or false, not {text!r}.")
+    return lower in YES
+
+
+def base_folder(environment: Mapping[str, str]) -> Path | None:
+    """Where uploads go by the wish of whoever starts the app; None for the system's temporary folder."""
+    given = environment.get("GRADIO_TEMP_DIR", "").strip()
+    return Path(given) if given else None

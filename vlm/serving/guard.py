@@ -1,0 +1,216 @@
+"""What stands before every route: whose hosts are served, who calls, how much is taken in, and what browsers are told.
+
+Plain ASGI, so that nothing is refused after it is in memory.
+"""
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from vlm.serving.accounts import Accounts
+from vlm.serving.body import JSON_BYTES, BoundedBody, Refused
+from vlm.serving.callers import CALLER, SCOPE_KEY, Caller, Listeners
+from vlm.serving.environment import LOOPBACK, ServerSettings, is_loopback
+from vlm.serving.limits import Limit, TryLater
+from vlm.serving.uploads import Uploads
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+
+UPLOAD = "/gradio_api/upload"
+OPEN_TO_ALL = ("/health",)
+# Gradio has these as well: they write files, fetch from elsewhere, or show how the app is used.
+CLOSED = re.compile(
+    r"/(gradio_api/(deep_link|process_recording|vibe-|undo-vibe|dev/|proxy=|file=https?:|run-history|stream/)|monitoring)"
+)
+EVENTS = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/(?P<event>[^/]+)/?")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(self), geolocation=()",
+}
+FRAMES = "frame-ancestors 'self'; object-src 'none'; base-uri 'self'"
+
+
+class Guard:
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        settings: ServerSettings,
+        uploads: Uploads | None,
+        accounts: Accounts | None,
+        heard_out: Callable[[str], None],
+    ) -> None:
+        """`heard_out` is told of a session or an event whose last reader has gone."""
+        self.app, self.settings, self.uploads, self.accounts = app, settings, uploads, accounts
+        self.heard_out = heard_out
+        self.listeners = Listeners()
+        self._hosts = {
+            *LOOPBACK,
+            settings.host.lower(),
+            socket.gethostname().lower(),
+            *settings.allowed_hosts,
+        }
+        self._megabytes = Limit("MB of files", settings.request_mb)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        send = self._with_headers(send)
+        try:
+            headers = Headers(scope=scope)
+            self._check_place(scope, headers)
+            person = await self._person(scope, headers)
+            body = BoundedBody(receive, send, self._most_bytes(scope, headers, person), _holds_files(headers))
+        except (Refused, TryLater) as refused:
+            await refusal(scope, refused)(scope, receive, send)
+            return
+        caller = Caller(person, lambda: not body.gone.is_set(), self.listeners)
+        scope[SCOPE_KEY] = caller
+        CALLER.set(caller)
+        key = listened_to(scope)
+        if key:
+            self.listeners.arrive(key)
+        try:
+            await self.app(scope, body.receive, body.send)
+        finally:
+            body.end()
+            if key and self.listeners.go(key):
+                self.heard_out(key)
+
+    def _check_place(self, scope: Scope, headers: Headers) -> None:
+        """Raises Refused for a host that is not served, a page of another site, and what is closed."""
+        host = headers.get("host", "")
+        if not self._is_served(hostname(host)):
+            name = hostname(host)[:100]
+            raise Refused(
+                403, f"{name!r} is not served here. Whoever runs the server can add it to ALLOWED_HOSTS."
+            )
+        origin = headers.get("origin")
+        if origin is not None and "*" not in self._hosts:
+            origin_host = urlsplit(origin).netloc.lower()
+            if origin_host != host.lower() and hostname(origin_host) not in self.settings.allowed_hosts:
+                raise Refused(
+                    403, "Pages of other sites may not use this server. Add theirs to ALLOWED_HOSTS."
+                )
+        if CLOSED.match(scope["path"]):
+            raise Refused(404, "There is nothing here.")
+
+    def _is_served(self, name: str) -> bool:
+        """A number cannot be a name that a stranger has pointed here, so any is served where others may come at all."""
+        return (
+            "*" in self._hosts
+            or name in self._hosts
+            or (not is_loopback(self.settings.host) and is_address(name))
+        )
+
+    async def _person(self, scope: Scope, headers: Headers) -> str:
+        """The name of an account, or an address. Raises Refused."""
+        address = person_at(scope["client"][0] if scope.get("client") else "")
+        has_key = self.settings.has_api_key and scope["path"].startswith("/v1/")  # checked there
+        started_here = address == "loopback" and scope["path"] == "/gradio_api/startup-events"
+        if self.accounts is None or scope["path"] in OPEN_TO_ALL or started_here or has_key:
+            return address
+        user = await asyncio.to_thread(self.accounts.user, headers.get("authorization", ""), address)
+        if user is None:
+            raise Refused(401, "Please give your name and password.")
+        return f"user {user}"
+
+    def _most_bytes(self, scope: Scope, headers: Headers, person: str) -> int:
+        """How large the body may be. Raises Refused where it says of itself that it is larger."""
+        length = int(headers.get("content-length") or 0)
+        most = JSON_BYTES
+        if _holds_files(headers):
+            most = self.settings.request_mb * 2**20
+        if length > most:
+            raise Refused(413, f"At most {most // 2**20} MB can be sent at once.")
+        if _holds_files(headers) or _is_upload(scope):
+            if "content-length" not in headers:
+                raise Refused(411, "Please say how large the files are (Content-Length).")
+            if self.settings.public:
+                self._megabytes.take(person, length / 2**20)
+            if self.uploads:
+                left = self.uploads.most_bytes - self.uploads.size()
+                if left < max(length, 1):
+                    raise Refused(507, "There is no room for more files now. Please try again later.")
+        return most
+
+    def _with_headers(self, send: Send) -> Send:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                if not self.settings.space:  # a Space is shown in a frame of the hub
+                    headers.setdefault("Content-Security-Policy", FRAMES)
+            await send(message)
+
+        return sending
+
+
+def _is_upload(scope: Scope) -> bool:
+    return scope["path"].rstrip("/") == UPLOAD
+
+
+def _holds_files(headers: Headers) -> bool:
+    return headers.get("content-type", "").lower().startswith("multipart/")
+
+
+def listened_to(scope: Scope) -> str | None:
+    """The session or the event whose answers this request reads."""
+    if scope["method"] != "GET":
+        return None
+    if scope["path"].rstrip("/") == "/gradio_api/queue/data":
+        return parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [None])[0]
+    found = EVENTS.fullmatch(scope["path"])
+    return found["event"] if found else None
+
+
+def hostname(host: str) -> str:
+    """A Host header without its port: "[::1]:7860" -> "::1"."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def person_at(address: str) -> str:
+    """Who is behind an address: of IPv6 its network, since one person has all of it."""
+    try:
+        number = ipaddress.ip_address(address)
+    except ValueError:
+        return address or "loopback"
+    if number.is_loopback:
+        return "loopback"
+    return str(ipaddress.ip_network((number, 64), strict=False)) if number.version == 6 else str(number)
+
+
+def refusal(scope: Scope, refused: Refused | TryLater) -> Response:
+    headers = {"Connection": "close"}  # what is still under way of the body is not read
+    status = refused.status if isinstance(refused, Refused) else 429
+    if isinstance(refused, TryLater):
+        headers["Retry-After"] = str(refused.seconds)
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="Ask a picture", charset="UTF-8"'
+    if _is_upload(scope):  # the page shows the text as it is
+        return PlainTextResponse(str(refused), status, headers)
+    return JSONResponse({"error": str(refused), "detail": str(refused)}, status, headers)

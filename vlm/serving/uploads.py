@@ -1,0 +1,107 @@
+"""The folder for what people send: the server's own, emptied when it starts, ends or was killed, by age, and bounded.
+
+Gradio puts uploads, and the copies that it makes of them, where GRADIO_TEMP_DIR says.
+"""
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from vlm.errors import UserError
+
+KEEP_SECONDS = 4 * 60 * 60
+SWEEP_SECONDS = 60
+
+
+class Uploads:
+    """`folder` belongs to this server alone. `most_bytes` is for all people together."""
+
+    def __init__(self, folder: Path, most_bytes: int) -> None:
+        self.folder, self.most_bytes = folder, most_bytes
+        self._size, self._measured = 0, 0.0
+        self._lock = threading.Lock()
+
+    def size(self) -> int:
+        """Bytes in the folder, as of a second ago at most."""
+        with self._lock:
+            if time.monotonic() - self._measured > 1:
+                self._size = sum(size for _, size, _ in self._files())
+                self._measured = time.monotonic()
+            return self._size
+
+    def sweep(self) -> None:
+        """Delete what is older than KEEP_SECONDS, and folders that are empty since."""
+        now = time.time()
+        for path, _, modified in self._files():
+            if now - modified > KEEP_SECONDS:
+                path.unlink(missing_ok=True)
+        for folder, _, _ in os.walk(self.folder, topdown=False):
+            with suppress(OSError):  # not empty, or gone
+                if folder != str(self.folder) and now - os.stat(folder).st_mtime > SWEEP_SECONDS:
+                    os.rmdir(folder)
+
+    def _files(self) -> Iterator[tuple[Path, int, float]]:
+        """(path, bytes, when it was modified)"""
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                with suppress(OSError):
+                    found = os.stat(path := Path(folder, name))
+                    yield path, found.st_size, found.st_mtime
+
+
+@contextmanager
+def own_uploads(base: Path | None, most_bytes: int) -> Iterator[Uploads]:
+    """The folder of this server in `base`, or in the system's temporary folder; gone at the end.
+
+    Those of servers that were killed are deleted first: nobody holds their locks any more."""
+    parent = (base or Path(tempfile.gettempdir()) / f"ask-a-picture-{_user()}").absolute()
+    try:
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_orphans(parent)
+        folder = Path(tempfile.mkdtemp(prefix="uploads-", dir=parent))
+    except OSError as problem:
+        raise UserError(
+            f"The folder {parent} for uploads cannot be used ({problem.strerror}). Name another one with GRADIO_TEMP_DIR."
+        ) from problem
+    lock = FileLock(folder.with_suffix(".lock"))
+    uploads = Uploads(folder, most_bytes)
+    swept = threading.Event()
+    with lock:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        sweeping = threading.Thread(target=_sweep_until, args=(uploads, swept), name="uploads", daemon=True)
+        sweeping.start()
+        try:
+            yield uploads
+        finally:
+            swept.set()
+            shutil.rmtree(folder, ignore_errors=True)
+    folder.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _user() -> str:
+    return str(os.getuid()) if hasattr(os, "getuid") else "uploads"
+
+
+def _sweep_until(uploads: Uploads, ended: threading.Event) -> None:
+    while not ended.wait(SWEEP_SECONDS):
+        uploads.sweep()
+
+
+def _remove_orphans(parent: Path) -> None:
+    for folder in parent.glob("uploads-*"):
+        if not folder.is_dir():
+            continue
+        lock = folder.with_suffix(".lock")
+        try:
+            with FileLock(lock, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+        except Timeout:
+            continue  # its server runs
+        lock.unlink(missing_ok=True)
