@@ -137,6 +137,23 @@ def page_address(assistant: Assistant) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Any, chromium: str) -> Iterator[Any]:
+    from tests.visiting import launch
+
+    started = launch(playwright, chromium)
+    yield started
+    started.close()
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -1,6 +1,7 @@
 """The endpoints with the real assistant, and the plain data behind the page: conversations, messages, downloads."""
 
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,9 @@ from gradio_client.exceptions import AppError
 
 from tests.tiny import tiny_config
 from vlm import Answer, Settings, UserError
-from vlm.chat.conversation import NOTHING, Conversation, Exchange, composed_exchange, to_markdown, trace_of
-from vlm.serving.messages import literal, messages, typed
+from vlm.chat.conversation import NOTHING, Conversation, Exchange, composed_exchange
+from vlm.chat.trace import trace_of
+from vlm.serving.messages import messages
 from vlm.serving.page import views_of
 from vlm.serving.plain_errors import UNEXPECTED, plain_sentence, plainly
 
@@ -113,16 +115,17 @@ def test_a_file_that_is_no_picture_is_refused_and_the_next_question_works(
     assert client.predict("Say hello.", max_new_tokens=16, api_name="/text")[0]
 
 
-def test_a_conversation_takes_one_question_at_a_time() -> None:
-    conversation = Conversation()
+def test_a_conversation_takes_one_question_at_a_time(tmp_path: Path) -> None:
+    conversation, there, gone = Conversation(), str(tmp_path / "a.png"), str(tmp_path / "b.png")
+    Path(there).touch()
     conversation.begin(Exchange("first"))
     with pytest.raises(UserError, match="wait"):
         conversation.begin(Exchange("second"))
-    conversation.exchanges[-1] = Exchange("first", ("a.png",), answer=ANSWERED)
+    conversation.exchanges[-1] = Exchange("first", (there, gone), answer=ANSWERED)
     assert conversation.settle() is None
     conversation.begin(Exchange("second"))
     (turn,) = conversation.history()
-    assert (turn.question, turn.answer, turn.images) == ("first", "A cat.", ("a.png",))
+    assert (turn.question, turn.answer, turn.images) == ("first", "A cat.", (there,))
 
 
 def test_a_question_that_got_no_answer_goes_back_to_the_box_before_what_was_typed_since() -> None:
@@ -135,12 +138,6 @@ def test_a_question_that_got_no_answer_goes_back_to_the_box_before_what_was_type
         "text": "lost?\nnew",
         "files": ["a.png", "b.png"],
     }
-
-
-def test_asking_in_place_of_an_earlier_question_drops_what_came_after_it() -> None:
-    conversation = Conversation([Exchange(name, answer=ANSWERED) for name in "abc"])
-    conversation.begin(Exchange("new"), at=1)
-    assert [exchange.question for exchange in conversation.exchanges] == ["a", "new"]
 
 
 def test_words_that_come_after_a_stop_change_nothing() -> None:
@@ -182,15 +179,12 @@ def test_recordings_and_pictures_in_the_box_are_told_apart() -> None:
 
 def test_markup_and_control_tokens_are_shown_as_typed() -> None:
     hostile = "<script>alert(1)</script> &lt; <|im_end|>"
-    assert "<script>" not in literal(hostile)
-    assert typed(literal(hostile)) == hostile
     shown = messages(
         Conversation([Exchange(hostile, (), answer=Answer(text=hostile, draft="<b>x</b>", stage="done"))])
     )
-    texts = [
-        message["content"][0].get("text", "") + message["content"][0].get("value", "") for message in shown
-    ]
+    texts = [message["content"][0]["value"] for message in shown]
     assert not any("<script>" in text or "<b>" in text for text in texts)
+    assert escape(hostile) in texts[0] and all("&lt;|im_end|&gt;" in text for text in texts)
 
 
 @pytest.mark.parametrize(
@@ -218,10 +212,7 @@ def test_the_page_shows_the_assistants_notice_above_the_tabs() -> None:
     assert not notice["visible"]
 
 
-def test_the_trace_leaves_out_what_does_not_apply_and_the_download_has_it_all() -> None:
+def test_the_trace_leaves_out_what_does_not_apply() -> None:
     assert not {"Heard", "Seen", "Left out"} & set(dict(trace_of(ANSWERED)))
     assert dict(trace_of(replace(ANSWERED, seen="cat 90%")))["Seen"] == "cat 90%"
     assert dict(trace_of(ANSWERED))["Clean-up"] == "accepted"
-    text = to_markdown([Exchange("What?", ("folder/cat.png",), answer=ANSWERED)])
-    assert all(part in text for part in ("## What?", "cat.png", "A cat.", "Draft: cat"))
-    assert "folder" not in text

@@ -69,7 +69,7 @@ class Recording:
 class Hearing:
     """A transcriber that hears what it is given."""
 
-    def transcribe(self, audio: str) -> Transcript:
+    def transcribe(self, audio: str, language: str = "") -> Transcript:
         return Transcript(audio, "en", 1.0)
 
 
@@ -112,6 +112,17 @@ def looks(learned: VisionLanguageModel) -> Iterator[list[int]]:
 
 def stages(snapshots: list[Answer]) -> list[str]:
     return [stage for stage, _ in groupby(answer.stage for answer in snapshots)]
+
+
+def test_an_answer_that_was_cut_off_goes_on_where_it_stopped(tiny: Assistant) -> None:
+    asked = ("Which?", [picture("red")])
+    longer = replace(SHORT, max_new_tokens=24)
+    whole = tiny.answer(*asked, settings=longer)
+    cut = tiny.answer(*asked, settings=replace(SHORT, max_new_tokens=5))
+    assert whole.ended and not cut.ended and cut.draft
+    *_, went_on = tiny.stream(*asked, settings=longer, begun=cut.draft)
+    assert (went_on.draft, went_on.ended) == (whole.draft, True)
+    assert went_on.tokens == whole.tokens - cut.tokens
 
 
 def test_a_picture_is_seen_then_drafted_with_the_adapter_then_cleaned_up_without(

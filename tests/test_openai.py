@@ -40,7 +40,7 @@ Messages = list[Any]
 class Reading:
     """A transcriber that hears the words that the file is made of."""
 
-    def transcribe(self, audio: str) -> Transcript:
+    def transcribe(self, audio: str, language: str = "") -> Transcript:
         return Transcript(Path(audio).read_text(), "en", 1.5)
 
 

@@ -77,6 +77,5 @@ def test_parts_that_do_not_fit_are_refused_before_anything_loads(tmp_path: Path)
         finetune.run(training_on(tmp_path, save_preset(config, tmp_path)))
     sparse = PartConfig("cross-attention", {"every": 3})
     config = replace(config, connector=PartConfig("linear"), fusion=sparse)
-    other = replace(training_on(tmp_path, save_preset(config, tmp_path)), output=str(tmp_path / "other"))
     with pytest.raises(UserError, match="fusion.every must be from 1 to the language model's 2 layers"):
-        finetune.run(other)
+        finetune.run(training_on(tmp_path, save_preset(config, tmp_path)))

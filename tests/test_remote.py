@@ -45,7 +45,7 @@ CONFIG = ModelConfig("far", language=LanguageConfig(weights="base", engine=REMOT
 
 
 class Hearing:
-    def transcribe(self, audio: str) -> Transcript:
+    def transcribe(self, audio: str, language: str = "") -> Transcript:
         return Transcript(audio, "en", 1.0)
 
 

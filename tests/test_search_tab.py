@@ -469,8 +469,9 @@ def test_the_tab_fits_a_phone_and_everything_on_it_has_a_name(browser: Browser, 
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     unnamed = page.evaluate(
-        """[...document.querySelectorAll("button, textarea, input:not([type=file])")].filter(each => each.offsetParent
-        && !each.innerText && !each.ariaLabel && !each.title && !each.labels?.length && !each.placeholder).length"""
+        """[...document.querySelectorAll("button, textarea, input:not([type=file])")]
+        .filter(each => each.checkVisibility({visibilityProperty: true}) && !each.innerText && !each.ariaLabel
+            && !each.title && !each.labels?.length && !each.placeholder).length"""
     )
     assert unnamed == 0
     page.context.close()

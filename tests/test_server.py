@@ -42,7 +42,7 @@ class TalkingAssistant(FakeAssistant):
         self.said = 0
         self.asked: list[tuple[Any, ...]] = []
 
-    def hear(self, audio: Any) -> Heard:
+    def hear(self, audio: Any, language: str = "") -> Heard:
         self.go_on.wait(60)
         return Heard("What is this?", 600.0, 0.1)
 

@@ -33,6 +33,7 @@ class Settings:
     repetition_penalty: float = 1.1
     seed: int = 0
     system: str | None = None  # what the model is told before a conversation in words; None: the preset's
+    language: str = ""  # what is spoken: a code such as "de", "auto" to find out, "" as the preset says
 
     def __post_init__(self) -> None:
         bounds: dict[str, tuple[str, float, float]] = {

@@ -103,8 +103,10 @@ class Assistant:
         audio: Any = None,
         history: Sequence[Turn] = (),
         settings: Settings | None = None,
+        begun: str = "",
     ) -> Iterator[Answer]:
-        """Snapshots of the answer, each fuller than the one before; closing the iterator stops the model.
+        """Snapshots of the answer, each fuller than the one before; closing the iterator stops the model. `begun` is what
+        there is of the answer already, where one that was cut off is to go on.
 
         `images` and `audio` are paths (or a PIL picture; or a sample rate and samples, or what was heard already); spoken
         words are added to the typed ones. Raises UserError for input that cannot be answered."""
@@ -115,7 +117,7 @@ class Assistant:
         )
         if audio is not None:
             yield replace(answer, stage="transcribing")
-            heard = audio if isinstance(audio, Heard) else self.hear(audio)
+            heard = audio if isinstance(audio, Heard) else self.hear(audio, settings.language)
             if not heard.text:
                 raise UserError(
                     "Nothing was heard in the recording. Check the microphone, speak up, and try again."
@@ -127,7 +129,7 @@ class Assistant:
         if images or any(turn.images for turn in history):
             self._check_sight()
             answer = replace(answer, adapter=self.adapter)
-        last = yield from self._reply(answer, asked, images, history, settings)
+        last = yield from self._reply(answer, asked, images, history, settings, begun)
         yield replace(last, stage="done", seconds=last.seconds | {"total": time.perf_counter() - start})
 
     def _reply(
@@ -137,9 +139,10 @@ class Assistant:
         images: Sequence[Picture],
         history: Sequence[Turn],
         settings: Settings,
+        begun: str,
     ) -> Steps:
         try:
-            return (yield from self.pipeline.reply(answer, question, images, history, settings))
+            return (yield from self.pipeline.reply(answer, question, images, history, settings, begun))
         except torch.OutOfMemoryError:
             pass  # the memory is free once the error, whose frames hold it, is gone
         free_memory()
@@ -148,10 +151,10 @@ class Assistant:
             "start a new conversation."
         )
 
-    def hear(self, audio: Any) -> Heard:
-        """The words of a recording."""
+    def hear(self, audio: Any, language: str = "") -> Heard:
+        """The words of a recording. `language` as in `Settings`."""
         start = time.perf_counter()
-        heard = self.transcriber.transcribe(audio)
+        heard = self.transcriber.transcribe(audio, language)
         return Heard(heard.text, heard.audio_seconds, time.perf_counter() - start, heard.language)
 
     def _check_sight(self) -> None:

@@ -1,12 +1,13 @@
-"""What was asked and answered so far -> the history for the next question, the trace of an answer, Markdown.
+"""What was asked and answered so far -> the history for the next question.
 
 Plain data, without a model or a browser. Unusual: a `Conversation` is changed in place, so that an answer that
 is cut off in the middle leaves what there was of it.
 """
 
 import mimetypes
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -34,6 +35,7 @@ class Exchange:
     recording: str | None = None
     settings: Settings | None = None
     answer: Answer | None = None
+    begun: Answer | None = None  # a cut answer that is being continued
 
     @property
     def asked(self) -> str:
@@ -44,6 +46,16 @@ class Exchange:
     @property
     def text(self) -> str:
         return self.answer.text if self.answer else ""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the length limit ended its answer, so that it can be continued."""
+        return bool(self.answer and self.answer.stage == "done" and not self.answer.ended and self.text)
+
+    @property
+    def present_pictures(self) -> tuple[str, ...]:
+        """The pictures whose files are still there: uploads are deleted after some hours."""
+        return tuple(path for path in self.pictures if Path(path).is_file())
 
     @property
     def caption(self) -> str:
@@ -71,21 +83,69 @@ def composed_exchange(composed: Composed, recording: str | None = None) -> Excha
     return Exchange(composed["text"], pictures, recordings[0] if recordings else None)
 
 
-@dataclass
 class Conversation:
     """What one person said and was told on one tab; `busy` from a question until its answer is settled.
+
+    An earlier question that is asked again, or in other words, begins another way; the ways before it stay, and one can
+    turn back to them. `editing` is the number of the question that the next one takes the place of.
 
     The word that an answer has come to its end can arrive late, when it was stopped and the next question is already
     being answered: it counts only where `finish` was told of the exchange that is the last one now."""
 
-    exchanges: list[Exchange] = field(default_factory=list)
-    busy: bool = False
-    finished: bool = False
+    def __init__(self, exchanges: Sequence[Exchange] = (), busy: bool = False) -> None:
+        self.ways = [list(exchanges)]
+        self.shown = 0
+        self.busy, self.finished = busy, False
+        self.editing: int | None = None
+        self.key = ""
+        self._before: int | None = None  # the way that was shown when the last question began another
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The way that is shown, from the first question to the last."""
+        return self.ways[self.shown]
 
     def begin(self, exchange: Exchange, at: int | None = None) -> None:
-        """Ask at the end, or in place of exchange number `at` and of all that came after it."""
+        """Ask at the end, or in place of exchange number `at`, as another way from there."""
         self.check_idle()
-        self.exchanges[len(self.exchanges) if at is None else at :] = [exchange]
+        self.key = self.key or secrets.token_hex(8)
+        self._before = None
+        if at is not None and at < len(self.exchanges):
+            self._before = self.shown
+            self.ways.append(self.exchanges[:at])
+            self.shown = len(self.ways) - 1
+        self.exchanges.append(exchange)
+        self.busy, self.finished, self.editing = True, False, None
+
+    def versions(self, number: int) -> list[int]:
+        """Ways that part at exchange `number`, one for each version of it, in the order in which they were asked."""
+        found: dict[int, int] = {}
+        for way, exchanges in enumerate(self.ways):
+            together = zip(exchanges[:number], self.exchanges[:number], strict=False)
+            if len(exchanges) > number and all(one is other for one, other in together):
+                found[id(exchanges[number])] = way  # the latest way with this version
+        return list(found.values())
+
+    def place(self, number: int) -> int:
+        """Which of its versions exchange `number` is, from 0."""
+        versions = [self.ways[way][number] for way in self.versions(number)]
+        return next(place for place, each in enumerate(versions) if each is self.exchanges[number])
+
+    def turn(self, number: int, step: int) -> None:
+        """Show the version of exchange `number` that is so many steps away, and what followed it."""
+        self.check_idle()
+        if 0 <= number < len(self.exchanges):
+            versions = self.versions(number)
+            self.shown = versions[min(max(self.place(number) + step, 0), len(versions) - 1)]
+        self.editing = None
+
+    def go_on(self) -> None:
+        """Continue the last answer, which was cut off."""
+        self.check_idle()
+        if not self.exchanges or not self.exchanges[-1].is_cut:
+            raise UserError("There is no answer here that was cut off.")
+        self.exchanges[-1] = replace(self.exchanges[-1], begun=self.exchanges[-1].answer)
+        self._before = None
         self.busy, self.finished = True, False
 
     def grow(self, exchange: Exchange, answer: Answer) -> Exchange | None:
@@ -112,49 +172,29 @@ class Conversation:
             raise UserError("Please wait for the answer, or stop it first.")
 
     def settle(self) -> Exchange | None:
-        """The answer has ended or was stopped: a question that got no words is taken out, and returned."""
+        """The answer has ended or was stopped: a question that got no words is taken out and returned, and what it was to
+        take the place of is shown again."""
         self.busy = False
-        if self.exchanges and not self.exchanges[-1].text:
-            return self.exchanges.pop()
-        return None
+        if not self.exchanges:
+            return None
+        last = self.exchanges[-1]
+        if last.begun:
+            self.exchanges[-1] = replace(last, begun=None)
+        if last.text:
+            return None
+        self.exchanges.pop()
+        if self._before is not None:
+            del self.ways[self.shown]
+            self.shown, self._before = self._before, None
+        return last
 
     def clear(self) -> None:
-        self.exchanges.clear()
-        self.busy = False
+        self.take_over(Conversation())
+
+    def take_over(self, other: "Conversation") -> None:
+        """Become the other one, in place: handlers and answers under way hold this object."""
+        self.__dict__.update(other.__dict__)
 
     def history(self) -> list[Turn]:
-        """All that came before the last question, as the assistant takes it."""
-        return [Turn(each.asked, each.text, each.pictures) for each in self.exchanges[:-1]]
-
-
-def trace_of(answer: Answer) -> list[tuple[str, str]]:
-    """How an answer came about, as labels and values; what does not apply is left out."""
-    seconds = ", ".join(f"{name.replace('_', ' ')} {value:.1f} s" for name, value in answer.seconds.items())
-    speed = f"{answer.tokens} tokens, {answer.tokens_per_second:.1f} a second" if answer.tokens else None
-    rows = [
-        ("Heard", answer.transcript),
-        ("Seen", answer.seen),
-        ("Draft", answer.draft),
-        ("Clean-up", answer.clean_up),
-        ("Model", answer.model),
-        ("Adapter", answer.adapter or "off"),
-        ("Engine", answer.engine),
-        ("Device", answer.device),
-        ("Left out", f"{answer.left_out} earlier turns" if answer.left_out else ""),
-        ("Set aside", f"{answer.set_aside} turns before the latest pictures" if answer.set_aside else ""),
-        ("Time", seconds),
-        ("Speed", speed),
-    ]
-    return [(label, value) for label, value in rows if value]
-
-
-def to_markdown(exchanges: Sequence[Exchange]) -> str:
-    """A conversation to keep: questions, names of pictures, answers and how they came about."""
-    lines = ["# Conversation"]
-    for exchange in exchanges:
-        lines += ["", f"## {exchange.asked or 'A recording'}", ""]
-        if exchange.pictures:
-            lines += ["Pictures: " + ", ".join(Path(picture).name for picture in exchange.pictures), ""]
-        lines += [exchange.text or "(no answer)", ""]
-        lines += [f"- {label}: {value}" for label, value in trace_of(exchange.answer or Answer())]
-    return "\n".join(lines) + "\n"
+        """All that came before the last question, as the assistant takes it, with the pictures that are still there."""
+        return [Turn(each.asked, each.text, each.present_pictures) for each in self.exchanges[:-1]]

@@ -16,7 +16,7 @@ from vlm.engines import Engine, Prompt, Sampling
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
 from vlm.model.eyes import Eyes, Sight
-from vlm.model.prompts import PromptTurn, encode, end_ids, segments
+from vlm.model.prompts import PromptTurn, encode, end_ids, segments, text_ids
 
 REMEMBERED_PICTURES = 64
 
@@ -66,11 +66,12 @@ class LocalWriter:
         sights: Sequence[Sequence[Sight]],
         system: str | None,
         settings: Settings,
+        begun: str = "",
     ) -> Iterator[Written | None]:
-        prompt, left_out = self._fit(turns, sights, system, settings.max_new_tokens)
+        ids = text_ids(self.tokenizer, begun)
+        before, text = len(ids), begun
+        prompt, left_out = self._fit(turns, sights, system, settings.max_new_tokens, tuple(ids))
         read, ends = sum(map(len, prompt)), end_ids(self.tokenizer)
-        ids: list[int] = []
-        text = ""
         with closing(self.engine.stream(prompt, bool(sights), settings.sampling(ends))) as tokens:  # type: ignore[type-var]
             for token in tokens:
                 if token is None:
@@ -80,7 +81,7 @@ class LocalWriter:
                 decoded = self.tokenizer.decode(ids, skip_special_tokens=True)
                 if not decoded.endswith("\ufffd"):  # half of a character that takes several tokens
                     text = decoded
-                yield Written(text, len(ids), read, left_out, ended=token in ends)
+                yield Written(text, len(ids) - before, read, left_out, ended=token in ends)
 
     def warm_up(self, image_system: str, text_system: str | None) -> None:
         """Read what every conversation begins with, so that the first answers need not wait for it."""
@@ -99,8 +100,10 @@ class LocalWriter:
         sights: Sequence[Sequence[Sight]],
         system: str | None,
         answer_length: int,
+        begun: Sequence[int],
     ) -> tuple[Prompt, int]:
-        """The prompt, without the oldest turns where all would not fit, and how many those are.
+        """The prompt with what the answer has `begun`, without the oldest turns where all would not fit, and how many those
+        are.
 
         Turns go by half a context at a time, counted from the first: what follows is read anew then, and that is not to
         happen again at the next question. Pictures of a turn that is left out stay, since later questions may be about
@@ -111,7 +114,7 @@ class LocalWriter:
         def ids_of(some: Sequence[PromptTurn]) -> list[int]:
             return encode(self.tokenizer, some, per_picture, system).ids
 
-        room, left_out = self.engine.context - answer_length, 0
+        room, left_out = self.engine.context - answer_length - len(begun), 0
         ids = ids_of(turns)
         if len(ids) > room:
             for left_out in _beginnings([len(ids_of([turn])) for turn in turns], room // 2):
@@ -123,7 +126,7 @@ class LocalWriter:
                     f"The question takes {len(ids)} tokens and its answer up to {answer_length}, and at most "
                     f"{self.engine.context} fit. Please shorten the question or ask for a shorter answer."
                 )
-        return segments(ids, visual_tokens), left_out
+        return segments([*ids, *begun], visual_tokens), left_out
 
 
 def _beginnings(sizes: Sequence[int], step: int) -> list[int]:

@@ -52,13 +52,15 @@ class RemoteWriter:
         sights: Sequence[Sequence[SentPicture]],
         system: str | None,
         settings: Settings,
+        begun: str = "",
     ) -> Iterator[Written | None]:
         """Where the conversation is too long for the server, the older half of its turns is left out, and again."""
         left_out, last = 0, len(turns) - 1
         while True:
-            request = self._request(messages(turns, sights, system, left_out), bool(sights), settings)
+            said = messages(turns, sights, system, left_out)
+            request = self._request(said, bool(sights), settings) | _begun(said, begun)
             try:
-                yield from self._written(request, left_out)
+                yield from self._written(request, begun, left_out)
                 return
             except TooLong:
                 if left_out == last:
@@ -95,10 +97,10 @@ class RemoteWriter:
             "stream_options": {"include_usage": True},
         }
 
-    def _written(self, request: dict[str, Any], left_out: int) -> Iterator[Written | None]:
+    def _written(self, request: dict[str, Any], begun: str, left_out: int) -> Iterator[Written | None]:
         """The text as it grows. Until the server has counted, a piece counts as a token, and a server that disregards the
         limit is stopped at it."""
-        written = Written("", 0, 0, left_out)
+        written = Written(begun, 0, 0, left_out)
         with closing(self.engine.stream(request)) as pieces:  # type: ignore[type-var]
             for piece in pieces:
                 if piece is None:
@@ -108,6 +110,14 @@ class RemoteWriter:
                     yield written
                 if written.tokens > request["max_tokens"]:
                     return
+
+
+def _begun(said: list[dict[str, Any]], begun: str) -> dict[str, Any]:
+    """What lets a server go on with an answer: vLLM must be told, llama.cpp sees that the last message is an answer."""
+    if not begun:
+        return {}
+    answer = {"role": "assistant", "content": begun}
+    return {"messages": [*said, answer], "add_generation_prompt": False, "continue_final_message": True}
 
 
 def messages(

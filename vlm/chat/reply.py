@@ -42,20 +42,24 @@ class Pipeline:
         pictures: Sequence[Picture],
         history: Sequence[Turn],
         settings: Settings,
+        begun: str = "",
     ) -> Steps:
-        """All that the model does for an answer, once the question is in words. Raises UserError."""
+        """All that the model does for an answer, once the question is in words; `begun` is what there is of it already.
+        Raises UserError."""
         turns = [*history, Turn(question, "", tuple(pictures))]
         if not any(turn.images for turn in turns):
             prompt = [PromptTurn(turn.question, turn.answer) for turn in turns]
-            answer = yield from self._draft(answer, prompt, (), settings)
+            answer = yield from self._draft(answer, prompt, (), settings, begun)
             answer = replace(answer, text=answer.text.strip())
         else:
-            answer = yield from self._reply_about_pictures(answer, turns, settings)
+            answer = yield from self._reply_about_pictures(answer, turns, settings, begun)
         if not answer.text:
             raise NoAnswer("The model had nothing to say to this. Please ask it in other words.")
         return replace(answer, text=to_keywords(answer.text) if settings.style == "keywords" else answer.text)
 
-    def _reply_about_pictures(self, answer: Answer, turns: Sequence[Turn], settings: Settings) -> Steps:
+    def _reply_about_pictures(
+        self, answer: Answer, turns: Sequence[Turn], settings: Settings, begun: str
+    ) -> Steps:
         answer = replace(answer, route="image", stage="looking")
         yield answer
         start = time.perf_counter()
@@ -66,7 +70,9 @@ class Pipeline:
         seen = "; ".join(sight.tags for sight in next(filter(None, reversed(sights))) if sight.tags)
         answer = replace(answer, seen=seen, seconds=answer.seconds | {"look": time.perf_counter() - start})
         if self.several_pictures or sum(map(len, sights)) == 1:
-            return (yield from self._reply_to(answer, turns, sights, settings))
+            return (yield from self._reply_to(answer, turns, sights, settings, begun))
+        if begun:
+            raise UserError("An answer about several pictures cannot go on. Please ask about one of them.")
         return (yield from self._reply_one_by_one(answer, turns, sights[0], settings))
 
     def _reply_one_by_one(
@@ -91,7 +97,12 @@ class Pipeline:
         )
 
     def _reply_to(
-        self, answer: Answer, turns: Sequence[Turn], sights: Sequence[Sequence[Any]], settings: Settings
+        self,
+        answer: Answer,
+        turns: Sequence[Turn],
+        sights: Sequence[Sequence[Any]],
+        settings: Settings,
+        begun: str = "",
     ) -> Steps:
         """Draft, tidy and clean up: the answer to the last of the turns, with what is seen before each."""
         question = turns[-1].question
@@ -99,7 +110,7 @@ class Pipeline:
             PromptTurn(turn.question, turn.answer, tuple(sight.tags for sight in group))
             for turn, group in zip(turns, sights, strict=True)
         ]
-        answer = yield from self._draft(answer, prompt, sights, settings)
+        answer = yield from self._draft(answer, prompt, sights, settings, begun)
         answer = replace(answer, draft=answer.text.strip(), text=tidy(strip_echo(answer.text, question)))
         return (yield from self.clean_up(answer, question, settings))
 
@@ -115,12 +126,13 @@ class Pipeline:
         turns: Sequence[PromptTurn],
         sights: Sequence[Sequence[Any]],
         settings: Settings,
+        begun: str,
     ) -> Steps:
         """The language model's answer to the last turn; with the adapter where there are sights."""
         start = time.perf_counter()
         system = self.image_system if sights else settings.system or self.text_system
         answer = replace(answer, seed=settings.seed)
-        with closing(self.writer.write(turns, sights, system, settings)) as writing:  # type: ignore[type-var]
+        with closing(self.writer.write(turns, sights, system, settings, begun)) as writing:  # type: ignore[type-var]
             for written in writing:
                 if written is not None:
                     passed = time.perf_counter() - start

@@ -41,12 +41,14 @@ class Writer(Protocol):
         sights: Sequence[Sequence[Any]],
         system: str | None,
         settings: Settings,
+        begun: str = "",
     ) -> Iterator[Written | None]:
         """The answer to the last turn; None now and then while nothing is new, so that whoever waits can stop. Closing the
         iterator stops the writing.
 
         `sights` has what `look` gave for the pictures of each turn: with any, the adapter is on; () for a conversation in
-        words. `system`: None for the template's own. Raises UserError."""
+        words. `system`: None for the template's own. `begun` is what there is of the answer already, and stands at the
+        head of what is written. Raises UserError."""
         ...
 
     def warm_up(self, image_system: str, text_system: str | None) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil  # comes with accelerate
 
+from vlm.errors import UserError
 from vlm.inputs.audio import SAMPLE_RATE, open_audio
 from vlm.inputs.whisper_weights import load_openai_whisper
 from vlm.weights.resolve import REMEDY
@@ -151,17 +152,23 @@ class Transcriber:
         # openai-whisper keeps its cache in hooks on the module: two recordings at once would mix.
         self._lock = threading.Lock()
 
-    def transcribe(self, audio: str | Path | tuple[int, np.ndarray]) -> Transcript:
-        """A path, or (rate, samples) as Gradio gives; UserError where it cannot be read or is too long."""
+    def transcribe(self, audio: str | Path | tuple[int, np.ndarray], language: str = "") -> Transcript:
+        """A path, or (rate, samples) as Gradio gives; UserError where it cannot be read or is too long. `language` is a
+        code, "auto" to detect it, or "" for this transcriber's own."""
+        spoken = {"": self.language, "auto": None}.get(language, language)
+        if spoken is not None and spoken not in self._engine.languages:
+            raise UserError(
+                f"The speech model does not know the language {spoken!r}. Choose another in Settings."
+            )
         samples = open_audio(audio)
         seconds = len(samples) / SAMPLE_RATE
         speech = keep_speech(samples)
         if len(speech) < MIN_SECONDS * SAMPLE_RATE:
-            return Transcript("", self.language or "", seconds)
+            return Transcript("", spoken or "", seconds)
         with self._lock:
-            segments, language = self._engine.read(speech, self.language)
+            segments, heard_as = self._engine.read(speech, spoken)
         kept = [each.text for each in plausible(segments, len(speech) / SAMPLE_RATE)]
-        return Transcript(" ".join(" ".join(kept).split()), language, seconds)
+        return Transcript(" ".join(" ".join(kept).split()), heard_as, seconds)
 
 
 def keep_speech(samples: np.ndarray) -> np.ndarray:

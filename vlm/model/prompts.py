@@ -72,7 +72,8 @@ def encode(
         add(_together(tokenizer, before, words + turn.question.strip(), before_answer), learn=False)
         if turn.answer:
             ending = _control(tokenizer, after_answer)
-            add(_text(tokenizer, turn.answer.strip()) + ending[:1], learn=True)  # learn where to stop as well
+            # learn where to stop as well
+            add(text_ids(tokenizer, turn.answer.strip()) + ending[:1], learn=True)
             add(ending[1:], learn=False)
     return Encoded(ids, labels)
 
@@ -166,14 +167,14 @@ def _together(tokenizer: Any, before: str, words: str, after: str) -> list[int]:
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     if all(whole.count(token) == before.count(token) + after.count(token) for token in special):
         return _control(tokenizer, whole)
-    return _control(tokenizer, before) + _text(tokenizer, words) + _control(tokenizer, after)
+    return _control(tokenizer, before) + text_ids(tokenizer, words) + _control(tokenizer, after)
 
 
 def _control(tokenizer: Any, text: str) -> list[int]:
     return _tokenise(tokenizer, text, split_special_tokens=False)
 
 
-def _text(tokenizer: Any, text: str) -> list[int]:
+def text_ids(tokenizer: Any, text: str) -> list[int]:
     """Somebody's words: control tokens in them are spelled out, not obeyed."""
     return _tokenise(tokenizer, text, split_special_tokens=True)
 

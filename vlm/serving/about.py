@@ -15,19 +15,24 @@ PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
 
 
 def about(config: ModelConfig, folder: Path | None) -> str:
-    """The model's parts, and everything in its adapter's folder."""
+    """What the model cannot do, how often it was right, and, folded, all else that its adapter's folder tells."""
     if config.is_remote:
         return remote_parts(config)
     if folder is None:
         return f"{parts(config)}\n\n{how_to_see(config.name)}"
     sections = [
-        parts(config),
-        f"## Scores\n\n{scores(read_metrics(folder))}",
-        f"## Training\n\n{training(read_description(folder).get('training') or {})}",
-        f"## Data\n\n{_read_card(folder / DATA_CARD)}",
         f"## Limits\n\n{_read_text(folder / LIMITS)}",
+        f"## Scores\n\n{scores(read_metrics(folder))}",
+        folded("Parts", parts(config)),
+        folded("Training", training(read_description(folder).get("training") or {})),
+        folded("Data", _read_card(folder / DATA_CARD)),
     ]
     return "\n\n".join(sections)
+
+
+def folded(title: str, text: str) -> str:
+    """Markdown that opens on a click. The blank lines let what is inside be read as Markdown."""
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
 def how_to_see(preset: str) -> str:

@@ -1,114 +1,146 @@
-"""One conversation tab: its components, and which handler of `Questions` each of their events calls."""
+"""One conversation tab: its components, and which handler each of their events calls."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from vlm.chat.conversation import Conversation
 from vlm.serving.events import ALWAYS, AT_ONCE, MAY_REFUSE
+from vlm.serving.keeping import Keeping
+from vlm.serving.looking import Looking
 from vlm.serving.plain_errors import plainly
 from vlm.serving.questions import Questions
-from vlm.serving.settings_panel import SettingsPanel
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import Tab
 
-DOWNLOAD = """text => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], {type: "text/markdown"}));
-    link.download = "conversation.md";
-    link.click();
-    URL.revokeObjectURL(link.href);
-}"""
+# What assets/page/ sends here: the events of the bar, by their names.
+CONNECT = """page.connect({element, trigger, props, upload, watch}, ["spoken", "suggested", "again", "go_on", "edit",
+    "leave", "turn", "opened", "fresh", "looked", "close"])"""
+SPEAK = """<div class="bar"><button type="button" data-action="speak" aria-pressed="false"
+    title="One click starts, the next one sends">Speak</button>"""
+NOTE = """<span class="bar-note" role="status"></span></div>"""
+VOICE = """<label class="choose-recording">Choose a recording
+    <input type="file" accept="audio/*" data-action="recording"></label>
+    <label><input type="checkbox" data-setting="handsFree"> Hands-free</label>
+    <label><input type="checkbox" data-setting="readAlways"> Always read aloud</label>
+    <label>Voice <select data-setting="voice"><option value="">The browser's own</option></select></label>"""
 
 
 class ConversationTab:
-    """To be made inside `gr.Blocks`. `model` are the options of an event that uses the model."""
+    """To be made inside `gr.Blocks`. `settings` are the components of the settings, `model` the options of an event that
+    uses the model."""
 
-    def __init__(self, serving: Serving, tab: Tab, settings: SettingsPanel, model: dict[str, Any]) -> None:
+    def __init__(
+        self, serving: Serving, tab: Tab, settings: list[gr.components.Component], model: dict[str, Any]
+    ) -> None:
         self.tab, self.settings = tab, settings
         self.conversation = gr.State(Conversation())
         self.chat = gr.Chatbot(
             label=f"{tab.name} conversation",
             show_label=False,
             elem_classes="conversation",
-            height="max(20rem, 100dvh - 25rem)",
-            render_markdown=False,
-            latex_delimiters=[],
-            editable="user",
-            group_consecutive_messages=False,  # or editing a question that came with a picture fails
-            buttons=["copy"],
+            height="100%",
+            autoscroll=False,  # assets/page/chat.js follows an answer, unless the person has scrolled up
+            buttons=[],
             placeholder=tab.invitation,
             examples=[{"text": each.caption, "files": each.files} for each in tab.examples],  # type: ignore[typeddict-item]
         )
-        self.questions = Questions(serving, tab, self.chat.temp_files)
-        self._build_composer()
-        with gr.Row(elem_classes="toolbar"):
-            self.stop = gr.Button("Stop answering", size="sm", interactive=False, visible=not tab.typed)
-            self.download = gr.Button("Download conversation", size="sm")
-            self.similar = gr.Button("Similar pictures", size="sm", visible=tab.pictures)
-        self.downloaded = gr.Textbox(visible=False)
+        self.questions = Questions(serving, tab, Path(self.chat.GRADIO_CACHE), self.chat.temp_files)
+        self.keeping = Keeping(self.questions)
+        with gr.Column(elem_classes="composer", scale=0):
+            self._build_composer()
         self._wire_questions(model)
-        self._wire_tools()
+        self._wire_keeping()
+        looking = Looking(serving)
+        if tab.pictures:
+            self.bar.looked(
+                looking.look, self.conversation, self.looked, show_progress="hidden", **ALWAYS, **model
+            )
+            self.bar.close(lambda: "", None, self.looked, **AT_ONCE)
 
     def _build_composer(self) -> None:
+        self.notice = gr.HTML(visible=False, apply_default_css=False)
+        self.looked = gr.HTML(apply_default_css=False)
+        if self.tab.pictures:
+            photo = gr.Image(
+                label="Camera",
+                show_label=False,
+                sources=["webcam"],
+                type="filepath",
+                visible=False,
+                elem_classes="camera",
+            )
         self.question = gr.MultimodalTextbox(
             label="Question",
             show_label=False,
             placeholder=self.tab.prompt,
             visible=self.tab.typed,
-            sources=["upload", "microphone"] if self.tab.pictures else [],
+            autofocus=self.tab.pictures,
+            sources=["upload"] if self.tab.pictures else [],
             file_types=["image", "audio"],
             file_count="multiple",
             max_plain_text_length=10**9,  # pasted text stays text, however long
         )
-        self.recording = gr.Audio(
-            label="Spoken question",
-            visible=not self.tab.typed,
-            sources=["microphone", "upload"],
-            type="filepath",
-            editable=False,
-            buttons=[],
-        )
+        with gr.Row(elem_classes="toolbar"):
+            template = SPEAK + ("" if self.tab.typed else VOICE) + NOTE
+            self.bar = gr.HTML(
+                "", html_template=template, js_on_load=CONNECT, tab=self.tab.name, apply_default_css=False
+            )
+            self.stop = gr.Button("Stop answering", size="sm", visible=False, elem_classes="stop-answer")
+            if self.tab.pictures:
+                camera = gr.Button("Camera", size="sm")
+            self.similar = gr.Button("Similar pictures", size="sm", visible=self.tab.pictures)
         if self.tab.pictures:
-            with gr.Accordion("Camera", open=False):
-                photo = gr.Image(label="Camera", show_label=False, sources=["webcam"], type="filepath")
+            open_camera = gr.State(False)
+            camera.click(
+                lambda is_open: (not is_open, gr.update(visible=not is_open)),
+                open_camera,
+                [open_camera, photo],
+                **AT_ONCE,
+            )
             add = self.questions.add_photo
             photo.input(add, [photo, self.question], [photo, self.question], **AT_ONCE)
 
     def _wire_questions(self, model: dict[str, Any]) -> None:
         questions, conversation = self.questions, self.conversation
-        page = [self.chat, self.question, self.stop]
+        self.page = [self.chat, self.question, self.stop, self.notice, self.bar]
         shown = [
-            each.success(questions.show, conversation, [*page, self.recording], **AT_ONCE)
-            for each in self._taken_down()
+            each.success(questions.show, conversation, self.page, **AT_ONCE) for each in self._taken_down()
         ]
         answers = [
             each.success(questions.answer, conversation, self.chat, **ALWAYS, **model) for each in shown
         ]
         stops = gr.on([self.stop.click, self.question.stop], None, cancels=answers, api_visibility="private")
-        stops.then(questions.settle, [conversation, self.question], page, **AT_ONCE)
+        stops.then(questions.settle, [conversation, self.question], self.page, **AT_ONCE)
         for each in answers:
-            each.success(questions.settle_finished, [conversation, self.question], page, **AT_ONCE)
-        clears = self.chat.clear(None, cancels=answers, api_visibility="private")
-        clears.then(questions.clear, conversation, page, **AT_ONCE)
-        self.chat.undo(plainly(questions.undo), [conversation, self.question], page, **MAY_REFUSE)
+            each.success(questions.settle_finished, [conversation, self.question], self.page, **AT_ONCE)
 
     def _taken_down(self) -> list[Any]:
         """The events that ask a question."""
-        questions, conversation, settings = self.questions, self.conversation, self.settings
-        spoken = [self.recording.stop_recording, self.recording.upload]
+        questions, conversation, copy, settings = self.questions, self.conversation, self.bar, self.settings
         return [
-            gr.on(
-                [self.question.submit] if self.tab.typed else spoken,
-                plainly(questions.ask),
-                [conversation, self.question, self.recording, *settings],
-                **MAY_REFUSE,
+            self.question.submit(
+                plainly(questions.ask), [conversation, self.question, copy, *settings], **MAY_REFUSE
             ),
+            self.bar.spoken(
+                plainly(questions.ask_spoken), [conversation, self.question, copy, *settings], **MAY_REFUSE
+            ),
+            self.bar.suggested(
+                plainly(questions.ask_suggested), [conversation, copy, *settings], **MAY_REFUSE
+            ),
+            self.bar.again(plainly(questions.ask_again), [conversation, copy, *settings], **MAY_REFUSE),
+            self.bar.go_on(plainly(questions.go_on), [conversation, copy], **MAY_REFUSE),
             self.chat.example_select(plainly(questions.ask_example), [conversation, *settings], **MAY_REFUSE),
-            self.chat.retry(plainly(questions.ask_again), [conversation, *settings], **MAY_REFUSE),
-            self.chat.edit(plainly(questions.ask_edited), [conversation, *settings], **MAY_REFUSE),
         ]
 
-    def _wire_tools(self) -> None:
-        written = self.download.click(self.questions.write, self.conversation, self.downloaded, **AT_ONCE)
-        written.then(None, self.downloaded, js=DOWNLOAD, **AT_ONCE)
+    def _wire_keeping(self) -> None:
+        keeping, conversation = self.keeping, self.conversation
+        for listen, handler, inputs in (
+            (self.bar.opened, keeping.open, [conversation]),
+            (self.bar.fresh, keeping.start_over, [conversation]),
+            (self.bar.turn, keeping.turn, [conversation]),
+            (self.bar.edit, keeping.edit, [conversation, self.bar]),
+            (self.bar.leave, keeping.leave_as_it_was, [conversation]),
+        ):
+            listen(plainly(handler), inputs, self.page, **MAY_REFUSE)

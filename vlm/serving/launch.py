@@ -18,9 +18,9 @@ from starlette.middleware import Middleware
 
 from vlm.errors import UserError
 from vlm.serving.accounts import Accounts
+from vlm.serving.assets import ASSETS
 from vlm.serving.endpoints import Endpoints
 from vlm.serving.guard import Guard
-from vlm.serving.messages import WORD_JOINER
 from vlm.serving.openai.access import Access, access_of
 from vlm.serving.openai.routes import openai_routes
 from vlm.serving.plain_errors import UNEXPECTED
@@ -30,14 +30,6 @@ from vlm.serving.status_routes import status_routes
 from vlm.serving.switch import Serving
 from vlm.serving.uploads import Uploads
 
-
-def from_here(path: Path) -> Path:
-    """The path from the working folder, if it lies below that: the page is not to tell where on the machine it is."""
-    here = Path.cwd()
-    return path.absolute().relative_to(here) if path.absolute().is_relative_to(here) else path.absolute()
-
-
-ASSETS = from_here(Path(__file__).parent.parent.parent / "assets")
 THREADS = 128  # Gradio's: an answer that waits for its turn holds one for half a second at a time
 SESSIONS = 300  # whose conversations are kept; the oldest goes first
 LAST_WORDS_SECONDS = 1.0  # for what has been said to reach the browsers
@@ -47,19 +39,13 @@ NO_MICROPHONE = (
 )
 MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16 bit, one channel) are 58 MB
 
-# Copied text must not hold the invisible characters that keep markup literal in the chat.
-HEAD = f"""<script>
-document.addEventListener("copy", event => {{
-    const copied = getSelection().toString();
-    if (!copied.includes("{WORD_JOINER}")) return;
-    event.clipboardData.setData("text/plain", copied.replaceAll("{WORD_JOINER}", ""));
-    event.preventDefault();
-}});
-if (navigator.clipboard) {{
-    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
-    navigator.clipboard.writeText = text => write(text.replaceAll("{WORD_JOINER}", ""));
-}}
-</script>"""
+SCRIPTS = ("page", "chat", "keeping", "list", "pictures", "voice")  # in assets/page/, in this order
+
+
+def head() -> str:
+    """What the page does in the browser beyond Gradio's own components, as one script."""
+    code = "\n".join((ASSETS / "page" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    return f"<script>\n{code}\n</script>"
 
 
 def theme() -> gr.themes.Base:
@@ -174,11 +160,11 @@ def start(site: Site) -> None:
         run_history=False,
         mcp_server=False,
         enable_monitoring=False,
-        footer_links=["api", "settings"],
+        footer_links=["api"],
         max_file_size=MAX_UPLOAD,
         theme=theme(),
         css_paths=ASSETS / "app.css",
-        head=HEAD,
+        head=head(),
     )
 
 

@@ -1,7 +1,7 @@
-"""A conversation -> the messages of a Gradio chat: pictures and question, trace, answer.
+"""A conversation -> the messages of a Gradio chat: pictures and question, answer, how it came about.
 
-All words are plain text, whoever wrote them: a question stays what was typed, an answer cannot bring in pictures or
-links from elsewhere, and control tokens are shown as they are.
+A question stays what was typed. An answer's Markdown is rendered (vlm/serving/markdown.py). Buttons name what they do in
+`data-action`, and assets/page/chat.js sends that to the handlers of vlm/serving/questions.py.
 """
 
 from collections.abc import Sequence
@@ -11,57 +11,33 @@ from typing import Any
 from urllib.parse import quote
 
 from vlm.chat.answer import Answer
-from vlm.chat.conversation import Conversation, Exchange, trace_of
+from vlm.chat.conversation import Conversation, Exchange
+from vlm.chat.trace import certainty_note, trace_of
 from vlm.serving.limits import told
+from vlm.serving.markdown import to_html
 
 Message = dict[str, Any]
 
-WORD_JOINER = "\u2060"  # invisible
 STAGES = {
     "transcribing": "Listening to the recording…",
     "looking": "Looking at the picture…",
     "drafting": "Writing…",
     "cleaning": "Checking the wording…",
 }
-
-
-def literal(text: str) -> str:
-    """Text that the chat shows as it is. Gradio takes `<b>` and `&lt;` for markup even where Markdown is off. An invisible
-    character after the sign prevents that and, unlike an entity, does not disturb whoever edits the text."""
-    return text.replace("<", f"<{WORD_JOINER}").replace("&", f"&{WORD_JOINER}")
-
-
-def typed(text: str) -> str:
-    """The text that `literal` was given."""
-    return text.replace(WORD_JOINER, "")
-
-
-def numbered_messages(conversation: Conversation) -> list[tuple[int, Message]]:
-    """Every message with the number of its exchange."""
-    last = len(conversation.exchanges) - 1
-    return [
-        (number, message)
-        for number, exchange in enumerate(conversation.exchanges)
-        for message in _messages_of(exchange, growing=conversation.busy and number == last)
-    ]
+FOLLOW_UPS = ("What color is it?", "Describe the picture.", "Is there a person in the picture?")
 
 
 def messages(conversation: Conversation) -> list[Message]:
-    return [message for _, message in numbered_messages(conversation)]
-
-
-def _messages_of(exchange: Exchange, growing: bool) -> list[Message]:
-    found = [_html("user", _pictures(exchange.pictures))] if exchange.pictures else []
-    found.append(_text("user", exchange.asked or "Spoken question…"))
-    if exchange.answer:
-        found.append(_html("assistant", _stage(exchange.answer) if growing else _trace(exchange.answer)))
-    if exchange.text:
-        found.append(_text("assistant", exchange.text))
+    """Two for each exchange: the person's and the model's."""
+    last = len(conversation.exchanges) - 1
+    found = []
+    for number, exchange in enumerate(conversation.exchanges):
+        growing = conversation.busy and number == last
+        found.append(_html("user", _question(conversation, number, exchange)))
+        if exchange.answer:
+            inside = _growing(exchange.answer) if growing else _answer(exchange, number, number == last)
+            found.append(_html("assistant", f'<article class="answer" data-at="{number}">{inside}</article>'))
     return found
-
-
-def _text(role: str, text: str) -> Message:
-    return {"role": role, "content": [{"type": "text", "text": literal(text)}]}
 
 
 def _html(role: str, html: str) -> Message:
@@ -70,9 +46,54 @@ def _html(role: str, html: str) -> Message:
     return {"role": role, "content": [part]}
 
 
+def _question(conversation: Conversation, number: int, exchange: Exchange) -> str:
+    words = f'<p class="words">{escape(exchange.asked or "Spoken question…")}</p>'
+    edit = _button("edit", "Edit", f"Edit question {number + 1}")
+    return (
+        f'<article class="question" data-at="{number}">{_pictures(exchange.pictures)}{_recording(exchange)}{words}'
+        f'<div class="actions">{_versions(conversation, number)}{edit}</div></article>'
+    )
+
+
+def _versions(conversation: Conversation, number: int) -> str:
+    """Where a question was asked in several ways: which one this is, and the way to the others."""
+    count, place = len(conversation.versions(number)), conversation.place(number)
+    if count < 2:
+        return ""
+    earlier = _button("turn", "‹", "Earlier version", step=-1, disabled=place == 0)
+    later = _button("turn", "›", "Later version", step=1, disabled=place == count - 1)
+    return f'<span class="versions">{earlier}<span>{place + 1} / {count}</span>{later}</span>'
+
+
+def _button(action: str, shown: str, name: str = "", disabled: bool = False, **details: Any) -> str:
+    data = "".join(f' data-{key}="{escape(str(value))}"' for key, value in details.items())
+    label = f' aria-label="{escape(name)}" title="{escape(name)}"' if name else ""
+    return (
+        f'<button type="button" data-action="{action}"{data}{label}{" disabled" * disabled}>{shown}</button>'
+    )
+
+
+def file_address(path: str) -> str:
+    return f"gradio_api/file={quote(path)}"
+
+
 def _pictures(paths: Sequence[str]) -> str:
-    images = [f'<img src="gradio_api/file={quote(path)}" alt="{escape(Path(path).name)}">' for path in paths]
-    return f'<div class="pictures">{"".join(images)}</div>'
+    if not paths:
+        return ""
+    return f'<div class="pictures">{"".join(map(_picture, paths))}</div>'
+
+
+def _picture(path: str) -> str:
+    name = escape(Path(path).name)
+    if not Path(path).is_file():
+        return f'<p class="lost">{name} is no longer here. Later answers do without it; add it again to go on with it.</p>'
+    return _button("zoom", f'<img src="{file_address(path)}" alt="{name}">', f"Enlarge {Path(path).name}")
+
+
+def _recording(exchange: Exchange) -> str:
+    if not exchange.recording or not Path(exchange.recording).is_file():
+        return ""
+    return f'<audio controls preload="metadata" src="{file_address(exchange.recording)}"></audio>'
 
 
 def _stage(answer: Answer) -> str:
@@ -82,23 +103,63 @@ def _stage(answer: Answer) -> str:
     return f'<p class="stage">{words}</p>'
 
 
-def _trace(answer: Answer) -> str:
+def _growing(answer: Answer) -> str:
+    return f'{_stage(answer)}<div class="words">{to_html(answer.text)}</div>'
+
+
+def _answer(exchange: Exchange, number: int, last: bool) -> str:
+    answer = exchange.answer or Answer()
+    notes = "".join(f'<p class="note">{note}</p>' for note in _notes(exchange, last))
+    words = f'<div class="words">{to_html(answer.text)}</div>'
+    return f"{words}{notes}{_actions(exchange, last)}{_trace(exchange)}{_follow_ups(answer, last)}"
+
+
+def _actions(exchange: Exchange, last: bool) -> str:
+    buttons = [_button("copy", "Copy"), _button("read", "Read aloud")]
+    if last:
+        buttons.append(_button("again", "Try again"))
+    if exchange.answer and exchange.answer.seen:
+        buttons.append(_button("looked", "Where it looked"))
+    return f'<div class="actions">{"".join(buttons)}</div>'
+
+
+def _trace(exchange: Exchange) -> str:
+    answer, settings = exchange.answer or Answer(), exchange.settings
+    rows = trace_of(answer)
+    if settings and settings.temperature:
+        rows.append(("Temperature", f"{settings.temperature:g}"))
     stopped = "" if answer.stage == "done" else "Stopped early. "
-    rows = "".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in trace_of(answer))
+    shown = "".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in rows)
     summary = f"<summary>{stopped}How this answer came about</summary>"
-    notes = "".join(f'<p class="note">{note}</p>' for note in _notes(answer))
-    return f'<details class="trace">{summary}<dl>{rows}</dl></details>{notes}'
+    return f'<details class="trace">{summary}<dl>{shown}</dl></details>'
 
 
-def _notes(answer: Answer) -> list[str]:
+def _notes(exchange: Exchange, last: bool) -> list[str]:
     """What the person should know without opening the trace."""
-    notes = []
+    answer, notes = exchange.answer or Answer(), []
+    if doubt := certainty_note(answer):
+        notes.append(escape(doubt))
     if answer.left_out == 1:
         notes.append("The oldest turn no longer fits and was left out.")
     if answer.left_out > 1:
         notes.append(f"The {answer.left_out} oldest turns no longer fit and were left out.")
     if answer.set_aside:
         notes.append("This model knows one picture at a time: what was said before the latest was set aside.")
-    if answer.stage == "done" and not answer.ended:
-        notes.append("The answer was cut off at the length limit in Settings.")
+    if exchange.is_cut:
+        more = _button("go_on", "Continue") if last else ""
+        notes.append(f"The answer was cut off at the length limit in Settings. {more}")
     return notes
+
+
+def _follow_ups(answer: Answer, last: bool) -> str:
+    """Questions that one click asks, under the last answer about a picture."""
+    if not last or answer.route != "image" or answer.stage != "done":
+        return ""
+    buttons = "".join(_button("suggested", escape(words)) for words in FOLLOW_UPS)
+    return f'<div class="follow-ups">{buttons}</div>'
+
+
+def editing_notice(number: int) -> str:
+    """Above the composer, while an earlier question stands in it."""
+    cancel = _button("leave", "Cancel")
+    return f'<p class="notice">Editing question {number + 1}. What was said stays: turn back to it with ‹. {cancel}</p>'

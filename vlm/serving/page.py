@@ -9,18 +9,23 @@ import gradio as gr
 
 from vlm.chat.assistant import Assistant
 from vlm.serving.about import PLOT, about, how_to_see
+from vlm.serving.assets import ASSETS, from_here
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.endpoints import Endpoints, publish
 from vlm.serving.events import MAX_WAITING, MAY_REFUSE, MODEL
-from vlm.serving.launch import ASSETS, from_here
 from vlm.serving.plain_errors import PlainBlocks, plainly
 from vlm.serving.search_endpoints import publish_search
 from vlm.serving.search_tab import SearchTab
-from vlm.serving.settings_panel import settings_panel, show_settings
+from vlm.serving.settings_panel import personal_panel, settings_panel, show_settings
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import conversation_tabs
 
 TITLE = "Ask a picture"
+HEADER = """<header>
+<button type="button" data-action="show-list" aria-label="Conversations" title="Conversations">☰</button>
+<div><h1>{title}</h1><p>{description}</p></div>
+<button type="button" data-action="dark" aria-label="Dark or light" title="Dark or light">◐</button>
+<button type="button" data-action="show-settings" aria-label="Settings" title="Settings">⚙</button></header>"""
 
 
 def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
@@ -28,21 +33,25 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
 
     `switchable`: whoever sees it may change the preset, for all."""
     gr.set_static_paths([ASSETS / "examples"])  # served as they are; copies go with old uploads
-    with PlainBlocks(title=TITLE, analytics_enabled=False, fill_width=False) as page:
+    with PlainBlocks(title=TITLE, analytics_enabled=False, fill_width=True, fill_height=True) as page:
         kinds = (gr.HTML, gr.HTML, gr.Markdown, gr.Markdown, gr.HTML)
         shown = zip(kinds, views_of(serving.assistant), strict=True)
         header, notice, cannot_see, card, plot = views = [kind(**view, render=False) for kind, view in shown]
+        with gr.Sidebar(elem_id="list", open=False, width=288):
+            listed = (ASSETS / "page" / "list.html").read_text(encoding="utf-8")
+            gr.HTML(html_template=listed, js_on_load="page.list(element)", apply_default_css=False)
         header.render()
         notice.render()
         settings = settings_panel(serving.assistant.settings)
+        personal = personal_panel(serving.assistant.config.speech.language)
         searcher = serving.searcher
-        with gr.Tabs(overflow_behavior="wrap") as tabs:
+        with gr.Tabs(overflow_behavior="wrap", elem_id="tabs") as tabs:
             built = {}
             for tab in conversation_tabs(ASSETS / "examples"):
                 with gr.Tab(tab.name, id=tab.name):
                     if tab.pictures:
                         cannot_see.render()
-                    built[tab.name] = ConversationTab(serving, tab, settings, MODEL)
+                    built[tab.name] = ConversationTab(serving, tab, [*settings, *personal], MODEL)
             with gr.Tab("Search", id="Search") as search:
                 SearchTab(searcher, search, built["Image"], tabs)
             with gr.Tab("About this model"):
@@ -50,7 +59,8 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
                     show_switch(page, serving, views)
                 card.render()
                 plot.render()
-        show_settings(settings)
+        with gr.Sidebar(elem_id="settings", position="right", open=False, width=336):
+            show_settings(page, settings, personal)
         publish(Endpoints(serving), settings)
         publish_search(searcher)
     return page.queue(max_size=MAX_WAITING)
@@ -63,10 +73,14 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
     if folder and (folder / PLOT).is_file():
         gr.set_static_paths([folder / PLOT])
         source = f"gradio_api/file={quote(str(from_here(folder / PLOT)))}"
-        plot = f'<img src="{source}" alt="Loss and learning rates in training">'
+        image = f'<img class="plot" src="{source}" alt="Loss and learning rates in training">'
+        plot = f"<details><summary>Curves of the training</summary>{image}</details>"
     notice = f'<p class="notice">{escape(assistant.notice)}</p>' if assistant.notice else ""
     return [
-        {"value": f"<header><h1>{TITLE}</h1><p>{escape(assistant.description)}</p></header>"},
+        {
+            "value": HEADER.format(title=TITLE, description=escape(assistant.description)),
+            "apply_default_css": False,
+        },
         {"value": notice, "visible": bool(notice)},
         {
             "value": how_to_see(assistant.config.name),
@@ -98,5 +112,7 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
         serving.switch(chosen)
         return show()
 
-    change.click(plainly(switch), preset, [preset, *views], api_visibility="private", **MODEL)
+    change.click(
+        plainly(switch), preset, [preset, *views], show_progress_on=preset, api_visibility="private", **MODEL
+    )
     page.load(plainly(show), None, [preset, *views], **MAY_REFUSE)  # another visitor may have switched

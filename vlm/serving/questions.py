@@ -1,7 +1,8 @@
 """What happens on a conversation tab: a question is taken down, it stands in the chat, it is answered.
 
-Conversations are kept on the server, one per session and tab, and the browser only shows them. So no trace can slip into
-a prompt, and no message that a browser sends back is trusted.
+Conversations are kept on the server, one per session and tab; the browser shows them and keeps a copy
+(vlm/serving/browser_copy.py), from which an empty one is restored. So no trace can slip into a prompt, and no file that a
+browser names is trusted.
 """
 
 import time
@@ -14,47 +15,83 @@ from typing import Any
 import gradio as gr
 from gradio.processing_utils import save_pil_to_cache
 
-from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange, to_markdown
+from vlm.chat.answer import Answer, Settings
+from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
-from vlm.serving.messages import Message, messages, numbered_messages, typed
+from vlm.serving.browser_copy import copy_of, recover
+from vlm.serving.messages import Message, editing_notice, messages
 from vlm.serving.plain_errors import plain_sentence
-from vlm.serving.settings_panel import settings_from
+from vlm.serving.received import Received
+from vlm.serving.settings_panel import LARGEST_SEED, settings_from
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import Tab
 
 REFRESH_SECONDS = 0.1  # while an answer grows: redrawing the page at every token would slow the model down
 BROWSERS_SHOW = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}
+OTHER_TEMPERATURE = 0.7  # of another try where the temperature is 0, which would say the same again
 
 
 class Questions:
-    """The handlers of one tab's events. What they return goes to the chat, the composer and the stop button."""
+    """The handlers of one tab's events. What they return goes to the chat, the composer, the stop button, the notice of
+    what is being edited, and the browser's copy."""
 
-    def __init__(self, serving: Serving, tab: Tab, temporary_files: set[str]) -> None:
+    def __init__(self, serving: Serving, tab: Tab, cache: Path, temporary_files: set[str]) -> None:
         self.serving, self.tab = serving, tab
         self.temporary_files = temporary_files  # Gradio deletes these when their time is up
+        self.received = Received(cache)
 
     # A question is taken down. These have no outputs, so that a refusal leaves the page as it was.
 
     def ask(
-        self, conversation: Conversation, composed: Composed | None, recording: str | None, *settings: Any
+        self, conversation: Conversation, composed: Composed | None, copy: str | None, *settings: Any
     ) -> None:
+        recover(conversation, copy, self.received)
+        self._take_down(conversation, composed_exchange(composed or NOTHING), settings)
+
+    def ask_spoken(
+        self,
+        conversation: Conversation,
+        composed: Composed | None,
+        copy: str | None,
+        spoken: gr.EventData,
+        *settings: Any,
+    ) -> None:
+        recover(conversation, copy, self.received)
+        recording = self.received(str(spoken.path))
+        if recording is None:
+            raise UserError("The recording did not arrive here. Please speak again.")
         self._take_down(conversation, composed_exchange(composed or NOTHING, recording), settings)
+
+    def ask_suggested(
+        self, conversation: Conversation, copy: str | None, chosen: gr.EventData, *settings: Any
+    ) -> None:
+        recover(conversation, copy, self.received)
+        self._take_down(conversation, Exchange(str(chosen.text)), settings)
 
     def ask_example(self, conversation: Conversation, chosen: gr.SelectData, *settings: Any) -> None:
         self._take_down(conversation, self.tab.examples[chosen.index], settings)
 
-    def ask_again(self, conversation: Conversation, *settings: Any) -> None:
+    def ask_again(self, conversation: Conversation, copy: str | None, *settings: Any) -> None:
+        """The last question once more, with another draw."""
+        recover(conversation, copy, self.received)
         last = len(conversation.exchanges) - 1
-        self._take_down(conversation, replace(conversation.exchanges[last], answer=None), settings, at=last)
+        if last < 0:
+            raise UserError("There is no question here to ask again.")
+        chosen, tries = settings_from(*settings), len(conversation.versions(last))
+        temperature = chosen.temperature or OTHER_TEMPERATURE
+        other = replace(chosen, seed=(chosen.seed + tries) % LARGEST_SEED, temperature=temperature)
+        self._begin(conversation, replace(conversation.exchanges[last], answer=None), other, at=last)
 
-    def ask_edited(self, conversation: Conversation, edit: gr.EditData, *settings: Any) -> None:
-        number, _ = numbered_messages(conversation)[int(edit.index)]  # type: ignore[arg-type]
-        edited = Exchange(typed(str(edit.value)), conversation.exchanges[number].pictures)
-        self._take_down(conversation, edited, settings, at=number)
+    def go_on(self, conversation: Conversation, copy: str | None) -> None:
+        recover(conversation, copy, self.received)
+        conversation.go_on()
 
-    def _take_down(
-        self, conversation: Conversation, exchange: Exchange, settings: tuple[Any, ...], at: int | None = None
+    def _take_down(self, conversation: Conversation, exchange: Exchange, settings: tuple[Any, ...]) -> None:
+        self._begin(conversation, exchange, settings_from(*settings), conversation.editing)
+
+    def _begin(
+        self, conversation: Conversation, exchange: Exchange, settings: Settings, at: int | None
     ) -> None:
         conversation.check_idle()
         if not exchange.question.strip() and not exchange.recording:
@@ -63,8 +100,8 @@ class Questions:
             raise UserError("Questions about pictures go on the Image tab.")
         if self.tab.pictures and not any(each.pictures for each in [*conversation.exchanges[:at], exchange]):
             raise UserError("Please add a picture first: upload, paste or drop one, or use the camera.")
-        pictures = tuple(map(self._presentable, exchange.pictures))
-        conversation.begin(replace(exchange, pictures=pictures, settings=settings_from(*settings)), at)
+        pictures = tuple(map(self._presentable, exchange.present_pictures))
+        conversation.begin(replace(exchange, pictures=pictures, settings=settings), at)
 
     def _presentable(self, path: str) -> str:
         """The path of a file that browsers can show: few of them know TIFF. UserError if it is no picture."""
@@ -78,16 +115,15 @@ class Questions:
     # It is answered.
 
     def answer(self, conversation: Conversation) -> Iterator[list[Message]]:
-        """The chat as its last answer grows. Gradio closes it on Stop and Clear, and when the browser goes away."""
+        """The chat as its last answer grows. Gradio closes it on Stop, and when the browser goes away."""
         exchange = conversation.to_answer()
         if exchange is None:
             return  # it was stopped while it waited in the queue
-        asked = (exchange.question, exchange.pictures, exchange.recording, conversation.history())
         drawn_stage, drawn_at = "", 0.0
         try:
-            with closing(self.serving.stream(*asked, exchange.settings)) as snapshots:
+            with closing(self.serving.stream(*_asked(conversation, exchange))) as snapshots:
                 for snapshot in snapshots:
-                    grown = conversation.grow(exchange, snapshot)
+                    grown = conversation.grow(exchange, _joined(exchange.begun, snapshot))
                     if grown is None:
                         return
                     exchange = grown
@@ -101,39 +137,48 @@ class Questions:
     # The page follows.
 
     def show(self, conversation: Conversation) -> list[Any]:
-        """The question stands in the chat, and the composer and the recorder are empty."""
-        return [*self._page(conversation, NOTHING), None]
+        """The question stands in the chat, and the composer is empty."""
+        return self.page(conversation, NOTHING)
 
     def settle(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
-        return self._page(conversation, self._put_back(conversation.settle(), composed))
+        return self.page(conversation, self.put_back(conversation.settle(), composed))
 
     def settle_finished(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
-        return self.settle(conversation, composed) if conversation.finished else self._page(conversation)
+        return self.settle(conversation, composed) if conversation.finished else self.page(conversation)
 
-    def undo(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
-        conversation.check_idle()
-        return self._page(conversation, self._put_back(conversation.exchanges.pop(), composed))
-
-    def clear(self, conversation: Conversation) -> list[Any]:
-        conversation.clear()
-        return self._page(conversation)
-
-    def _put_back(self, exchange: Exchange | None, composed: Composed | None) -> Composed | None:
-        """A question that got no answer or was undone returns to the composer, before what stands there now."""
+    def put_back(self, exchange: Exchange | None, composed: Composed | None) -> Composed | None:
+        """A question that got no answer returns to the composer, before what stands there now."""
         if exchange is None or not self.tab.typed:
             return None
         return exchange.composed_before(composed or NOTHING)
 
-    def _page(self, conversation: Conversation, composed: Composed | None = None) -> list[Any]:
-        busy = conversation.busy
+    def page(self, conversation: Conversation, composed: Composed | None = None) -> list[Any]:
+        busy, editing = conversation.busy, conversation.editing
         question: dict[str, Any] = {"submit_btn": not busy, "stop_btn": "Stop" if busy else False}
         if composed is not None:
             question["value"] = composed
-        return [messages(conversation), gr.update(**question), gr.update(interactive=busy)]
+        notice = gr.update(
+            value="" if editing is None else editing_notice(editing), visible=editing is not None
+        )
+        stop = gr.update(interactive=busy, visible=busy and not self.tab.typed)
+        return [messages(conversation), gr.update(**question), stop, notice, copy_of(conversation)]
 
     def add_photo(self, photo: str | None, composed: Composed | None) -> tuple[None, Composed]:
         composed = composed or NOTHING
         return None, composed | {"files": [*composed["files"], *([photo] if photo else [])]}
 
-    def write(self, conversation: Conversation) -> str:
-        return to_markdown(conversation.exchanges)
+
+def _asked(conversation: Conversation, exchange: Exchange) -> tuple[Any, ...]:
+    """The arguments of `Serving.stream`."""
+    pictures, history = exchange.present_pictures, conversation.history()
+    if exchange.begun is None:
+        return exchange.question, pictures, exchange.recording, history, exchange.settings
+    begun = exchange.begun.draft or exchange.begun.text
+    return exchange.asked, pictures, None, history, exchange.settings, begun
+
+
+def _joined(begun: Answer | None, answer: Answer) -> Answer:
+    """While a cut answer goes on, what there was of it stays on the page."""
+    if begun is None:
+        return answer
+    return replace(answer, text=answer.text or begun.text, transcript=begun.transcript)

@@ -1,13 +1,18 @@
-"""The settings on the page, which are also the endpoints' optional arguments."""
+"""The settings on the page, of which most are also the endpoints' optional arguments."""
 
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from vlm.chat.answer import Settings, Style
+from vlm.chat.answer import LONGEST_QUESTION, Settings, Style
+from vlm.inputs.languages import LANGUAGES
+from vlm.serving.events import AT_ONCE
 
 STYLES = [("Sentences", "full"), ("Keywords", "keywords")]
 LARGEST_SEED = 2**32 - 1
+SPOKEN = [("Find out", "auto"), *((name, code) for code, name in LANGUAGES.items())]
+CLOSE = '<button type="button" class="close-sidebar" data-action="show-settings">Close</button>'
+STORED = "ask-a-picture settings"  # the name in the browser, and the key that Gradio wants: it is no secret
 
 
 class SettingsPanel(NamedTuple):
@@ -23,6 +28,13 @@ class SettingsPanel(NamedTuple):
     seed: gr.Number
 
 
+class PersonalPanel(NamedTuple):
+    """What only the page offers, in the order of `settings_from`."""
+
+    system: gr.Textbox
+    language: gr.Dropdown
+
+
 def settings_from(
     max_new_tokens: float,
     temperature: float,
@@ -32,6 +44,8 @@ def settings_from(
     min_p: float,
     repetition_penalty: float,
     seed: float,
+    system: str = "",
+    language: str = "",
 ) -> Settings:
     """What the page's components and JSON give, as the assistant takes it."""
     return Settings(
@@ -43,15 +57,18 @@ def settings_from(
         min_p=float(min_p),
         repetition_penalty=float(repetition_penalty),
         seed=int(seed),
+        system=(system or "").strip() or None,
+        language=language or "",
     )
 
 
 def settings_panel(defaults: Settings) -> SettingsPanel:
-    """The components with their defaults. `show_settings` places them, below the tabs that read them."""
+    """The components with their defaults. `show_settings` places them."""
     hidden: dict[str, Any] = {"render": False}
     return SettingsPanel(
         gr.Slider(16, 512, defaults.max_new_tokens, step=1, label="Longest answer, in tokens", **hidden),
-        gr.Slider(0, 1.5, defaults.temperature, step=0.1, label="Temperature", **hidden),
+        gr.Slider(0, 1.5, defaults.temperature, step=0.1, label="Temperature", info="0 always gives the same "
+                  "answer; higher values vary it.", **hidden),
         gr.Checkbox(defaults.clean_up, label="Clean up answers about pictures", **hidden),
         gr.Radio(STYLES, value=defaults.style, label="Answer style", **hidden),
         gr.Slider(0.05, 1, defaults.top_p, step=0.05, label="Top-p", info="Considers the likeliest tokens that "
@@ -64,18 +81,53 @@ def settings_panel(defaults: Settings) -> SettingsPanel:
     )  # fmt: skip
 
 
-def show_settings(panel: SettingsPanel) -> None:
-    with gr.Accordion("Settings", open=False):
-        with gr.Row():
-            panel.max_new_tokens.render()
-            panel.temperature.render()
-        panel.style.render()
-        panel.clean_up.render()
-        with gr.Accordion("Advanced", open=False):
-            gr.Markdown("Top-p, min-p and the seed matter where the temperature is above 0.")
-            with gr.Row():
-                panel.top_p.render()
-                panel.min_p.render()
-            with gr.Row():
-                panel.repetition_penalty.render()
-                panel.seed.render()
+def personal_panel(language: str | None) -> PersonalPanel:
+    """`language` is what is spoken, as the preset says; None to find out."""
+    return PersonalPanel(
+        gr.Textbox(label="Instructions", info="How to answer, for instance: in French, in one sentence. They hold for "
+                   "questions without a picture.", lines=2, max_lines=8, max_length=LONGEST_QUESTION, render=False),
+        gr.Dropdown(SPOKEN, value=language or "auto", label="Language of speech", render=False),
+    )  # fmt: skip
+
+
+def show_settings(page: gr.Blocks, panel: SettingsPanel, personal: PersonalPanel) -> None:
+    """Places the components; the browser keeps their values and gives them back to its next page."""
+    gr.HTML(CLOSE, apply_default_css=False)
+    gr.Markdown("## Settings")
+    personal.system.render()
+    panel.style.render()
+    panel.max_new_tokens.render()
+    panel.temperature.render()
+    personal.language.render()
+    panel.clean_up.render()
+    with gr.Accordion("Advanced", open=False):
+        gr.Markdown("Top-p, min-p and the seed matter where the temperature is above 0.")
+        for component in (panel.top_p, panel.min_p, panel.repetition_penalty, panel.seed):
+            component.render()
+    reset = gr.Button("Reset", size="sm")
+    gr.Markdown("Kept in this browser.")
+    _keep(page, [*panel, *personal], reset)
+
+
+def _keep(page: gr.Blocks, components: list[Any], reset: gr.Button) -> None:
+    defaults = [component.value for component in components]
+    stored = gr.BrowserState(defaults, storage_key=STORED, secret=STORED)
+
+    def read(values: Any) -> list[Any]:
+        """The stored values; the defaults where there are none, or those of another version of the page."""
+        try:
+            settings_from(*values)
+        except Exception:
+            return defaults
+        return values if len(values) == len(defaults) else defaults
+
+    page.load(read, stored, components, **AT_ONCE)
+    reset.click(lambda: [*defaults, defaults], None, [*components, stored], **AT_ONCE)
+    gr.on(
+        [component.input for component in components],  # not `change`, which comes before they are read too
+        None,
+        components,
+        stored,
+        js=f"(...values) => [values.slice(0, {len(components)})]",
+        **AT_ONCE,
+    )

@@ -100,6 +100,7 @@ class Serving:
         audio: str | None = None,
         history: Sequence[Turn] = (),
         settings: Settings | None = None,
+        begun: str = "",
     ) -> Snapshots:
         """`Assistant.stream` when it is this question's turn; until then, every now and then, an answer in the stage
         "waiting", so that it can be closed while it waits. It ends when whoever asked is gone."""
@@ -112,14 +113,16 @@ class Serving:
         ) as measured:
             heard = None
             if audio is not None:
-                heard = yield from self._hear(caller, audio)
+                heard = yield from self._hear(caller, audio, settings.language if settings else "")
             ticket = self._gate.line_up(caller.person, self.settings.max_waiting, self._most_each)
             try:
                 while not self._gate.enter(ticket, lambda: self.parallel, LOOK_UP_SECONDS):
                     caller.check()
                     yield waiting(self._gate.seconds_left(ticket, self.parallel))
                 caller.check()
-                with closing(self.assistant.stream(question, images, heard, history, settings)) as snapshots:  # type: ignore[type-var]
+                with closing(
+                    self.assistant.stream(question, images, heard, history, settings, begun)
+                ) as snapshots:  # type: ignore[type-var]
                     for snapshot in snapshots:
                         measured.tokens = snapshot.tokens
                         yield snapshot
@@ -151,7 +154,7 @@ class Serving:
             if spoken:
                 self._spoken.check(person)
 
-    def _hear(self, caller: Caller, audio: Any) -> Generator[Answer, None, Heard]:
+    def _hear(self, caller: Caller, audio: Any, language: str = "") -> Generator[Answer, None, Heard]:
         """What is said in a recording. It takes no place of the model: ten minutes of speech are half a minute of work."""
         ticket = self._speech.line_up(caller.person, self.settings.max_waiting, self._most_each)
         try:
@@ -159,7 +162,7 @@ class Serving:
                 caller.check()
                 yield waiting(self._speech.seconds_left(ticket, RECORDINGS_AT_ONCE))
             yield Answer(stage="transcribing")
-            heard = self.assistant.hear(audio)
+            heard = self.assistant.hear(audio, language)
         finally:
             self._speech.leave(ticket)
         if self.settings.public:

@@ -39,7 +39,7 @@ def conversation_tabs(examples: Path) -> list[Tab]:
         ),
         Tab(
             name="Voice",
-            invitation="Press Record and speak, or choose a recording",
+            invitation="Press Speak, or choose a recording",
             typed=False,
             examples=tuple(Exchange("", recording=str(examples / name)) for name in VOICE_RECORDINGS),
         ),

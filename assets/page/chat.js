@@ -1,0 +1,80 @@
+/* The chat: it follows an answer that grows, says it once to a screen reader, and takes keys. */
+
+const NEAR = 80;  // pixels from the end that still count as being there
+
+/* Keep the end of the conversation in view, unless the person has scrolled up. */
+page.follow = tab => {
+  const chat = tab.panel.querySelector(".conversation");
+  const scroller = () => chat.querySelector(".bubble-wrap");
+  tab.atEnd = true;
+  chat.addEventListener("scroll", ({target}) => {
+    if (target === scroller()) tab.atEnd = target.scrollHeight - target.scrollTop - target.clientHeight < NEAR;
+  }, true);
+  new MutationObserver(() => {
+    const view = scroller();
+    if (!view) return;
+    if (view.getAttribute("aria-live") !== "off") view.setAttribute("aria-live", "off");  // said once, below
+    if (tab.atEnd && tab.record?.exchanges.length) view.scrollTop = view.scrollHeight;
+  }).observe(chat, {childList: true, subtree: true, characterData: true});
+};
+
+page.lastAnswer = tab => {
+  const numbers = tab.record?.ways[tab.record.shown] || [];
+  return tab.record?.exchanges[numbers.at(-1)]?.answer?.text || "";
+};
+
+page.changed.push((tab, wasBusy) => {
+  if (tab.busy) tab.atEnd = true;  // a question was asked
+  if (!wasBusy || tab.busy) return;
+  let told = document.querySelector("#told");
+  if (!told) {
+    told = Object.assign(document.createElement("div"), {id: "told"});
+    told.setAttribute("aria-live", "polite");
+    document.body.append(told);
+  }
+  told.textContent = page.lastAnswer(tab);
+});
+
+page.box = tab => tab.panel.querySelector(".composer textarea");
+
+page.stop = tab => {
+  const stop = [...tab.panel.querySelectorAll(".stop-button, .stop-answer")].find(each => each.offsetParent && !each.disabled);
+  stop?.click();
+  return Boolean(stop);
+};
+
+document.addEventListener("keydown", event => {
+  const tab = page.shown();
+  if (!tab || document.querySelector("dialog[open]")) return;
+  const box = page.box(tab), typing = event.target === box;
+  if (event.key === "Escape") {
+    page.hush();
+    if (!page.stop(tab)) tab.panel.querySelector("[data-action=leave]")?.click();
+  }
+  if (!typing) return;
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) tab.panel.querySelector(".submit-button")?.click();
+  if (event.key === "ArrowUp" && !box.value && !tab.busy) {
+    const questions = tab.panel.querySelectorAll("[data-action=edit]");
+    if (!questions.length) return;
+    event.preventDefault();
+    questions[questions.length - 1].click();
+  }
+});
+
+async function copy(button, text) {
+  const shown = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {  // over plain http browsers offer no clipboard
+    const area = Object.assign(document.createElement("textarea"), {value: text});
+    document.body.append(area);
+    area.select();
+    button.textContent = document.execCommand("copy") ? "Copied" : "Copying is not allowed here";
+    area.remove();
+  }
+  setTimeout(() => { button.textContent = shown; }, 1500);
+}
+page.words = button => button.closest(".answer").querySelector(".words").innerText;
+page.actions.copy = button => copy(button, page.words(button));
+page.actions["copy-code"] = button => copy(button, button.closest(".code").querySelector("code").textContent);

@@ -1,0 +1,102 @@
+/* Conversations are kept in this browser (IndexedDB), with their pictures scaled down. An entry is
+   {key, tab, title, changed, record, files}; `record` is what vlm/chat/records.py writes, `files` are blobs by their paths. */
+
+const KEPT_SIDE = 1024;  // pixels
+const UNHEARD = "Spoken question";  // the title until the words are known
+
+page.store = (() => {
+  const opened = new Promise((resolve, reject) => {
+    const request = indexedDB.open("ask-a-picture", 1);
+    request.onupgradeneeded = () => request.result.createObjectStore("conversations", {keyPath: "key"});
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+  opened.catch(() => {});  // a private window may refuse: then nothing is kept
+  const run = async (mode, ask) => {
+    const store = (await opened).transaction("conversations", mode).objectStore("conversations");
+    return new Promise((resolve, reject) => {
+      const request = ask(store);
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+  };
+  return {
+    all: () => run("readonly", store => store.getAll()),
+    get: key => run("readonly", store => store.get(key)),
+    put: entry => run("readwrite", store => store.put(entry)),
+    delete: key => run("readwrite", store => store.delete(key)),
+    clear: () => run("readwrite", store => store.clear()),
+  };
+})();
+
+page.asked = exchange => [exchange.question.trim(), exchange.answer?.transcript].filter(Boolean).join(" ");
+
+const pathsIn = record => record.exchanges.flatMap(each => [...each.pictures, ...(each.recording ? [each.recording] : [])]);
+
+/* The file as it is kept; nothing where the server has it no more. */
+async function fetched(path) {
+  const answer = await fetch(`gradio_api/file=${path.split("/").map(encodeURIComponent).join("/")}`).catch(() => null);
+  if (!answer?.ok) return null;
+  const blob = await answer.blob();
+  return blob.type.startsWith("image/") ? page.scaled(blob, KEPT_SIDE) : blob;
+}
+
+/* What tells whether more has been said; the paths of files are others after each opening. */
+const lengths = record => record.exchanges.map(each => each.answer?.text.length ?? -1).join();
+
+async function keep(tab) {
+  const {record, name} = tab;
+  if (!record.key) return sessionStorage.removeItem(`shown ${name}`);
+  if (!record.exchanges.length) return page.store.delete(record.key).then(page.showList);
+  sessionStorage.setItem(`shown ${name}`, record.key);
+  const before = await page.store.get(record.key);
+  const files = {};
+  for (const path of new Set(pathsIn(record))) {
+    const blob = tab.files[path] || before?.files[path] || await fetched(path);
+    if (blob) files[path] = blob;
+  }
+  tab.files = files;
+  const named = before && before.title !== UNHEARD;
+  const title = named ? before.title : page.asked(record.exchanges[0]).slice(0, 80) || UNHEARD;
+  const changed = before && lengths(before.record) === lengths(record) ? before.changed : Date.now();
+  await page.store.put({key: record.key, tab: name, title, changed, record, files});
+  page.showList();
+}
+
+// One after the other, or an older state could be the last that is written.
+let keeping = Promise.resolve();
+page.changed.push(tab => { keeping = keeping.then(() => keep(tab)).catch(problem => console.warn(problem)); });
+
+/* Show a conversation in its tab: its files are sent to the server again, which may have deleted them since. */
+page.open = async key => {
+  const entry = await page.store.get(key);
+  if (!entry) return;
+  const tab = await page.tab(entry.tab), record = structuredClone(entry.record);
+  if (tab.busy) page.stop(tab);
+  const places = {};
+  tab.files = {};
+  for (const [path, blob] of Object.entries(entry.files)) {
+    const name = path.split("/").pop().replace(/\.\w+$/, "") + (blob.type.startsWith("image/") ? ".jpg" : path.match(/\.\w+$/)?.[0] || "");
+    places[path] = (await tab.upload(new File([blob], name, {type: blob.type}))).path;
+    tab.files[places[path]] = blob;
+  }
+  for (const exchange of record.exchanges) {
+    exchange.pictures = exchange.pictures.map(path => places[path] || path);
+    exchange.recording = exchange.recording && (places[exchange.recording] || exchange.recording);
+  }
+  tab.trigger("opened", {record});
+};
+
+/* After a reload, which a restart of the server causes too, the conversation that was shown. */
+page.reopen = tab => {
+  const key = sessionStorage.getItem(`shown ${tab.name}`);
+  if (key) page.open(key);
+};
+
+page.startOver = async () => {
+  const tab = page.shown() || await page.tab("Image");
+  if (tab.busy) page.stop(tab);
+  sessionStorage.removeItem(`shown ${tab.name}`);
+  tab.trigger("fresh", {});
+  page.box(tab)?.focus();
+};

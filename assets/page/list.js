@@ -1,0 +1,169 @@
+/* The list of conversations at the side. */
+
+const FORMAT = "ask-a-picture conversations";
+let list, undone;  // the element, and what was deleted last
+
+page.list = element => {
+  list = element.querySelector(".conversations");
+  list.addEventListener("click", event => {
+    const button = event.target.closest("[data-list]");
+    if (button) listActions[button.dataset.list](button.closest("li")?.dataset.key, button);
+  });
+  list.querySelector("[type=search]").addEventListener("input", page.showList);
+  list.querySelector("[type=file]").addEventListener("change", async ({target}) => {
+    await taken(target.files[0]);
+    target.value = "";
+  });
+  page.showList();
+  if (innerWidth >= WIDE && !page.settings.listClosed) page.toggle("list");
+};
+
+const textOf = entry => [entry.title, ...entry.record.exchanges.map(each => `${page.asked(each)} ${each.answer?.text || ""}`)].join(" ");
+
+page.showList = async () => {
+  if (!list) return;
+  const wanted = list.querySelector("[type=search]").value.toLowerCase();
+  const entries = (await page.store.all().catch(() => [])).sort((one, other) => other.changed - one.changed);
+  const found = entries.filter(entry => !wanted || textOf(entry).toLowerCase().includes(wanted));
+  list.querySelector("ul").replaceChildren(...found.map(itemOf));
+  list.querySelector(".none").hidden = entries.length > 0;
+};
+
+function button(action, text, name) {
+  const made = Object.assign(document.createElement("button"), {type: "button", textContent: text});
+  made.dataset.list = action;
+  if (name) made.ariaLabel = made.title = name;
+  return made;
+}
+
+function itemOf(entry) {
+  const item = document.createElement("li");
+  item.dataset.key = entry.key;
+  const open = button("open", entry.title);
+  const when = document.createElement("small");
+  when.textContent = `${entry.tab} · ${new Date(entry.changed).toLocaleString([], {dateStyle: "short", timeStyle: "short"})}`;
+  open.append(when);
+  open.toggleAttribute("aria-current", Object.values(page.tabs).some(tab => tab.record?.key === entry.key));
+  const more = document.createElement("details");
+  const summary = Object.assign(document.createElement("summary"), {textContent: "⋯", ariaLabel: `More about ${entry.title}`});
+  more.append(summary, button("rename", "Rename"), button("markdown", "Save as Markdown"), button("json", "Save as JSON"),
+    button("delete", "Delete"));
+  item.append(open, more);
+  return item;
+}
+
+const listActions = {
+  new: () => page.startOver(),
+  open: key => {
+    page.open(key);
+    if (innerWidth < WIDE) page.toggle("list");
+  },
+  rename(key, button) {
+    const item = button.closest("li"), entryTitle = item.querySelector("[data-list=open]").firstChild.textContent;
+    const field = Object.assign(document.createElement("input"), {value: entryTitle, ariaLabel: "New name", maxLength: 200});
+    item.replaceChildren(field);
+    field.focus();
+    field.select();
+    field.addEventListener("keydown", event => {
+      if (event.key === "Enter") field.blur();
+      if (event.key === "Escape") { field.value = entryTitle; field.blur(); }
+    });
+    field.addEventListener("blur", async () => {
+      const entry = await page.store.get(key);
+      if (entry && field.value.trim()) await page.store.put({...entry, title: field.value.trim()});
+      page.showList();
+    });
+  },
+  async delete(key) {
+    undone = await page.store.get(key);
+    await page.store.delete(key);
+    for (const tab of Object.values(page.tabs)) if (tab.record?.key === key) tab.trigger("fresh", {});
+    const said = list.querySelector(".undo");
+    said.hidden = false;
+    said.firstElementChild.textContent = `“${undone.title}” was deleted.`;
+    page.showList();
+  },
+  async undo() {
+    if (undone) await page.store.put(undone);
+    undone = null;
+    list.querySelector(".undo").hidden = true;
+    page.showList();
+  },
+  "delete-all"() {
+    const dialog = list.querySelector("dialog");
+    dialog.returnValue = "";
+    dialog.onclose = async () => {
+      if (dialog.returnValue !== "delete") return;
+      await page.store.clear();
+      list.querySelector(".undo").hidden = true;
+      for (const tab of Object.values(page.tabs)) tab.trigger("fresh", {});
+      page.showList();
+    };
+    dialog.showModal();
+  },
+  async export() {
+    save("conversations.json", await written(await page.store.all()), "application/json");
+  },
+  async json(key) {
+    save("conversation.json", await written([await page.store.get(key)]), "application/json");
+  },
+  async markdown(key) {
+    const {title, record} = await page.store.get(key);
+    const said = record.ways[record.shown].map(number => record.exchanges[number]).map(each => {
+      const pictures = each.pictures.map(path => path.split("/").pop()).join(", ");
+      return `## ${page.asked(each) || "A recording"}\n\n${pictures ? `Pictures: ${pictures}\n\n` : ""}${each.answer?.text || "(no answer)"}\n`;
+    });
+    save("conversation.md", [`# ${title}\n`, ...said].join("\n"), "text/markdown");
+  },
+};
+
+function save(name, text, type) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], {type}));
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+const dataUrl = blob => new Promise(resolve => {
+  const reader = new FileReader();
+  reader.onload = () => resolve(reader.result);
+  reader.readAsDataURL(blob);
+});
+
+async function written(entries) {
+  const conversations = [];
+  for (const entry of entries) {
+    const files = {};
+    for (const [path, blob] of Object.entries(entry.files)) files[path] = await dataUrl(blob);
+    conversations.push({...entry, files});
+  }
+  return JSON.stringify({format: FORMAT, conversations}, null, 1);
+}
+
+/* Take in what was exported. The server checks a record when it is opened. */
+async function taken(file) {
+  const said = list.querySelector(".undo");
+  try {
+    const read = JSON.parse(await file.text());
+    if (read.format !== FORMAT) throw Error();
+    for (const {key, tab, title, changed, record, files} of read.conversations) {
+      const blobs = {};
+      for (const [path, url] of Object.entries(files)) {
+        const [, type, data] = url.match(/^data:((?:image|audio|video)\/[\w.+-]+)[^,]*,(.*)$/s);
+        blobs[path] = new Blob([Uint8Array.from(atob(data), each => each.charCodeAt(0))], {type});
+      }
+      record.exchanges.forEach(page.asked);
+      if (![key, tab, title].every(each => typeof each === "string")) throw Error();
+      await page.store.put({key, tab, title, changed: Number(changed) || 0, record: {...record, key}, files: blobs});
+    }
+    said.hidden = true;
+  } catch {
+    undone = null;
+    said.hidden = false;
+    said.firstElementChild.textContent = `${file.name} holds no conversations that this page has exported.`;
+  }
+  page.showList();
+}
+
+page.changed.push(() => page.showList());

@@ -1,0 +1,94 @@
+/* What the page does in the browser beyond Gradio's own components. Gradio calls `page.connect` and `page.list` when the
+   elements that they are about appear (js_on_load). A button says in `data-action` what it does: either a handler of
+   vlm/serving/ gets it, with what the button is about, or a function of `page.actions` here. */
+
+const WIDE = 1120;  // pixels, from which there is room for the list beside the talk (70rem in app.css)
+
+const page = {
+  tabs: {},      // name -> the connection to a conversation tab: element, trigger, upload, panel, record, busy
+  waiting: {},   // name -> those who wait for that tab to appear
+  actions: {},   // name -> (button, tab) => what it does
+  changed: [],   // functions that are told of a tab whose conversation has changed
+
+  connect({element, trigger, props, upload, watch}, served) {
+    const tab = {name: props.tab, element, trigger, upload, served, files: {}, record: null, busy: false};
+    tab.panel = element.closest("[role=tabpanel]");
+    page.tabs[tab.name] = tab;
+    watch("value", () => {
+      const {busy, record} = JSON.parse(props.value);
+      const wasBusy = tab.busy;
+      Object.assign(tab, {busy, record});
+      page.changed.forEach(tell => tell(tab, wasBusy));
+    });
+    page.follow(tab);
+    page.showVoices(tab);
+    (page.waiting[tab.name] || []).forEach(go => go(tab));
+    if (!page.waiting[tab.name]) page.reopen(tab);
+  },
+
+  /* The tab, shown; it is built when it is first looked at. */
+  async tab(name) {
+    [...document.querySelectorAll("#tabs > .tab-wrapper [role=tab]")].find(each => each.innerText.trim() === name)?.click();
+    return page.tabs[name] || new Promise(resolve => { (page.waiting[name] ||= []).push(resolve); });
+  },
+
+  tabOf(element) {
+    return Object.values(page.tabs).find(tab => tab.panel.contains(element));
+  },
+
+  /* The conversation tab that is looked at, if it is one. */
+  shown() {
+    return Object.values(page.tabs).find(tab => tab.panel.offsetParent);
+  },
+
+  toggle(sidebar) {
+    document.querySelector(`#${sidebar} > .toggle-button`)?.click();
+  },
+
+  settings: JSON.parse(localStorage.getItem("ask-a-picture page") || "{}"),
+
+  set(name, value) {
+    page.settings[name] = value;
+    localStorage.setItem("ask-a-picture page", JSON.stringify(page.settings));
+  },
+};
+
+page.actions["show-list"] = () => {
+  if (innerWidth >= WIDE) page.set("listClosed", document.querySelector("#list").classList.contains("open"));
+  page.toggle("list");
+};
+page.actions["show-settings"] = () => page.toggle("settings");
+
+function showDark() {
+  if (page.settings.dark !== undefined) document.body.classList.toggle("dark", page.settings.dark);
+}
+page.actions.dark = () => {
+  page.set("dark", !document.body.classList.contains("dark"));
+  showDark();
+};
+// Gradio sets the class by the system's colours, before or after this script runs.
+function keepDark() {
+  showDark();
+  new MutationObserver(showDark).observe(document.body, {attributes: true, attributeFilter: ["class"]});
+}
+if (document.body) keepDark();
+else document.addEventListener("DOMContentLoaded", keepDark);
+
+document.addEventListener("click", event => {
+  const button = event.target.closest?.("[data-action]");
+  if (!button || button.type === "file") return;
+  const {action, step} = button.dataset, tab = page.tabOf(button);
+  if (tab?.served.includes(action)) {
+    const at = button.closest("[data-at]")?.dataset.at;
+    tab.trigger(action, {at: Number(at ?? -1), step: Number(step ?? 0), text: button.textContent});
+    if (action === "edit") page.box(tab)?.focus();
+  } else page.actions[action]?.(button, tab);
+});
+
+document.addEventListener("change", event => {
+  const {setting} = event.target.dataset || {};
+  if (!setting) return;
+  const value = event.target.type === "checkbox" ? event.target.checked : event.target.value;
+  page.set(setting, value);
+  page.actions[setting]?.(event.target, page.tabOf(event.target));
+});

@@ -1,0 +1,86 @@
+/* Pictures: dropped anywhere they go to the composer, large ones are scaled down before they are sent, a click enlarges. */
+
+const SENT_SIDE = 2048;                // pixels; the server looks at 1600 (vlm/inputs/images.py)
+const LARGE = 4 * 1024 * 1024;         // bytes, from which a picture is scaled down
+
+/* A JPEG of at most so many pixels a side, on white; the blob itself where the browser cannot read it. */
+page.scaled = async (blob, side) => {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(blob, {imageOrientation: "from-image"});
+  } catch {
+    return blob;
+  }
+  const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+  const draw = canvas.getContext("2d");
+  draw.fillStyle = "white";
+  draw.fillRect(0, 0, canvas.width, canvas.height);
+  draw.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return new Promise(resolve => canvas.toBlob(made => resolve(made || blob), "image/jpeg", 0.9));
+};
+
+const isLarge = file => file.type.startsWith("image/") && file.size > LARGE;
+
+async function made_small(files) {
+  const carried = new DataTransfer();
+  for (const file of files) {
+    const small = isLarge(file) ? await page.scaled(file, SENT_SIDE) : file;
+    carried.items.add(small === file ? file : new File([small], file.name.replace(/\.\w+$/, "") + ".jpg", {type: small.type}));
+  }
+  return carried.files;
+}
+
+// Files that were chosen in a dialog: before Gradio sends them.
+document.addEventListener("change", async event => {
+  const input = event.target;
+  if (input.type !== "file" || !input.closest(".composer") || ![...input.files].some(isLarge)) return;
+  event.stopImmediatePropagation();
+  input.files = await made_small(input.files);
+  input.dispatchEvent(new Event("change", {bubbles: true}));
+}, true);
+
+/* Put files into the composer of the Image tab. */
+async function give(files) {
+  const tab = await page.tab("Image");
+  const input = tab.panel.querySelector(".composer input[type=file]");
+  input.files = await made_small(files);
+  input.dispatchEvent(new Event("change", {bubbles: true}));
+}
+
+const isSearch = target => target.closest?.("[role=tabpanel]") && !page.tabOf(target);
+
+for (const name of ["dragover", "drop"]) document.addEventListener(name, event => {
+  const files = event.dataTransfer?.files || [];
+  if (!event.dataTransfer?.types.includes("Files")) return;
+  if (isSearch(event.target) && event.target.closest(".block")?.querySelector("input[type=file]")) return;
+  event.preventDefault();
+  event.stopPropagation();
+  document.body.classList.toggle("dragging", name === "dragover");
+  if (files.length && name === "drop") give([...files]);
+}, true);
+for (const name of ["dragleave", "dragend"]) document.addEventListener(name, event => {
+  if (!event.relatedTarget) document.body.classList.remove("dragging");
+});
+
+document.addEventListener("paste", event => {
+  const files = [...event.clipboardData?.files || []].filter(file => file.type.startsWith("image/"));
+  if (!files.length || !page.tabOf(event.target) && event.target !== document.body) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  give(files);
+}, true);
+
+page.actions.zoom = button => {
+  const dialog = document.createElement("dialog"), image = button.querySelector("img").cloneNode();
+  dialog.className = "zoom";
+  dialog.ariaLabel = image.alt;
+  dialog.append(image);
+  dialog.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+};

@@ -1,0 +1,144 @@
+/* Speaking and listening: one click starts a recording and the next one sends it; answers are read aloud by the browser's own
+   speech synthesis; hands-free does both in turn. */
+
+const SPOKEN_FROM = 0.02;   // loudness (root mean square of samples within [-1, 1]) that counts as speech
+const SILENCE = 1300;       // milliseconds of quiet that end a question
+const INTERRUPTS = 350;     // milliseconds of speech that end an answer
+const PLAIN_HTTP = "Browsers give the microphone only to https pages and to this machine's own (localhost). Serve the page over "
+  + "https, or open it through a tunnel: ssh -L 7860:localhost:7860 HOST, then http://localhost:7860.";
+
+let recording = null;  // {tab, recorder, stream, discard, stopMeter} while it runs
+
+const note = (tab, text) => { tab.panel.querySelector(".bar-note").textContent = text; };
+
+function showRecording(tab, on) {
+  const button = tab.panel.querySelector("[data-action=speak]");
+  button.ariaPressed = String(on);
+  button.textContent = on ? "Stop and send" : "Speak";
+}
+
+async function microphone(tab) {
+  if (!navigator.mediaDevices?.getUserMedia) return note(tab, PLAIN_HTTP);
+  try {
+    return await navigator.mediaDevices.getUserMedia({audio: {echoCancellation: true, noiseSuppression: true}});
+  } catch (problem) {
+    note(tab, problem.name === "NotFoundError" ? "There is no microphone here."
+      : "The microphone was not allowed. Allow it beside the page's address, and try again.");
+  }
+}
+
+/* Call `heard(milliseconds of speech, of quiet since)` ten times a second; returns what ends it. */
+function meter(stream, heard) {
+  const context = new AudioContext(), analyser = context.createAnalyser();
+  context.createMediaStreamSource(stream).connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  let speech = 0, quiet = 0;
+  const timer = setInterval(() => {
+    analyser.getFloatTimeDomainData(samples);
+    const loud = Math.sqrt(samples.reduce((sum, each) => sum + each * each, 0) / samples.length) > SPOKEN_FROM;
+    if (loud) { speech += 100; quiet = 0; } else quiet += 100;
+    heard(speech, quiet);
+  }, 100);
+  return () => { clearInterval(timer); context.close(); };
+}
+
+async function listen(tab) {
+  page.hush();
+  const stream = await microphone(tab);
+  if (!stream) return;
+  const recorder = new MediaRecorder(stream), pieces = [];
+  const mine = recording = {tab, recorder, stream, discard: false, stopMeter: () => {}};
+  recorder.ondataavailable = ({data}) => pieces.push(data);
+  recorder.onstop = async () => {
+    mine.stopMeter();
+    stream.getTracks().forEach(track => track.stop());
+    recording = null;
+    showRecording(tab, false);
+    if (mine.discard) return note(tab, "");
+    note(tab, "Sending…");
+    const type = recorder.mimeType.split(";")[0], ending = {"audio/mp4": "mp4", "audio/ogg": "ogg"}[type] || "webm";
+    const {path} = await tab.upload(new File(pieces, `spoken.${ending}`, {type}));
+    note(tab, "");
+    tab.trigger("spoken", {path});
+  };
+  if (isHandsFree(tab)) mine.stopMeter = meter(stream, (speech, quiet) => {
+    if (speech > 200 && quiet >= SILENCE && recorder.state === "recording") recorder.stop();
+  });
+  recorder.start();
+  showRecording(tab, true);
+  note(tab, "Listening…");
+}
+
+page.actions.speak = (button, tab) => recording ? recording.recorder.stop() : listen(tab);
+
+document.addEventListener("change", async ({target}) => {
+  const tab = target.dataset?.action === "recording" && page.tabOf(target);
+  if (!tab || !target.files.length) return;
+  const {path} = await tab.upload(target.files[0]);
+  target.value = "";
+  tab.trigger("spoken", {path});
+});
+
+// Reading aloud.
+
+page.hush = () => window.speechSynthesis?.cancel();
+
+page.say = (text, done = () => {}) => {
+  if (!window.speechSynthesis) return done();
+  page.hush();
+  const said = new SpeechSynthesisUtterance(text);
+  said.voice = speechSynthesis.getVoices().find(voice => voice.name === page.settings.voice) || null;
+  said.onend = said.onerror = done;
+  speechSynthesis.speak(said);
+};
+
+page.actions.read = button => {
+  if (window.speechSynthesis?.speaking) return page.hush();
+  page.say(page.words(button));
+};
+
+/* Show the settings of the Voice tab as they are. */
+page.showVoices = tab => {
+  for (const input of tab.panel.querySelectorAll("input[data-setting]")) input.checked = Boolean(page.settings[input.dataset.setting]);
+  page.set("handsFree", false);  // nobody expects a page to listen when it is opened
+  const menu = tab.panel.querySelector("select[data-setting=voice]");
+  if (!menu || !window.speechSynthesis) return;
+  const fill = () => {
+    menu.replaceChildren(menu.options[0], ...speechSynthesis.getVoices().map(voice => new Option(`${voice.name} (${voice.lang})`, voice.name)));
+    menu.value = page.settings.voice || "";
+  };
+  fill();
+  speechSynthesis.addEventListener?.("voiceschanged", fill);
+};
+
+// Hands-free.
+
+const isHandsFree = tab => Boolean(page.settings.handsFree && tab.panel.querySelector("[data-setting=handsFree]"));
+
+page.actions.handsFree = (box, tab) => {
+  if (box.checked) return listen(tab);
+  page.hush();
+  note(tab, "");
+  if (recording) {
+    recording.discard = true;
+    recording.recorder.stop();
+  }
+};
+
+/* The answer aloud, and then the next question; whoever speaks meanwhile interrupts it. */
+async function answerAloud(tab) {
+  note(tab, "Answering…");
+  const stream = await microphone(tab);
+  const stopMeter = stream ? meter(stream, speech => { if (speech >= INTERRUPTS) page.hush(); }) : () => {};
+  page.say(page.lastAnswer(tab), () => {
+    stopMeter();
+    stream?.getTracks().forEach(track => track.stop());
+    if (isHandsFree(tab) && !recording) listen(tab);
+  });
+}
+
+page.changed.push((tab, wasBusy) => {
+  if (!wasBusy || tab.busy) return;
+  if (isHandsFree(tab)) answerAloud(tab);
+  else if (page.settings.readAlways && page.lastAnswer(tab)) page.say(page.lastAnswer(tab));
+});

@@ -1,0 +1,400 @@
+"""The page in headless Chromium over an assistant that answers at once: the chat, what is kept, composer, settings."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from tests.chatting import ChattingAssistant
+from tests.conftest import EXAMPLES, free_port, served
+from tests.visiting import add_picture, answers, ask, box, open_page, visit
+from vlm.serving.launch import Site, start
+from vlm.serving.page import build_app
+from vlm.serving.switch import Serving
+
+pytestmark = pytest.mark.browser
+BRIEF = 20_000  # milliseconds: nothing here waits for a model, but two cores may be busy
+expect.set_options(timeout=BRIEF)
+
+
+@pytest.fixture(scope="module")
+def chatting() -> ChattingAssistant:
+    return ChattingAssistant()
+
+
+@pytest.fixture(scope="module")
+def address(chatting: ChattingAssistant) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlm.serving.switch.runnable_presets", lambda: ["embedded"])
+        with served(Serving(chatting)) as page_address:  # type: ignore[arg-type]
+            yield page_address
+
+
+@pytest.fixture
+def assistant(chatting: ChattingAssistant) -> ChattingAssistant:
+    chatting.__init__()  # type: ignore[misc]
+    return chatting
+
+
+@pytest.fixture
+def page(browser: Browser, address: str, assistant: ChattingAssistant) -> Iterator[Page]:
+    """A fresh visitor on the Text tab."""
+    with visit(browser, address, BRIEF) as opened:
+        opened.get_by_role("tab", name="Text").click()
+        yield opened
+
+
+def do(page: Page, action: str) -> None:
+    page.locator(f"[data-action={action}]:visible").last.click()
+
+
+def show_list(page: Page) -> None:
+    if not page.locator(".conversations").is_visible():
+        do(page, "show-list")
+
+
+def listed(page: Page) -> list[str]:
+    """The titles, the newest first."""
+    return page.locator(".conversations [data-list=open]").evaluate_all(
+        "all => all.map(each => each.firstChild.textContent)"
+    )
+
+
+def test_an_answer_is_rendered_and_nothing_in_it_is_obeyed_or_fetched(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    assistant.script["Show me."] = (
+        "Some **bold** words.\n\n```python\nprint('<b>')\n```\n\n<img src=x onerror=alert(1)> "
+        "![far](https://example.com/spy.png) [link](javascript:alert(1))"
+    )
+    ask(page, "Show me.")
+    answer = answers(page)
+    expect(answer.locator("strong")).to_have_text("bold")
+    expect(answer.locator("code")).to_have_text("print('<b>')\n")
+    expect(answer.locator("img")).to_have_count(0)
+    expect(answer.locator(".words")).to_contain_text("<img src=x onerror=alert(1)>")
+    assert not answer.locator("a").evaluate_all("all => all.filter(each => each.protocol === 'javascript:')")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    do(page, "copy-code")
+    page.get_by_text("Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == "print('<b>')\n"
+
+
+def test_an_edited_question_begins_a_branch_and_the_other_one_is_turned_back_to(page: Page) -> None:
+    ask(page, "First?")
+    expect(answers(page)).to_have_count(1)
+    ask(page, "Second?")
+    expect(answers(page)).to_have_count(2)
+    page.locator("[data-action=edit]:visible").first.click()
+    expect(box(page)).to_have_value("First?")
+    page.get_by_text("Editing question 1").wait_for()
+    box(page).fill("Another?")
+    box(page).press("Control+Enter")
+    expect(page.locator(".question:visible .words")).to_have_text(["Another?"])
+    expect(page.get_by_text("2 / 2")).to_be_visible()
+    page.get_by_role("button", name="Earlier version").click()
+    expect(page.locator(".question:visible .words")).to_have_text(["First?", "Second?"])
+    box(page).press("ArrowUp")
+    expect(box(page)).to_have_value("Second?")
+    box(page).press("Escape")
+    expect(box(page)).to_have_value("")
+
+
+def test_trying_again_draws_another_answer_and_the_first_stays(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    ask(page, "Name a cat.")
+    expect(answers(page)).to_have_count(1)
+    do(page, "again")
+    expect(answers(page)).to_contain_text("Answer 2")
+    first, second = (each["settings"] for each in assistant.asked)
+    assert (first.temperature, first.seed) == (0, 0)
+    assert second.temperature > 0 and second.seed == 1
+    page.get_by_role("button", name="Earlier version").click()
+    expect(answers(page)).to_contain_text("Answer 1")
+
+
+def test_a_cut_answer_says_so_and_goes_on(page: Page, assistant: ChattingAssistant) -> None:
+    assistant.ended, assistant.script["Tell me."] = False, "once upon a time"
+    ask(page, "Tell me.")
+    page.get_by_text("cut off at the length limit").wait_for()
+    do(page, "go_on")
+    expect(page.get_by_text("cut off at the length limit")).to_have_count(0)
+    expect(answers(page)).to_have_count(1)
+    expect(answers(page).locator(".words")).to_have_text("once upon a time once upon a time")
+    assert assistant.asked[-1]["begun"] == "once upon a time"
+
+
+def test_whoever_scrolls_up_is_left_there_while_an_answer_grows(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    assistant.script["Long?"] = "\n\n".join(["line"] * 60)
+    ask(page, "Long?")
+    expect(answers(page)).to_have_count(1)
+    view = page.locator(".bubble-wrap:visible")
+    far = "view => view.scrollHeight - view.scrollTop - view.clientHeight"
+    assert view.evaluate(far) < 5
+    assistant.slow, assistant.script["Slow?"] = 0.05, " ".join(["word\n\n"] * 40)
+    ask(page, "Slow?")
+    page.locator(".answer:visible .stage").wait_for()
+    view.evaluate("view => { view.scrollTop = 0; }")
+    expect(answers(page)).to_have_count(2)
+    assert view.evaluate("view => view.scrollTop") == 0
+    assert "word" in page.locator("#told").text_content()  # type: ignore[operator]  # said once, when it is whole
+
+
+def test_conversations_outlive_a_reload_with_their_pictures(page: Page, assistant: ChattingAssistant) -> None:
+    page.get_by_role("tab", name="Image").click()
+    add_picture(page, "cat.jpg")
+    ask(page, "What is this?")
+    expect(answers(page)).to_have_count(1)
+    show_list(page)
+    expect(page.locator(".conversations [data-list=open]")).to_have_count(1)
+    page.reload()
+    expect(answers(page)).to_have_count(1)
+    shown = page.locator(".pictures img:visible")
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+    ask(page, "And now?")
+    expect(answers(page)).to_have_count(2)
+    (before,) = assistant.asked[-1]["history"]
+    assert (before.question, len(before.images)) == ("What is this?", 1)
+    assert Image.open(before.images[0]).size == Image.open(EXAMPLES / "cat.jpg").size
+
+
+def test_the_list_renames_finds_deletes_and_takes_back(page: Page) -> None:
+    for question in ("About apples?", "About pears?"):
+        ask(page, question)
+        expect(answers(page)).to_have_count(1)
+        show_list(page)
+        page.get_by_role("button", name="New conversation").click()
+        expect(answers(page)).to_have_count(0)
+    assert listed(page) == ["About pears?", "About apples?"]
+    page.get_by_label("More about About apples?").click()
+    page.get_by_role("button", name="Rename").locator("visible=true").click()
+    page.get_by_label("New name").fill("Fruit")
+    page.get_by_label("New name").press("Enter")
+    page.get_by_label("More about Fruit").wait_for()
+    page.get_by_label("Search conversations").fill("apples")
+    expect(page.locator(".conversations [data-list=open]")).to_have_count(1)
+    assert listed(page) == ["Fruit"]
+    page.get_by_label("Search conversations").fill("")
+    page.get_by_label("More about Fruit").click()
+    page.get_by_role("button", name="Delete", exact=True).locator("visible=true").click()
+    expect(page.locator(".conversations [data-list=open]")).to_have_count(1)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".conversations [data-list=open]")).to_have_count(2)
+    page.locator(".conversations [data-list=open]", has_text="Fruit").click()
+    expect(answers(page)).to_contain_text("About apples?")
+    page.get_by_role("button", name="Delete all").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
+    expect(page.locator(".conversations [data-list=open]")).to_have_count(0)
+    expect(answers(page)).to_have_count(0)
+
+
+def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Image").click()
+    add_picture(page, "cat.jpg")
+    ask(page, "What is this?")
+    expect(answers(page)).to_have_count(1)
+    show_list(page)
+    expect(page.locator(".conversations [data-list=open]")).to_have_count(1)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export all").click()
+    exported = tmp_path / "all.json"
+    download.value.save_as(exported)
+    (conversation,) = json.loads(exported.read_text())["conversations"]
+    assert [url.startswith("data:image/jpeg") for url in conversation["files"].values()] == [True]
+    page.get_by_label("More about").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as Markdown").click()
+    assert "## What is this?" in Path(download.value.path()).read_text()
+    page.get_by_role("button", name="Delete all").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
+    expect(answers(page)).to_have_count(0)
+    page.locator(".import input").set_input_files(exported)
+    page.locator(".conversations [data-list=open]").click()
+    expect(answers(page)).to_have_count(1)
+    expect(page.locator(".pictures img:visible")).to_have_count(1)
+    (tmp_path / "other.json").write_text('{"format": "something else"}')
+    page.locator(".import input").set_input_files(tmp_path / "other.json")
+    page.get_by_text("other.json holds no conversations").wait_for()
+
+
+def test_a_picture_that_is_gone_is_said_and_the_talk_goes_on(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    page.get_by_role("tab", name="Image").click()
+    add_picture(page, "cat.jpg")
+    ask(page, "What is this?")
+    expect(answers(page)).to_have_count(1)
+    Path(assistant.asked[-1]["images"][0]).unlink()  # its time is up
+    ask(page, "And now?")
+    expect(answers(page)).to_have_count(2)
+    page.get_by_text("cat.jpg is no longer here").wait_for()
+    assert assistant.asked[-1]["history"][0].images == ()
+
+
+def test_a_session_that_the_server_forgot_is_restored_from_the_page(
+    browser: Browser, assistant: ChattingAssistant
+) -> None:
+    """As after a restart under an open page."""
+    serving = Serving(assistant)  # type: ignore[arg-type]
+    serving.settings = replace(serving.settings, port=free_port())
+    server = build_app(serving, switchable=False)
+    start(Site(server, serving))
+    page = open_page(browser, f"http://127.0.0.1:{serving.settings.port}/", BRIEF)
+    page.get_by_role("tab", name="Text").click()
+    ask(page, "First?")
+    expect(answers(page)).to_have_count(1)
+    server.state_holder.session_data.clear()
+    ask(page, "Second?")
+    expect(answers(page)).to_have_count(2)
+    assert [turn.question for turn in assistant.asked[-1]["history"]] == ["First?"]
+    page.context.close()
+    server.close(verbose=False)
+
+
+def test_settings_reach_the_assistant_stay_after_a_reload_and_are_reset(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    do(page, "show-settings")
+    page.get_by_label("Instructions").fill("In French.")
+    page.get_by_label("Language of speech").click()
+    page.get_by_role("option", name="German").click()
+    page.get_by_role("button", name="Advanced").click()
+    page.get_by_label("Seed").fill("7")
+    page.get_by_label("Seed").press("Tab")
+    ask(page, "Hello?")
+    expect(answers(page)).to_have_count(1)
+    used = assistant.asked[-1]["settings"]
+    assert (used.system, used.language, used.seed) == ("In French.", "de", 7)
+    page.reload()
+    page.locator(".bar:visible").wait_for()
+    do(page, "show-settings")
+    expect(page.get_by_label("Instructions")).to_have_value("In French.")
+    page.get_by_role("button", name="Reset", exact=True).click()
+    expect(page.get_by_label("Instructions")).to_have_value("")
+
+
+PICTURE_IN_HAND = """bytes => {
+    const carried = new DataTransfer();
+    carried.items.add(new File([new Uint8Array(bytes)], "picture.jpg", {type: "image/jpeg"}));
+    return carried;
+}"""
+
+
+def test_a_picture_dropped_anywhere_goes_to_the_composer(page: Page) -> None:
+    carried = page.evaluate_handle(PICTURE_IN_HAND, list((EXAMPLES / "strawberry.jpg").read_bytes()))
+    page.locator(".conversation:visible").dispatch_event("drop", {"dataTransfer": carried})
+    page.locator(".thumbnail-item:visible").wait_for()  # on the Image tab
+    ask(page, "What is this?")
+    expect(answers(page)).to_have_count(1)
+    do(page, "zoom")
+    page.locator("dialog.zoom img").wait_for()
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog.zoom")).to_have_count(0)
+
+
+def test_a_large_picture_is_scaled_down_before_it_is_sent(
+    page: Page, assistant: ChattingAssistant, tmp_path: Path
+) -> None:
+    page.get_by_role("tab", name="Image").click()
+    Image.effect_noise((2600, 2000), 90).convert("RGB").save(tmp_path / "large.png")
+    assert (tmp_path / "large.png").stat().st_size > 4 * 2**20
+    page.locator(".composer input[type=file]").first.set_input_files(tmp_path / "large.png")
+    page.locator(".thumbnail-item:visible").wait_for()
+    ask(page, "What is this?")
+    expect(answers(page)).to_have_count(1)
+    (sent,) = assistant.asked[-1]["images"]
+    assert max(Image.open(sent).size) == 2048
+
+
+def test_speaking_on_the_image_tab_takes_two_clicks_and_can_be_played(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    page.get_by_role("tab", name="Image").click()
+    add_picture(page, "cat.jpg")
+    do(page, "speak")
+    page.wait_for_timeout(700)
+    expect(page.locator(".thumbnail-item:visible")).to_have_count(1)  # nothing lies over the picture
+    page.get_by_role("button", name="Stop and send").click()
+    expect(answers(page)).to_have_count(1)
+    expect(page.locator(".question:visible .words")).to_have_text("what was spoken")
+    expect(page.locator(".conversations [data-list=open]")).to_contain_text("what was spoken")
+    assert len(assistant.asked[-1]["images"]) == 1
+    loaded = "sound => new Promise(done => { sound.onloadeddata = () => done(true); sound.load(); })"
+    assert page.locator(".question:visible audio").evaluate(loaded)
+
+
+FAKE_SPEECH = """() => {
+    window.spoken = [];
+    Object.defineProperty(window, "speechSynthesis", {value: {
+        speaking: false, cancel() {}, getVoices: () => [{name: "Anna", lang: "de"}], addEventListener() {},
+        speak(said) { window.spoken.push([said.text, said.voice?.name]); setTimeout(() => said.onend(), 50); },
+    }});
+    window.SpeechSynthesisUtterance = function (text) { this.text = text; };
+}"""
+
+
+def test_answers_are_read_aloud_on_a_click_or_always(
+    browser: Browser, address: str, assistant: ChattingAssistant
+) -> None:
+    with visit(browser, address, BRIEF) as page:
+        page.evaluate(FAKE_SPEECH)
+        page.get_by_role("tab", name="Voice").click()
+        page.locator("select[data-setting=voice]").select_option("Anna")
+        page.locator(".example:visible").first.click()
+        expect(answers(page)).to_have_count(1)
+        do(page, "read")
+        assert page.evaluate("window.spoken") == [["Answer 1 to what was spoken", "Anna"]]
+        page.get_by_label("Always read aloud").check()
+        page.locator("input[data-action=recording]").set_input_files(EXAMPLES / "why-is-the-sky-blue.wav")
+        expect(answers(page)).to_have_count(2)
+        page.wait_for_function("window.spoken.length === 2")
+
+
+def test_hands_free_listens_answers_aloud_and_listens_again_until_it_is_switched_off(
+    browser: Browser, address: str, assistant: ChattingAssistant
+) -> None:
+    with visit(browser, address, BRIEF) as page:
+        page.evaluate(FAKE_SPEECH)
+        page.get_by_role("tab", name="Voice").click()
+        page.get_by_label("Hands-free").check()
+        expect(answers(page)).to_have_count(1)  # the sentence was over, and sent without a click
+        page.wait_for_function("window.spoken.length === 1")
+        page.get_by_role("button", name="Stop and send").wait_for()
+        page.get_by_label("Hands-free").uncheck()
+        page.get_by_role("button", name="Speak", exact=True).wait_for()
+        assert len(assistant.asked) == 1
+
+
+def test_a_page_over_plain_http_says_why_there_is_no_microphone(page: Page) -> None:
+    page.evaluate("""() => Object.defineProperty(navigator, "mediaDevices", {value: undefined})""")
+    do(page, "speak")
+    page.get_by_text("only to https pages").wait_for()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_the_composer_stands_at_the_foot_of_the_window_and_has_the_focus(
+    browser: Browser, address: str, width: int, height: int
+) -> None:
+    page = open_page(browser, address, viewport={"width": width, "height": height})
+    expect(box(page)).to_be_focused()
+    place = page.locator(".composer:visible").bounding_box()
+    assert place and place["y"] + place["height"] <= height + 1 and place["y"] > height * 0.7
+    assert page.evaluate("document.documentElement.scrollHeight") <= height
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.context.close()
+
+
+def test_the_dark_switch_is_remembered(page: Page) -> None:
+    before = page.evaluate("document.body.classList.contains('dark')")
+    do(page, "dark")
+    assert page.evaluate("document.body.classList.contains('dark')") is not before
+    page.reload()
+    page.locator(".bar:visible").wait_for()
+    assert page.evaluate("document.body.classList.contains('dark')") is not before

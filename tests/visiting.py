@@ -1,0 +1,72 @@
+"""What a visitor of the page does in a real browser, for the tests that drive one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Locator, Page, Playwright
+
+from tests.conftest import CHROMIUM_OPTIONS, EXAMPLES
+
+# "He was not an ill-disposed young man."
+SENTENCE = Path(__file__).parent / "data" / "sense-and-sensibility-0880.wav"
+PATIENCE = 90_000  # milliseconds: two cores may be busy
+
+
+def launch(playwright: Playwright, chromium: str, microphone: Path = SENTENCE) -> Browser:
+    """A browser that hears the file as its microphone."""
+    options = [*CHROMIUM_OPTIONS, f"--use-file-for-fake-audio-capture={microphone}%noloop"]
+    return playwright.chromium.launch(executable_path=chromium, args=options)
+
+
+def open_page(browser: Browser, address: str, patience: int = PATIENCE, **options: object) -> Page:
+    context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})  # type: ignore
+    context.grant_permissions(["microphone", "camera"])
+    page = context.new_page()
+    page.set_default_timeout(patience)
+    page.goto(address)
+    page.locator(".bar:visible").wait_for()
+    return page
+
+
+@contextmanager
+def visit(browser: Browser, address: str, patience: int = PATIENCE, **options: object) -> Iterator[Page]:
+    """A fresh visitor; whatever the page complains about in the console, or asks of another machine, fails the test."""
+    opened = open_page(browser, address, patience, **options)
+    problems: list[str] = []
+    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    local = (address, "blob:", "data:")
+    opened.on(
+        "request", lambda request: None if request.url.startswith(local) else problems.append(request.url)
+    )
+    yield opened
+    opened.context.close()
+    assert not problems
+
+
+def box(page: Page) -> Locator:
+    return page.locator(".composer textarea:visible")
+
+
+def ask(page: Page, question: str) -> None:
+    box(page).fill(question)
+    box(page).press("Enter")
+
+
+def answers(page: Page) -> Locator:
+    """The finished ones; a growing one has nothing to open yet."""
+    return page.locator(".answer:visible:has(.trace)")
+
+
+def wait_until_idle(page: Page) -> None:
+    answers(page).last.wait_for()
+
+
+def bot_text(page: Page) -> str:
+    return "\n".join(page.locator("[data-testid=bot]:visible").all_inner_texts())
+
+
+def add_picture(page: Page, name: str) -> None:
+    page.locator(".composer input[type=file]").first.set_input_files(EXAMPLES / name)
+    page.locator(".thumbnail-item:visible").first.wait_for()

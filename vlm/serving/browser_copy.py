@@ -1,0 +1,24 @@
+"""The browser's copy of a conversation, which it gets whenever the conversation changes and keeps (assets/page/keeping.js).
+
+A restart of the server, or a session that it forgot, leaves an open page with an empty conversation here: the copy that
+comes with the next question fills it again.
+"""
+
+import json
+
+from vlm.chat.conversation import Conversation
+from vlm.chat.records import from_record, to_record
+from vlm.serving.received import Received
+
+
+def copy_of(conversation: Conversation) -> str:
+    return json.dumps({"busy": conversation.busy, "record": to_record(conversation)})
+
+
+def recover(conversation: Conversation, copy: str | None, received: Received) -> None:
+    """Fill an empty conversation from the browser's copy, if there is something in it."""
+    if conversation.exchanges or conversation.busy or not copy:
+        return
+    record = json.loads(copy).get("record") or {}
+    if record.get("exchanges"):
+        conversation.take_over(from_record(record, received))

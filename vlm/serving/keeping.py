@@ -1,0 +1,68 @@
+"""What the list of conversations and the buttons beside a question ask for: open, start over, turn back, edit."""
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange
+from vlm.chat.records import from_record
+from vlm.errors import UserError
+from vlm.inputs.images import open_image
+from vlm.serving.browser_copy import recover
+from vlm.serving.questions import Questions
+
+
+class Keeping:
+    """The handlers; they return what `Questions.page` does."""
+
+    def __init__(self, questions: Questions) -> None:
+        self.questions = questions
+
+    def open(self, conversation: Conversation, chosen: gr.EventData) -> list[Any]:
+        """The record that the browser has, with its pictures uploaded anew."""
+        opened = from_record(chosen.record, self._readable)
+        asked = opened.exchanges[-1] if opened.exchanges else None
+        if asked and not asked.text:  # the page was left before there was an answer
+            opened.settle()
+        conversation.take_over(opened)
+        back = self.questions.put_back(asked, NOTHING) if asked and not asked.text else None
+        return self.questions.page(conversation, back or NOTHING)
+
+    def _readable(self, path: str) -> str | None:
+        """A file that arrived; None if it is lost, or neither a picture nor a recording."""
+        found = self.questions.received(path)
+        if found and not found.endswith((".webm", ".ogg", ".mp4", ".wav")):
+            try:
+                open_image(found)
+            except UserError:
+                return None
+        return found
+
+    def start_over(self, conversation: Conversation) -> list[Any]:
+        conversation.clear()
+        return self.questions.page(conversation, NOTHING)
+
+    def turn(self, conversation: Conversation, chosen: gr.EventData) -> list[Any]:
+        conversation.turn(int(chosen.at), int(chosen.step))
+        return self.questions.page(conversation)
+
+    def edit(self, conversation: Conversation, copy: str | None, chosen: gr.EventData) -> list[Any]:
+        """The question stands in the composer, to be asked in other words."""
+        recover(conversation, copy, self.questions.received)
+        conversation.check_idle()
+        number = int(chosen.at)
+        if not 0 <= number < len(conversation.exchanges):
+            raise UserError("This question is no longer here.")
+        conversation.editing = number
+        asked = conversation.exchanges[number]
+        words = replace(asked, question=asked.asked, recording=None, pictures=asked.present_pictures)
+        return self.questions.page(conversation, _composed(words))
+
+    def leave_as_it_was(self, conversation: Conversation) -> list[Any]:
+        conversation.editing = None
+        return self.questions.page(conversation, NOTHING)
+
+
+def _composed(exchange: Exchange) -> Composed:
+    return exchange.composed_before(NOTHING)

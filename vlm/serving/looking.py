@@ -1,0 +1,63 @@
+"""Where the model looked: a picture over the page, on request, with how far it has come."""
+
+import base64
+from collections.abc import Iterator
+from html import escape
+from io import BytesIO
+
+import gradio as gr
+from PIL import Image
+
+from vlm.chat.conversation import Conversation
+from vlm.chat.local_writer import LocalWriter
+from vlm.chat.occlusion import Look, where_it_looked
+from vlm.errors import UserError
+from vlm.serving.plain_errors import plain_sentence
+from vlm.serving.switch import Serving
+
+CLOSE = '<button type="button" data-action="close">Close</button>'
+
+
+class Looking:
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
+
+    def look(self, conversation: Conversation, chosen: gr.EventData) -> Iterator[str]:
+        """The latest picture before an answer, covered piece by piece. -> what lies over the page"""
+        try:
+            picture, said = _about(conversation, int(chosen.at))
+            writer = self.serving.assistant.pipeline.writer
+            if not isinstance(writer, LocalWriter) or writer.sights is None:
+                raise UserError("The model's eyes are not on this machine, so there is nothing to show.")
+            for look in where_it_looked(writer.sights.eyes, picture, said):
+                yield _shown(look)
+        except Exception as problem:
+            gr.Warning(plain_sentence(problem))
+            yield ""
+
+
+def _about(conversation: Conversation, number: int) -> tuple[str, str]:
+    """The picture that answer `number` is about, and what it said."""
+    asked = conversation.exchanges[: number + 1]
+    pictures = [path for exchange in asked for path in exchange.present_pictures]
+    if not asked or not pictures:
+        raise UserError("The picture is no longer here. Add it again to see where the model looks.")
+    return pictures[-1], asked[-1].text
+
+
+def _shown(look: Look) -> str:
+    told = f"“{escape(look.name)}”, {look.chance:.0%}"
+    if look.picture is None:
+        inside = f'<p>Looking for {told}…</p><progress max="1" value="{look.done:.2f}"></progress>'
+    else:
+        inside = (
+            f'<img src="{_data_url(look.picture)}" alt="The picture, in colour what mattered">'
+            f"<figcaption>In colour is what made it {told}; the rest matters little.</figcaption>"
+        )
+    return f'<figure class="looked" role="dialog" aria-label="Where it looked">{inside}{CLOSE}</figure>'
+
+
+def _data_url(picture: Image.Image) -> str:
+    content = BytesIO()
+    picture.save(content, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
