@@ -121,8 +121,10 @@ def test_clip_gives_what_get_image_features_gives_and_any_layer(tmp_path: Path) 
         assert seen.shape == (2, patches.feature_count, patches.feature_size) == (2, 5, 32)
     with pytest.raises(UserError, match="between -3 and -1"):
         load_clip(tmp_path, "patches", -9)
-    with pytest.raises(UserError, match="pooled, patches"):
-        load_clip(tmp_path, "grid", -1)
+    grid = load_clip(tmp_path, "grid", -2)
+    assert torch.allclose(grid.see(images), layers[-2][:, 1:], atol=1e-6) and grid.feature_count == 4
+    with pytest.raises(UserError, match="pooled, patches, grid"):
+        load_clip(tmp_path, "cells", -1)
 
 
 def test_clip_in_half_precision_as_a_gpu_has_it_sees_the_same(tmp_path: Path) -> None:

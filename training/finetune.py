@@ -48,6 +48,7 @@ from vlm.model.adapter import (
 )
 from vlm.model.embeddings import Precomputed
 from vlm.model.language import weights_are_divided
+from vlm.model.sizes import check_fit
 from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
 from vlm.serving.about import DATA_CARD, PLOT
 from vlm.terminal import show_anything
@@ -280,6 +281,7 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     model_config = load_model_config(config.model)
     for planned in (config.projector_stage, config.joint_stage):
         check_stage(planned.train, bool(model_config.lora.rank))
+    check_fit(model_config)  # before the output belongs to a run that cannot be
     data, output = Path(config.data), Path(config.output)
     part = Slice.parse(config.slice)
     used = {source.name for source in config.sources}
