@@ -19,7 +19,8 @@ test: $(VENV)/ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -q -n auto -m "not slow and not browser"
+	$(BIN)/pytest -m "slow or browser"
 
 quick: $(VENV)/ready-to-test
 	$(BIN)/ruff check .
