@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -412,8 +413,8 @@ def test_a_body_of_100_mb_is_refused_and_the_next_request_works(
         content: Any = b"".join(pieces()) if announced else pieces()
         headers = {"Content-Type": kind}
         response = httpx.post(f"{address}/v1/{path}", content=content, headers=headers, timeout=60)
-        assert response.status_code == 413
-        assert "larger than" in response.json()["error"]["message"]
+        assert response.status_code in ((413,) if announced or path != "files" else (411,))
+        assert re.search("larger than|At most|how large", response.json()["error"]["message"])
     assert told(client, red()) == "This is a red square."
 
 

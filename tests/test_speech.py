@@ -109,17 +109,20 @@ def test_a_tenth_of_a_second_of_speech_is_an_empty_transcript(transcriber: Trans
 
 
 def test_loops_and_improbable_text_are_not_plausible_and_what_is_said_again_is() -> None:
-    def kept(text: str, ratio: float, probability: float, seconds: float, times: int = 1) -> int:
-        return len(plausible([Segment(text, ratio, probability, 0.0)] * times, seconds))
+    def kept(
+        text: str, ratio: float, probability: float, seconds: float, times: int = 1, no_speech: float = 0.1
+    ) -> int:
+        return len(plausible([Segment(text, ratio, probability, no_speech, 0.0)] * times, seconds))
 
     assert kept(" What is this?", 1.0, -0.3, 0.5) == 1
     assert kept(" I'm sorry.", 0.6, -1.6, 1.0) == 0
     assert kept(" What is in the picture?", 2.7, -0.15, 7.4, times=4) == 4
     assert kept(" What is in the picture?", 2.7, -0.15, 2.0, times=4) == 0
     assert kept(" I'm going to use the same method as the other side.", 11.5, -0.2, 8.0, times=14) == 0
-    later = [Segment(" A loop that says the same again.", 9.0, -0.2, 30.0)] * 20
-    assert plausible([Segment(" Hello.", 1.0, -0.3, 0.0), *later], 40.0) == [
-        Segment(" Hello.", 1.0, -0.3, 0.0)
+    assert kept(" I'm going to do it.", 2.7, -0.2, 8.0, times=4, no_speech=0.75) == 0
+    later = [Segment(" A loop that says the same again.", 9.0, -0.2, 0.1, 30.0)] * 20
+    assert plausible([Segment(" Hello.", 1.0, -0.3, 0.1, 0.0), *later], 40.0) == [
+        Segment(" Hello.", 1.0, -0.3, 0.1, 0.0)
     ]
 
 

@@ -29,7 +29,9 @@ WINDOW_SECONDS, FRAMES_A_SECOND = 30, 100  # Whisper's own
 # Given an animal's cry, Whisper writes "I'm sorry." Of Tux Paint's 101 sound effects the detector lets 8
 # through; the two limits below drop 6 of them, and none of its 66 spoken words (whisper-base, int8).
 MIN_LOG_PROBABILITY = -1.5  # mean over a segment's tokens
-MAX_NO_SPEECH = 0.5  # Whisper's default is 0.6; it counts where the mean log probability is below -1
+# Whisper's default is 0.6; it counts where the mean log probability is below -1, and for text that is repeated: of noise
+# that gets past the detector it is 0.75, of questions spoken four times over at most 0.17
+MAX_NO_SPEECH = 0.5
 FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.*")
 INSTALL_FASTER_WHISPER = "pip install faster-whisper==1.2.1"
 
@@ -56,6 +58,7 @@ class Segment(NamedTuple):
     text: str
     compression_ratio: float
     log_probability: float
+    no_speech_probability: float
     window: float  # where that begins, in seconds
 
 
@@ -69,7 +72,10 @@ def plausible(segments: Sequence[Segment], seconds: float) -> list[Segment]:
             each
             for each in window
             if each.log_probability >= MIN_LOG_PROBABILITY
-            and (each.compression_ratio <= MAX_COMPRESSION_RATIO or rate <= MAX_RATE)
+            and (
+                each.compression_ratio <= MAX_COMPRESSION_RATIO
+                or (rate <= MAX_RATE and each.no_speech_probability <= MAX_NO_SPEECH)
+            )
         ]
     return kept
 
@@ -99,7 +105,13 @@ class FasterWhisper:
     def read(self, samples: np.ndarray, language: str | None) -> tuple[list[Segment], str]:
         segments, info = self._model.transcribe(samples, language=language, beam_size=1, **_OPTIONS)
         heard = [
-            Segment(each.text, each.compression_ratio, each.avg_logprob, each.seek / FRAMES_A_SECOND)
+            Segment(
+                each.text,
+                each.compression_ratio,
+                each.avg_logprob,
+                each.no_speech_prob,
+                each.seek / FRAMES_A_SECOND,
+            )
             for each in segments
         ]
         return heard, info.language
@@ -120,7 +132,11 @@ class OpenAIWhisper:
         result = self._model.transcribe(samples, language=language, fp16=self._half, **_OPTIONS)
         heard = [
             Segment(
-                each["text"], each["compression_ratio"], each["avg_logprob"], each["seek"] / FRAMES_A_SECOND
+                each["text"],
+                each["compression_ratio"],
+                each["avg_logprob"],
+                each["no_speech_prob"],
+                each["seek"] / FRAMES_A_SECOND,
             )
             for each in result["segments"]
         ]

@@ -6,6 +6,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from vlm.serving.openai.errors import ApiError
+
 Message = MutableMapping[str, Any]
 JSON_BYTES = 32 * 2**20  # a picture of 20 MB as text is 27 MB
 MAX_VALUES = 100_000  # in one JSON body: a list of 30 MB of nothing takes a gigabyte once it is read
@@ -20,6 +22,11 @@ class Refused(Exception):
         super().__init__(reason)
 
 
+def refusal_body(path: str, status: int, reason: str) -> dict[str, Any]:
+    """What is said to a program: in OpenAI's form under /v1, else as Gradio does."""
+    return ApiError(status, reason).body if path.startswith("/v1/") else {"error": reason, "detail": reason}
+
+
 class BoundedBody:
     """`receive` and `send` for the app. What is too large is answered with 413, and for the app the client is gone.
 
@@ -29,11 +36,12 @@ class BoundedBody:
         self,
         receive: Callable[[], Awaitable[Message]],
         send: Callable[[Message], Awaitable[None]],
+        path: str,
         most_bytes: int,
         files: bool,
     ) -> None:
         self._receive, self._send = receive, send
-        self._most_bytes, self._files = most_bytes, files
+        self._path, self._most_bytes, self._files = path, most_bytes, files
         self._bytes = self._values = 0
         self._refused = self._complete = self._started = False
         self._watch: asyncio.Task[None] | None = None
@@ -79,6 +87,6 @@ class BoundedBody:
         self.gone.set()
         if not self._started:
             reason = f"At most {self._most_bytes // 2**20} MB and {MAX_VALUES:,} values can be sent at once."
-            response = JSONResponse({"error": reason, "detail": reason}, 413, {"Connection": "close"})
+            response = JSONResponse(refusal_body(self._path, 413, reason), 413, {"Connection": "close"})
             await response({"type": "http"}, self._receive, self._send)
         return DISCONNECT

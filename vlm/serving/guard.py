@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from vlm.serving.accounts import Accounts
-from vlm.serving.body import JSON_BYTES, BoundedBody, Refused
+from vlm.serving.body import JSON_BYTES, BoundedBody, Refused, refusal_body
 from vlm.serving.callers import CALLER, SCOPE_KEY, Caller, Listeners
 from vlm.serving.environment import LOOPBACK, ServerSettings, is_loopback
 from vlm.serving.limits import Limit, TryLater
@@ -72,7 +72,8 @@ class Guard:
             headers = Headers(scope=scope)
             self._check_place(scope, headers)
             person = await self._person(scope, headers)
-            body = BoundedBody(receive, send, self._most_bytes(scope, headers, person), _holds_files(headers))
+            most = self._most_bytes(scope, headers, person)
+            body = BoundedBody(receive, send, scope["path"], most, _holds_files(headers))
         except (Refused, TryLater) as refused:
             await refusal(scope, refused)(scope, receive, send)
             return
@@ -213,4 +214,4 @@ def refusal(scope: Scope, refused: Refused | TryLater) -> Response:
         headers["WWW-Authenticate"] = 'Basic realm="Ask a picture", charset="UTF-8"'
     if _is_upload(scope):  # the page shows the text as it is
         return PlainTextResponse(str(refused), status, headers)
-    return JSONResponse({"error": str(refused), "detail": str(refused)}, status, headers)
+    return JSONResponse(refusal_body(scope["path"], status, str(refused)), status, headers)

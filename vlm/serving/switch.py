@@ -52,6 +52,7 @@ class Serving:
         settings: ServerSettings | None = None,
     ) -> None:
         self._assistant: Assistant | None = assistant
+        self._parallel = assistant.engine.parallel
         self._adapters = {preset: adapter}
         self._gate, self._speech = Gate(), Gate()
         self.preset, self.settings = preset, settings or ServerSettings()
@@ -85,8 +86,10 @@ class Serving:
 
     @property
     def parallel(self) -> int:
-        """How many questions the engine answers at once."""
-        return self.assistant.engine.parallel
+        """How many questions the engine answers at once; while a preset is changed, what the one before did."""
+        if self._assistant:
+            self._parallel = self._assistant.engine.parallel
+        return self._parallel
 
     @cached_property
     def presets(self) -> list[str]:
