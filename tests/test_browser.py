@@ -172,7 +172,7 @@ def test_who_waits_sees_their_place_and_a_closed_tab_frees_the_model(
         ask(other, "Tell me a story.")
         other.get_by_text("Once upon a time").wait_for()
         ask(page, "What is the capital of France?")
-        page.get_by_text("queue: 1/1").wait_for()
+        page.get_by_text("Waiting for your turn, about").wait_for()
         other.context.close()
         wait_until_idle(page)
         page.context.close()

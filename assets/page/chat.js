@@ -6,7 +6,7 @@ const NEAR = 80;  // pixels from the end that still count as being there
 page.follow = tab => {
   const chat = tab.panel.querySelector(".conversation");
   const scroller = () => chat.querySelector(".bubble-wrap");
-  tab.atEnd = true;
+  Object.assign(tab, {atEnd: true, top: 0, height: 0});
   chat.addEventListener("scroll", ({target}) => {
     if (target === scroller()) tab.atEnd = target.scrollHeight - target.scrollTop - target.clientHeight < NEAR;
   }, true);
@@ -14,7 +14,10 @@ page.follow = tab => {
     const view = scroller();
     if (!view) return;
     if (view.getAttribute("aria-live") !== "off") view.setAttribute("aria-live", "off");  // said once, below
+    const scrolledUp = view.scrollHeight >= tab.height && view.scrollTop < tab.top - NEAR;
+    if (scrolledUp) tab.atEnd = false;  // the event that tells of it is still to come
     if (tab.atEnd && tab.record?.exchanges.length) view.scrollTop = view.scrollHeight;
+    Object.assign(tab, {top: view.scrollTop, height: view.scrollHeight});
   }).observe(chat, {childList: true, subtree: true, characterData: true});
 };
 
@@ -24,7 +27,7 @@ page.lastAnswer = tab => {
 };
 
 page.changed.push((tab, wasBusy) => {
-  if (tab.busy) tab.atEnd = true;  // a question was asked
+  if (tab.busy && !wasBusy) tab.atEnd = true;  // a question was asked
   if (!wasBusy || tab.busy) return;
   let told = document.querySelector("#told");
   if (!told) {
