@@ -81,6 +81,8 @@ def trained_with(config: TrainingConfig, model_config: ModelConfig, rows: Sequen
     at_once = config.batch_size * config.gradient_accumulation * PartialState().num_processes
     told = to_dict(with_all_settings(model_config))
     language = {name: told["language"][name] for name in ("weights", "dtype", "quantisation")}
+    if told["language"]["template"]:  # a run that began before there was a choice goes on without it
+        language["template"] = told["language"]["template"]
     model = {name: told[name] for name in ("vision", "connector", "fusion", "lora")} | {"language": language}
     return settings | {
         "conversations_a_step": at_once,

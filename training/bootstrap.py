@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from training.bootstrapped import QUESTION, write
+from training.bootstrapped import KEPT, QUESTION, write
 from training.data import iterate_rows
 from training.evaluate import open_journal, settings_of, write_json
 from training.filtering import WATCHED, compare
@@ -45,6 +45,11 @@ log = logging.getLogger("training")
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Captions, scores, two parquet files, report.json."""
     data, output = arguments.data, arguments.output
+    if arguments.shuffled and (data / f"{KEPT}.parquet").exists():
+        raise UserError(
+            f"--shuffled would put texts that are known to be wrong in place of {data / KEPT}.parquet. Measure in a copy "
+            "of the data folder."
+        )
     aligner = load_aligner_model(arguments.aligner)
     threshold, known = calibrate(aligner, data, arguments.known)
     untold = without_captions(data, arguments.pictures, arguments.limit)

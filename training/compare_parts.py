@@ -26,6 +26,7 @@ from training.features import FeatureStore
 from training.finetune import GOES_ON, LOG
 from training.parts_table import PLOT, TABLE, draw, table
 from training.resources import disk_limit, memory_limit, replace_with
+from training.run_settings import digest
 from training.scores.part_scores import chosen_questions, features_of, score_parts
 from vlm.config import ModelConfig, from_dict, read_yaml, to_dict
 from vlm.errors import UserError
@@ -203,15 +204,30 @@ def run(arguments: argparse.Namespace) -> str:
     results.mkdir(parents=True, exist_ok=True)
     for name in cells:
         cell_config(comparison, name)  # a wrong one is told before the first is trained
+    asked = {
+        "examples": arguments.examples,
+        "questions": arguments.questions,
+        "comparison": digest([to_dict(comparison)]),
+    }
     for name in cells:
-        if (results / f"{name}.json").is_file():
+        file = results / f"{name}.json"
+        if file.is_file():
+            check_same(file, asked)
             log.info("cell %s is done already", name)
             continue
         log.info("cell %s", name)
         replace_with(
-            results / f"{name}.json", json.dumps(run_cell(comparison, name, arguments), indent=1) + "\n"
+            file, json.dumps(run_cell(comparison, name, arguments) | {"asked": asked}, indent=1) + "\n"
         )
     return write_table(results, arguments.language)
+
+
+def check_same(file: Path, asked: dict[str, Any]) -> None:
+    """Cells of one table are trained alike. Raises UserError."""
+    if json.loads(file.read_text(encoding="utf-8")).get("asked") != asked:
+        raise UserError(
+            f"{file} is of another comparison (examples, questions or preset). Remove it, or give another --results."
+        )
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def compare(preset: str, data: Path, known: str, output: Path) -> dict[str, Any]
     pictures = read_pairs(data, [known], WATCHED).validation
     found = {}
     for name, sources in runs.items():
-        folder = align.run(replace(config, sources=sources, output=str(output / name)))
+        folder = align.run(replace(config, sources=sources, output=str(output / "compare" / name)))
         found[name] = search_scores(load_aligner_model(str(folder)), data, pictures)
     return found
 

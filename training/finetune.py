@@ -50,7 +50,7 @@ from vlm.model.embeddings import Precomputed
 from vlm.model.language import weights_are_divided
 from vlm.model.sizes import check_fit
 from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
-from vlm.serving.about import DATA_CARD, PLOT
+from vlm.serving.about import DATA_CARD, LIMITS, PLOT
 from vlm.terminal import show_anything
 
 log = logging.getLogger("training")
@@ -203,7 +203,9 @@ def lay_out(
         system=load_model_config(config.model).answers.image_system,
         style=config.style,
         sources=sources,
-        batch_size=config.batch_size * PartialState().num_processes,  # what all of them take in one step
+        batch_size=config.batch_size
+        * config.gradient_accumulation
+        * PartialState().num_processes,  # of one step
         epochs=epochs,
         tag_dropout=config.tag_dropout,
         max_tokens=config.max_tokens,
@@ -324,7 +326,11 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     if model.language.has_adapter:
         alpha = model.language.apply_share(config.lora_share)
         model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
+    limits = adapter / LIMITS
+    written = limits.read_bytes() if limits.is_file() else None
     save_adapter(model, adapter, model_config, training, {})
+    if written is not None:
+        limits.write_bytes(written)  # by hand, which training on for longer does not replace
     if (data / "card.md").is_file():
         shutil.copy(data / "card.md", adapter / DATA_CARD)
     draw(read_log(output / LOG), adapter / PLOT)

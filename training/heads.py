@@ -25,9 +25,10 @@ from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.finetune import GOES_ON
 from training.resources import disk_limit, memory_limit, replace_with
+from training.run_settings import claim, digest
 from training.scores.task_scores import score_tasks
 from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only
-from vlm.config import PartConfig, TextConfig, VisionConfig
+from vlm.config import PartConfig, TextConfig, VisionConfig, to_dict
 from vlm.errors import UserError
 from vlm.model.connectors import connector_settings
 from vlm.model.connectors.q_former import QFormer, without_text
@@ -63,6 +64,9 @@ class TasksConfig:
     seed: int = 0
     logging_steps: int = 10
     save_steps: int = 100
+
+
+FREE = ("data", "output", "logging_steps", "save_steps")  # settings that change nothing of what is learned
 
 
 class TaskTrainer(Trainer):
@@ -118,6 +122,12 @@ def run(config: TasksConfig) -> dict[str, Any]:
     trunk = build_trunk(config, encoder.feature_size, len(text.tokenizer))
     trunk.standardise(store.sample(sorted({each.picture for kind in known.values() for each in kind})))
     model = build_multi_task(trunk, config.tasks, config.weighting, len(vocabulary.answers))
+    told = {name: value for name, value in to_dict(config).items() if name not in FREE}
+    claim(
+        output,
+        told | {"rows": digest([*training, *held_out])},
+        "Give the settings from before, or another --output.",
+    )
     per_task = {task: known[TEXTS_OF[task]] for task in config.tasks}
     steps = TaskSteps(
         per_task, store.__getitem__, text.tokenize, vocabulary,

@@ -43,7 +43,7 @@ def first_rank(ranked: Sequence[str], relevant: Collection[str]) -> float:
 
 def average_precision(ranked: Sequence[str], relevant: Collection[str]) -> float:
     """The mean, over all relevant ones, of the precision at each; one that is not in the list counts as 0."""
-    hits = [place for place, name in enumerate(ranked, 1) if name in relevant]
+    hits = [place for place, name in enumerate(dict.fromkeys(ranked), 1) if name in relevant]
     return sum(number / place for number, place in enumerate(hits, 1)) / len(set(relevant))
 
 

@@ -54,6 +54,9 @@ FILES = [
     "*.safetensors",
     "lora/*.json",
     "language/*.json",
+    "language/*.jinja",
+    "language/*.txt",
+    "language/*.model",
     "metrics.json",
     "*.md",
     "training.png",
@@ -116,7 +119,10 @@ def imported(source: str) -> Path:
     from vlm.model.llava_import import write_adapter  # and Transformers with it
 
     checkpoint = find_checkpoint(source)
-    content = "".join(f"{each.name} {each.stat().st_size}" for each in sorted(checkpoint.iterdir()))
+    content = "".join(
+        f"{each.name} {(known := each.stat()).st_size} {known.st_mtime_ns}"
+        for each in sorted(checkpoint.iterdir())
+    )
     identity = hashlib.sha256(f"{checkpoint.resolve()} {source} {content}".encode()).hexdigest()[:8]
     called = Path(split_revision(source)[0]).name
     return made_folder(
@@ -215,7 +221,7 @@ def _differing(trained: ModelConfig, config: ModelConfig) -> tuple[Any, Any] | N
     for part in ("vision", "connector", "fusion", "language"):
         theirs, ours = getattr(trained, part), getattr(config, part)
         if part == "language":  # how it is served may differ from training
-            theirs = replace(ours, weights=theirs.weights)
+            theirs = replace(ours, weights=theirs.weights, template=theirs.template)
         if part in ("vision", "language") and _called(theirs.weights) == _called(ours.weights):
             # a repository on the hub, and a folder of its name wherever it lies, hold the same
             theirs = replace(theirs, weights=ours.weights)
