@@ -29,6 +29,7 @@ from vlm.chat.local_writer import LocalWriter
 from vlm.inputs.speech import Transcript
 from vlm.model.adapter import save_adapter
 from vlm.model.prompts import PromptTurn, encode
+from vlm.serving.environment import read_environment
 from vlm.serving.openai.access import Access, access_of
 from vlm.serving.openai.answers import Telling
 from vlm.serving.switch import Serving
@@ -521,9 +522,17 @@ def test_an_error_within_a_stream_is_told_in_it(
 
 @pytest.mark.slow
 def test_a_key_is_wanted_where_one_is_set_and_others_than_this_machine_need_one(serving: Serving) -> None:
-    assert access_of({}, "127.0.0.1") == access_of({}, "::1") == access_of({}, "localhost") == Access()
-    assert access_of({}, "0.0.0.0").public and access_of({"SPACE_ID": "me/mine"}, "127.0.0.1").public
-    with page_of(serving, access_of({"VLM_API_KEY": "säcret"}, "0.0.0.0")) as address:
+    assert access_of({}, public=False) == Access()
+    for others in (
+        {"HOST": "0.0.0.0"},
+        {"SPACE_ID": "me/mine"},
+        {"ALLOWED_HOSTS": "a.example"},
+        {"AUTH": "a:b"},
+    ):
+        assert read_environment(others).public
+    for alone in ({}, {"HOST": "::1"}, {"HOST": "localhost"}):
+        assert not read_environment(alone).public
+    with page_of(serving, access_of({"VLM_API_KEY": "säcret"}, public=True)) as address:
         models = f"{address}/v1/models"
         for given in ({}, {"Authorization": "Bearer secret"}, {"Authorization": "Basic säcret".encode()}):
             refused = httpx.get(models, headers=given)
@@ -532,7 +541,7 @@ def test_a_key_is_wanted_where_one_is_set_and_others_than_this_machine_need_one(
         given = {"Authorization": "Bearer säcret".encode()}
         assert httpx.get(models, headers=given).status_code == 200
         assert httpx.post(f"{address}/v1/chat/completions", content=b"x" * 2**20).status_code == 401
-    with page_of(serving, access_of({}, "0.0.0.0")) as address:
+    with page_of(serving, access_of({}, public=True)) as address:
         with pytest.raises(openai.PermissionDeniedError, match="off here.*VLM_API_KEY"):
             ask(client_of(address), words("Hello?"))
         assert "<html" in httpx.get(address).text
@@ -554,7 +563,7 @@ def test_pictures_are_fetched_from_the_hosts_that_are_allowed(serving: Serving, 
         threading.Thread(target=host.serve_forever, args=(0.02,), daemon=True).start()
         name = f"127.0.0.1:{host.server_address[1]}"
         with page_of(
-            serving, access_of({"VLM_PICTURE_HOSTS": f"example.com, {name}"}, "127.0.0.1")
+            serving, access_of({"VLM_PICTURE_HOSTS": f"example.com, {name}"}, public=False)
         ) as address:
             client = client_of(address)
             assert told(client, shown(f"http://{name}/red.png")) == "This is a red square."

@@ -203,7 +203,8 @@ def test_browsers_are_told_to_be_careful(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["monitoring", "gradio_api/deep_link", "gradio_api/proxy=https://a.hf.space/", "gradio_api/file=http://a.example/"]
+    "path", ["monitoring", "gradio_api/deep_link", "gradio_api/proxy=https://a.hf.space/", "gradio_api/file=http://a.example/",
+     "gradio_api/file/http://a.example/", "gradio_api/file/https://a.example/x.png"]
 )  # fmt: skip
 def test_what_gradio_has_besides_and_nobody_needs_is_closed(address: str, path: str) -> None:
     assert httpx.get(f"{address}{path}").status_code == 404

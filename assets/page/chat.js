@@ -35,7 +35,7 @@ page.changed.push((tab, wasBusy) => {
     told.setAttribute("aria-live", "polite");
     document.body.append(told);
   }
-  told.textContent = page.lastAnswer(tab);
+  if (tab.answered) told.textContent = page.lastAnswer(tab);
 });
 
 page.box = tab => tab.panel.querySelector(".composer textarea");

@@ -16,8 +16,9 @@ const page = {
     page.tabs[tab.name] = tab;
     watch("value", () => {
       const {busy, record} = JSON.parse(props.value);
-      const wasBusy = tab.busy;
-      Object.assign(tab, {busy, record});
+      const wasBusy = tab.busy, before = tab.record?.exchanges.length ?? 0;
+      const answered = (record?.exchanges.length ?? 0) >= before;  // a question that failed is taken out again
+      Object.assign(tab, {busy, record, answered});
       page.changed.forEach(tell => tell(tab, wasBusy));
     });
     page.follow(tab);

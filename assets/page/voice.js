@@ -42,9 +42,13 @@ function meter(stream, heard) {
   return () => { clearInterval(timer); context.close(); };
 }
 
+let asking = false;  // for the microphone; a second click must not start a second recording
+
 async function listen(tab) {
+  if (asking || recording) return;
   page.hush();
-  const stream = await microphone(tab);
+  asking = true;
+  const stream = await microphone(tab).finally(() => { asking = false; });
   if (!stream) return;
   const recorder = new MediaRecorder(stream), pieces = [];
   const mine = recording = {tab, recorder, stream, discard: false, stopMeter: () => {}};
@@ -57,7 +61,12 @@ async function listen(tab) {
     if (mine.discard) return note(tab, "");
     note(tab, "Sending…");
     const type = recorder.mimeType.split(";")[0], ending = {"audio/mp4": "mp4", "audio/ogg": "ogg"}[type] || "webm";
-    const {path} = await tab.upload(new File(pieces, `spoken.${ending}`, {type}));
+    let path;
+    try {
+      ({path} = await tab.upload(new File(pieces, `spoken.${ending}`, {type})));
+    } catch {
+      return note(tab, "The recording could not be sent. Please try again in a moment.");
+    }
     note(tab, "");
     tab.trigger("spoken", {path});
   };
@@ -74,8 +83,14 @@ page.actions.speak = (button, tab) => recording ? recording.recorder.stop() : li
 document.addEventListener("change", async ({target}) => {
   const tab = target.dataset?.action === "recording" && page.tabOf(target);
   if (!tab || !target.files.length) return;
-  const {path} = await tab.upload(target.files[0]);
-  target.value = "";
+  let path;
+  try {
+    ({path} = await tab.upload(target.files[0]));
+  } catch {
+    return note(tab, "The recording could not be sent. Please try again in a moment.");
+  } finally {
+    target.value = "";
+  }
   tab.trigger("spoken", {path});
 });
 
@@ -139,6 +154,10 @@ async function answerAloud(tab) {
 
 page.changed.push((tab, wasBusy) => {
   if (!wasBusy || tab.busy) return;
+  if (!tab.answered || !page.lastAnswer(tab)) {
+    if (isHandsFree(tab)) listen(tab);
+    return;
+  }
   if (isHandsFree(tab)) answerAloud(tab);
   else if (page.settings.readAlways && page.lastAnswer(tab)) page.say(page.lastAnswer(tab));
 });

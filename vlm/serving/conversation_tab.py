@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from vlm.chat.conversation import Conversation
-from vlm.serving.events import ALWAYS, AT_ONCE, MAY_REFUSE
+from vlm.serving.events import ALWAYS, AT_ONCE, LOOKING, MAY_REFUSE
 from vlm.serving.keeping import Keeping
 from vlm.serving.looking import Looking
 from vlm.serving.plain_errors import plainly
@@ -54,10 +54,11 @@ class ConversationTab:
         self._wire_keeping()
         looking = Looking(serving)
         if tab.pictures:
-            self.bar.looked(
-                looking.look, self.conversation, self.looked, show_progress="hidden", **ALWAYS, **model
+            looks = self.bar.looked(
+                looking.look, self.conversation, self.looked, show_progress="hidden", **ALWAYS, **LOOKING
             )
-            self.bar.close(lambda: "", None, self.looked, **AT_ONCE)
+            closes = self.bar.close(None, None, None, cancels=[looks], api_visibility="private")
+            closes.then(lambda: "", None, self.looked, **AT_ONCE)
 
     def _build_composer(self) -> None:
         self.notice = gr.HTML(visible=False, apply_default_css=False)

@@ -37,7 +37,10 @@ class ServerSettings:
     @property
     def public(self) -> bool:
         """Whether people other than the owner of this machine may see the page."""
-        return self.space or self.accounts is not None or not is_loopback(self.host)
+        others = self.accounts is not None or bool(
+            self.allowed_hosts
+        )  # a proxy may stand before a loopback address
+        return self.space or others or not is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:

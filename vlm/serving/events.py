@@ -9,6 +9,8 @@ MAX_WAITING = 100  # events in Gradio's own queue, before the searches
 # Gradio lets all of these begin; they wait for the model before the gate, which knows whose turn it is.
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": None}
 
+LOOKING: dict[str, Any] = {"concurrency_id": "looking", "concurrency_limit": 1}  # a minute of both cores
+
 # Events that occur while an earlier one is under way are sent as well. Otherwise the browser would drop the answer to a
 # question that follows closely upon a stop.
 ALWAYS: dict[str, Any] = {"trigger_mode": "multiple", "api_visibility": "private"}

@@ -28,9 +28,10 @@ Scope = MutableMapping[str, Any]
 
 UPLOAD = "/gradio_api/upload"
 OPEN_TO_ALL = ("/health",)
+LARGE_BYTES = 2**20
 # Gradio has these as well: they write files, fetch from elsewhere, or show how the app is used.
 CLOSED = re.compile(
-    r"/(gradio_api/(deep_link|process_recording|vibe-|undo-vibe|dev/|proxy=|file=https?:|run-history|stream/)|monitoring)"
+    r"/(gradio_api/(deep_link|process_recording|vibe-|undo-vibe|dev/|proxy=|file=https?:|file/|run-history|stream/)|monitoring)"
 )
 EVENTS = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/(?P<event>[^/]+)/?")
 HEADERS = {
@@ -136,14 +137,16 @@ class Guard:
             most = self.settings.request_mb * 2**20
         if length > most:
             raise Refused(413, f"At most {most // 2**20} MB can be sent at once.")
-        if _holds_files(headers) or _is_upload(scope):
-            if "content-length" not in headers:
-                raise Refused(411, "Please say how large the files are (Content-Length).")
+        files, told = _holds_files(headers) or _is_upload(scope), "content-length" in headers
+        if files and not told:
+            raise Refused(411, "Please say how large the files are (Content-Length).")
+        size = length if told or scope["method"] != "POST" else most
+        if files or size > LARGE_BYTES:  # JSON may hold files as data URLs
             if self.settings.public:
-                self._megabytes.take(person, length / 2**20)
+                self._megabytes.take(person, size / 2**20)
             if self.uploads:
                 left = self.uploads.most_bytes - self.uploads.size()
-                if left < max(length, 1):
+                if left < max(size, 1):
                     raise Refused(507, "There is no room for more files now. Please try again later.")
         return most
 

@@ -78,7 +78,7 @@ def routes(site: Site) -> APIRouter:
     """What is served beside the page. The one place to add to."""
     router = APIRouter()
     router.include_router(status_routes(site.serving, site.uploads))
-    access = site.access or access_of(os.environ, site.serving.settings.host)
+    access = site.access or access_of(os.environ, site.serving.settings.public)
     router.include_router(openai_routes(site.serving, access))
     return router
 

@@ -27,6 +27,7 @@ from vlm.serving.settings_panel import LARGEST_SEED, settings_from
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import Tab
 
+SPOKEN = "spoken"  # the name of a recording that assets/page/voice.js makes
 REFRESH_SECONDS = 0.1  # while an answer grows: redrawing the page at every token would slow the model down
 BROWSERS_SHOW = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}
 OTHER_TEMPERATURE = 0.7  # of another try where the temperature is 0, which would say the same again
@@ -150,6 +151,10 @@ class Questions:
         """A question that got no answer returns to the composer, before what stands there now."""
         if exchange is None or not self.tab.typed:
             return None
+        if (
+            Path(exchange.recording or "").stem == SPOKEN
+        ):  # by the Speak button: its words come back, not a file
+            exchange = replace(exchange, question=exchange.asked, recording=None)
         return exchange.composed_before(composed or NOTHING)
 
     def page(self, conversation: Conversation, composed: Composed | None = None) -> list[Any]:

@@ -4,6 +4,7 @@ Every question passes through `Serving.stream`, from whichever route it comes: t
 a time. It is let go of before the next is loaded, so that a machine needs the memory of one only.
 """
 
+import time
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -184,8 +185,9 @@ class Serving:
     def stop(self) -> bool:
         """Take no more questions, and let the answers under way end. Whether all did within the time that is set."""
         self._stopping = True
-        seconds = self.settings.stop_seconds
-        return self._speech.wait_until_empty(seconds) and self._gate.wait_until_empty(seconds)
+        end = time.monotonic() + self.settings.stop_seconds
+        heard = self._speech.wait_until_empty(self.settings.stop_seconds)
+        return heard and self._gate.wait_until_empty(max(0.0, end - time.monotonic()))
 
     def switch(self, preset: str) -> None:
         """Serve another preset, once the answers under way are given. Where it cannot be loaded, the one before is

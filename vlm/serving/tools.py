@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated, Any
 
-from anyio import from_thread, to_thread
+from anyio import CapacityLimiter, from_thread, to_thread
 from mcp.server.fastmcp import Context, FastMCP
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import Field
@@ -27,6 +27,8 @@ from vlm.serving.search_endpoints import SearchEndpoints
 PATH = "/gradio_api/mcp"
 SESSIONS, IDLE_SECONDS = 500, 600
 PROGRESS_SECONDS = 1.0
+# Threads of their own: a call holds one while it waits, and the server needs its others for all else
+ANSWERS, SEARCHES = CapacityLimiter(100), CapacityLimiter(2)
 
 File = Annotated[
     str,
@@ -66,7 +68,9 @@ class Tools:
         self, context: Context, words: str, pictures: list[File], picture: File | None = None, count: int = 24
     ) -> list[dict[str, Any]]:
         """Find pictures among those given by words, by a similar picture, or by both. Best first, with scores."""
-        return await _last(context, partial(self.searches.search, words, pictures, picture, None, count))
+        return await _last(
+            context, partial(self.searches.search, words, pictures, picture, None, count), SEARCHES
+        )
 
     async def classify(self, context: Context, picture: File, names: str) -> dict[str, float]:
         """Tell which of some names, separated by commas, fits a picture best. Returns each name's probability."""
@@ -74,10 +78,12 @@ class Tools:
         def once() -> Iterator[dict[str, float]]:
             yield self.searches.classify(picture, names)
 
-        return await _last(context, once)
+        return await _last(context, once, SEARCHES)
 
 
-async def _last(context: Context, ask: Callable[[], Iterator[Any]]) -> Any:
+async def _last(
+    context: Context, ask: Callable[[], Iterator[Any]], limiter: CapacityLimiter = ANSWERS
+) -> Any:
     """The last thing that is yielded. Between two the thread looks whether it is still wanted, and tells how it goes."""
     request = context.request_context.request
     assert request is not None, "tools are called over HTTP only"
@@ -93,7 +99,7 @@ async def _last(context: Context, ask: Callable[[], Iterator[Any]]) -> Any:
         return latest[0] if isinstance(latest, tuple) else latest  # an answer comes with how it came about
 
     try:
-        return await to_thread.run_sync(run)
+        return await to_thread.run_sync(run, limiter=limiter)
     except Exception as problem:
         raise UserError(plain_sentence(problem)) from None
 

@@ -49,12 +49,12 @@ class Access:
             )
 
 
-def access_of(environment: Mapping[str, str], host: str) -> Access:
-    """As the environment has it, for a page that is served on `host`."""
+def access_of(environment: Mapping[str, str], public: bool) -> Access:
+    """As the environment has it. `public`: whether others than the owner of this machine reach the page."""
     hosts = environment.get(PICTURE_HOSTS, "").split(",")
     return Access(
         key=environment.get(KEY, ""),
-        public=not is_loopback(host) or "SPACE_ID" in environment,
+        public=public,
         picture_hosts=frozenset(each.strip().lower() for each in hosts if each.strip()),
     )
 

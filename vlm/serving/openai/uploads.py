@@ -54,7 +54,8 @@ class Uploads:
         if sum(each.size for each in self._files.values()) + size > MAX_BYTES:
             raise ApiError(429, "There is no room for more files now. Delete some, or try again later.")
         kind = mimetypes.guess_type(name)[0] or ""
-        prefix = RECORDING_PREFIX if kind.startswith("audio/") else PREFIX
+        spoken = kind.startswith("audio/") or kind in ("video/webm", "video/mp4")  # as browsers record
+        prefix = RECORDING_PREFIX if spoken else PREFIX
         identity = prefix + secrets.token_hex(16)
         path = Path(self._folder.name) / f"{identity}{suffix_of(name)}"
         uploaded = Uploaded(path, PurePath(name).name[:255], size, int(time.time()), purpose)
