@@ -77,7 +77,7 @@ def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
         server.send_signal(signal.SIGINT)
         started = time.monotonic()
         server.wait(30)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 20  # an answer under way would be given 30
     assert not list(tmp_path.glob("uploads-*"))
 
 
