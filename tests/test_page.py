@@ -147,13 +147,18 @@ def test_whoever_scrolls_up_is_left_there_while_an_answer_grows(
     assert "word" in page.locator("#told").text_content()  # type: ignore[operator]  # said once, when it is whole
 
 
-def test_conversations_outlive_a_reload_with_their_pictures(page: Page, assistant: ChattingAssistant) -> None:
+def ask_about_the_cat(page: Page) -> None:
+    """One conversation, which then stands in the list."""
     page.get_by_role("tab", name="Image").click()
     add_picture(page, "cat.jpg")
     ask(page, "What is this?")
     expect(answers(page)).to_have_count(1)
     show_list(page)
     expect(page.locator(".conversations [data-list=open]")).to_have_count(1)
+
+
+def test_conversations_outlive_a_reload_with_their_pictures(page: Page, assistant: ChattingAssistant) -> None:
+    ask_about_the_cat(page)
     page.reload()
     expect(answers(page)).to_have_count(1)
     shown = page.locator(".pictures img:visible")
@@ -196,12 +201,7 @@ def test_the_list_renames_finds_deletes_and_takes_back(page: Page) -> None:
 
 
 def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> None:
-    page.get_by_role("tab", name="Image").click()
-    add_picture(page, "cat.jpg")
-    ask(page, "What is this?")
-    expect(answers(page)).to_have_count(1)
-    show_list(page)
-    expect(page.locator(".conversations [data-list=open]")).to_have_count(1)
+    ask_about_the_cat(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="Export all").click()
     exported = tmp_path / "all.json"

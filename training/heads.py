@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments, set_seed
 
@@ -36,6 +35,7 @@ from vlm.model.encoders import build_encoder
 from vlm.model.heads.multi_task import MultiTask, build_multi_task
 from vlm.model.text_encoders import build_text_encoder
 from vlm.terminal import show_anything
+from vlm.weights.tensor_files import save_tensors
 
 log = logging.getLogger("training")
 
@@ -173,9 +173,9 @@ def train(model: MultiTask, steps: TaskSteps, config: TasksConfig) -> None:
 
 def save(model: MultiTask, folder: Path, vocabulary: Vocabulary, metrics: dict[str, Any]) -> None:
     trunk = {name: each.detach().cpu().contiguous() for name, each in model.trunk.state_dict().items()}
-    save_file(without_text(trunk), folder / "projector.safetensors")
+    save_tensors(without_text(trunk), folder / "projector.safetensors")
     rest = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
-    save_file(rest, folder / "heads.safetensors")
+    save_tensors(rest, folder / "heads.safetensors")
     replace_with(folder / "answers.json", json.dumps(vocabulary.answers, ensure_ascii=False))
     replace_with(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 

@@ -4,19 +4,17 @@ The adapter and the base model are two names there, so that the way of a questio
 adapter, words and the clean-up to the base model.
 """
 
-import base64
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, NamedTuple
 
 from vlm.chat.answer import Picture, Settings
 from vlm.chat.writer import Written
 from vlm.engines.remote import NOTHING_YET, Piece, RemoteServer, TooLong
 from vlm.errors import UserError
-from vlm.inputs.images import open_image
+from vlm.inputs.images import as_data_url, open_image
 from vlm.model.prompts import PromptTurn
 
 JPEG_QUALITY = 92
@@ -145,9 +143,7 @@ def _content(question: str, pictures: Sequence[SentPicture]) -> str | list[dict[
 
 
 def _sent(picture: Picture) -> SentPicture:
-    file = BytesIO()
-    open_image(picture).save(file, "JPEG", quality=JPEG_QUALITY)
-    return SentPicture(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}")
+    return SentPicture(as_data_url(open_image(picture), JPEG_QUALITY))
 
 
 def _grown(written: Written, piece: Piece) -> Written:

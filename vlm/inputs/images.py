@@ -8,6 +8,7 @@ process-wide and are left alone.
 
 from __future__ import annotations
 
+import base64
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -46,6 +47,13 @@ def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
         raise UserError(_too_many_pixels(title)) from problem
     except Exception as problem:  # damaged files make Pillow raise SyntaxError, struct.error, zlib.error, ...
         raise UserError(f"{title} is damaged or cut off. {_ANOTHER}") from problem
+
+
+def as_data_url(image: Image.Image, quality: int) -> str:
+    """As a JPEG within an address. `quality` is Pillow's, 1 to 95."""
+    file = BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def pad_to_square(image: Image.Image, fill: tuple[int, int, int] = WHITE) -> Image.Image:

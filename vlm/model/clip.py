@@ -54,10 +54,7 @@ class Clip(nn.Module):
     def preprocess(self, image: Image.Image) -> Tensor:
         """RGB picture of any size -> [3, S, S], normalised as CLIP was trained."""
         square = pad_to_square(image, MEAN_COLOUR)
-        square = square.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 255.0
-        mean, deviation = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
-        return (pixels - mean[:, None, None]) / deviation[:, None, None]
+        return normalised(square, self.image_size, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> patch features [B, N, Dv]"""
@@ -74,6 +71,13 @@ class Clip(nn.Module):
 
 class _VisionHalf(CLIPVisionModelWithProjection):
     _keys_to_ignore_on_load_unexpected = [r"^text_", r"^logit_scale"]  # the other half is no reason to warn
+
+
+def normalised(square: Image.Image, size: int, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
+    """A square RGB picture -> [3, S, S] of `size`, less the channels' means and over their deviations."""
+    resized = square.resize((size, size), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255.0
+    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]
 
 
 def clip_dtype(device: str) -> torch.dtype:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -17,6 +16,7 @@ from vlm.model.language import LanguageModel
 from vlm.model.llava_parts import LlavaParts, in_the_way, llava_parts, widened
 from vlm.model.vlm import VisionLanguageModel
 from vlm.weights.cache import check_space
+from vlm.weights.tensor_files import save_tensors
 
 IMAGE_TOKEN = "<image>"
 LORA_BELOW, LORA_WITHIN = "base_model.model.model.", "base_model.model.model.language_model."
@@ -123,5 +123,5 @@ def _write_lora(lora: Path, folder: Path) -> None:
     targets = "|".join(sorted(facts["target_modules"]))
     facts["target_modules"] = rf".*language_model\..*\.({targets})"
     folder.mkdir()
-    save_file(renamed, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors(renamed, folder / "adapter_model.safetensors", {"format": "pt"})
     (folder / "adapter_config.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
@@ -21,6 +21,7 @@ from vlm.model.chat_templates import VICUNA, text_template
 from vlm.model.checkpoints import LORA_FILES, is_llava
 from vlm.model.llava import PROJECTOR, checkpoint_tensors, llava_config
 from vlm.weights.hub import split_revision
+from vlm.weights.tensor_files import save_tensors
 
 STRATEGIES = {"default": "grid", "full": "patches"}  # Transformers' word -> vision.features
 SELECTED = {"patch": "grid", "cls_patch": "patches"}  # the original code's
@@ -40,7 +41,7 @@ def write_adapter(source: str, checkpoint: Path, folder: Path) -> None:
         described, projector = write(source, checkpoint, folder)
         config = from_dict(ModelConfig, described, source)
         resolved = {"model": to_dict(config), "training": {"imported_from": source}}
-        save_file(projector, folder / "projector.safetensors")
+        save_tensors(projector, folder / "projector.safetensors")
         (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
         (folder / "metrics.json").write_text("{}", encoding="utf-8")
 
@@ -86,7 +87,7 @@ def _write_lora(source: str, checkpoint: Path, folder: Path) -> tuple[dict[str, 
     projector = _projector(source, names, _unpickled(checkpoint / LORA_FILES[1]))
     weights = _lora_weights(checkpoint)
     (folder / "lora").mkdir()
-    save_file(weights, folder / "lora" / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors(weights, folder / "lora" / "adapter_model.safetensors", {"format": "pt"})
     plain = {name: facts[name] for name in LORA_FACTS if name in facts} | {"inference_mode": True}
     (folder / "lora" / "adapter_config.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
     vision = _vision(str(tower), SELECTED[selected], original.get("mm_vision_select_layer", -2))

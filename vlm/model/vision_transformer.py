@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from vlm.errors import UserError
 from vlm.inputs.images import pad_to_square
-from vlm.model.clip import clip_dtype
+from vlm.model.clip import clip_dtype, normalised
 
 FEATURES = ("patches", "grid")
 HALF = (0.5, 0.5, 0.5)  # mean and deviation where the folder does not say, as of ViT and SigLIP
@@ -63,10 +62,7 @@ class VisionTransformer(nn.Module):
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """RGB picture of any size -> [3, S, S], normalised as the encoder was trained."""
-        square = pad_to_square(image).resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 255.0
-        mean, deviation = torch.tensor(self.mean), torch.tensor(self.deviation)
-        return (pixels - mean[:, None, None]) / deviation[:, None, None]
+        return normalised(pad_to_square(image), self.image_size, self.mean, self.deviation)
 
     def forward(self, pixels: Tensor) -> Tensor:
         pixels = pixels.to(self.network.device, self.network.dtype)

@@ -22,7 +22,8 @@ class ServerSettings:
     space: bool = False
     allowed_hosts: tuple[str, ...] = ()
     accounts: str | None = None
-    has_api_key: bool = False  # VLM_API_KEY, which vlm/serving/openai/access.py reads
+    api_key: str = ""  # of /v1, which is off without one where the page is public
+    picture_hosts: tuple[str, ...] = ()  # from which /v1 may fetch pictures, with a port if any
     certificate: str | None = None  # files of TLS, in PEM
     key: str | None = None
     tools: bool = False  # MCP
@@ -37,9 +38,8 @@ class ServerSettings:
     @property
     def public(self) -> bool:
         """Whether people other than the owner of this machine may see the page."""
-        others = self.accounts is not None or bool(
-            self.allowed_hosts
-        )  # a proxy may stand before a loopback address
+        # where names are allowed, a proxy stands before an address that may be a loopback one
+        others = self.accounts is not None or bool(self.allowed_hosts)
         return self.space or others or not is_loopback(self.host)
 
 
@@ -76,9 +76,10 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         host=_host(given.get("HOST") or given.get("GRADIO_SERVER_NAME") or default.host),
         port=whole(port, default.port, 1, 65_535),
         space=space,
-        allowed_hosts=tuple(each.strip().lower() for each in hosts.split(",") if each.strip()),
+        allowed_hosts=_listed(hosts),
         accounts=given.get("AUTH"),
-        has_api_key="VLM_API_KEY" in given,
+        api_key=given.get("VLM_API_KEY", default.api_key),
+        picture_hosts=_listed(given.get("VLM_PICTURE_HOSTS", "")),
         certificate=certificate,
         key=key,
         tools=_yes_or_no("MCP", given.get("MCP") or given.get("GRADIO_MCP_SERVER")),
@@ -92,6 +93,10 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         uploads_mb=whole("UPLOADS_MB", default.uploads_mb, 1, 100_000_000),
         stop_seconds=whole("STOP_SECONDS", default.stop_seconds, 0, 3_600),
     )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(each.strip().lower() for each in text.split(",") if each.strip())
 
 
 def _host(text: str) -> str:

@@ -28,7 +28,9 @@ Scope = MutableMapping[str, Any]
 
 UPLOAD = "/gradio_api/upload"
 OPEN_TO_ALL = ("/health",)
-LARGE_BYTES = 2**20
+LARGE_BYTES = 2**20  # of a body that counts as files, whatever it is
+API_FILES = ("/v1/files", "/v1/audio/transcriptions")
+API_FILE_BYTES = 64 * 2**20  # as of a file on the page
 # Gradio has these as well: they write files, fetch from elsewhere, or show how the app is used.
 CLOSED = re.compile(
     r"/(gradio_api/(deep_link|process_recording|vibe-|undo-vibe|dev/|proxy=|file=https?:|file/|run-history|stream/)|monitoring)"
@@ -120,7 +122,7 @@ class Guard:
     async def _person(self, scope: Scope, headers: Headers) -> str:
         """The name of an account, or an address. Raises Refused."""
         address = person_at(scope["client"][0] if scope.get("client") else "")
-        has_key = self.settings.has_api_key and scope["path"].startswith("/v1/")  # checked there
+        has_key = self.settings.api_key and scope["path"].startswith("/v1/")  # checked there
         started_here = address == "loopback" and scope["path"] == "/gradio_api/startup-events"
         if self.accounts is None or scope["path"] in OPEN_TO_ALL or started_here or has_key:
             return address
@@ -135,6 +137,8 @@ class Guard:
         most = JSON_BYTES
         if _holds_files(headers):
             most = self.settings.request_mb * 2**20
+            if scope["path"].rstrip("/") in API_FILES:
+                most = min(most, API_FILE_BYTES)
         if length > most:
             raise Refused(413, f"At most {most // 2**20} MB can be sent at once.")
         files, told = _holds_files(headers) or _is_upload(scope), "content-length" in headers

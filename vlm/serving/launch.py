@@ -1,6 +1,5 @@
 """The page and all other routes -> one FastAPI app on a port. It fetches nothing from the internet and reports nothing."""
 
-import os
 import signal
 import socket
 import threading
@@ -71,14 +70,14 @@ class Site(NamedTuple):
     serving: Serving
     uploads: Uploads | None = None
     accounts: Accounts | None = None
-    access: Access | None = None  # to the routes under /v1; as the environment has it, if left out
+    access: Access | None = None  # to the routes under /v1; as the settings have it, if left out
 
 
 def routes(site: Site) -> APIRouter:
     """What is served beside the page. The one place to add to."""
     router = APIRouter()
     router.include_router(status_routes(site.serving, site.uploads))
-    access = site.access or access_of(os.environ, site.serving.settings.public)
+    access = site.access or access_of(site.serving.settings)
     router.include_router(openai_routes(site.serving, access))
     return router
 

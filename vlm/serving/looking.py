@@ -1,20 +1,19 @@
 """Where the model looked: a picture over the page, on request, with how far it has come."""
 
-import base64
 from collections.abc import Iterator
 from html import escape
-from io import BytesIO
 
 import gradio as gr
-from PIL import Image
 
 from vlm.chat.conversation import Conversation
 from vlm.chat.local_writer import LocalWriter
 from vlm.chat.occlusion import Look, where_it_looked
 from vlm.errors import UserError
+from vlm.inputs.images import as_data_url
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.switch import Serving
 
+JPEG_QUALITY = 85
 CLOSE = '<button type="button" data-action="close">Close</button>'
 
 
@@ -51,13 +50,7 @@ def _shown(look: Look) -> str:
         inside = f'<p>Looking for {told}…</p><progress max="1" value="{look.done:.2f}"></progress>'
     else:
         inside = (
-            f'<img src="{_data_url(look.picture)}" alt="The picture, in colour what mattered">'
+            f'<img src="{as_data_url(look.picture, JPEG_QUALITY)}" alt="The picture, in colour what mattered">'
             f"<figcaption>In colour is what made it {told}; the rest matters little.</figcaption>"
         )
     return f'<figure class="looked" role="dialog" aria-label="Where it looked">{inside}{CLOSE}</figure>'
-
-
-def _data_url(picture: Image.Image) -> str:
-    content = BytesIO()
-    picture.save(content, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -5,14 +5,13 @@ a page from elsewhere in the same browser must not use it either: it would come 
 own for this machine as the Host. VLM_PICTURE_HOSTS lists the hosts from which pictures may be fetched, none otherwise.
 """
 
-import ipaddress
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from vlm.serving.environment import ServerSettings, is_loopback
 from vlm.serving.openai.errors import ApiError
 
 KEY = "VLM_API_KEY"
@@ -49,23 +48,8 @@ class Access:
             )
 
 
-def access_of(environment: Mapping[str, str], public: bool) -> Access:
-    """As the environment has it. `public`: whether others than the owner of this machine reach the page."""
-    hosts = environment.get(PICTURE_HOSTS, "").split(",")
-    return Access(
-        key=environment.get(KEY, ""),
-        public=public,
-        picture_hosts=frozenset(each.strip().lower() for each in hosts if each.strip()),
-    )
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def access_of(settings: ServerSettings) -> Access:
+    return Access(settings.api_key, settings.public, frozenset(settings.picture_hosts))
 
 
 def _claimed_hosts(request: Request) -> list[str]:
