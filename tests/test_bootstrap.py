@@ -140,7 +140,7 @@ def test_training_on_what_is_kept_is_compared_with_training_on_all(
     report = bootstrap.run(asked)
     assert set(report["training"]) == {"without", "kept", "all"}
     for name, scores in report["training"].items():
-        assert (tmp_path / "out" / name / "aligner" / "heads.safetensors").is_file()
+        assert (tmp_path / "out" / "compare" / name / "aligner" / "heads.safetensors").is_file()
         assert scores["t2i_median_rank"] >= 1
     ranks = {name: scores["t2i_median_rank"] for name, scores in report["training"].items()}
     assert ranks["kept"] < ranks["all"] and ranks["kept"] < ranks["without"]
