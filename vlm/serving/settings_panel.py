@@ -1,5 +1,6 @@
 """The settings on the page, of which most are also the endpoints' optional arguments."""
 
+import json
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -12,7 +13,23 @@ STYLES = [("Sentences", "full"), ("Keywords", "keywords")]
 LARGEST_SEED = 2**32 - 1
 SPOKEN = [("Find out", "auto"), *((name, code) for code, name in LANGUAGES.items())]
 CLOSE = '<button type="button" class="close-sidebar" data-action="show-settings">Close</button>'
-STORED = "ask-a-picture settings"  # the name in the browser, and the key that Gradio wants: it is no secret
+# What is stored, or the defaults where there is nothing, or that of another version of the page
+READ = """() => {
+    const defaults = DEFAULTS;
+    let stored;
+    try { stored = JSON.parse(localStorage.getItem("ask-a-picture settings")); } catch { return defaults; }
+    const fits = Array.isArray(stored) && stored.length === defaults.length
+        && stored.every((value, place) => typeof value === typeof defaults[place]);
+    return fits ? stored : defaults;
+}"""
+WRITE = """(...values) => {
+    try { localStorage.setItem("ask-a-picture settings", JSON.stringify(values)); } catch {}  // it may be full
+    return [];
+}"""
+RESET = """() => {
+    localStorage.removeItem("ask-a-picture settings");
+    return DEFAULTS;
+}"""
 
 
 class SettingsPanel(NamedTuple):
@@ -110,24 +127,9 @@ def show_settings(page: gr.Blocks, panel: SettingsPanel, personal: PersonalPanel
 
 
 def _keep(page: gr.Blocks, components: list[Any], reset: gr.Button) -> None:
+    """All in the browser: an answer of the server would come late, over what was typed in the meantime."""
     defaults = [component.value for component in components]
-    stored = gr.BrowserState(defaults, storage_key=STORED, secret=STORED)
-
-    def read(values: Any) -> list[Any]:
-        """The stored values; the defaults where there are none, or those of another version of the page."""
-        try:
-            settings_from(*values)
-        except Exception:
-            return defaults
-        return values if len(values) == len(defaults) else defaults
-
-    page.load(read, stored, components, **AT_ONCE)
-    reset.click(lambda: [*defaults, defaults], None, [*components, stored], **AT_ONCE)
-    gr.on(
-        [component.input for component in components],  # not `change`, which comes before they are read too
-        None,
-        components,
-        stored,
-        js=f"(...values) => [values.slice(0, {len(components)})]",
-        **AT_ONCE,
-    )
+    page.load(None, None, components, js=READ.replace("DEFAULTS", json.dumps(defaults)), **AT_ONCE)
+    reset.click(None, None, components, js=RESET.replace("DEFAULTS", json.dumps(defaults)), **AT_ONCE)
+    # Not `change`, which comes before they are read too
+    gr.on([component.input for component in components], None, components, js=WRITE, **AT_ONCE)
