@@ -278,6 +278,18 @@ def test_settings_reach_the_assistant_stay_after_a_reload_and_are_reset(
     expect(page.get_by_label("Instructions")).to_have_value("In French.")
     page.get_by_role("button", name="Reset", exact=True).click()
     expect(page.get_by_label("Instructions")).to_have_value("")
+    seed = page.get_by_label("Seed")
+    if not seed.is_visible():
+        page.get_by_role("button", name="Advanced").click()
+    seed.fill("9")
+    seed.press("Tab")
+    page.reload()
+    page.locator(".bar:visible").wait_for()
+    page.get_by_role("tab", name="Text").click()
+    ask(page, "And now?")
+    expect(answers(page)).to_have_count(2)
+    assert assistant.asked[-1]["question"] == "And now?"
+    assert (assistant.asked[-1]["settings"].system, assistant.asked[-1]["settings"].seed) == (None, 9)
 
 
 PICTURE_IN_HAND = """bytes => {

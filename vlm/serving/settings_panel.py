@@ -19,7 +19,7 @@ READ = """() => {
     let stored;
     try { stored = JSON.parse(localStorage.getItem("ask-a-picture settings")); } catch { return defaults; }
     const fits = Array.isArray(stored) && stored.length === defaults.length
-        && stored.every((value, place) => typeof value === typeof defaults[place]);
+        && stored.every((value, place) => typeof (value ?? "") === typeof (defaults[place] ?? ""));
     return fits ? stored : defaults;
 }"""
 WRITE = """(...values) => {
