@@ -112,7 +112,8 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def running_hub() -> Iterator[Hub]:
     with Hub() as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        # It looks so often whether to stop; by default every half a second, which each test waits for
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.shutdown()
 
