@@ -50,8 +50,9 @@ class Attention(nn.Module):
         shares = scores.masked_fill(~mask.unsqueeze(-1), float("-inf")).softmax(1)
         pooled = shares.transpose(1, 2) @ features  # [B, queries * heads, D]
         if self.heads > 1:
-            pooled = pooled.unflatten(1, (-1, self.heads)).unsqueeze(-2)  # [B, queries, heads, 1, D]
-            pooled = pooled @ self.values  # [B, queries, heads, 1, D / heads]
+            pooled = pooled.unflatten(1, (-1, self.heads))  # [B, queries, heads, D]
+            # Not `@`, which copies the values for each row of the batch: gigabytes
+            pooled = torch.einsum("bqhd,hde->bqhe", pooled, self.values)
         return pooled.flatten(1)
 
 
