@@ -19,9 +19,10 @@ from PIL import Image
 from vlm.chat.conversation import NOTHING, Composed, Conversation, composed_exchange
 from vlm.chat.index import Found, PictureIndex, Report
 from vlm.chat.indexing import add_pictures
-from vlm.chat.search import split_names
+from vlm.chat.search import checked_names, split_names
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
+from vlm.serving.allowance import Allowance
 from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.questions import BROWSERS_SHOW
@@ -49,8 +50,10 @@ class SearchSession:
 class Searches:
     """The handlers of the tab's events."""
 
-    def __init__(self, shared: SharedSearcher, cache: Path, temporary_files: set[str]) -> None:
-        self.shared, self.cache = shared, cache
+    def __init__(
+        self, shared: SharedSearcher, cache: Path, temporary_files: set[str], allowance: Allowance
+    ) -> None:
+        self.shared, self.cache, self.allowance = shared, cache, allowance
         self.temporary_files = temporary_files  # Gradio deletes these when their time is up
         self.sessions: WeakSet[SearchSession] = WeakSet()
 
@@ -79,6 +82,7 @@ class Searches:
             index = self._index_of(session)
             pictures = chosen_pictures(files, self.cache, self.temporary_files)
             self._check_room(session, len(pictures))
+            self.allowance.take_searched(len(pictures))
             embed, start = self.shared.get().aligner.embed_pictures, time.monotonic()
             index.report = Report(total=len(pictures))
             for seen in add_pictures(index, pictures, embed):
@@ -112,6 +116,7 @@ class Searches:
         """-> gallery, ask"""
         if not session.index:
             raise UserError("There are no pictures to search in yet. Choose some on the Search tab first.")
+        self.allowance.take(pictures=bool(picture))
         found = self.shared.get().search(words or "", picture, index=session.index, count=SHOWN)
         return self._show(session, found, scores=True)
 
@@ -144,7 +149,9 @@ class Searches:
     def compare(self, picture: str | None, names: str | None) -> dict[str, float]:
         if not picture:
             raise UserError("Please choose a picture first.")
-        return dict(self.shared.get().classify(picture, split_names(names or "")))
+        choices = checked_names(split_names(names or ""))
+        self.allowance.take(pictures=1)
+        return dict(self.shared.get().classify(picture, choices))
 
     # An index is saved and loaded.
 

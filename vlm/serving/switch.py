@@ -18,10 +18,10 @@ from vlm.chat.assistant import Assistant, free_memory, load_assistant
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
 from vlm.model.adapter import model_config_of
+from vlm.serving.allowance import Allowance
 from vlm.serving.callers import Caller, current_caller
 from vlm.serving.environment import ServerSettings
 from vlm.serving.gate import Gate
-from vlm.serving.limits import Limit
 from vlm.serving.measures import Measures
 from vlm.serving.shared_searcher import SharedSearcher
 
@@ -59,9 +59,7 @@ class Serving:
         self.preset, self.settings = preset, settings or ServerSettings()
         self.measures, self.searcher = Measures(), SharedSearcher()
         self._stopping = False
-        self._questions = Limit("questions", self.settings.questions_a_minute)
-        self._pictures = Limit("pictures", self.settings.pictures_a_minute)
-        self._spoken = Limit("seconds of speech", self.settings.speech_seconds_a_minute)
+        self.allowance = Allowance(self.settings)
 
     @property
     def assistant(self) -> Assistant:
@@ -111,7 +109,7 @@ class Serving:
         caller = current_caller()
         if self._stopping:
             raise UserError(STOPPING)
-        self._charge(caller.person, len(images), audio is not None)
+        self.allowance.take(len(images), audio is not None)
         with self.measures.question(
             "image" if images else "voice" if audio is not None else "text"
         ) as measured:
@@ -139,7 +137,7 @@ class Serving:
         caller = current_caller()
         if self._stopping:
             raise UserError(STOPPING)
-        self._charge(caller.person, 0, True)
+        self.allowance.take(spoken=True)
         with closing(self._hear(caller, audio)) as hearing:
             while True:
                 try:
@@ -148,15 +146,6 @@ class Serving:
                     yield end.value
                     return
                 yield None
-
-    def _charge(self, person: str, pictures: int, spoken: bool) -> None:
-        """Raises TryLater where this person has asked for too much. On the owner's own machine nothing is too much."""
-        if self.settings.public:
-            self._questions.take(person)
-            if pictures:
-                self._pictures.take(person, pictures)
-            if spoken:
-                self._spoken.check(person)
 
     def _hear(self, caller: Caller, audio: Any, language: str = "") -> Generator[Answer, None, Heard]:
         """What is said in a recording. It takes no place of the model: ten minutes of speech are half a minute of work."""
@@ -169,8 +158,7 @@ class Serving:
             heard = self.assistant.hear(audio, language)
         finally:
             self._speech.leave(ticket)
-        if self.settings.public:
-            self._spoken.charge(caller.person, heard.audio_seconds)
+        self.allowance.charge_speech(caller.person, heard.audio_seconds)
         return heard
 
     @property
