@@ -6,10 +6,10 @@ a time. It is let go of before the next is loaded, so that a machine needs the m
 
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,7 +21,7 @@ from vlm.model.adapter import model_config_of
 from vlm.serving.allowance import Allowance
 from vlm.serving.callers import Caller, current_caller
 from vlm.serving.environment import ServerSettings
-from vlm.serving.gate import Gate
+from vlm.serving.gate import Gate, Ticket
 from vlm.serving.measures import Measures
 from vlm.serving.shared_searcher import SharedSearcher
 
@@ -31,6 +31,7 @@ RECORDINGS_AT_ONCE = 2  # so that a short one need not wait for one of ten minut
 STOPPING = "The server is being stopped and takes no more questions. Please try again in a minute."
 
 Snapshots = Generator[Answer, None, None]
+Seen = TypeVar("Seen")
 
 
 def runnable_presets() -> list[str]:
@@ -116,11 +117,8 @@ class Serving:
             heard = None
             if audio is not None:
                 heard = yield from self._hear(caller, audio, settings.language if settings else "")
-            ticket = self._gate.line_up(caller.person, self.settings.max_waiting, self._most_each)
+            ticket = yield from self._turn(caller)
             try:
-                while not self._gate.enter(ticket, lambda: self.parallel, LOOK_UP_SECONDS):
-                    caller.check()
-                    yield waiting(self._gate.seconds_left(ticket, self.parallel))
                 caller.check()
                 with closing(
                     self.assistant.stream(question, images, heard, history, settings, begun)
@@ -131,6 +129,33 @@ class Serving:
                         caller.check()
             finally:
                 self._gate.leave(ticket)
+
+    def look(self, looks: Callable[[Assistant], Iterator[Seen]]) -> Generator[Seen | Answer, None, None]:
+        """Whatever else is seen of one picture, in a question's place and order: until it is its turn, answers in the stage
+        "waiting". It ends when whoever asked is gone."""
+        caller = current_caller()
+        if self._stopping:
+            raise UserError(STOPPING)
+        self.allowance.take(pictures=1)
+        ticket = yield from self._turn(caller)
+        try:
+            for each in looks(self.assistant):
+                caller.check()
+                yield each
+        finally:
+            self._gate.leave(ticket)
+
+    def _turn(self, caller: Caller) -> Generator[Answer, None, Ticket]:
+        """Wait for a place of the model, which whoever gets it is to leave."""
+        ticket = self._gate.line_up(caller.person, self.settings.max_waiting, self._most_each)
+        try:
+            while not self._gate.enter(ticket, lambda: self.parallel, LOOK_UP_SECONDS):
+                caller.check()
+                yield waiting(self._gate.seconds_left(ticket, self.parallel))
+        except BaseException:  # also GeneratorExit: closed while it waits
+            self._gate.leave(ticket)
+            raise
+        return ticket
 
     def transcribe(self, audio: str) -> Generator[Heard | None, None, None]:
         """What is said in a recording; until it is its turn, None every now and then."""
