@@ -23,6 +23,7 @@ from vlm.chat.search import checked_names, split_names
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
 from vlm.serving.allowance import Allowance
+from vlm.serving.callers import current_caller
 from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.questions import BROWSERS_SHOW
@@ -158,6 +159,7 @@ class Searches:
     def save(self, session: SearchSession) -> str:
         if not session.index:
             raise UserError("There is no index to save yet. Choose some pictures first.")
+        current_caller().hold(session.index.vectors.nbytes)
         file = self.cache / secrets.token_hex(16) / "pictures.safetensors"
         self.temporary_files.add(str(file))
         return str(session.index.save(file))
@@ -213,7 +215,9 @@ class Searches:
         if path is None or not Path(path).is_file():
             return None
         if Path(path).suffix.lower() not in BROWSERS_SHOW:
-            path = save_pil_to_cache(open_image(path), str(self.cache), Path(path).stem, "png")
+            picture = open_image(path)
+            current_caller().hold(3 * picture.width * picture.height)
+            path = save_pil_to_cache(picture, str(self.cache), Path(path).stem, "png")
             self.temporary_files.add(path)
             session.files[sha256] = path
         return path
