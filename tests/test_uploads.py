@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -113,3 +114,19 @@ def test_a_small_body_with_a_file_as_text_counts_too(folder: Path) -> None:
             answered = use(address, "image", question="What?", images=[sent])
             assert answered.isError == last
         assert "no room for more files now" in answered.content[0].text  # type: ignore[union-attr]
+
+
+def test_files_of_v1_lie_among_the_uploads_and_are_counted(folder: Path) -> None:
+    with site(folder, 2) as address:
+
+        def send(size: int) -> httpx.Response:
+            return httpx.post(f"{address}v1/files", files={"file": ("a.png", bytes(size))})
+
+        sent = send(MEGABYTE // 2)
+        assert sent.status_code == 200 and size_of(folder) == MEGABYTE // 2
+        time.sleep(1.1)
+        (folder / "held").write_bytes(bytes(MEGABYTE))
+        refused = send(MEGABYTE)
+        assert refused.status_code == 507 and "no room for more files now" in refused.text
+        assert httpx.delete(f"{address}v1/files/{sent.json()['id']}").status_code == 200
+        assert size_of(folder) == MEGABYTE
