@@ -275,3 +275,12 @@ def test_names_that_are_kept_out_are_no_labels(
     monkeypatch.setattr(align, "read_pairs", lambda *_: PairData([], [], [cat], {}))
     texts = align.texts_of(PairData([dog, bird], [], [], {}), replace(training, without_names_of="zoo"))
     assert texts["2"] == [] and texts["3"] == [template.format("bird") for template in TEMPLATES]
+
+
+def test_an_extension_to_no_epochs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["align", "--extend", "0"])
+    with pytest.raises(SystemExit):
+        align.main()
+    assert "--extend must be 1 or more" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """A language model that is trained whole, GPT-2 without a chat template, behind patches and words in one sequence."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +92,15 @@ def test_the_adapter_folder_holds_the_language_model_and_no_lora(tmp_path: Path)
     language = build_language(LanguageConfig(served.weights, dtype="float32"), "cpu")
     state = language.model.state_dict()
     assert all(torch.equal(each, state[name]) for name, each in model.language.model.state_dict().items())
+
+
+def test_a_copy_of_the_folder_without_its_language_model_is_refused(tmp_path: Path) -> None:
+    model = gpt2()
+    train(model, 1)
+    save_adapter(model, tmp_path / "adapter", whole_config(), {}, {}, torch.float32)
+    shutil.rmtree(tmp_path / "adapter" / "language")
+    with pytest.raises(UserError, match="language/model.safetensors missing"):
+        find_adapter(str(tmp_path / "adapter"))
 
 
 def test_an_adapter_without_one_leaves_the_language_model_to_the_preset(tmp_path: Path) -> None:

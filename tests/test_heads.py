@@ -32,6 +32,7 @@ from vlm.model.heads.multi_task import WEIGHTINGS, MultiTask, build_multi_task
 from vlm.model.heads.retrieval import similarities
 from vlm.model.heads.task import TaskBatch
 from vlm.model.heads.weighting import FixedWeights, Uncertainty
+from vlm.weights.tensor_files import save_tensors
 
 SETTINGS = {"queries": 2, "layers": 2, "width": 16, "heads": 2}
 TEXT = tiny_text()
@@ -327,3 +328,19 @@ def test_a_shipped_preset_parses_and_names_tasks(name: str) -> None:
     assert config.steps == 3 and config.data == "data/embedded"
     assert set(config.tasks) <= set(TASKS) and min(config.tasks.values()) > 0
     assert config.weighting in WEIGHTINGS
+
+
+def test_tensors_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "heads.safetensors"
+    save_tensors({"a": torch.ones(4)}, file)
+    whole = file.read_bytes()
+
+    def half(path: Path, content: bytes) -> int:
+        with path.open("wb") as target:
+            target.write(content[:20])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space"):
+        save_tensors({"a": torch.zeros(4)}, file)
+    assert file.read_bytes() == whole and list(tmp_path.iterdir()) == [file]

@@ -23,6 +23,8 @@ from vlm.chat import indexing
 from vlm.chat.conversation import Composed, Conversation, Exchange
 from vlm.chat.index import Report
 from vlm.serving import chosen_files, searches
+from vlm.serving.allowance import Allowance
+from vlm.serving.environment import ServerSettings
 from vlm.serving.search_views import progress_bar
 from vlm.serving.searches import Searches, SearchSession
 from vlm.serving.shared_searcher import SharedSearcher
@@ -40,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def handlers(tmp_path: Path) -> Searches:
-    return Searches(SharedSearcher(tiny_searcher), tmp_path / "cache", set())
+    return Searches(SharedSearcher(tiny_searcher), tmp_path / "cache", set(), Allowance(ServerSettings()))
 
 
 def added(handlers: Searches, session: SearchSession, *files: Path) -> str:
@@ -277,7 +279,7 @@ def test_weights_that_are_missing_are_said_and_looked_for_again(tmp_path: Path) 
             raise UserError("The aligner is missing. Install it.")
         return tiny_searcher()
 
-    handlers = Searches(SharedSearcher(load), tmp_path, set())
+    handlers = Searches(SharedSearcher(load), tmp_path, set(), Allowance(ServerSettings()))
     assert "The aligner is missing. Install it." in handlers.look_whether_it_loads()["value"]
     there = True
     assert not handlers.look_whether_it_loads()["visible"]

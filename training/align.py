@@ -270,6 +270,8 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     epochs = arguments.pop("extend")
+    if epochs is not None and epochs < 1:
+        parser.error("--extend must be 1 or more")
     try:
         config = load_alignment_config(arguments.pop("preset"), epochs=epochs, **arguments)
         output, data = Path(config.output), Path(config.data)

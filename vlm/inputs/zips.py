@@ -7,7 +7,7 @@ place: each picture is written under a number.
 import lzma
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
@@ -39,9 +39,17 @@ class _ShortReads(FileIO):
         return super().read(-1 if size is None else size) or b""
 
 
-def unpack_pictures(source: Path, folder: Path, suffixes: Collection[str]) -> Iterator[Unpacked]:
+def anything(size: int) -> None:
+    """There is room."""
+
+
+def unpack_pictures(
+    source: Path, folder: Path, suffixes: Collection[str], hold: Callable[[int], None] = anything
+) -> Iterator[Unpacked]:
     """The files of `source` with one of the suffixes, written into `folder`. Raises UserError; what was written before
-    stays. A file that is too large for a picture is written up to the limit, so that whoever opens it says so."""
+    stays. A file that is too large for a picture is written up to the limit, so that whoever opens it says so.
+
+    `hold` is told of each file's bytes before they are written, and raises UserError where there is no room."""
     title = f'The zip "{source.name[:60]}"'
     left = MAX_UNPACKED
     try:
@@ -53,6 +61,7 @@ def unpack_pictures(source: Path, folder: Path, suffixes: Collection[str]) -> It
                 if left < 0:
                     raise UserError(_too_large(title))
                 path = folder / f"{number:05}{PurePosixPath(entry.filename).suffix.lower()}"
+                hold(len(content))
                 path.write_bytes(content)
                 yield Unpacked(path, entry.filename)
     except UserError:

@@ -111,6 +111,8 @@ def _files_of(folder: Path) -> list[str]:
     config = adapter_config(folder)
     if fusion_settings(config.fusion).has_weights:
         parts.append(FUSION)
+    if read_description(folder).get("trained_whole"):
+        parts.append(f"{LANGUAGE}/model.safetensors")
     return [*parts, *LORA] if config.lora.rank else parts
 
 
@@ -390,7 +392,9 @@ def _write(
     dtype: torch.dtype,
     state: dict[str, torch.Tensor] | None,
 ) -> None:
-    resolved = {"model": to_dict(with_all_settings(config)), "training": training}
+    resolved: dict[str, Any] = {"model": to_dict(with_all_settings(config)), "training": training}
+    if model.language.trained_whole:
+        resolved["trained_whole"] = True  # so that a copy without the language model is noticed
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     state = model.state_dict() if state is None else state

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from gradio.utils import get_upload_folder
 
 from vlm.errors import UserError
+from vlm.serving.callers import current_caller
 
 OWN_FILE = "/gradio_api/file="
 NOT_FETCHED = (
@@ -119,6 +120,7 @@ def _saved(url: str, name: str, most_bytes: int) -> str:
             f"{name} is not a data URL in base64. Send data:image/png;base64, and the content."
         ) from problem
     suffix = mimetypes.guess_extension(kind.split(";")[0].strip()) or ".bin"
+    current_caller().hold(len(data))
     folder = Path(get_upload_folder(), secrets.token_hex(16))
     folder.mkdir(parents=True)
     path = folder / f"sent{suffix}"

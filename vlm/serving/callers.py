@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
@@ -16,6 +16,7 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from vlm.errors import UserError
+from vlm.serving.uploads import Uploads
 
 GRACE_SECONDS = (
     5.0  # between leaving a question and reading its answer, and between two connections that read it
@@ -69,11 +70,17 @@ class Listeners:
 
 @dataclass(frozen=True)
 class Caller:
-    """`person` is a name or an address; "" is whoever calls from this process."""
+    """`person` is a name or an address; "" is whoever calls from this process. `uploads` is where their files go."""
 
     person: str = ""
     listens: Callable[[], bool] = always
     listeners: Listeners = field(default_factory=Listeners)
+    uploads: Uploads | None = None
+
+    def hold(self, more: int) -> None:
+        """Before so many bytes are written for them beside what they sent. Raises NoRoom."""
+        if self.uploads:
+            self.uploads.hold(more)
 
     def check(self) -> None:
         """Raises NobodyListens."""
@@ -98,4 +105,4 @@ def current_caller() -> Caller:
     since, listeners = time.monotonic(), caller.listeners
     # behind a proxy that does not say who asks, and on the owner's own machine, a session is a person
     person = f"{caller.person} {session}" if caller.person == "loopback" else caller.person
-    return Caller(person, lambda: listeners.heard(keys, since), listeners)
+    return replace(caller, person=person, listens=lambda: listeners.heard(keys, since))

@@ -1,12 +1,14 @@
 """The files that a visitor or a program sends -> the pictures among them, those in zips unpacked, all of it bounded."""
 
 import secrets
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from vlm.chat.indexing import SUFFIXES, PictureFile
 from vlm.errors import UserError
 from vlm.inputs.zips import unpack_pictures
+from vlm.serving.callers import current_caller
 
 MAX_PICTURES = 10_000  # in one index of the page
 MAX_BYTES_AT_ONCE = 1024**3  # of the pictures sent together, unpacked
@@ -39,10 +41,13 @@ def is_zip(path: Path) -> bool:
 
 
 def _unpacked(path: Path, cache: Path, temporary_files: set[str]) -> list[PictureFile]:
+    """All of its pictures or, where one finds no room or the zip is damaged, none."""
     folder = cache / secrets.token_hex(16)  # nobody can guess where it is
     folder.mkdir(parents=True)
-    pictures = []
-    for unpacked in unpack_pictures(path, folder, SUFFIXES):
-        temporary_files.add(str(unpacked.path))
-        pictures.append(PictureFile(unpacked.path, unpacked.name))
-    return pictures
+    try:
+        unpacked = list(unpack_pictures(path, folder, SUFFIXES, current_caller().hold))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    temporary_files.update(str(each.path) for each in unpacked)
+    return [PictureFile(each.path, each.name) for each in unpacked]

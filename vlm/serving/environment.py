@@ -30,6 +30,7 @@ class ServerSettings:
     max_waiting: int = 20  # questions of all people together
     questions_a_minute: int = 30
     pictures_a_minute: int = 60
+    search_pictures_a_minute: int = 1000
     speech_seconds_a_minute: int = 300
     request_mb: int = 256
     uploads_mb: int = 4096  # of all people together
@@ -86,6 +87,9 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         max_waiting=whole("MAX_WAITING", default.max_waiting, 1, 1_000),
         questions_a_minute=whole("QUESTIONS_A_MINUTE", default.questions_a_minute, 1, 100_000),
         pictures_a_minute=whole("PICTURES_A_MINUTE", default.pictures_a_minute, 1, 100_000),
+        search_pictures_a_minute=whole(
+            "SEARCH_PICTURES_A_MINUTE", default.search_pictures_a_minute, 1, 1_000_000
+        ),
         speech_seconds_a_minute=whole(
             "SPEECH_SECONDS_A_MINUTE", default.speech_seconds_a_minute, 1, 1_000_000
         ),

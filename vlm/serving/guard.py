@@ -19,7 +19,7 @@ from vlm.serving.body import JSON_BYTES, BoundedBody, Refused, refusal_body
 from vlm.serving.callers import CALLER, SCOPE_KEY, Caller, Listeners
 from vlm.serving.environment import LOOPBACK, ServerSettings, is_loopback
 from vlm.serving.limits import Limit, TryLater
-from vlm.serving.uploads import Uploads
+from vlm.serving.uploads import NoRoom, Uploads
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -80,7 +80,7 @@ class Guard:
         except (Refused, TryLater) as refused:
             await refusal(scope, refused)(scope, receive, send)
             return
-        caller = Caller(person, lambda: not body.gone.is_set(), self.listeners)
+        caller = Caller(person, lambda: not body.gone.is_set(), self.listeners, self.uploads)
         scope[SCOPE_KEY] = caller
         CALLER.set(caller)
         key = listened_to(scope)
@@ -149,9 +149,10 @@ class Guard:
             if self.settings.public:
                 self._megabytes.take(person, size / 2**20)
             if self.uploads:
-                left = self.uploads.most_bytes - self.uploads.size()
-                if left < max(size, 1):
-                    raise Refused(507, "There is no room for more files now. Please try again later.")
+                try:
+                    self.uploads.hold(max(size, 1))
+                except NoRoom as full:
+                    raise Refused(507, str(full)) from full
         return most
 
     def _with_headers(self, send: Send) -> Send:

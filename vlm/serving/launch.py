@@ -94,7 +94,9 @@ def app_options(site: Site) -> dict[str, Any]:
     if site.serving.settings.tools:
         from vlm.serving.tools import tool_routes, tool_server
 
-        searches = SearchEndpoints(site.serving.searcher, Path(get_upload_folder()), set())
+        searches = SearchEndpoints(
+            site.serving.searcher, Path(get_upload_folder()), set(), site.serving.allowance
+        )
         server = tool_server(Endpoints(site.serving), searches)
         options["routes"] += tool_routes(server)
         options["lifespan"] = lambda app: server.session_manager.run()

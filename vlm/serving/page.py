@@ -53,7 +53,7 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
                         cannot_see.render()
                     built[tab.name] = ConversationTab(serving, tab, [*settings, *personal], MODEL)
             with gr.Tab("Search", id="Search") as search:
-                SearchTab(searcher, search, built["Image"], tabs)
+                SearchTab(searcher, serving.allowance, search, built["Image"], tabs)
             with gr.Tab("About this model"):
                 if switchable:
                     show_switch(page, serving, views)
@@ -62,7 +62,7 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
         with gr.Sidebar(elem_id="settings", position="right", open=False, width=336):
             show_settings(page, settings, personal)
         publish(Endpoints(serving), settings)
-        publish_search(searcher)
+        publish_search(searcher, serving.allowance)
     return page.queue(max_size=MAX_WAITING)
 
 

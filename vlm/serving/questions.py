@@ -20,6 +20,7 @@ from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange, com
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
 from vlm.serving.browser_copy import copy_of, recover
+from vlm.serving.callers import current_caller
 from vlm.serving.messages import Message, editing_notice, messages
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.received import Received
@@ -109,6 +110,7 @@ class Questions:
         picture = open_image(path)
         if Path(path).suffix.lower() in BROWSERS_SHOW:
             return path
+        current_caller().hold(3 * picture.width * picture.height)
         converted = save_pil_to_cache(picture, str(Path(path).parent), Path(path).stem, "png")
         self.temporary_files.add(converted)
         return converted

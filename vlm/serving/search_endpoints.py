@@ -12,9 +12,10 @@ import gradio as gr
 
 from vlm.chat.index import PictureIndex
 from vlm.chat.indexing import add_pictures
-from vlm.chat.search import check_query, split_names
+from vlm.chat.search import check_query, checked_names, split_names
 from vlm.errors import UserError
 from vlm.inputs.images import MAX_BYTES as MAX_PICTURE_BYTES
+from vlm.serving.allowance import Allowance
 from vlm.serving.arguments import file_of, files_of, text_of, whole_of
 from vlm.serving.callers import current_caller
 from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
@@ -30,8 +31,11 @@ Found = list[dict[str, Any]]
 
 
 class SearchEndpoints:
-    def __init__(self, shared: SharedSearcher, cache: Path, temporary_files: set[str]) -> None:
+    def __init__(
+        self, shared: SharedSearcher, cache: Path, temporary_files: set[str], allowance: Allowance
+    ) -> None:
         self.shared, self.cache, self.temporary_files = shared, cache, temporary_files
+        self.allowance = allowance
 
     def search(
         self,
@@ -58,6 +62,7 @@ class SearchEndpoints:
         if not 1 <= most <= MAX_COUNT:
             raise UserError(f"The count must be between 1 and {MAX_COUNT}.")
         check_query(wanted, similar)
+        self.allowance.take(pictures=bool(similar))
         searched = yield from self._index(files, saved)
         found = self.shared.get().search(wanted, similar, index=searched, count=most)
         yield [{"picture": Path(each.path).name, "score": round(each.score, 4)} for each in found]
@@ -72,7 +77,9 @@ class SearchEndpoints:
         file = file_of(picture, "picture", MAX_PICTURE_BYTES)
         if not file:
             raise UserError("Please send a picture.")
-        return dict(self.shared.get().classify(file, split_names(text_of(names, "names"))))
+        choices = checked_names(split_names(text_of(names, "names")))
+        self.allowance.take(pictures=1)
+        return dict(self.shared.get().classify(file, choices))
 
     def _index(self, pictures: list[str], file: str | None) -> Generator[Found, None, PictureIndex]:
         """Nothing is found while the pictures are embedded, but whoever waits can stop."""
@@ -81,6 +88,7 @@ class SearchEndpoints:
         index = searcher.load_index(file) if file else searcher.new_index()
         if pictures or not file:
             chosen = chosen_pictures(pictures, self.cache, self.temporary_files)
+            self.allowance.take_searched(len(chosen))
             for _ in add_pictures(index, chosen, searcher.aligner.embed_pictures):
                 caller.check()
                 if time.monotonic() - shown > REFRESH_SECONDS:
@@ -91,7 +99,7 @@ class SearchEndpoints:
         return index
 
 
-def publish_search(shared: SharedSearcher) -> None:
+def publish_search(shared: SharedSearcher, allowance: Allowance) -> None:
     """The endpoints' own components are not on the page; what is sent is checked here."""
     words = gr.Textbox(label="Words", visible=False)
     pictures = sent_files("Pictures", "cat.jpg", several=True)
@@ -100,7 +108,7 @@ def publish_search(shared: SharedSearcher) -> None:
     count = gr.Number(24, precision=0, minimum=1, maximum=MAX_COUNT, label="Count", visible=False)
     names = gr.Textbox(label="Names", visible=False)
     result = gr.JSON(label="Result", visible=False)
-    endpoints = SearchEndpoints(shared, Path(pictures.GRADIO_CACHE), pictures.temp_files)
+    endpoints = SearchEndpoints(shared, Path(pictures.GRADIO_CACHE), pictures.temp_files, allowance)
     for function, inputs, options in (
         (endpoints.search, [words, pictures, picture, index, count], EMBEDDING),
         (endpoints.classify, [picture, names], SEARCHING),

@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from vlm.serving.allowance import Allowance
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.events import ALWAYS, AT_ONCE, MAY_REFUSE
 from vlm.serving.plain_errors import plainly
@@ -27,13 +28,20 @@ DOWNLOAD = """file => {
 class SearchTab:
     """To be made inside its `gr.Tab`. `images` is the Image tab, and `tabs` holds them all."""
 
-    def __init__(self, shared: SharedSearcher, tab: gr.Tab, images: ConversationTab, tabs: gr.Tabs) -> None:
+    def __init__(
+        self,
+        shared: SharedSearcher,
+        allowance: Allowance,
+        tab: gr.Tab,
+        images: ConversationTab,
+        tabs: gr.Tabs,
+    ) -> None:
         self.session = gr.State(SearchSession())
         self.notice = gr.HTML(visible=False)
         self._build_choice()
         self._build_search()
         self._build_classification()
-        self.searches = Searches(shared, Path(self.files.GRADIO_CACHE), self.files.temp_files)
+        self.searches = Searches(shared, Path(self.files.GRADIO_CACHE), self.files.temp_files, allowance)
         tab.select(self.searches.look_whether_it_loads, None, self.notice, **MAY_REFUSE)
         self._wire_choice()
         self._wire_search(images, tabs)

@@ -19,9 +19,11 @@ from PIL import Image
 from vlm.chat.conversation import NOTHING, Composed, Conversation, composed_exchange
 from vlm.chat.index import Found, PictureIndex, Report
 from vlm.chat.indexing import add_pictures
-from vlm.chat.search import split_names
+from vlm.chat.search import checked_names, split_names
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
+from vlm.serving.allowance import Allowance
+from vlm.serving.callers import current_caller
 from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.questions import BROWSERS_SHOW
@@ -49,8 +51,10 @@ class SearchSession:
 class Searches:
     """The handlers of the tab's events."""
 
-    def __init__(self, shared: SharedSearcher, cache: Path, temporary_files: set[str]) -> None:
-        self.shared, self.cache = shared, cache
+    def __init__(
+        self, shared: SharedSearcher, cache: Path, temporary_files: set[str], allowance: Allowance
+    ) -> None:
+        self.shared, self.cache, self.allowance = shared, cache, allowance
         self.temporary_files = temporary_files  # Gradio deletes these when their time is up
         self.sessions: WeakSet[SearchSession] = WeakSet()
 
@@ -79,6 +83,7 @@ class Searches:
             index = self._index_of(session)
             pictures = chosen_pictures(files, self.cache, self.temporary_files)
             self._check_room(session, len(pictures))
+            self.allowance.take_searched(len(pictures))
             embed, start = self.shared.get().aligner.embed_pictures, time.monotonic()
             index.report = Report(total=len(pictures))
             for seen in add_pictures(index, pictures, embed):
@@ -112,6 +117,7 @@ class Searches:
         """-> gallery, ask"""
         if not session.index:
             raise UserError("There are no pictures to search in yet. Choose some on the Search tab first.")
+        self.allowance.take(pictures=bool(picture))
         found = self.shared.get().search(words or "", picture, index=session.index, count=SHOWN)
         return self._show(session, found, scores=True)
 
@@ -144,13 +150,16 @@ class Searches:
     def compare(self, picture: str | None, names: str | None) -> dict[str, float]:
         if not picture:
             raise UserError("Please choose a picture first.")
-        return dict(self.shared.get().classify(picture, split_names(names or "")))
+        choices = checked_names(split_names(names or ""))
+        self.allowance.take(pictures=1)
+        return dict(self.shared.get().classify(picture, choices))
 
     # An index is saved and loaded.
 
     def save(self, session: SearchSession) -> str:
         if not session.index:
             raise UserError("There is no index to save yet. Choose some pictures first.")
+        current_caller().hold(session.index.vectors.nbytes)
         file = self.cache / secrets.token_hex(16) / "pictures.safetensors"
         self.temporary_files.add(str(file))
         return str(session.index.save(file))
@@ -206,7 +215,9 @@ class Searches:
         if path is None or not Path(path).is_file():
             return None
         if Path(path).suffix.lower() not in BROWSERS_SHOW:
-            path = save_pil_to_cache(open_image(path), str(self.cache), Path(path).stem, "png")
+            picture = open_image(path)
+            current_caller().hold(3 * picture.width * picture.height)
+            path = save_pil_to_cache(picture, str(self.cache), Path(path).stem, "png")
             self.temporary_files.add(path)
             session.files[sha256] = path
         return path

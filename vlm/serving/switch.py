@@ -6,10 +6,10 @@ a time. It is let go of before the next is loaded, so that a machine needs the m
 
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,10 +18,10 @@ from vlm.chat.assistant import Assistant, free_memory, load_assistant
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
 from vlm.model.adapter import model_config_of
+from vlm.serving.allowance import Allowance
 from vlm.serving.callers import Caller, current_caller
 from vlm.serving.environment import ServerSettings
-from vlm.serving.gate import Gate
-from vlm.serving.limits import Limit
+from vlm.serving.gate import Gate, Ticket
 from vlm.serving.measures import Measures
 from vlm.serving.shared_searcher import SharedSearcher
 
@@ -31,6 +31,7 @@ RECORDINGS_AT_ONCE = 2  # so that a short one need not wait for one of ten minut
 STOPPING = "The server is being stopped and takes no more questions. Please try again in a minute."
 
 Snapshots = Generator[Answer, None, None]
+Seen = TypeVar("Seen")
 
 
 def runnable_presets() -> list[str]:
@@ -59,9 +60,7 @@ class Serving:
         self.preset, self.settings = preset, settings or ServerSettings()
         self.measures, self.searcher = Measures(), SharedSearcher()
         self._stopping = False
-        self._questions = Limit("questions", self.settings.questions_a_minute)
-        self._pictures = Limit("pictures", self.settings.pictures_a_minute)
-        self._spoken = Limit("seconds of speech", self.settings.speech_seconds_a_minute)
+        self.allowance = Allowance(self.settings)
 
     @property
     def assistant(self) -> Assistant:
@@ -111,18 +110,15 @@ class Serving:
         caller = current_caller()
         if self._stopping:
             raise UserError(STOPPING)
-        self._charge(caller.person, len(images), audio is not None)
+        self.allowance.take(len(images), audio is not None)
         with self.measures.question(
             "image" if images else "voice" if audio is not None else "text"
         ) as measured:
             heard = None
             if audio is not None:
                 heard = yield from self._hear(caller, audio, settings.language if settings else "")
-            ticket = self._gate.line_up(caller.person, self.settings.max_waiting, self._most_each)
+            ticket = yield from self._turn(caller)
             try:
-                while not self._gate.enter(ticket, lambda: self.parallel, LOOK_UP_SECONDS):
-                    caller.check()
-                    yield waiting(self._gate.seconds_left(ticket, self.parallel))
                 caller.check()
                 with closing(
                     self.assistant.stream(question, images, heard, history, settings, begun)
@@ -134,12 +130,39 @@ class Serving:
             finally:
                 self._gate.leave(ticket)
 
+    def look(self, looks: Callable[[Assistant], Iterator[Seen]]) -> Generator[Seen | Answer, None, None]:
+        """Whatever else is seen of one picture, in a question's place and order: until it is its turn, answers in the stage
+        "waiting". It ends when whoever asked is gone."""
+        caller = current_caller()
+        if self._stopping:
+            raise UserError(STOPPING)
+        self.allowance.take(pictures=1)
+        ticket = yield from self._turn(caller)
+        try:
+            for each in looks(self.assistant):
+                caller.check()
+                yield each
+        finally:
+            self._gate.leave(ticket)
+
+    def _turn(self, caller: Caller) -> Generator[Answer, None, Ticket]:
+        """Wait for a place of the model, which whoever gets it is to leave."""
+        ticket = self._gate.line_up(caller.person, self.settings.max_waiting, self._most_each)
+        try:
+            while not self._gate.enter(ticket, lambda: self.parallel, LOOK_UP_SECONDS):
+                caller.check()
+                yield waiting(self._gate.seconds_left(ticket, self.parallel))
+        except BaseException:  # also GeneratorExit: closed while it waits
+            self._gate.leave(ticket)
+            raise
+        return ticket
+
     def transcribe(self, audio: str) -> Generator[Heard | None, None, None]:
         """What is said in a recording; until it is its turn, None every now and then."""
         caller = current_caller()
         if self._stopping:
             raise UserError(STOPPING)
-        self._charge(caller.person, 0, True)
+        self.allowance.take(spoken=True)
         with closing(self._hear(caller, audio)) as hearing:
             while True:
                 try:
@@ -148,15 +171,6 @@ class Serving:
                     yield end.value
                     return
                 yield None
-
-    def _charge(self, person: str, pictures: int, spoken: bool) -> None:
-        """Raises TryLater where this person has asked for too much. On the owner's own machine nothing is too much."""
-        if self.settings.public:
-            self._questions.take(person)
-            if pictures:
-                self._pictures.take(person, pictures)
-            if spoken:
-                self._spoken.check(person)
 
     def _hear(self, caller: Caller, audio: Any, language: str = "") -> Generator[Answer, None, Heard]:
         """What is said in a recording. It takes no place of the model: ten minutes of speech are half a minute of work."""
@@ -169,8 +183,7 @@ class Serving:
             heard = self.assistant.hear(audio, language)
         finally:
             self._speech.leave(ticket)
-        if self.settings.public:
-            self._spoken.charge(caller.person, heard.audio_seconds)
+        self.allowance.charge_speech(caller.person, heard.audio_seconds)
         return heard
 
     @property

@@ -20,6 +20,11 @@ KEEP_SECONDS = 4 * 60 * 60
 SWEEP_SECONDS = 60
 
 
+class NoRoom(UserError):
+    def __init__(self) -> None:
+        super().__init__("There is no room for more files now. Please try again later.")
+
+
 class Uploads:
     """`folder` belongs to this server alone. `most_bytes` is for all people together."""
 
@@ -31,10 +36,20 @@ class Uploads:
     def size(self) -> int:
         """Bytes in the folder, as of a second ago at most."""
         with self._lock:
-            if time.monotonic() - self._measured > 1:
-                self._size = sum(size for _, size, _ in self._files())
-                self._measured = time.monotonic()
-            return self._size
+            return self._measure()
+
+    def hold(self, more: int) -> None:
+        """To be called before so many bytes are written: they count at once. Raises NoRoom."""
+        with self._lock:
+            if self._measure() + more > self.most_bytes:
+                raise NoRoom
+            self._size += more
+
+    def _measure(self) -> int:
+        if time.monotonic() - self._measured > 1:
+            self._size = sum(size for _, size, _ in self._files())
+            self._measured = time.monotonic()
+        return self._size
 
     def sweep(self) -> None:
         """Delete what is older than KEEP_SECONDS, and folders that are empty since."""

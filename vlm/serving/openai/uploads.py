@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
+from gradio.utils import get_upload_folder
 from starlette.concurrency import run_in_threadpool
 
+from vlm.serving.callers import current_caller
 from vlm.serving.openai.errors import ApiError
+from vlm.serving.uploads import NoRoom
 
 PREFIX = "file-"
 RECORDING_PREFIX = "file-audio-"  # so that a message that names a file says what it is
 KEPT_SECONDS = 4 * 60 * 60  # as uploads on the page
-MAX_BYTES = 2**30  # of all files together
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,20 @@ class Uploaded:
 
 
 class Uploads:
-    """They lie in a folder of their own, which goes with this process."""
+    """They lie in a folder of their own among the server's uploads, with which they are counted and go."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="uploads-", ignore_cleanup_errors=True)
+        parent = Path(get_upload_folder())
+        parent.mkdir(parents=True, exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="api-", dir=parent, ignore_cleanup_errors=True)
         self._files: dict[str, Uploaded] = {}
 
     async def add(self, file: BinaryIO, name: str, size: int, purpose: str) -> Uploaded:
         """The file is deleted when its time is up."""
-        if sum(each.size for each in self._files.values()) + size > MAX_BYTES:
-            raise ApiError(429, "There is no room for more files now. Delete some, or try again later.")
+        try:
+            current_caller().hold(size)
+        except NoRoom as full:
+            raise ApiError(507, str(full)) from full
         kind = mimetypes.guess_type(name)[0] or ""
         spoken = kind.startswith("audio/") or kind in ("video/webm", "video/mp4")  # as browsers record
         prefix = RECORDING_PREFIX if spoken else PREFIX
@@ -65,7 +71,7 @@ class Uploads:
         return uploaded
 
     def get(self, identity: str) -> Uploaded:
-        if identity not in self._files:
+        if identity not in self._files or not self._files[identity].path.is_file():
             raise ApiError(404, f"There is no file {identity!r}; uploads are kept for four hours.")
         return self._files[identity]
 
@@ -85,5 +91,6 @@ def suffix_of(name: str) -> str:
 
 
 def copy(file: BinaryIO, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)  # it is swept away when it is empty for long
     with path.open("wb") as target:
         shutil.copyfileobj(file, target)

@@ -1,0 +1,99 @@
+"""Where it looked, among other people's questions: it takes a place, counts, and ends when nobody looks on."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.conftest import EXAMPLES
+from tests.test_server import PUBLIC, calling, talking
+from vlm import Answer
+from vlm.chat.conversation import Conversation, Exchange
+from vlm.chat.occlusion import Look
+from vlm.serving import looking
+from vlm.serving.callers import CALLER, Caller
+from vlm.serving.looking import Looking
+
+CLICKED: Any = SimpleNamespace(at=0)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the page warns of. A look has a few steps and then a picture."""
+
+    def looks(*_: Any) -> Iterator[Look]:
+        yield from (Look("cat", 0.9, number / 4) for number in range(4))
+        yield Look("cat", 0.9, 1.0, Image.new("RGB", (8, 8)))
+
+    told: list[str] = []
+    monkeypatch.setattr(looking, "_looks", looks)
+    monkeypatch.setattr("gradio.Warning", told.append)
+    return told
+
+
+def conversation() -> Conversation:
+    exchange = Exchange(
+        "What is this?", (str(EXAMPLES / "cat.jpg"),), answer=Answer(text="A cat.", stage="done")
+    )
+    return Conversation([exchange])
+
+
+def test_a_look_waits_for_a_place_and_takes_one(said: list[str]) -> None:
+    _, serving = talking(parallel=1, seconds=0.0)
+    with closing(serving.stream("Hello?")) as question:
+        next(question)
+        look = Looking(serving).look(conversation(), CLICKED)
+        assert "Waiting, about" in next(look)
+    while "Waiting" in (shown := next(look)):
+        pass
+    assert "Looking for “cat”" in shown and serving.answering == 1
+    with closing(serving.stream("Hello?")) as question:
+        assert next(question).stage == "waiting"
+    assert "In colour" in list(look)[-1]
+    assert serving.answering == serving.waiting == 0
+    assert not said
+
+
+def test_a_look_ends_when_the_visitor_leaves_before_its_turn_or_within(said: list[str]) -> None:
+    _, serving = talking(parallel=1, seconds=0.0)
+    for steps in (1, 2):
+        heard = count()
+        token = CALLER.set(Caller("ann", lambda heard=heard, steps=steps: next(heard) < steps))
+        try:
+            shown = list(Looking(serving).look(conversation(), CLICKED))
+        finally:
+            CALLER.reset(token)
+        assert len(shown) == steps + 1 and shown[-1] == "" and "nobody" in said.pop()
+        assert serving.answering == serving.waiting == 0
+    with closing(serving.stream("Hello?")) as question:
+        next(question)
+        look = Looking(serving).look(conversation(), CLICKED)
+        next(look)
+        assert serving.waiting == 1
+        look.close()  # type: ignore[attr-defined]
+        assert serving.waiting == 0
+
+
+def test_looks_count_with_the_person_s_questions_and_pictures(said: list[str]) -> None:
+    _, serving = talking(replace(PUBLIC, questions_a_minute=3, pictures_a_minute=2), words=1, seconds=0.0)
+    with calling("ann"):
+        for _ in range(2):
+            assert "In colour" in list(Looking(serving).look(conversation(), CLICKED))[-1]
+        assert list(Looking(serving).look(conversation(), CLICKED)) == [""]
+    assert "2 pictures a minute" in said[0]
+
+
+def test_a_server_that_is_being_stopped_waits_for_a_look_and_takes_no_more(said: list[str]) -> None:
+    _, serving = talking(parallel=1, seconds=0.0)
+    serving.settings = replace(serving.settings, stop_seconds=0)
+    look = Looking(serving).look(conversation(), CLICKED)
+    next(look)
+    assert not serving.stop()
+    look.close()  # type: ignore[attr-defined]
+    assert serving.stop()
+    assert list(Looking(serving).look(conversation(), CLICKED)) == [""] and "being stopped" in said[0]

@@ -1,0 +1,37 @@
+"""What one person may ask of this server in a minute: one count for the page, its endpoints, the tools and /v1."""
+
+from vlm.serving.callers import current_caller
+from vlm.serving.environment import ServerSettings
+from vlm.serving.limits import Limit
+
+
+class Allowance:
+    """Holds where the page is public. On the owner's own machine nothing is too much."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self._asked = Limit("questions", settings.questions_a_minute)
+        self._pictures = Limit("pictures", settings.pictures_a_minute)
+        self._searched = Limit("pictures to search in", settings.search_pictures_a_minute)
+        self._spoken = Limit("seconds of speech", settings.speech_seconds_a_minute)
+
+    def take(self, pictures: int = 0, spoken: bool = False) -> None:
+        """One question, search or look. Raises TryLater where whoever is answered now has asked for too much."""
+        if not self.settings.public:
+            return
+        person = current_caller().person
+        self._asked.take(person)
+        if pictures:
+            self._pictures.take(person, pictures)
+        if spoken:
+            self._spoken.check(person)
+
+    def take_searched(self, pictures: int) -> None:
+        """Pictures that become part of an index, each a small share of the work of a question."""
+        if self.settings.public and pictures:
+            self._searched.take(current_caller().person, pictures)
+
+    def charge_speech(self, person: str, seconds: float) -> None:
+        """What was listened to: how long it is, is known only then."""
+        if self.settings.public:
+            self._spoken.charge(person, seconds)
