@@ -15,6 +15,7 @@ import torch
 
 from vlm.chat.answer import Answer, Heard, Picture, Settings, Turn
 from vlm.chat.assistant import Assistant, free_memory, load_assistant
+from vlm.chat.feedback import MEGABYTE, FeedbackFolder
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
 from vlm.model.adapter import model_config_of
@@ -24,6 +25,7 @@ from vlm.serving.gate import Gate
 from vlm.serving.limits import Limit
 from vlm.serving.measures import Measures
 from vlm.serving.shared_searcher import SharedSearcher
+from vlm.serving.thumbs import notice_of
 
 LOOK_UP_SECONDS = 0.5  # how often an answer that waits for its turn looks whether it is still wanted
 WAITING_EACH = 2  # questions of one person, where the page is public
@@ -61,6 +63,10 @@ class Serving:
         self._stopping = False
         self._questions = Limit("questions", self.settings.questions_a_minute)
         self._pictures = Limit("pictures", self.settings.pictures_a_minute)
+        self._votes = Limit("votes", self.settings.questions_a_minute)  # as many as answers
+        self.feedback: FeedbackFolder | None = None
+        if self.settings.feedback:
+            self.feedback = FeedbackFolder(self.settings.feedback, self.settings.feedback_mb * MEGABYTE)
         self._spoken = Limit("seconds of speech", self.settings.speech_seconds_a_minute)
 
     @property
@@ -148,6 +154,16 @@ class Serving:
                     yield end.value
                     return
                 yield None
+
+    @property
+    def feedback_notice(self) -> str:
+        """What the page says at the thumbs; "" where there are none."""
+        return notice_of(self.feedback.folder.name) if self.feedback else ""
+
+    def charge_vote(self, person: str) -> None:
+        """Raises TryLater where this person has voted too often."""
+        if self.settings.public:
+            self._votes.take(person)
 
     def _charge(self, person: str, pictures: int, spoken: bool) -> None:
         """Raises TryLater where this person has asked for too much. On the owner's own machine nothing is too much."""
