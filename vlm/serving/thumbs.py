@@ -4,6 +4,13 @@ from html import escape
 
 from vlm.chat.conversation import Exchange
 
+# A thumb up, turned by so many degrees: not every machine has a font with one.
+DRAWN = (
+    '<svg viewBox="0 0 24 24" width="16" height="16" fill="none" stroke="currentColor" stroke-width="1.8" '
+    'stroke-linejoin="round" style="transform:rotate({}deg)" aria-hidden="true"><path d="M3 11h4v10H3z'
+    'M7 11l5-9c2 0 3 1.5 2.5 3.5L14 9h6c1.5 0 2 1 1.7 2.3l-2 8c-.3 1-1 1.7-2.2 1.7H7"/></svg>'
+)
+
 
 def notice_of(folder: str) -> str:
     """What the page says at the thumbs."""
@@ -16,7 +23,10 @@ def notice_of(folder: str) -> str:
 def thumbs(exchange: Exchange, notice: str) -> str:
     """The two buttons of an answer. The one that was pressed takes its vote back."""
     buttons = []
-    for thumb, sign, name in (("up", "👍", "Good answer"), ("down", "👎", "Bad answer")):
+    for thumb, sign, name in (
+        ("up", DRAWN.format(0), "Good answer"),
+        ("down", DRAWN.format(180), "Bad answer"),
+    ):
         given = exchange.voted is not None and exchange.voted.thumb == thumb
         pressed = str(given).lower()
         buttons.append(
