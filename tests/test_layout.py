@@ -35,7 +35,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "gradio": ["vlm.serving"],
     "matplotlib": ["training"],
-    "pyarrow": ["training", "vlm.model.embeddings"],
+    "pyarrow": ["training", "vlm.model.embeddings", "vlm.chat.feedback"],
     "peft": ["vlm.model.language", "vlm.model.adapter"],
     "bitsandbytes": ["vlm.model.language"],
     "xllamacpp": ["vlm.engines"],

@@ -67,6 +67,7 @@ PHOTOGRAPHS = {  # data set and licence of each folder of photographs (--photos)
     "imagenet-sample": {"ImageNet, one picture a class": "(research use)"},
     "caltech101": {"Caltech-101": "(CC-BY-4.0)"},
     "grocery": {"Grocery Store Dataset": "(MIT)"},
+    "feedback": {"visitors' pictures": "(their owners')"},
     "fruit": {"fruit_recognition": "(MIT, as its repository says)"},
 }
 

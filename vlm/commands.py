@@ -1,4 +1,4 @@
-"""The shell's two commands about pictures without questions: python -m vlm search ..., python -m vlm classify ..."""
+"""The shell's commands besides a question: python -m vlm search ..., and classify and feedback alike"""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from vlm.chat.index import Found, PictureIndex
 from vlm.chat.search import Searcher, check_query, load_aligner, split_names
 from vlm.errors import UserError
+from vlm.feedback_command import feedback
 from vlm.terminal import to_json
 
 BAR = 30  # characters of a probability of 1
@@ -17,6 +18,9 @@ find pictures, or tell one apart by names:
   python -m vlm search WORDS --folder FOLDER [--picture FILE] [--index FILE] [--count N] [--json]
   python -m vlm classify PICTURE --names "cat, dog, bird" [--json]
 each with [--aligner NAME]; --help after its name explains it.
+what the thumbs of the page have kept:
+  python -m vlm feedback export FILE --folder FOLDER
+  python -m vlm feedback delete --folder FOLDER
 """
 
 
@@ -66,7 +70,7 @@ def classify(arguments: Sequence[str]) -> None:
         print(f"{name:{width}}  {probability:6.1%}  {'█' * round(BAR * probability)}".rstrip())
 
 
-COMMANDS = {"search": search, "classify": classify}
+COMMANDS = {"search": search, "classify": classify, "feedback": feedback}
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:

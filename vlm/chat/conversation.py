@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from vlm.chat.answer import Answer, Settings, Turn
 from vlm.errors import UserError
@@ -26,6 +26,14 @@ NOTHING: Composed = {"text": "", "files": []}
 
 
 @dataclass(frozen=True)
+class Voted:
+    """What a person thought of an answer, and the key of what was kept of that (vlm/chat/feedback.py)."""
+
+    thumb: Literal["up", "down"]
+    key: str
+
+
+@dataclass(frozen=True)
 class Exchange:
     """A question, typed or spoken or both, and as much of its answer as there is. Files are given by path, settings
     as they were when it was asked."""
@@ -36,6 +44,7 @@ class Exchange:
     settings: Settings | None = None
     answer: Answer | None = None
     begun: Answer | None = None  # a cut answer that is being continued
+    voted: Voted | None = None
 
     @property
     def asked(self) -> str:
@@ -138,6 +147,12 @@ class Conversation:
             versions = self.versions(number)
             self.shown = versions[min(max(self.place(number) + step, 0), len(versions) - 1)]
         self.editing = None
+
+    def vote(self, number: int, voted: Voted | None) -> None:
+        """What is thought of answer `number`, in all ways that it is part of."""
+        before = self.exchanges[number]
+        after = replace(before, voted=voted)
+        self.ways = [[after if each is before else each for each in way] for way in self.ways]
 
     def go_on(self) -> None:
         """Continue the last answer, which was cut off."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vlm.chat.answer import Answer, Settings
-from vlm.chat.conversation import Conversation, Exchange
+from vlm.chat.conversation import Conversation, Exchange, Voted
 from vlm.errors import UserError
 
 Record = dict[str, Any]
@@ -72,6 +72,7 @@ def _exchange(entry: Mapping[str, Any], received: Callable[[str], str | None]) -
         recording=recording or None,
         settings=_read(Settings, entry["settings"]) if entry["settings"] else None,
         answer=_read(Answer, entry["answer"]) if entry["answer"] else None,
+        voted=_read(Voted, entry["voted"]) if entry.get("voted") else None,
     )
 
 

@@ -13,6 +13,7 @@ class Allowance:
         self._asked = Limit("questions", settings.questions_a_minute)
         self._pictures = Limit("pictures", settings.pictures_a_minute)
         self._searched = Limit("pictures to search in", settings.search_pictures_a_minute)
+        self._votes = Limit("votes", settings.questions_a_minute)  # as many as answers
         self._spoken = Limit("seconds of speech", settings.speech_seconds_a_minute)
 
     def take(self, pictures: int = 0, spoken: bool = False) -> None:
@@ -30,6 +31,10 @@ class Allowance:
         """Pictures that become part of an index, each a small share of the work of a question."""
         if self.settings.public and pictures:
             self._searched.take(current_caller().person, pictures)
+
+    def take_vote(self) -> None:
+        if self.settings.public:
+            self._votes.take(current_caller().person)
 
     def charge_speech(self, person: str, seconds: float) -> None:
         """What was listened to: how long it is, is known only then."""

@@ -13,10 +13,11 @@ from vlm.serving.plain_errors import plainly
 from vlm.serving.questions import Questions
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import Tab
+from vlm.serving.voting import Voting
 
 # What assets/page/ sends here: the events of the bar, by their names.
 CONNECT = """page.connect({element, trigger, props, upload, watch}, ["spoken", "suggested", "again", "go_on", "edit",
-    "leave", "turn", "opened", "fresh", "looked", "close"])"""
+    "leave", "turn", "opened", "fresh", "looked", "close", "voted"])"""
 SPEAK = """<div class="bar"><button type="button" data-action="speak" aria-pressed="false"
     title="One click starts, the next one sends">Speak</button>"""
 NOTE = """<span class="bar-note" role="status"></span></div>"""
@@ -52,6 +53,12 @@ class ConversationTab:
             self._build_composer()
         self._wire_questions(model)
         self._wire_keeping()
+        self.bar.voted(
+            plainly(Voting(self.questions).vote),
+            [self.conversation, self.bar],
+            [self.chat, self.bar],
+            **MAY_REFUSE | {"trigger_mode": "multiple"},
+        )
         looking = Looking(serving)
         if tab.pictures:
             looks = self.bar.looked(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlm.chat.feedback import check_writable
 from vlm.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -35,6 +36,8 @@ class ServerSettings:
     request_mb: int = 256
     uploads_mb: int = 4096  # of all people together
     stop_seconds: int = 30
+    feedback: Path | None = None  # where votes are kept; None for no thumbs
+    feedback_mb: int = 1024
 
     @property
     def public(self) -> bool:
@@ -96,6 +99,8 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         request_mb=whole("REQUEST_MB", default.request_mb, 1, 1_000_000),
         uploads_mb=whole("UPLOADS_MB", default.uploads_mb, 1, 100_000_000),
         stop_seconds=whole("STOP_SECONDS", default.stop_seconds, 0, 3_600),
+        feedback=_writable(given.get("FEEDBACK")),
+        feedback_mb=whole("FEEDBACK_MB", default.feedback_mb, 1, 100_000_000),
     )
 
 
@@ -113,6 +118,15 @@ def _file(name: str, path: str | None) -> str | None:
     if path is not None and not Path(path).is_file():
         raise UserError(f"{name} must be the path of a file, and {path!r} is none.")
     return path
+
+
+def _writable(path: str | None) -> Path | None:
+    """The folder, made if it is not there."""
+    if path is None:
+        return None
+    folder = Path(path).expanduser().absolute()
+    check_writable(folder)
+    return folder
 
 
 def _yes_or_no(name: str, text: str | None) -> bool:

@@ -38,7 +38,7 @@ NO_MICROPHONE = (
 )
 MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16 bit, one channel) are 58 MB
 
-SCRIPTS = ("page", "chat", "keeping", "list", "pictures", "voice")  # in assets/page/, in this order
+SCRIPTS = ("page", "chat", "keeping", "list", "pictures", "voice", "voting")  # in assets/page/, in this order
 
 
 def head() -> str:

@@ -15,6 +15,7 @@ from vlm.chat.conversation import Conversation, Exchange
 from vlm.chat.trace import certainty_note, trace_of
 from vlm.serving.limits import told
 from vlm.serving.markdown import to_html
+from vlm.serving.thumbs import place_for_the_right_answer, thumbs
 
 Message = dict[str, Any]
 
@@ -27,15 +28,15 @@ STAGES = {
 FOLLOW_UPS = ("What color is it?", "Describe the picture.", "Is there a person in the picture?")
 
 
-def messages(conversation: Conversation) -> list[Message]:
-    """Two for each exchange: the person's and the model's."""
+def messages(conversation: Conversation, kept: str = "") -> list[Message]:
+    """Two for each exchange: the person's and the model's. `kept` is what the page says at the thumbs; "" for no thumbs."""
     last = len(conversation.exchanges) - 1
     found = []
     for number, exchange in enumerate(conversation.exchanges):
         growing = conversation.busy and number == last
         found.append(_html("user", _question(conversation, number, exchange)))
         if exchange.answer:
-            inside = _growing(exchange.answer) if growing else _answer(exchange, number, number == last)
+            inside = _growing(exchange.answer) if growing else _answer(exchange, number == last, kept)
             found.append(_html("assistant", f'<article class="answer" data-at="{number}">{inside}</article>'))
     return found
 
@@ -107,20 +108,23 @@ def _growing(answer: Answer) -> str:
     return f'{_stage(answer)}<div class="words">{to_html(answer.text)}</div>'
 
 
-def _answer(exchange: Exchange, number: int, last: bool) -> str:
+def _answer(exchange: Exchange, last: bool, kept: str) -> str:
     answer = exchange.answer or Answer()
     notes = "".join(f'<p class="note">{note}</p>' for note in _notes(exchange, last))
     words = f'<div class="words">{to_html(answer.text)}</div>'
-    return f"{words}{notes}{_actions(exchange, last)}{_trace(exchange)}{_follow_ups(answer, last)}"
+    actions = _actions(exchange, last, kept)
+    return f"{words}{notes}{actions}{_trace(exchange)}{_follow_ups(answer, last)}"
 
 
-def _actions(exchange: Exchange, last: bool) -> str:
+def _actions(exchange: Exchange, last: bool, kept: str) -> str:
     buttons = [_button("copy", "Copy"), _button("read", "Read aloud")]
     if last:
         buttons.append(_button("again", "Try again"))
     if exchange.answer and exchange.answer.seen:
         buttons.append(_button("looked", "Where it looked"))
-    return f'<div class="actions">{"".join(buttons)}</div>'
+    if not kept:
+        return f'<div class="actions">{"".join(buttons)}</div>'
+    return f'<div class="actions">{"".join(buttons)}{thumbs(exchange, kept)}</div>{place_for_the_right_answer(kept, last)}'
 
 
 def _trace(exchange: Exchange) -> str:

@@ -83,7 +83,9 @@ class Questions:
         chosen, tries = settings_from(*settings), len(conversation.versions(last))
         temperature = chosen.temperature or OTHER_TEMPERATURE
         other = replace(chosen, seed=(chosen.seed + tries) % LARGEST_SEED, temperature=temperature)
-        self._begin(conversation, replace(conversation.exchanges[last], answer=None), other, at=last)
+        self._begin(
+            conversation, replace(conversation.exchanges[last], answer=None, voted=None), other, at=last
+        )
 
     def go_on(self, conversation: Conversation, copy: str | None) -> None:
         recover(conversation, copy, self.received)
@@ -131,7 +133,7 @@ class Questions:
                         return
                     exchange = grown
                     if snapshot.stage != drawn_stage or time.monotonic() - drawn_at > REFRESH_SECONDS:
-                        yield messages(conversation)
+                        yield messages(conversation, self.serving.feedback_notice)
                         drawn_stage, drawn_at = snapshot.stage, time.monotonic()
         except Exception as problem:
             gr.Warning(plain_sentence(problem))
@@ -168,7 +170,8 @@ class Questions:
             value="" if editing is None else editing_notice(editing), visible=editing is not None
         )
         stop = gr.update(interactive=busy, visible=busy and not self.tab.typed)
-        return [messages(conversation), gr.update(**question), stop, notice, copy_of(conversation)]
+        shown = messages(conversation, self.serving.feedback_notice)
+        return [shown, gr.update(**question), stop, notice, copy_of(conversation)]
 
     def add_photo(self, photo: str | None, composed: Composed | None) -> tuple[None, Composed]:
         composed = composed or NOTHING

@@ -15,6 +15,7 @@ import torch
 
 from vlm.chat.answer import Answer, Heard, Picture, Settings, Turn
 from vlm.chat.assistant import Assistant, free_memory, load_assistant
+from vlm.chat.feedback import MEGABYTE, FeedbackFolder
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
 from vlm.model.adapter import model_config_of
@@ -24,6 +25,7 @@ from vlm.serving.environment import ServerSettings
 from vlm.serving.gate import Gate, Ticket
 from vlm.serving.measures import Measures
 from vlm.serving.shared_searcher import SharedSearcher
+from vlm.serving.thumbs import notice_of
 
 LOOK_UP_SECONDS = 0.5  # how often an answer that waits for its turn looks whether it is still wanted
 WAITING_EACH = 2  # questions of one person, where the page is public
@@ -61,6 +63,9 @@ class Serving:
         self.measures, self.searcher = Measures(), SharedSearcher()
         self._stopping = False
         self.allowance = Allowance(self.settings)
+        self.feedback: FeedbackFolder | None = None
+        if self.settings.feedback:
+            self.feedback = FeedbackFolder(self.settings.feedback, self.settings.feedback_mb * MEGABYTE)
 
     @property
     def assistant(self) -> Assistant:
@@ -171,6 +176,11 @@ class Serving:
                     yield end.value
                     return
                 yield None
+
+    @property
+    def feedback_notice(self) -> str:
+        """What the page says at the thumbs; "" where there are none."""
+        return notice_of(self.feedback.folder.name) if self.feedback else ""
 
     def _hear(self, caller: Caller, audio: Any, language: str = "") -> Generator[Answer, None, Heard]:
         """What is said in a recording. It takes no place of the model: ten minutes of speech are half a minute of work."""

@@ -1,0 +1,139 @@
+"""The thumbs in headless Chromium, down to the training row."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.chatting import ChattingAssistant
+from tests.conftest import served
+from tests.visiting import add_picture, answers, ask, visit
+from training.data import read_rows
+from vlm.chat.feedback import Feedback, read_feedback
+from vlm.serving.environment import ServerSettings
+from vlm.serving.switch import Serving
+
+pytestmark = pytest.mark.browser
+BRIEF = 20_000  # milliseconds
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("thumbs")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlm.serving.switch.runnable_presets", lambda: ["embedded"])
+        serving = Serving(ChattingAssistant(), settings=ServerSettings(feedback=folder))  # type: ignore[arg-type]
+        with served(serving) as page_address:
+            yield page_address
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    with visit(browser, address, BRIEF) as opened:
+        yield opened
+
+
+def thumb(page: Page, name: str, pressed: bool) -> None:
+    """Wait until that thumb is so."""
+    button = page.get_by_role("button", name=name, exact=True).locator("visible=true").last
+    expect(button).to_have_attribute("aria-pressed", str(pressed).lower(), timeout=BRIEF)
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).locator("visible=true").last.click()
+
+
+def kept(folder: Path) -> list[Feedback]:
+    return list(read_feedback(folder))
+
+
+def test_a_thumb_down_with_the_right_answer_becomes_a_training_row(
+    page: Page, folder: Path, tmp_path: Path
+) -> None:
+    add_picture(page, "strawberry.jpg")
+    ask(page, "What is this?")
+    expect(answers(page)).to_have_count(1)
+    expect(page.locator(".answer:visible > .note")).to_contain_text(f"in its folder “{folder.name}”")
+    press(page, "Bad answer")
+    box = page.get_by_label("The right answer, if you know it")
+    expect(box).to_be_focused()
+    box.fill("A strawberry.")
+    assert not kept(folder)  # nothing before it is sent
+    press(page, "Send")
+    thumb(page, "Bad answer", True)
+    expect(box).to_be_hidden()
+    (file,) = folder.glob("*.parquet")
+    (row,) = parquet.read_table(file).to_pylist()
+    said = answers(page).locator(".words").inner_text().strip()
+    assert (row["question"], row["answer"]) == ("What is this?", said)
+    assert (row["thumb"], row["right_answer"], row["preset"], row["adapter"]) == (
+        "down",
+        "A strawberry.",
+        "embedded",
+        "",
+    )
+    command = [sys.executable, "-m", "training.prepare", "--feedback", str(folder), "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("1 votes: 1 are rows, on 1 pictures.")
+    (learned,) = read_rows(tmp_path, "train", "feedback")
+    assert (learned.question, learned.answer) == ("What is this?", "A strawberry.")
+    page.reload()  # the browser kept that it has voted, and so the way to take it back
+    thumb(page, "Bad answer", True)
+    press(page, "Bad answer")
+    thumb(page, "Bad answer", False)
+    assert not kept(folder)
+
+
+def test_thumbs_go_from_up_to_down_and_away(page: Page, folder: Path) -> None:
+    page.get_by_role("tab", name="Text").click()
+    ask(page, "Say yes.")
+    expect(answers(page)).to_have_count(1)
+    press(page, "Good answer")
+    thumb(page, "Good answer", True)
+    assert [each.thumb for each in kept(folder)] == ["up"]
+    press(page, "Bad answer")
+    press(page, "Cancel")
+    thumb(page, "Good answer", True)
+    press(page, "Bad answer")
+    press(page, "Send")
+    thumb(page, "Bad answer", True)
+    thumb(page, "Good answer", False)
+    assert [(each.thumb, each.right_answer, each.picture) for each in kept(folder)] == [("down", "", None)]
+    press(page, "Bad answer")
+    thumb(page, "Bad answer", False)
+    assert not kept(folder)
+
+
+def test_a_full_place_is_told_in_a_sentence(page: Page, folder: Path) -> None:
+    page.get_by_role("tab", name="Text").click()
+    ask(page, "Say no.")
+    expect(answers(page)).to_have_count(1)
+    large = folder / "large"
+    with large.open("wb") as file:
+        file.truncate(ServerSettings().feedback_mb * 2**20)  # takes no room on most disks
+    press(page, "Good answer")
+    page.locator(".toast-body").get_by_text("The place for feedback is full").wait_for()
+    thumb(page, "Good answer", False)
+    large.unlink()
+
+
+def test_a_page_that_keeps_nothing_has_no_thumbs(browser: Browser) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlm.serving.switch.runnable_presets", lambda: ["embedded"])
+        with (
+            served(Serving(ChattingAssistant())) as address,  # type: ignore[arg-type]
+            visit(browser, address, BRIEF) as page,
+        ):
+            page.get_by_role("tab", name="Text").click()
+            ask(page, "Say yes.")
+            expect(answers(page)).to_have_count(1)
+            expect(page.locator("[data-thumb]")).to_have_count(0)

@@ -1,0 +1,72 @@
+"""A thumb under an answer: it is kept in the folder that FEEDBACK names, and a visitor can take it back.
+
+Off unless whoever runs the page names a folder. assets/page/voting.js sends what was pressed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from vlm.chat.conversation import Conversation, Exchange, Voted
+from vlm.chat.feedback import feedback_on
+from vlm.errors import UserError
+from vlm.serving.browser_copy import copy_of, recover
+from vlm.serving.callers import current_caller
+from vlm.serving.messages import messages
+from vlm.serving.questions import Questions
+
+
+class Voting:
+    """The handler; what it returns goes to the chat and to the browser's copy."""
+
+    def __init__(self, questions: Questions) -> None:
+        self.questions, self.serving = questions, questions.serving
+
+    def vote(self, conversation: Conversation, copy: str | None, chosen: gr.EventData) -> list[Any]:
+        """`thumb` is up, down, or "" to take the vote back."""
+        recover(conversation, copy, self.questions.received)
+        number, thumb, right_answer = int(chosen.at), str(chosen.thumb), str(chosen.right_answer)
+        voted = self._keep(conversation, number, thumb, right_answer)
+        conversation.vote(number, voted)
+        return [messages(conversation, self.serving.feedback_notice), copy_of(conversation)]
+
+    def _keep(self, conversation: Conversation, number: int, thumb: str, right_answer: str) -> Voted | None:
+        folder = self.serving.feedback
+        if folder is None:
+            raise UserError("Nothing is kept of answers here.")
+        exchange = _answered(conversation, number)
+        kept = None
+        if thumb:
+            self.serving.allowance.take_vote()
+            picture, adapter = _picture(conversation.exchanges[: number + 1]), exchange.answer.adapter or ""  # type: ignore
+            vote = feedback_on(
+                exchange.asked,
+                exchange.text,
+                right_answer,
+                thumb,
+                picture,
+                self.serving.preset,
+                adapter[:500],
+            )
+            kept = Voted(vote.thumb, folder.keep(vote))
+        if exchange.voted:  # once the new one is kept, or a full disk would lose both
+            folder.take_back(exchange.voted.key)
+        return kept
+
+
+def _answered(conversation: Conversation, number: int) -> Exchange:
+    growing = conversation.busy and number == len(conversation.exchanges) - 1
+    if not 0 <= number < len(conversation.exchanges) or growing or not conversation.exchanges[number].text:
+        raise UserError("There is no finished answer here to vote on.")
+    return conversation.exchanges[number]
+
+
+def _picture(asked: Sequence[Exchange]) -> str | None:
+    """The one picture that the last answer is about; None where it is about none, or about several at once."""
+    answer = asked[-1].answer
+    if not answer or answer.route != "image":
+        return None
+    shown = next((each.pictures for each in reversed(asked) if each.pictures), ())
+    present = next((each.present_pictures for each in reversed(asked) if each.pictures), ())
+    return present[0] if len(shown) == len(present) == 1 else None
