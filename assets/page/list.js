@@ -38,11 +38,13 @@ function button(action, text, name) {
 
 function itemOf(entry) {
   const item = document.createElement("li");
-  item.dataset.key = entry.key;
-  const open = button("open", entry.title);
+  Object.assign(item.dataset, {key: entry.key, title: entry.title});
+  const open = button("open", ""), title = document.createElement("span");
+  title.textContent = entry.title;
+  title.translate = entry.title === UNHEARD;
   const when = document.createElement("small");
-  when.textContent = `${entry.tab} · ${new Date(entry.changed).toLocaleString([], {dateStyle: "short", timeStyle: "short"})}`;
-  open.append(when);
+  when.textContent = `${page.translated(entry.tab)} · ${new Date(entry.changed).toLocaleString([], {dateStyle: "short", timeStyle: "short"})}`;
+  open.append(title, when);
   open.toggleAttribute("aria-current", Object.values(page.tabs).some(tab => tab.record?.key === entry.key));
   const more = document.createElement("details");
   const summary = Object.assign(document.createElement("summary"), {textContent: "⋯", ariaLabel: `More about ${entry.title}`});
@@ -59,7 +61,7 @@ const listActions = {
     if (innerWidth < WIDE) page.toggle("list");
   },
   rename(key, button) {
-    const item = button.closest("li"), entryTitle = item.querySelector("[data-list=open]").firstChild.textContent;
+    const item = button.closest("li"), entryTitle = item.dataset.title;
     const field = Object.assign(document.createElement("input"), {value: entryTitle, ariaLabel: "New name", maxLength: 200});
     item.replaceChildren(field);
     field.focus();
@@ -111,7 +113,7 @@ const listActions = {
     const {title, record} = await page.store.get(key);
     const said = record.ways[record.shown].map(number => record.exchanges[number]).map(each => {
       const pictures = each.pictures.map(path => path.split("/").pop()).join(", ");
-      return `## ${page.asked(each) || "A recording"}\n\n${pictures ? `Pictures: ${pictures}\n\n` : ""}${each.answer?.text || "(no answer)"}\n`;
+      return `## ${page.asked(each) || page.translated("A recording")}\n\n${pictures ? `${page.translated("Pictures")}: ${pictures}\n\n` : ""}${each.answer?.text || page.translated("(no answer)")}\n`;
     });
     save("conversation.md", [`# ${title}\n`, ...said].join("\n"), "text/markdown");
   },

@@ -29,7 +29,7 @@ const page = {
 
   /* The tab, shown; it is built when it is first looked at. */
   async tab(name) {
-    [...document.querySelectorAll("#tabs > .tab-wrapper [role=tab]")].find(each => each.innerText.trim() === name)?.click();
+    [...document.querySelectorAll("#tabs > .tab-wrapper [role=tab]")].find(each => each.innerText.trim() === page.translated(name))?.click();
     return page.tabs[name] || new Promise(resolve => { (page.waiting[name] ||= []).push(resolve); });
   },
 

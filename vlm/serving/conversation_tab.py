@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from vlm.chat.conversation import Conversation
+from vlm.chat.conversation import Conversation, Exchange
 from vlm.serving.events import ALWAYS, AT_ONCE, LOOKING, MAY_REFUSE
 from vlm.serving.keeping import Keeping
 from vlm.serving.looking import Looking
@@ -45,7 +45,7 @@ class ConversationTab:
             autoscroll=False,  # assets/page/chat.js follows an answer, unless the person has scrolled up
             buttons=[],
             placeholder=tab.invitation,
-            examples=[{"text": each.caption, "files": each.files} for each in tab.examples],  # type: ignore[typeddict-item]
+            examples=[{"text": _caption(each), "files": each.files} for each in tab.examples],  # type: ignore[typeddict-item]
         )
         self.questions = Questions(serving, tab, Path(self.chat.GRADIO_CACHE), self.chat.temp_files)
         self.keeping = Keeping(self.questions)
@@ -152,3 +152,8 @@ class ConversationTab:
             (self.bar.leave, keeping.leave_as_it_was, [conversation]),
         ):
             listen(plainly(handler), inputs, self.page, **MAY_REFUSE)
+
+
+def _caption(example: Exchange) -> str:
+    """What a recording says stands in quotes: it is said in English, whatever the page's language."""
+    return f"“{example.caption}”" if example.recording else example.caption

@@ -27,6 +27,7 @@ from vlm.serving.search_endpoints import SearchEndpoints
 from vlm.serving.sent_files import fetch_nothing
 from vlm.serving.status_routes import status_routes
 from vlm.serving.switch import Serving
+from vlm.serving.translations import table_script
 from vlm.serving.uploads import Uploads
 
 THREADS = 128  # Gradio's: an answer that waits for its turn holds one for half a second at a time
@@ -38,13 +39,14 @@ NO_MICROPHONE = (
 )
 MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16 bit, one channel) are 58 MB
 
-SCRIPTS = ("page", "chat", "keeping", "list", "pictures", "voice", "voting")  # in assets/page/, in this order
+# In assets/page/, in this order
+SCRIPTS = ("page", "translate", "chat", "keeping", "list", "pictures", "voice", "voting")
 
 
 def head() -> str:
     """What the page does in the browser beyond Gradio's own components, as one script."""
     code = "\n".join((ASSETS / "page" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-    return f"<script>\n{code}\n</script>"
+    return f"<script>\n{table_script()}\n{code}\n</script>"
 
 
 def theme() -> gr.themes.Base:

@@ -31,7 +31,7 @@ class Renderer(RendererHTML):
 
 
 def _code(content: str, language: str) -> str:
-    copy = '<button type="button" data-action="copy-code">Copy code</button>'
+    copy = '<button type="button" data-action="copy-code" translate="yes">Copy code</button>'
     head = f'<div class="code-head"><span>{language}</span>{copy}</div>'
     return f'<div class="code">{head}<pre><code>{escape(content, quote=False)}</code></pre></div>\n'
 

@@ -48,7 +48,8 @@ def _html(role: str, html: str) -> Message:
 
 
 def _question(conversation: Conversation, number: int, exchange: Exchange) -> str:
-    words = f'<p class="words">{escape(exchange.asked or "Spoken question…")}</p>'
+    said = f' translate="no">{escape(exchange.asked)}' if exchange.asked else ">Spoken question…"
+    words = f'<p class="words"{said}</p>'
     edit = _button("edit", "Edit", f"Edit question {number + 1}")
     return (
         f'<article class="question" data-at="{number}">{_pictures(exchange.pictures)}{_recording(exchange)}{words}'
@@ -105,13 +106,13 @@ def _stage(answer: Answer) -> str:
 
 
 def _growing(answer: Answer) -> str:
-    return f'{_stage(answer)}<div class="words">{to_html(answer.text)}</div>'
+    return f'{_stage(answer)}<div class="words" translate="no">{to_html(answer.text)}</div>'
 
 
 def _answer(exchange: Exchange, last: bool, kept: str) -> str:
     answer = exchange.answer or Answer()
     notes = "".join(f'<p class="note">{note}</p>' for note in _notes(exchange, last))
-    words = f'<div class="words">{to_html(answer.text)}</div>'
+    words = f'<div class="words" translate="no">{to_html(answer.text)}</div>'
     actions = _actions(exchange, last, kept)
     return f"{words}{notes}{actions}{_trace(exchange)}{_follow_ups(answer, last)}"
 
@@ -133,7 +134,9 @@ def _trace(exchange: Exchange) -> str:
     if settings and settings.temperature:
         rows.append(("Temperature", f"{settings.temperature:g}"))
     stopped = "" if answer.stage == "done" else "Stopped early. "
-    shown = "".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in rows)
+    shown = "".join(
+        f'<dt>{escape(label)}</dt><dd translate="no">{escape(value)}</dd>' for label, value in rows
+    )
     summary = f"<summary>{stopped}How this answer came about</summary>"
     return f'<details class="trace">{summary}<dl>{shown}</dl></details>'
 

@@ -84,9 +84,10 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
         {"value": notice, "visible": bool(notice)},
         {
             "value": how_to_see(assistant.config.name),
+            "elem_classes": "english",
             "visible": folder is None and not assistant.config.remote_adapter,
         },
-        {"value": about(assistant.config, folder)},
+        {"value": about(assistant.config, folder), "elem_classes": "english"},
         {"value": plot, "visible": bool(plot)},
     ]
 

@@ -27,6 +27,7 @@ from vlm.serving.received import Received
 from vlm.serving.settings_panel import LARGEST_SEED, settings_from
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import Tab
+from vlm.serving.translations import translated
 
 SPOKEN = "spoken"  # the name of a recording that assets/page/voice.js makes
 REFRESH_SECONDS = 0.1  # while an answer grows: redrawing the page at every token would slow the model down
@@ -71,8 +72,13 @@ class Questions:
         recover(conversation, copy, self.received)
         self._take_down(conversation, Exchange(str(chosen.text)), settings)
 
-    def ask_example(self, conversation: Conversation, chosen: gr.SelectData, *settings: Any) -> None:
-        self._take_down(conversation, self.tab.examples[chosen.index], settings)
+    def ask_example(
+        self, conversation: Conversation, request: gr.Request, chosen: gr.SelectData, *settings: Any
+    ) -> None:
+        """It is asked in the language that it is shown in."""
+        example = self.tab.examples[chosen.index]
+        words = translated(request.headers.get("accept-language", ""), example.question)
+        self._take_down(conversation, replace(example, question=words), settings)
 
     def ask_again(self, conversation: Conversation, copy: str | None, *settings: Any) -> None:
         """The last question once more, with another draw."""

@@ -12,7 +12,6 @@ from vlm.chat.conversation import Conversation, Exchange, Voted
 from vlm.chat.feedback import feedback_on
 from vlm.errors import UserError
 from vlm.serving.browser_copy import copy_of, recover
-from vlm.serving.callers import current_caller
 from vlm.serving.messages import messages
 from vlm.serving.questions import Questions
 

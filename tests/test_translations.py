@@ -1,0 +1,228 @@
+"""The page in six languages: the table is whole, nothing that is shown bypasses it, and a browser sees its own language."""
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.chatting import ChattingAssistant
+from tests.conftest import served
+from tests.visiting import add_picture, answers, ask, box, visit
+from vlm import Answer, Settings
+from vlm.chat.conversation import Conversation, Exchange
+from vlm.chat.trace import trace_of
+from vlm.serving.launch import SCRIPTS
+from vlm.serving.messages import STAGES, editing_notice, messages
+from vlm.serving.page import HEADER, TITLE, build_app
+from vlm.serving.switch import Serving
+from vlm.serving.translations import ASSETS, table, translated
+
+BRIEF = 20_000  # milliseconds
+# Examples of what the Search tab is asked in: its aligner reads English.
+ENGLISH_ON_PURPOSE = {"A dog on a beach", "cat, dog, bird", TITLE}
+UNSEEN = {"Run"}  # what Gradio writes on the buttons of endpoints
+TEXT_OF = {
+    "button": ("value",),
+    "uploadbutton": ("label",),
+    "tabitem": ("label",),
+    "accordion": ("label",),
+}
+PLACEHOLDER = re.compile(r"{\w+}")
+
+
+class Shown(HTMLParser):
+    """The texts of HTML that people see or hear, but what is marked as not to be translated."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.kept: list[bool] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        self.texts += [
+            found[name] or "" for name in ("aria-label", "title", "placeholder", "alt") if name in found
+        ]
+        if tag not in ("img", "input", "br"):
+            self.kept.append(found.get("translate") == "no")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.kept.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not any(self.kept) and re.search("[A-Za-z]{2}", data):
+            self.texts.append(data.strip())
+
+
+def is_known(text: str) -> bool:
+    """In the table, or of the shape of one of its texts with something in braces."""
+    if text in table()["de"] or text in ENGLISH_ON_PURPOSE:
+        return True
+    shapes = (".+?".join(map(re.escape, PLACEHOLDER.split(each))) for each in table()["de"] if "{" in each)
+    return any(re.fullmatch(shape, text, re.DOTALL) for shape in shapes)
+
+
+def missing(texts: Any) -> list[str]:
+    return sorted({text for text in texts if text and not is_known(text)})
+
+
+def test_every_text_has_every_language_with_the_same_placeholders() -> None:
+    assert set(table()) == {"it", "de", "es", "fr", "zh"}
+    for code, texts in table().items():
+        assert list(texts) == list(table()["de"])
+        for english, said in texts.items():
+            assert said.strip() == said and said, (code, english)
+            assert sorted(PLACEHOLDER.findall(english)) == sorted(PLACEHOLDER.findall(said)), (code, english)
+            assert texts.get(said, said) == said, f"{said} would be translated again"
+
+
+def test_all_that_the_components_show_is_in_the_table() -> None:
+    shown: list[str] = []
+    blocks = build_app(Serving(ChattingAssistant())).config["components"]  # type: ignore[arg-type]
+    for block in blocks:
+        properties, kind = block["props"], block["type"]
+        if properties.get("visible") is False and kind != "button":
+            continue  # an endpoint's: the description of the API is English
+        names = TEXT_OF.get(kind, ("label", "info", "placeholder", "submit_btn"))
+        shown += [
+            properties[name]
+            for name in names
+            if isinstance(properties.get(name), str) and properties.get("show_label", True)
+        ]
+        if kind == "radio":
+            shown += [name for name, _ in properties["choices"]]
+        if kind == "html":
+            template = properties.get("html_template") or ""
+            shown += Shown(template.replace("${value}", "").replace("{{value}}", "")).texts
+        if kind == "chatbot":
+            shown += [each["text"] for each in properties["examples"] if not each["text"].startswith("“")]
+    assert "Image" in shown and "Speak" in shown and "Sentences" in shown and "What is this?" in shown
+    assert not missing(set(shown) - UNSEEN)
+    assert not missing(Shown(HEADER.format(title=TITLE, description="")).texts)
+
+
+def test_all_that_stands_around_an_answer_is_in_the_table() -> None:
+    exchanges = []
+    for ended in (True, False):
+        answer = Answer("a cat", "done", "image", "heard", "cat 9%", "cat", "on", "m", "a", "e", "CPU", 1,
+                        seconds={"draft": 1.0}, tokens=3, ended=ended, left_out=2, set_aside=1)  # fmt: skip
+        settings = Settings(temperature=0.5)
+        exchanges.append(Exchange("What is this?", ("/lost.png",), settings=settings, answer=answer))
+    conversation = Conversation(exchanges)
+    shown = [text for each in messages(conversation) for text in Shown(each["content"][0]["value"]).texts]
+    assert "Where it looked" in shown and "What color is it?" in shown
+    shown += [*Shown(editing_notice(1)).texts, *STAGES.values(), *(label for label, _ in trace_of(answer))]
+    shown += [f"Waiting for your turn, about {told}…" for told in ("1 second", "2 seconds", "2 minutes")]
+    assert not missing(shown)
+
+
+def test_all_that_the_scripts_say_is_in_the_table() -> None:
+    """Whatever looks like words for people: in quotes, with a capital letter first."""
+    others = {"DOMContentLoaded", "Enter", "Escape", "ArrowUp", "Files", "NotFoundError"}
+    shown = []
+    for name in SCRIPTS:
+        code = (ASSETS / "page" / f"{name}.js").read_text(encoding="utf-8")
+        code = re.sub(r'"\s*\+\s*"', "", code)  # a text over two lines
+        shown += re.findall(r'"([A-Z][^"\n]*[a-z][^"\n]*)"', code)
+    assert "Sending…" in shown and "Rename" in shown
+    assert not missing(set(shown) - others)
+    assert not missing(Shown((ASSETS / "page" / "list.html").read_text(encoding="utf-8")).texts)
+
+
+@pytest.mark.parametrize(
+    "accepted, said",
+    [
+        ("de-DE,de;q=0.9,en;q=0.8", "Was ist das?"),
+        ("zh-CN", "这是什么？"),
+        ("fr;q=0.9", "Qu'est-ce que c'est ?"),
+        ("pt-BR,de;q=0.5", "What is this?"),  # as the page shows it
+        ("", "What is this?"),
+    ],
+)
+def test_an_example_is_asked_in_the_language_it_is_shown_in(accepted: str, said: str) -> None:
+    assert translated(accepted, "What is this?") == said
+
+
+# The page in a browser
+
+
+@pytest.fixture(scope="module")
+def chatting() -> ChattingAssistant:
+    return ChattingAssistant()
+
+
+@pytest.fixture(scope="module")
+def address(chatting: ChattingAssistant) -> Iterator[str]:
+    with served(Serving(chatting)) as page_address:  # type: ignore[arg-type]
+        yield page_address
+
+
+def tabs(page: Page) -> list[str]:
+    return page.locator("#tabs > .tab-wrapper [role=tab]").all_inner_texts()
+
+
+def show_settings(page: Page) -> None:
+    page.locator("[data-action=show-settings]").first.click()
+
+
+@pytest.mark.browser
+def test_a_german_visitor_asks_and_keeps_a_conversation_in_german(
+    browser: Browser, address: str, chatting: ChattingAssistant
+) -> None:
+    with visit(browser, address, BRIEF, locale="de-DE") as page:
+        assert tabs(page) == ["Bild", "Text", "Stimme", "Suchen", "Über dieses Modell"]
+        expect(page.locator("html")).to_have_attribute("lang", "de")
+        add_picture(page, "cat.jpg")
+        expect(box(page)).to_have_attribute("placeholder", "Frage etwas zum Bild")
+        ask(page, "Search")  # a visitor's own words stay, whatever they are
+        expect(answers(page)).to_have_count(1)
+        expect(page.locator(".question:visible .words")).to_have_text("Search")
+        page.get_by_role("button", name="Vorlesen").wait_for()
+        page.get_by_text("Wie diese Antwort entstand").click()
+        expect(page.locator(".trace dt")).to_contain_text(["Entwurf", "Modell"])
+        page.get_by_role("button", name="Welche Farbe hat es?").click()
+        expect(answers(page)).to_have_count(2)
+        assert [each["question"] for each in chatting.asked] == ["Search", "Welche Farbe hat es?"]
+        entry = page.locator(".conversations li")
+        expect(entry.locator("[data-list=open]")).to_contain_text("Search")
+        expect(entry.locator("small")).to_contain_text("Bild ·")
+        entry.locator("summary").click()
+        entry.get_by_role("button", name="Löschen").click()
+        page.get_by_text("„Search“ wurde gelöscht.").wait_for()
+        page.get_by_role("button", name="Rückgängig").click()
+        page.get_by_role("tab", name="Text").click()
+        page.locator(".conversations li [data-list=open]").click()  # shows the tab that it belongs to
+        expect(page.get_by_role("tab", name="Bild")).to_have_attribute("aria-selected", "true")
+        show_settings(page)
+        for label in ("Anweisungen", "Längste Antwort, in Token", "Sätze", "Gesprochene Sprache"):
+            page.locator("#settings").get_by_text(label, exact=True).first.wait_for()
+
+
+@pytest.mark.browser
+def test_an_example_is_asked_in_german(browser: Browser, address: str, chatting: ChattingAssistant) -> None:
+    with visit(browser, address, BRIEF, locale="de-DE") as page:
+        page.get_by_role("tab", name="Text").click()
+        page.locator(".example:visible", has_text="Warum ist der Himmel blau?").click()
+        expect(answers(page)).to_have_count(1)
+        expect(page.locator(".question:visible .words")).to_have_text("Warum ist der Himmel blau?")
+        assert chatting.asked[-1]["question"] == "Warum ist der Himmel blau?"
+
+
+@pytest.mark.browser
+def test_a_chinese_visitor_sees_chinese_and_one_of_another_language_english(
+    browser: Browser, address: str
+) -> None:
+    with visit(browser, address, BRIEF, locale="zh-CN") as page:
+        assert tabs(page) == ["图片", "文字", "语音", "搜索", "关于此模型"]
+        show_settings(page)
+        page.locator("#settings").get_by_text("回答风格").wait_for()
+        page.get_by_role("tab", name="语音").click()
+        page.get_by_role("button", name="说话").wait_for()
+    with visit(browser, address, BRIEF, locale="pt-BR") as page:
+        assert tabs(page) == ["Image", "Text", "Voice", "Search", "About this model"]
+        expect(page.locator("html")).to_have_attribute("lang", "en")
+        page.get_by_role("button", name="New conversation").wait_for()
