@@ -286,6 +286,7 @@ def test_settings_reach_the_assistant_stay_after_a_reload_and_are_reset(
     page.reload()
     page.locator(".bar:visible").wait_for()
     page.get_by_role("tab", name="Text").click()
+    expect(answers(page)).to_have_count(1)  # the kept conversation
     ask(page, "And now?")
     expect(answers(page)).to_have_count(2)
     assert assistant.asked[-1]["question"] == "And now?"

@@ -18,6 +18,7 @@ from vlm.serving.launch import SCRIPTS
 from vlm.serving.messages import STAGES, editing_notice, messages
 from vlm.serving.page import HEADER, TITLE, build_app
 from vlm.serving.switch import Serving
+from vlm.serving.thumbs import notice_of
 from vlm.serving.translations import ASSETS, table, translated
 
 BRIEF = 20_000  # milliseconds
@@ -113,8 +114,9 @@ def test_all_that_stands_around_an_answer_is_in_the_table() -> None:
         settings = Settings(temperature=0.5)
         exchanges.append(Exchange("What is this?", ("/lost.png",), settings=settings, answer=answer))
     conversation = Conversation(exchanges)
-    shown = [text for each in messages(conversation) for text in Shown(each["content"][0]["value"]).texts]
-    assert "Where it looked" in shown and "What color is it?" in shown
+    told = messages(conversation, kept=notice_of("votes"))
+    shown = [text for each in told for text in Shown(each["content"][0]["value"]).texts]
+    assert "Bad answer" in shown and "Where it looked" in shown and "What color is it?" in shown
     shown += [*Shown(editing_notice(1)).texts, *STAGES.values(), *(label for label, _ in trace_of(answer))]
     shown += [f"Waiting for your turn, about {told}…" for told in ("1 second", "2 seconds", "2 minutes")]
     assert not missing(shown)

@@ -31,7 +31,7 @@ def thumbs(exchange: Exchange, notice: str) -> str:
         pressed = str(given).lower()
         buttons.append(
             f'<button type="button" data-action="thumb" data-thumb="{thumb}" aria-pressed="{pressed}" '
-            f'aria-label="{name}" title="{name}. {escape(notice)}">{sign}</button>'
+            f'aria-label="{name}" title="{name}">{sign}</button>'
         )
     return "".join(buttons)
 
