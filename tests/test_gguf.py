@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from vlm.errors import UserError
 from vlm.weights.cache import cache_folder, has_hash
@@ -203,6 +203,19 @@ def test_qwens_tokenizer_has_its_control_tokens_and_template(qwen: Path) -> None
         [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
     )
     assert asked.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.slow
+def test_the_plain_class_makes_the_ids_of_the_models_own(qwen: Path) -> None:
+    folder = tokenizer_folder(QWEN)
+    own, plain = AutoTokenizer.from_pretrained(folder), PreTrainedTokenizerFast.from_pretrained(folder)
+    for text in [*diverse_texts(), "cafe\u0301", "<|im_start|>a<|im_end|>"]:
+        for typed in (False, True):
+            assert (
+                plain(text, split_special_tokens=typed).input_ids
+                == own(text, split_special_tokens=typed).input_ids
+            )
+    assert plain.all_special_ids == own.all_special_ids and plain.chat_template == own.chat_template
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None, fusion: Pa
 def _load_tokenizer(language: LanguageConfig) -> Any:
     from vlm.model.tokenizer import load_tokenizer
 
-    return load_tokenizer(tokenizer_folder(language.weights), language)
+    return load_tokenizer(tokenizer_folder(language.weights), language, whole=True)
 
 
 def _torch(config: ModelConfig, lora: Path | None, fusion: Path | None, device: str, notice: str) -> Built:

