@@ -326,6 +326,21 @@ def test_a_large_picture_is_scaled_down_before_it_is_sent(
     assert max(Image.open(sent).size) == 2048
 
 
+def test_a_picture_that_the_browser_cannot_show_has_a_sign_in_the_composer_and_is_answered(
+    page: Page, assistant: ChattingAssistant, tmp_path: Path
+) -> None:
+    page.get_by_role("tab", name="Image").click()
+    Image.open(EXAMPLES / "cat.jpg").save(tmp_path / "cat.tiff")
+    page.locator(".composer input[type=file]").first.set_input_files(tmp_path / "cat.tiff")
+    page.locator(".thumbnail-item:visible img").wait_for()
+    page.wait_for_function("document.querySelector('.thumbnail-item img').naturalWidth > 0")
+    shown = page.locator(".thumbnail-item:visible img").get_attribute("src") or ""
+    assert "TIFF" in shown
+    ask(page, "What is this?")
+    expect(answers(page)).to_have_count(1)
+    assert Image.open(assistant.asked[-1]["images"][0]).size == (451, 300)
+
+
 def test_speaking_on_the_image_tab_takes_two_clicks_and_can_be_played(
     page: Page, assistant: ChattingAssistant
 ) -> None:

@@ -74,6 +74,15 @@ document.addEventListener("paste", event => {
   give(files);
 }, true);
 
+// A picture that the browser cannot show, as a TIFF, is sent all the same: the composer shows what kind of file it is.
+document.addEventListener("error", event => {
+  const image = event.target;
+  if (image.tagName !== "IMG" || !image.closest(".composer") || image.src.startsWith("data:")) return;
+  const [, kind = "?"] = image.src.match(/\.(\w{1,5})$/) || [];
+  image.src = `data:image/svg+xml,<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" fill="gray"/>`
+    + `<text x="32" y="38" fill="white" font-family="sans-serif" font-size="16" text-anchor="middle">${kind.toUpperCase()}</text></svg>`;
+}, true);
+
 page.actions.zoom = button => {
   const dialog = document.createElement("dialog"), image = button.querySelector("img").cloneNode();
   dialog.className = "zoom";
