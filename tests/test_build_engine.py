@@ -19,7 +19,7 @@ from vlm.engines import build, llama_library
 from vlm.engines.build import Built, build_engine
 from vlm.engines.llama_cpp import LlamaCppEngine
 from vlm.engines.llama_library import LibraryProblem, load_library
-from vlm.engines.lora_gguf import lora_as_gguf
+from vlm.engines.lora_gguf import KEPT, lora_as_gguf
 from vlm.errors import UserError
 from vlm.weights.catalogue import WHEELS, Download
 
@@ -218,6 +218,15 @@ def test_the_gguf_of_a_lora_is_made_once_and_again_when_the_folder_has_changed(
     assert lora_as_gguf(lora, gguf) != made
     assert lora_as_gguf(altered(lora, lora_alpha=1), gguf) not in (made, None)
     assert not list(made.parent.glob("*.tmp"))
+
+
+def test_the_cache_keeps_the_ggufs_of_the_loras_that_were_used_last(files: Path, lora: Path) -> None:
+    first, second = (lora_as_gguf(altered(lora, lora_alpha=alpha), files / "tiny.gguf") for alpha in (1, 2))
+    lora_as_gguf(altered(lora, lora_alpha=1), files / "tiny.gguf")
+    others = [
+        lora_as_gguf(altered(lora, lora_alpha=alpha), files / "tiny.gguf") for alpha in range(3, KEPT + 2)
+    ]
+    assert set(first.parent.glob("*.gguf")) == {first, *others} and second not in others
 
 
 def test_a_lora_in_bfloat16_and_one_of_rslora_are_served_as_peft_has_them(weights: str, lora: Path) -> None:

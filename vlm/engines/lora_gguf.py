@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ TURNED = {
     "attn_q": "attention.head_count",
     "attn_k": "attention.head_count_kv",
 }  # of the architecture "llama"
+KEPT = 4  # files in the cache, those used last
 STEP = 32  # llama.cpp multiplies so many values at a time, and what is left over one by one
 FORM = f"float16, ranks filled up to {STEP}, checked to be whole and finite"
 
@@ -49,7 +51,17 @@ def lora_as_gguf(lora: Path, weights: Path) -> Path:
         finally:
             with suppress(OSError):
                 working.unlink()
+    with suppress(OSError):  # a cache that may only be read
+        os.utime(file, (time.time(), file.stat().st_mtime))  # many file systems do not note what is read
+        _keep_the_latest(file.parent)
     return file
+
+
+def _keep_the_latest(folder: Path) -> None:
+    """Training makes many adapters. A file that is in use elsewhere stays readable there, or cannot be deleted."""
+    for old in sorted(folder.glob("*.gguf"), key=lambda each: each.stat().st_atime)[:-KEPT]:
+        with suppress(OSError):
+            old.unlink()
 
 
 def write_lora(lora: Path, weights: Path, file: Path) -> None:
