@@ -9,16 +9,13 @@ import hashlib
 from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
-
-from training.sources.photographs import MAX_SIDE
+from training.sources.photographs import JPEG_QUALITY, load
 from training.sources.picture import Picture, Row
 from vlm.chat.feedback import Feedback, read_feedback
 from vlm.errors import UserError
-from vlm.inputs.images import open_image
+from vlm.inputs.images import as_jpeg, open_image
 
 NAME = "feedback"
 
@@ -63,11 +60,7 @@ def read(folder: Path) -> tuple[list[Picture], str]:
 
 def small(content: bytes) -> bytes:
     """The picture's file -> a JPEG as photographs.py stores them."""
-    image = open_image(content)
-    image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-    file = BytesIO()
-    image.save(file, "JPEG", quality=90)
-    return file.getvalue()
+    return as_jpeg(load(content), JPEG_QUALITY)
 
 
 def picture_of(name: str, content: bytes, rows: list[Row]) -> Picture:

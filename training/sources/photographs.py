@@ -21,9 +21,10 @@ from training.sources.index_lines import Known, read_line
 from training.sources.picture import Picture, Row
 from training.splits import hash_fraction
 from vlm.errors import UserError
-from vlm.inputs.images import open_image
+from vlm.inputs.images import as_jpeg, open_image
 
 MAX_SIDE = 320  # px
+JPEG_QUALITY = 90
 HELD_OUT = 0.1  # of each set, and of each label
 NEVER_HELD_OUT = {"imagenet-sample"}  # the encoder was trained on these very classes
 SCENE_FRAMES = {"daquar": 10}  # neighbouring frames of NYU Depth show one room: ten stay together
@@ -132,7 +133,7 @@ def make_picture(folder: Path, known: Known, split: str, rows: Sequence[Row]) ->
     return replace(picture, phrase=name.phrase, group=name.group)
 
 
-def load(file: Path) -> Image.Image:
+def load(file: Path | bytes) -> Image.Image:
     image = open_image(file)
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     return image
@@ -145,6 +146,4 @@ def stored(file: Path) -> bytes:
         upright = image.getexif().get(0x0112, 1) == 1
         if image.format == "JPEG" and image.mode == "RGB" and upright and max(image.size) <= MAX_SIDE:
             return data
-    buffer = BytesIO()
-    load(file).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+    return as_jpeg(load(file), JPEG_QUALITY)

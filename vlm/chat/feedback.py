@@ -16,11 +16,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
+from more_itertools import chunked
 from PIL import Image
 
 from vlm.chat.answer import LONGEST_QUESTION
 from vlm.errors import UserError
-from vlm.inputs.images import open_image
+from vlm.inputs.images import as_jpeg, open_image
 
 MEGABYTE = 2**20
 PICTURE_SIDE = 1024  # pixels; training makes them smaller still
@@ -65,9 +66,7 @@ def encoded(image: Image.Image) -> bytes:
     image = image.copy()
     image.info = {}
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
-    file = BytesIO()
-    image.save(file, "JPEG", quality=JPEG_QUALITY)
-    return file.getvalue()
+    return as_jpeg(image, JPEG_QUALITY)
 
 
 def check_writable(folder: Path) -> None:
@@ -142,7 +141,6 @@ def read_feedback(folder: Path) -> Iterator[Feedback]:
 
 def export(folder: Path, to: Path) -> int:
     """Write all votes into one parquet file, whole or not at all. -> how many there are"""
-    import pyarrow
     import pyarrow.parquet as parquet
 
     if to.absolute().parent.resolve() == folder.resolve():
@@ -150,14 +148,9 @@ def export(folder: Path, to: Path) -> int:
     partial, count = to.with_name(f"{to.name}.{os.getpid()}.partial"), 0
     try:
         with parquet.ParquetWriter(partial, _schema(), compression="zstd") as writer:
-            rows: list[dict[str, Any]] = []
-            for vote in read_feedback(folder):
-                rows.append(asdict(vote))
-                count += 1
-                if len(rows) == ROWS_AT_ONCE:
-                    writer.write_table(pyarrow.Table.from_pylist(rows, _schema()))
-                    rows = []
-            writer.write_table(pyarrow.Table.from_pylist(rows, _schema()))
+            for votes in chunked(read_feedback(folder), ROWS_AT_ONCE):
+                writer.write_table(_table(votes))
+                count += len(votes)
         partial.replace(to)
     except OSError as problem:
         raise UserError(
@@ -175,13 +168,17 @@ def _schema() -> Any:
     return pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
 
 
-def _to_parquet(votes: list[Feedback]) -> bytes:
+def _table(votes: list[Feedback]) -> Any:
     import pyarrow
+
+    return pyarrow.Table.from_pylist([asdict(vote) for vote in votes], _schema())
+
+
+def _to_parquet(votes: list[Feedback]) -> bytes:
     import pyarrow.parquet as parquet
 
     sink = BytesIO()
-    table = pyarrow.Table.from_pylist([asdict(vote) for vote in votes], _schema())
-    parquet.write_table(table, sink, compression="zstd")
+    parquet.write_table(_table(votes), sink, compression="zstd")
     return sink.getvalue()
 
 

@@ -49,11 +49,16 @@ def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
         raise UserError(f"{title} is damaged or cut off. {_ANOTHER}") from problem
 
 
-def as_data_url(image: Image.Image, quality: int) -> str:
-    """As a JPEG within an address. `quality` is Pillow's, 1 to 95."""
+def as_jpeg(image: Image.Image, quality: int) -> bytes:
+    """`quality` is Pillow's, 1 to 95."""
     file = BytesIO()
     image.save(file, "JPEG", quality=quality)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return file.getvalue()
+
+
+def as_data_url(image: Image.Image, quality: int) -> str:
+    """As a JPEG within an address."""
+    return f"data:image/jpeg;base64,{base64.b64encode(as_jpeg(image, quality)).decode()}"
 
 
 def pad_to_square(image: Image.Image, fill: tuple[int, int, int] = WHITE) -> Image.Image:

@@ -13,21 +13,22 @@ STYLES = [("Sentences", "full"), ("Keywords", "keywords")]
 LARGEST_SEED = 2**32 - 1
 SPOKEN = [("Find out", "auto"), *((name, code) for code, name in LANGUAGES.items())]
 CLOSE = '<button type="button" class="close-sidebar" data-action="show-settings">Close</button>'
+STORED = "ask-a-picture settings"  # the name in the browser
 # What is stored, or the defaults where there is nothing, or that of another version of the page
 READ = """() => {
     const defaults = DEFAULTS;
     let stored;
-    try { stored = JSON.parse(localStorage.getItem("ask-a-picture settings")); } catch { return defaults; }
+    try { stored = JSON.parse(localStorage.getItem(STORED)); } catch { return defaults; }
     const fits = Array.isArray(stored) && stored.length === defaults.length
         && stored.every((value, place) => typeof (value ?? "") === typeof (defaults[place] ?? ""));
     return fits ? stored : defaults;
 }"""
 WRITE = """(...values) => {
-    try { localStorage.setItem("ask-a-picture settings", JSON.stringify(values)); } catch {}  // it may be full
+    try { localStorage.setItem(STORED, JSON.stringify(values)); } catch {}  // it may be full
     return [];
 }"""
 RESET = """() => {
-    localStorage.removeItem("ask-a-picture settings");
+    localStorage.removeItem(STORED);
     return DEFAULTS;
 }"""
 
@@ -129,7 +130,11 @@ def show_settings(page: gr.Blocks, panel: SettingsPanel, personal: PersonalPanel
 def _keep(page: gr.Blocks, components: list[Any], reset: gr.Button) -> None:
     """All in the browser: an answer of the server would come late, over what was typed in the meantime."""
     defaults = [component.value for component in components]
-    page.load(None, None, components, js=READ.replace("DEFAULTS", json.dumps(defaults)), **AT_ONCE)
-    reset.click(None, None, components, js=RESET.replace("DEFAULTS", json.dumps(defaults)), **AT_ONCE)
+
+    def script(code: str) -> str:
+        return code.replace("DEFAULTS", json.dumps(defaults)).replace("STORED", json.dumps(STORED))
+
+    page.load(None, None, components, js=script(READ), **AT_ONCE)
+    reset.click(None, None, components, js=script(RESET), **AT_ONCE)
     # Not `change`, which comes before they are read too
-    gr.on([component.input for component in components], None, components, js=WRITE, **AT_ONCE)
+    gr.on([component.input for component in components], None, components, js=script(WRITE), **AT_ONCE)
