@@ -47,7 +47,7 @@ def test_the_api_has_five_named_endpoints_with_descriptions(client: Client) -> N
 def test_image_answers_about_a_picture(client: Client) -> None:
     answer, trace = client.predict(
         "what is this?",
-        [handle_file(EXAMPLES / "strawberry.jpg")],
+        [handle_file(EXAMPLES / "stop-sign.jpg")],
         None,
         max_new_tokens=16,
         api_name="/image",

@@ -35,14 +35,14 @@ def page(browser: Browser, page_address: str) -> Iterator[Page]:
 
 
 def test_a_question_about_an_uploaded_picture_is_answered_and_the_answer_opens(page: Page) -> None:
-    add_picture(page, "strawberry.jpg")
+    add_picture(page, "stop-sign.jpg")
     ask(page, "What is this?")
     wait_until_idle(page)
     page.get_by_text("How this answer came about").locator("visible=true").last.click()
     trace = bot_text(page)
     for label in (
         "Seen",
-        "strawberry",
+        "stop sign",
         "Draft",
         "Clean-up",
         "Model",
@@ -65,7 +65,7 @@ PASTE = """(box, bytes) => {
 
 
 def test_a_picture_is_pasted(page: Page) -> None:
-    box(page).evaluate(PASTE, list((EXAMPLES / "strawberry.jpg").read_bytes()))
+    box(page).evaluate(PASTE, list((EXAMPLES / "stop-sign.jpg").read_bytes()))
     page.locator(".thumbnail-item:visible").wait_for()
     ask(page, "What is this?")
     wait_until_idle(page)
@@ -211,7 +211,7 @@ def test_a_spoken_question_about_a_picture_is_answered_from_the_picture(
 ) -> None:
     speaking = launch(playwright, chromium, EXAMPLES / "what-color-is-it.wav")
     page = open_page(speaking, page_address)
-    add_picture(page, "strawberry.jpg")
+    add_picture(page, "stop-sign.jpg")
     page.get_by_role("button", name="Speak").locator("visible=true").click()
     page.wait_for_timeout(2_500)
     page.get_by_role("button", name="Stop and send").click()

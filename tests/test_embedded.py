@@ -131,11 +131,11 @@ def test_the_shipped_adapter_names_the_example_pictures(assistant: Assistant) ->
 
 
 def test_a_picture_has_follow_up_questions(assistant: Assistant) -> None:
-    strawberry = str(EXAMPLES / "strawberry.jpg")
-    first = assistant.answer("What is this?", [strawberry], settings=SHORT)
-    history = [Turn("What is this?", first.text, (strawberry,))]
+    sign = str(EXAMPLES / "stop-sign.jpg")
+    first = assistant.answer("What is this?", [sign], settings=SHORT)
+    history = [Turn("What is this?", first.text, (sign,))]
     colour = assistant.answer("What color is it?", history=history, settings=SHORT)
-    assert "strawberry" in first.text.lower() and "red" in colour.text.lower()
+    assert "stop sign" in first.text.lower() and "red" in colour.text.lower()
     history.append(Turn("What color is it?", colour.text))
     third = assistant.answer("Is there a dog?", history=history, settings=SHORT)
     assert third.text.lower().startswith("no")

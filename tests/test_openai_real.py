@@ -13,9 +13,7 @@ def test_the_real_model_is_asked_in_words_pictures_and_speech(assistant: Assista
     with page_of(Serving(assistant), Access()) as address:
         client = client_of(address)
         assert "Paris" in told(client, words("What is the capital of France?"), max_tokens=24)
-        picture_of = shown(
-            data_url((EXAMPLES / "strawberry.jpg").read_bytes(), "image/jpeg"), "What is this?"
-        )
+        picture_of = shown(data_url((EXAMPLES / "stop-sign.jpg").read_bytes(), "image/jpeg"), "What is this?")
         answer = ask(client, picture_of, max_tokens=24)
         assert (answer.model, answer.usage.prompt_tokens > 25) == ("embedded", True)
         sound = base64.b64encode((EXAMPLES / "what-is-the-capital-of-France.wav").read_bytes()).decode()

@@ -301,7 +301,7 @@ PICTURE_IN_HAND = """bytes => {
 
 
 def test_a_picture_dropped_anywhere_goes_to_the_composer(page: Page) -> None:
-    carried = page.evaluate_handle(PICTURE_IN_HAND, list((EXAMPLES / "strawberry.jpg").read_bytes()))
+    carried = page.evaluate_handle(PICTURE_IN_HAND, list((EXAMPLES / "stop-sign.jpg").read_bytes()))
     page.locator(".conversation:visible").dispatch_event("drop", {"dataTransfer": carried})
     page.locator(".thumbnail-item:visible").wait_for()  # on the Image tab
     ask(page, "What is this?")

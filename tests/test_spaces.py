@@ -219,10 +219,10 @@ def test_on_zero_gpu_every_answer_runs_in_a_process_with_the_gpu(tmp_path: Path,
         "HOME": str(tmp_path),  # spaces keeps its notes there
     }
     with running_space(tmp_path, ["-m", "tests.zero_gpu"], **environment) as (client, log):
-        picture = handle_file(EXAMPLES / "strawberry.jpg")
+        picture = handle_file(EXAMPLES / "stop-sign.jpg")
         _, trace = client.predict("what is this?", [picture], None, max_new_tokens=16, api_name="/image")
         assert (trace["route"], trace["stage"], trace["adapter"]) == ("image", "done", "untrained")
-        assert "strawberry" in trace["seen"]  # by the encoder, in the app's process
+        assert "stop sign" in trace["seen"]  # by the encoder, in the app's process
         assert trace["draft"]
         assert trace["clean_up"] != "off"
         assert (trace["engine"], "H200" in trace["device"]) == ("torch", True)

@@ -22,7 +22,7 @@ from vlm.serving.accounts import Accounts, hash_password
 from vlm.serving.environment import ServerSettings
 from vlm.serving.switch import Serving
 
-CAT, GIRAFFE = EXAMPLES / "cat.jpg", EXAMPLES / "giraffe.jpg"
+CAT, SAILBOAT = EXAMPLES / "cat.jpg", EXAMPLES / "sailboat.jpg"
 VOICE = EXAMPLES / "what-is-in-the-picture.wav"
 TOOLS = ServerSettings(tools=True)
 
@@ -107,12 +107,12 @@ def test_voice_and_image_take_a_recording(address: str) -> None:
 
 def test_text_search_and_classify_answer(address: str) -> None:
     assert said(use(address, "text", question="Hello?")) == "Hello? []"
-    pictures = [uploaded(address, path) for path in (CAT, GIRAFFE)]
+    pictures = [uploaded(address, path) for path in (CAT, SAILBOAT)]
     found = use(address, "search", words="a cat", pictures=pictures, count=1)
     assert len(found.structuredContent["result"]) == 1  # type: ignore[index]
-    assert found.structuredContent["result"][0]["picture"] in ("cat.jpg", "giraffe.jpg")  # type: ignore[index]
-    likely = use(address, "classify", picture=pictures[0], names="cat, giraffe").structuredContent
-    assert set(likely) == {"cat", "giraffe"}  # type: ignore[arg-type]
+    assert found.structuredContent["result"][0]["picture"] in ("cat.jpg", "sailboat.jpg")  # type: ignore[index]
+    likely = use(address, "classify", picture=pictures[0], names="cat, sailboat").structuredContent
+    assert set(likely) == {"cat", "sailboat"}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

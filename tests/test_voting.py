@@ -59,14 +59,14 @@ def kept(folder: Path) -> list[Feedback]:
 def test_a_thumb_down_with_the_right_answer_becomes_a_training_row(
     page: Page, folder: Path, tmp_path: Path
 ) -> None:
-    add_picture(page, "strawberry.jpg")
+    add_picture(page, "stop-sign.jpg")
     ask(page, "What is this?")
     expect(answers(page)).to_have_count(1)
     expect(page.locator(".answer:visible > .note")).to_contain_text(f"in its folder “{folder.name}”")
     press(page, "Bad answer")
     box = page.get_by_label("The right answer, if you know it")
     expect(box).to_be_focused()
-    box.fill("A strawberry.")
+    box.fill("A stop sign.")
     assert not kept(folder)  # nothing before it is sent
     press(page, "Send")
     thumb(page, "Bad answer", True)
@@ -77,7 +77,7 @@ def test_a_thumb_down_with_the_right_answer_becomes_a_training_row(
     assert (row["question"], row["answer"]) == ("What is this?", said)
     assert (row["thumb"], row["right_answer"], row["preset"], row["adapter"]) == (
         "down",
-        "A strawberry.",
+        "A stop sign.",
         "embedded",
         "",
     )
@@ -85,7 +85,7 @@ def test_a_thumb_down_with_the_right_answer_becomes_a_training_row(
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("1 votes: 1 are rows, on 1 pictures.")
     (learned,) = read_rows(tmp_path, "train", "feedback")
-    assert (learned.question, learned.answer) == ("What is this?", "A strawberry.")
+    assert (learned.question, learned.answer) == ("What is this?", "A stop sign.")
     page.reload()  # the browser kept that it has voted, and so the way to take it back
     thumb(page, "Bad answer", True)
     press(page, "Bad answer")

@@ -150,7 +150,7 @@ def measure_memory(count: int) -> dict[str, Any]:
     searcher, peaks = load_aligner(device="cpu"), []
     index, start = searcher.new_index(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        content = (ROOT / "assets" / "examples" / "giraffe.jpg").read_bytes()
+        content = (ROOT / "assets" / "examples" / "sailboat.jpg").read_bytes()
         files = [PictureFile(Path(folder) / f"{number}.jpg", str(number)) for number in range(count)]
         for number, file in enumerate(files):
             file.path.write_bytes(

@@ -6,7 +6,12 @@ from pathlib import Path
 from vlm.chat.conversation import Exchange
 
 IMAGE_QUESTION = "What is this?"
-IMAGE_QUESTIONS = {"rocket": "Is there a rocket in the picture?", "cat": "Is there a dog in the picture?"}
+IMAGE_QUESTIONS = {  # where another question shows more of what can be asked
+    "cat": "Is there a dog in the picture?",
+    "laptop": "What is it used for?",
+    "sailboat": "Where could this be?",
+    "stop-sign": "Describe the picture.",
+}
 TEXT_QUESTIONS = ("Why is the sky blue?", "Give me three names for a cat.", "What is the capital of France?")
 VOICE_RECORDINGS = ("what-is-the-capital-of-France.wav", "why-is-the-sky-blue.wav")
 
@@ -52,5 +57,5 @@ def _image_examples(examples: Path) -> tuple[Exchange, ...]:
         for path in sorted(examples.iterdir())
         if path.suffix in {".png", ".jpg"}
     ]
-    spoken = Exchange("", (str(examples / "fire-truck.jpg"),), str(examples / "what-color-is-it.wav"))
+    spoken = Exchange("", (str(examples / "stop-sign.jpg"),), str(examples / "what-color-is-it.wav"))
     return (*typed, spoken)
