@@ -1,5 +1,6 @@
 """The endpoints with the real assistant, and the plain data behind the page: conversations, messages, downloads."""
 
+import re
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -202,6 +203,18 @@ def test_the_chat_says_what_did_not_fit(answer: Answer, note: str) -> None:
     assert note in shown(answer)
     assert note not in shown(answer, busy=True)  # not while it grows
     assert 'class="note"' not in shown(ANSWERED)
+
+
+def test_what_was_asked_about_a_picture_is_not_suggested_again() -> None:
+    def suggested(*asked: str) -> list[str]:
+        answered = Answer(text="A cat.", route="image", stage="done")
+        talk = Conversation([Exchange(question, answer=answered) for question in asked])
+        return re.findall(r'data-action="suggested">(.+?)<', str(messages(talk)))
+
+    assert suggested("And now?") == ["What color is it?", "Describe the picture.", "What is it used for?"]
+    assert "Describe the picture." not in suggested("Describe the picture.", "And now?")
+    assert "Describe the picture." not in suggested("Beschreibe das Bild.")  # as a German visitor is shown it
+    assert len(suggested("What color is it?")) == 3
 
 
 def test_the_page_shows_the_assistants_notice_above_the_tabs() -> None:

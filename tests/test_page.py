@@ -293,6 +293,18 @@ def test_settings_reach_the_assistant_stay_after_a_reload_and_are_reset(
     assert (assistant.asked[-1]["settings"].system, assistant.asked[-1]["settings"].seed) == (None, 9)
 
 
+def test_the_api_is_described_from_the_settings_and_at_its_address(browser: Browser, address: str) -> None:
+    page = open_page(
+        browser, address, BRIEF
+    )  # Gradio's description asks for things that are not here: errors in the console
+    do(page, "show-settings")
+    do(page, "api")
+    expect(page.locator(".api-docs")).to_contain_text('api_name="/image"')
+    page.goto(f"{address}?view=api")
+    expect(page.locator(".api-docs")).to_contain_text('api_name="/image"')
+    page.context.close()
+
+
 PICTURE_IN_HAND = """bytes => {
     const carried = new DataTransfer();
     carried.items.add(new File([new Uint8Array(bytes)], "picture.jpg", {type: "image/jpeg"}));

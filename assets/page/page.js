@@ -60,6 +60,21 @@ page.actions["show-list"] = () => {
 };
 page.actions["show-settings"] = () => page.toggle("settings");
 
+/* Gradio's description of the API hangs on a button of its footer, which app.css hides. Its own way by the address, ?view=api,
+   opens nothing: its code is fetched by that button only. So the address is read here, before Gradio reads it. */
+page.actions.api = () => document.querySelector("footer button")?.click();
+const address = new URL(location);
+if (address.searchParams.get("view") === "api") {
+  address.searchParams.delete("view");
+  history.replaceState(null, "", address);
+  page.opensApi = new MutationObserver(() => {
+    if (!document.querySelector("footer button")) return;
+    page.opensApi.disconnect();
+    page.actions.api();
+  });
+  page.opensApi.observe(document, {childList: true, subtree: true});
+}
+
 function showDark() {
   if (page.settings.dark !== undefined) document.body.classList.toggle("dark", page.settings.dark);
 }

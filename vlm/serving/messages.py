@@ -16,6 +16,7 @@ from vlm.chat.trace import certainty_note, trace_of
 from vlm.serving.limits import told
 from vlm.serving.markdown import to_html
 from vlm.serving.thumbs import place_for_the_right_answer, thumbs
+from vlm.serving.translations import in_all_languages
 
 Message = dict[str, Any]
 
@@ -25,7 +26,15 @@ STAGES = {
     "drafting": "Writing…",
     "cleaning": "Checking the wording…",
 }
-FOLLOW_UPS = ("What color is it?", "Describe the picture.", "Is there a person in the picture?")
+FOLLOW_UPS = (
+    "What color is it?",
+    "Describe the picture.",
+    "What is it used for?",
+    "Is there a person in the picture?",
+    "Where could this be?",
+    "What is this?",
+)
+SUGGESTED = 3  # of these, the first that were not asked yet
 
 
 def messages(conversation: Conversation, kept: str = "") -> list[Message]:
@@ -37,6 +46,8 @@ def messages(conversation: Conversation, kept: str = "") -> list[Message]:
         found.append(_html("user", _question(conversation, number, exchange)))
         if exchange.answer:
             inside = _growing(exchange.answer) if growing else _answer(exchange, number == last, kept)
+            if number == last and not growing:
+                inside += _follow_ups(conversation)
             found.append(_html("assistant", f'<article class="answer" data-at="{number}">{inside}</article>'))
     return found
 
@@ -114,7 +125,7 @@ def _answer(exchange: Exchange, last: bool, kept: str) -> str:
     notes = "".join(f'<p class="note">{note}</p>' for note in _notes(exchange, last))
     words = f'<div class="words" translate="no">{to_html(answer.text)}</div>'
     actions = _actions(exchange, last, kept)
-    return f"{words}{notes}{actions}{_trace(exchange)}{_follow_ups(answer, last)}"
+    return f"{words}{notes}{actions}{_trace(exchange)}"
 
 
 def _actions(exchange: Exchange, last: bool, kept: str) -> str:
@@ -158,11 +169,14 @@ def _notes(exchange: Exchange, last: bool) -> list[str]:
     return notes
 
 
-def _follow_ups(answer: Answer, last: bool) -> str:
+def _follow_ups(conversation: Conversation) -> str:
     """Questions that one click asks, under the last answer about a picture."""
-    if not last or answer.route != "image" or answer.stage != "done":
+    answer = conversation.exchanges[-1].answer or Answer()
+    if answer.route != "image" or answer.stage != "done":
         return ""
-    buttons = "".join(_button("suggested", escape(words)) for words in FOLLOW_UPS)
+    asked = {exchange.asked for exchange in conversation.exchanges}
+    new = [words for words in FOLLOW_UPS if asked.isdisjoint(in_all_languages(words))]
+    buttons = "".join(_button("suggested", escape(words)) for words in new[:SUGGESTED])
     return f'<div class="follow-ups">{buttons}</div>'
 
 

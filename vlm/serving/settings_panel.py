@@ -13,6 +13,7 @@ STYLES = [("Sentences", "full"), ("Keywords", "keywords")]
 LARGEST_SEED = 2**32 - 1
 SPOKEN = [("Find out", "auto"), *((name, code) for code, name in LANGUAGES.items())]
 CLOSE = '<button type="button" class="close-sidebar" data-action="show-settings">Close</button>'
+API = '<button type="button" class="api" data-action="api">Use via API</button>'
 STORED = "ask-a-picture settings"  # the name in the browser
 # What is stored, or the defaults where there is nothing, or that of another version of the page
 READ = """() => {
@@ -124,6 +125,7 @@ def show_settings(page: gr.Blocks, panel: SettingsPanel, personal: PersonalPanel
             component.render()
     reset = gr.Button("Reset", size="sm")
     gr.Markdown("Kept in this browser.")
+    gr.HTML(API, apply_default_css=False)
     _keep(page, [*panel, *personal], reset)
 
 

@@ -31,3 +31,8 @@ def translated(accepted: str, text: str) -> str:
     """The text in the first language of an Accept-Language header, as the page shows it."""
     code = accepted.split(",")[0].split(";")[0].split("-")[0].strip().lower()
     return table().get(code, {}).get(text, text)
+
+
+def in_all_languages(text: str) -> set[str]:
+    """An English text of the page and its translations."""
+    return {text, *(texts[text] for texts in table().values())}
