@@ -1,6 +1,7 @@
 """The page in headless Chromium over an assistant that answers at once: the chat, what is kept, composer, settings."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -322,6 +323,32 @@ def test_a_picture_dropped_anywhere_goes_to_the_composer(page: Page) -> None:
     page.locator("dialog.zoom img").wait_for()
     page.keyboard.press("Escape")
     expect(page.locator("dialog.zoom")).to_have_count(0)
+
+
+def test_pictures_in_the_composer_are_put_into_another_order_by_dragging_or_with_keys(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    page.get_by_role("tab", name="Image").click()
+    names = ["cat.jpg", "coffee.jpg", "laptop.jpg"]
+    page.locator(".composer input[type=file]").first.set_input_files([EXAMPLES / name for name in names])
+    shown = page.locator(".composer .thumbnail-wrapper:visible")
+
+    def expect_order(*wanted: str) -> None:
+        for place, name in enumerate(wanted):
+            expect(shown.nth(place).locator("img")).to_have_attribute("src", re.compile(f"{name}$"))
+
+    expect_order(*names)
+    box(page).fill("Which is the first?")
+    shown.nth(2).drag_to(shown.nth(0))
+    expect_order("laptop.jpg", "cat.jpg", "coffee.jpg")
+    shown.nth(0).get_by_role("button").focus()
+    page.keyboard.press("Alt+ArrowRight")
+    expect_order("cat.jpg", "laptop.jpg", "coffee.jpg")
+    expect(box(page)).to_have_value("Which is the first?")  # what was typed stays
+    box(page).press("Enter")
+    expect(answers(page)).to_have_count(1)
+    sent = [Path(path).name for path in assistant.asked[-1]["images"]]
+    assert sent == ["cat.jpg", "laptop.jpg", "coffee.jpg"]
 
 
 def test_a_large_picture_is_scaled_down_before_it_is_sent(

@@ -51,6 +51,45 @@ async function give(files) {
   input.dispatchEvent(new Event("change", {bubbles: true}));
 }
 
+/* Pictures that wait in the composer are put into another order: one is dragged onto another's place, or moved with Alt and an
+   arrow key. What was moved waits in `page.moved` for the event of the bar, which has the composer's value. */
+let dragged = null;
+const inComposer = target => target.closest?.(".composer .thumbnail-wrapper");
+const waiting = thumbnail => [...thumbnail.parentElement.querySelectorAll(".thumbnail-wrapper")];
+
+function move(thumbnail, to) {
+  const from = waiting(thumbnail).indexOf(thumbnail);
+  if (to === from || to < 0 || to >= waiting(thumbnail).length) return;
+  page.moved = {from, to};
+  page.tabOf(thumbnail).trigger("arranged");
+}
+
+page.arranged = composed => {
+  const files = [...composed.files];
+  files.splice(page.moved.to, 0, ...files.splice(page.moved.from, 1));
+  return {...composed, files};
+};
+
+document.addEventListener("pointerdown", event => {
+  const thumbnail = inComposer(event.target);  // its button to remove it lies over it, which cannot be dragged by itself
+  if (thumbnail) thumbnail.draggable = true;
+}, true);
+document.addEventListener("dragstart", event => { dragged = inComposer(event.target); });
+document.addEventListener("dragend", () => { dragged = null; });
+for (const name of ["dragover", "drop"]) document.addEventListener(name, event => {
+  if (!dragged) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();  // what is dragged is no file from outside
+  const onto = inComposer(event.target);
+  if (name === "drop" && onto && page.tabOf(onto) === page.tabOf(dragged)) move(dragged, waiting(onto).indexOf(onto));
+}, true);
+document.addEventListener("keydown", event => {
+  const step = {ArrowLeft: -1, ArrowRight: 1}[event.key], thumbnail = inComposer(event.target);
+  if (!step || !event.altKey || !thumbnail) return;
+  event.preventDefault();
+  move(thumbnail, waiting(thumbnail).indexOf(thumbnail) + step);
+}, true);
+
 const isSearch = target => target.closest?.("[role=tabpanel]") && !page.tabOf(target);
 
 for (const name of ["dragover", "drop"]) document.addEventListener(name, event => {
