@@ -1,4 +1,8 @@
-"""What all tests share: seeds, a network that ends at this machine, the real assistant, a real browser on a real page."""
+"""What all tests share: seeds, a network that ends at this machine, the real assistant, a real browser on a real page.
+
+Heavy packages are imported where they are needed: with `-n`, a process that runs no test reads this file too."""
+
+from __future__ import annotations
 
 import os
 import shutil
@@ -7,19 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from tests.tiny import tiny_model
-from vlm import Assistant, config, load_assistant
-from vlm.chat.search import Searcher
-from vlm.serving.accounts import Accounts
-from vlm.serving.openai.access import Access
-from vlm.serving.shared_searcher import SharedSearcher, on_cpu
-from vlm.serving.switch import Serving
-from vlm.serving.uploads import Uploads
+if TYPE_CHECKING:
+    from vlm import Assistant
+    from vlm.chat.search import Searcher
+    from vlm.serving.accounts import Accounts
+    from vlm.serving.openai.access import Access
+    from vlm.serving.switch import Serving
+    from vlm.serving.uploads import Uploads
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "assets" / "examples"
@@ -41,9 +43,12 @@ REAL = {"assistant", "page_address"}  # the fixtures that load the real models
 
 
 def pytest_configure() -> None:
-    """One thread: those of tiny matrices wait for each other longer than they work, ten times so on a busy machine."""
-    torch.set_num_threads(1)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of programs that tests start
+    """Before torch is imported here or in a program that a test starts.
+
+    One thread: those of tiny matrices wait for each other longer than they work, ten times so on a busy machine.
+    No certificates: nothing here leaves this machine, and httpx would read all of certifi's for each client."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the markers
@@ -71,12 +76,16 @@ def no_network() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def assistant() -> Iterator[Assistant]:
     """The embedded preset with its real weights and the shipped adapter."""
+    from vlm import load_assistant
+
     loaded = load_assistant("embedded")
     yield loaded
     loaded.close()
@@ -85,6 +94,9 @@ def assistant() -> Iterator[Assistant]:
 @pytest.fixture
 def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The presets "one" and "two" are all that is shipped: the real encoder, a tiny language model, no adapter."""
+    from tests.tiny import tiny_model
+    from vlm import config
+
     language = tiny_model(lora=False).language
     for name in ("one", "two"):
         language.model.save_pretrained(tmp_path / name)  # type: ignore[operator]
@@ -98,6 +110,9 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def serving(presets: Path) -> Serving:
     """The page's model, served by torch: the preset "one"."""
+    from vlm import load_assistant
+    from vlm.serving.switch import Serving
+
     return Serving(load_assistant("one"), "one")
 
 
@@ -110,7 +125,7 @@ def free_port() -> int:
 @contextmanager
 def served(
     serving: Serving,
-    load_searcher: Callable[[], Searcher] = on_cpu,
+    load_searcher: Callable[[], Searcher] | None = None,
     uploads: Uploads | None = None,
     accounts: Accounts | None = None,
     access: Access | None = None,
@@ -118,12 +133,19 @@ def served(
     **options: Any,
 ) -> Iterator[str]:
     """The real page, on this machine; gives its address."""
+    from gradio.routes import App
+
     from vlm.serving.launch import Site, start
     from vlm.serving.page import build_app
+    from vlm.serving.shared_searcher import SharedSearcher, on_cpu
 
-    serving.searcher = SharedSearcher(load_searcher)
+    serving.searcher = SharedSearcher(load_searcher or on_cpu)
     serving.settings = replace(serving.settings, port=free_port())
-    page = build_app(serving, **options)
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # of the four apps that Gradio makes of a page it serves the last
+        patch.setattr(App, "create_app", staticmethod(lambda *_, **__: None))
+        page = build_app(serving, **options)
     start(Site(page, serving, uploads, accounts, access))
     on_start(page)
     yield f"http://127.0.0.1:{serving.settings.port}/"
@@ -133,6 +155,8 @@ def served(
 @pytest.fixture(scope="session")
 def page_address(assistant: Assistant) -> Iterator[str]:
     """The real page over the real assistant."""
+    from vlm.serving.switch import Serving
+
     with served(Serving(assistant)) as address:
         yield address
 

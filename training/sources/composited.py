@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import inflect
 from PIL import Image, ImageDraw
 
 from training.colours import NAMED_COLOURS, main_colour
+from training.inflection import inflector
 from training.instructions import CLEAR, countable, short_form
 from training.phrases import concept_of, may_be_confused, sentence
 from training.questions import COLOUR_OF, DESCRIBE, HOW_MANY, WHERE, WHICH_SIDE
@@ -26,7 +26,6 @@ GROUPS = CLEAR - {"face", "body", "symbol", "season", "sky", "household", "plant
 SIDE = 256  # px
 NUMBERS = ("one", "two", "three", "four")
 SIDES = {"across": ("left", "right"), "down": ("above", "below")}
-_words = inflect.engine()
 
 
 class Placed(NamedTuple):
@@ -132,11 +131,11 @@ def named(picture: Picture) -> str:
 
 
 def plural(noun: str) -> str:
-    return _words.plural_noun(noun) or noun
+    return inflector().plural_noun(noun) or noun
 
 
 def several(noun: str, count: int) -> str:
-    return _words.a(noun) if count == 1 else f"{NUMBERS[count - 1]} {plural(noun)}"
+    return inflector().a(noun) if count == 1 else f"{NUMBERS[count - 1]} {plural(noun)}"
 
 
 def paint(placed: Sequence[Placed], seed: float) -> Image.Image:

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-import inflect
-
+from training.inflection import inflector
 from training.phrases import is_plural, with_article
 from training.words import PAIRS
 
@@ -34,7 +33,6 @@ UNIQUE = {"sky", "sea", "ground"}
 NUMBERS = """no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
     seventeen eighteen nineteen twenty""".split()
 EXACT = 6  # a longer row of things is "many"
-_words = inflect.engine()
 
 
 def everyday(name: str) -> str:
@@ -55,7 +53,7 @@ def is_countable(noun: str) -> bool:
 
 
 def plural(noun: str) -> str:
-    return "TVs" if noun == "TV" else _words.plural_noun(noun) or noun
+    return "TVs" if noun == "TV" else inflector().plural_noun(noun) or noun
 
 
 def number(count: int) -> str:
