@@ -33,7 +33,7 @@ from training.conversations import Collator, Conversations
 from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.plot import draw, read_log
-from training.resources import disk_limit, memory_limit, replace_with
+from training.resources import disk_limit, memory_limit
 from training.tags import teach
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
@@ -52,6 +52,7 @@ from vlm.model.sizes import check_fit
 from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
 from vlm.serving.about import DATA_CARD, LIMITS, PLOT
 from vlm.terminal import show_anything
+from vlm.whole_files import write_whole
 
 log = logging.getLogger("training")
 
@@ -367,7 +368,7 @@ def tags_of(
         output.mkdir(parents=True, exist_ok=True)
         tags = teach(tagger, rows, store, seed)
         tagger.save(head)
-        replace_with(kept, json.dumps(tags))
+        write_whole(kept, json.dumps(tags))
     if head.is_file():
         tagger.load(head)
     return json.loads(kept.read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from vlm.chat.index import Found, PictureIndex
 from vlm.chat.indexing import PictureFile, picture_files, update
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
-from vlm.weights.cache import cache_folder
+from vlm.weights.cache import cache_folder, writing
 
 log = logging.getLogger(__name__)
 
@@ -162,11 +162,13 @@ def check_query(words: str, picture: Picture | None) -> None:
 
 def _keep(index: PictureIndex, file: Path, must: bool) -> None:
     """Save it. A cache that cannot be written costs time at the next search, and nothing else."""
-    try:
+    if must:
         index.save(file)
+        return
+    try:
+        with writing(file.parent):  # another process may index the same folder
+            index.save(file)
     except UserError as problem:
-        if must:
-            raise
         log.warning("%s The pictures will be embedded again next time.", problem)
 
 
