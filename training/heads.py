@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments, set_seed
 
-from training.checkpoints import WHOLE, last_whole_checkpoint
+from training.checkpoints import finish_checkpoint, last_whole_checkpoint
 from training.config import PRESET_FOLDER, load_preset
 from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
@@ -86,7 +86,7 @@ class TaskTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        (Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
+        finish_checkpoint(Path(self._get_output_dir(trial)), best=None)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)
@@ -160,7 +160,6 @@ def train(model: MultiTask, steps: TaskSteps, config: TasksConfig) -> None:
         lr_scheduler_type="cosine",
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
-        save_total_limit=2,
         use_cpu=not torch.cuda.is_available(),
         seed=config.seed,
         data_seed=config.seed,

@@ -8,6 +8,7 @@ print(searcher.search("a dog on a beach", index=searcher.index("photos")))
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
 
+KEPT_EVERY = 60.0  # seconds, while pictures are embedded
 MAX_WORDS_CHARACTERS = 1_000
 MAX_NAME_CHARACTERS = 200
 MAX_NAMES = 1_000
@@ -83,10 +85,16 @@ class Searcher:
             raise UserError("There are no pictures to index. Choose some.")
         known = self._known(kept, must_fit=file is not None)
         index, steps = update(known, files, self.aligner.embed_pictures)
+        kept_at = time.monotonic()
         try:
             for _ in steps:
                 if progress:
                     progress(index.report.done, index.report.total)
+                if (
+                    kept and index and time.monotonic() - kept_at > KEPT_EVERY
+                ):  # a kill costs no more than this
+                    _keep(index, kept, must=file is not None)
+                    kept_at = time.monotonic()
         finally:  # what was embedded until it was stopped need not be embedded again
             if kept and index and index.entries != known.entries:
                 _keep(index, kept, must=file is not None)
