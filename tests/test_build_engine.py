@@ -217,7 +217,7 @@ def test_the_gguf_of_a_lora_is_made_once_and_again_when_the_folder_has_changed(
     save_file(weights | {name: weights[name] + 1}, lora / "adapter_model.safetensors")
     assert lora_as_gguf(lora, gguf) != made
     assert lora_as_gguf(altered(lora, lora_alpha=1), gguf) not in (made, None)
-    assert not list(made.parent.glob("*.tmp"))
+    assert not list(made.parent.glob("*.partial"))
 
 
 def test_the_cache_keeps_the_ggufs_of_the_loras_that_were_used_last(files: Path, lora: Path) -> None:

@@ -15,10 +15,11 @@ README = READMES["README.md"]
 LINKED = {**READMES, "training/trials.md": (ROOT / "training/trials.md").read_text(encoding="utf-8")}
 
 # Room -> the rooms and modules of this project that it may import, besides itself.
-FLOOR = ["vlm.errors", "vlm.config", "vlm.terminal"]
+FLOOR = ["vlm.errors", "vlm.config", "vlm.terminal", "vlm.whole_files"]
 MAY_IMPORT = {
     "vlm.errors": [],
     "vlm.terminal": [],
+    "vlm.whole_files": [],
     "vlm.config": ["vlm.errors"],
     "vlm.weights": FLOOR,
     "vlm.inputs": [*FLOOR, "vlm.weights"],

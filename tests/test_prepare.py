@@ -473,11 +473,12 @@ def test_a_killed_run_is_finished_by_the_next_and_whole_files_are_kept(small_tes
     with pytest.raises(KeyboardInterrupt):
         prepare.write_data(broken, killed)
     assert [file.name for file in killed.iterdir()] == ["tuxpaint.parquet"]  # and no part of the other
-    (killed / "emoji-noto.123.partial").write_bytes(b"half a file")
+    (killed / "emoji-noto.parquet.partial").write_bytes(b"half a file")
     written = (killed / "tuxpaint.parquet").stat().st_mtime_ns
     prepare.write_data(listed, killed)
     assert (killed / "tuxpaint.parquet").stat().st_mtime_ns == written
     assert card_of(killed) == card_of(tmp_path / "unbroken")
+    assert not list(killed.glob("*.partial"))
 
 
 def test_the_fingerprint_is_the_same_for_the_same_data_and_changes_with_it(small_test, listed, tmp_path):

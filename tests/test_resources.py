@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 
 from training import resources
-from training.resources import disk_limit, memory_limit, removed_on_error
+from training.resources import disk_limit, memory_limit
 from vlm.errors import UserError
 
 # As they were seen on a disk of one megabyte: Python and pyarrow, safetensors 0.8, torch 2.13
@@ -65,12 +65,3 @@ def test_a_full_memory_names_the_remedies(error: Exception, where: str) -> None:
     remedies = "batch_size .*gradient_accumulation.*gradient_checkpointing: true.*--slice.* and go on"
     with pytest.raises(UserError, match=f"memory of the {where} is full.*{remedies}"), memory_limit("go on"):
         raise error
-
-
-def test_an_unfinished_file_goes_and_a_finished_one_stays(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), removed_on_error(tmp_path / "half"):
-        (tmp_path / "half").write_text("h")
-        raise KeyboardInterrupt
-    with removed_on_error(tmp_path / "whole"):
-        (tmp_path / "whole").write_text("w")
-    assert [path.name for path in tmp_path.iterdir()] == ["whole"]

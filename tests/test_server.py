@@ -292,8 +292,9 @@ def test_the_folder_of_a_server_that_was_killed_goes_and_that_of_a_running_one_s
         orphan = tmp_path / "uploads-killed"
         orphan.mkdir()
         (orphan / "picture").write_bytes(b"x")
+        (tmp_path / "uploads-gone.lock").touch()  # killed between its folder and its lock
         with own_uploads(tmp_path, 10) as second:
-            assert not orphan.exists()
+            assert not orphan.exists() and not (tmp_path / "uploads-gone.lock").exists()
             assert (running.folder / "picture").exists()
             assert second.folder != running.folder
         assert not second.folder.exists()

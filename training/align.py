@@ -238,7 +238,6 @@ def training_arguments(config: AlignmentConfig, validates: bool) -> TrainingArgu
         fp16=config.precision == "float16",
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
-        save_total_limit=2,  # the latest and the best
         eval_strategy="steps" if validates else "no",
         eval_steps=config.validation_steps if validates else None,
         load_best_model_at_end=validates,

@@ -16,7 +16,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl
 
 from training.align_validation import Side, Validation
-from training.checkpoints import WHOLE
+from training.checkpoints import finish_checkpoint
 from training.config import AlignmentConfig
 from training.contrast import Loss, matryoshka_loss
 from training.finetune import skip_what_is_not_finite
@@ -175,7 +175,7 @@ class AlignerTrainer(Trainer):
         run, step = Path(self._get_output_dir(trial)), self.state.global_step
         if self.alignment.keep_every and step % self.alignment.keep_every == 0:
             save_aligner(self.model, run / f"aligner-{step}", self.described, {})  # type: ignore[arg-type]
-        (run / f"checkpoint-{step}" / WHOLE).touch()
+        finish_checkpoint(run, self.state.best_model_checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         restore_aligner(self.model, Path(resume_from_checkpoint) / "aligner")  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ log = logging.getLogger("training")
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Captions, scores, two parquet files, report.json."""
     data, output = arguments.data, arguments.output
-    if arguments.shuffled and (data / f"{KEPT}.parquet").exists():
+    if arguments.shuffled and (data / f"{KEPT}.parquet").exists() and not is_own(output / "report.json"):
         raise UserError(
             f"--shuffled would put texts that are known to be wrong in place of {data / KEPT}.parquet. Measure in a copy "
             "of the data folder."
@@ -65,11 +65,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(
             "There are no captions to judge. Name sources with --pictures or --texts that have some."
         )
-    write(claims, threshold, data, [*arguments.pictures, *arguments.texts])
     report = {"command": given_command(), "threshold": threshold, "known": known}
     report |= {name: judged(group, threshold) for name, group in groups.items() if group}
     report["examples"] = {name: examples(group, threshold) for name, group in groups.items() if group}
-    write_json(report, output / "report.json")
+    write_json(report, output / "report.json")  # before the files, which are then known to be of this command
+    write(claims, threshold, data, [*arguments.pictures, *arguments.texts])
     if arguments.compare:
         report["training"] = compare(arguments.compare, data, arguments.known, output)
         write_json(report, output / "report.json")
@@ -128,6 +128,11 @@ def contents_of(data: Path, pictures: Sequence[Captioned]) -> dict[str, bytes]:
     wanted = {each.picture for each in pictures}
     rows = iterate_rows(data, "train", {each.source for each in pictures})
     return {row.picture: content for row, content in rows if row.picture in wanted}
+
+
+def is_own(report: Path) -> bool:
+    """Whether this very command has written the report before, and was killed since."""
+    return report.is_file() and json.loads(report.read_text(encoding="utf-8"))["command"] == given_command()
 
 
 def given_command() -> str:

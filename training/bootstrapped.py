@@ -12,7 +12,7 @@ from training.data import iterate_rows
 from training.matching import Claim
 from training.parquet_file import ROWS_PER_GROUP, SCHEMA
 from training.questions import DESCRIBE
-from training.resources import removed_on_error
+from vlm.whole_files import whole_file
 
 KEPT, DROPPED = "bootstrapped", "bootstrapped-dropped"
 QUESTION = DESCRIBE[0]
@@ -26,15 +26,13 @@ def write(claims: Sequence[Claim], threshold: float, data: Path, sources: Sequen
         side.setdefault(claim.picture, []).append(claim.text)
     for source, of_pictures in texts.items():
         file = data / f"{source}.parquet"
-        partial_file = file.with_suffix(".partial")
         with (
-            removed_on_error(partial_file),
-            parquet.ParquetWriter(partial_file, SCHEMA, compression="zstd") as writer,
+            whole_file(file) as partial,
+            parquet.ParquetWriter(partial, SCHEMA, compression="zstd") as writer,
         ):
             rows = rows_of(of_pictures, source, data, sources)
             for some in chunked(rows, ROWS_PER_GROUP):
                 writer.write_table(pa.Table.from_pylist(some, SCHEMA))
-        partial_file.replace(file)
 
 
 def rows_of(

@@ -25,7 +25,7 @@ from training.data import read_rows
 from training.features import FeatureStore
 from training.finetune import GOES_ON, LOG
 from training.parts_table import PLOT, TABLE, draw, table
-from training.resources import disk_limit, memory_limit, replace_with
+from training.resources import disk_limit, memory_limit
 from training.run_settings import digest
 from training.scores.part_scores import chosen_questions, features_of, score_parts
 from vlm.config import ModelConfig, from_dict, read_yaml, to_dict
@@ -34,6 +34,7 @@ from vlm.model.adapter import load_adapter
 from vlm.model.connectors import token_count
 from vlm.model.vlm import VisionLanguageModel, text_size
 from vlm.terminal import show_anything
+from vlm.whole_files import write_whole
 
 log = logging.getLogger("training")
 ROOT = Path(__file__).parents[1]
@@ -88,7 +89,7 @@ def run_cell(comparison: Comparison, name: str, arguments: argparse.Namespace) -
     folder, config = arguments.output / name, cell_config(comparison, name)
     folder.mkdir(parents=True, exist_ok=True)
     preset = folder / "model.yaml"
-    replace_with(preset, yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_whole(preset, yaml.safe_dump(to_dict(config), sort_keys=False))
     training = cell_training(comparison, config, preset, arguments.examples, folder, arguments.data)
     if name != UNTRAINED:
         finetune.run(training)
@@ -102,7 +103,7 @@ def run_cell(comparison: Comparison, name: str, arguments: argparse.Namespace) -
     else:
         load_adapter(model, folder / "adapter")
     scores = score_parts(model, questions, features, config.answers.image_system)
-    replace_with(folder / "answers.json", json.dumps(scores.pop("answers"), indent=1, ensure_ascii=False))
+    write_whole(folder / "answers.json", json.dumps(scores.pop("answers"), indent=1, ensure_ascii=False))
     return {
         "cell": name,
         "connector": to_dict(config.connector),
@@ -169,7 +170,7 @@ def write_table(results: Path, language: str) -> str:
             f"{results} holds no results yet. Run python -m training.compare_parts --language {language}"
         )
     text = table(found)
-    replace_with(results / TABLE, text + "\n")
+    write_whole(results / TABLE, text + "\n")
     draw(found, results / PLOT)
     return text
 
@@ -216,7 +217,7 @@ def run(arguments: argparse.Namespace) -> str:
             log.info("cell %s is done already", name)
             continue
         log.info("cell %s", name)
-        replace_with(
+        write_whole(
             file, json.dumps(run_cell(comparison, name, arguments) | {"asked": asked}, indent=1) + "\n"
         )
     return write_table(results, arguments.language)

@@ -43,6 +43,7 @@ from vlm.errors import UserError
 from vlm.model.adapter import adapter_config, find_adapter
 from vlm.terminal import show_anything, to_json
 from vlm.weights.hub import hub_name
+from vlm.whole_files import write_whole
 
 
 def evaluate(assistant: Assistant, folder: Path, options: Options, journal: Journal) -> dict[str, Any]:
@@ -110,13 +111,13 @@ def evaluate_suite(assistant: Assistant, adapter: Path, arguments: argparse.Name
     goals += pooled_rows([item for result in results.values() for item in result["answers"]])
     told = {"adapter": str(adapter), "model": assistant.description, "runs": list(results), "goals": goals}
     write_json(told, out / "goals.json")
-    (out / "goals.md").write_text(goals_table(goals) + "\n", encoding="utf-8")
+    write_whole(out / "goals.md", goals_table(goals) + "\n")
     return {"results": results, "goals": goals}
 
 
 def write_json(values: dict[str, Any], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def parse() -> argparse.Namespace:

@@ -20,13 +20,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view
-from training.resources import removed_on_error
 from vlm.config import VisionConfig
 from vlm.errors import UserError, not_permitted
 from vlm.model.embeddings import Embeddings
 from vlm.model.encoders import describe_features
 from vlm.model.tags import Tagger
 from vlm.weights.tensor_files import save_tensors
+from vlm.whole_files import write_whole
 
 SHARD_SIZE = 256  # pictures; 72 MB of 100 x 1416 half-precision features
 
@@ -39,7 +39,8 @@ class FeatureStore:
         self.folder = folder / f"features-{hashlib.sha256(description.encode()).hexdigest()[:12]}"
         self.description = description
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "encoder.json").write_text(description, encoding="utf-8")
+        if not (self.folder / "encoder.json").is_file():  # which the folder's name stands for
+            write_whole(self.folder / "encoder.json", description)
         self._shards: list[safe_open] = []
         self._places: dict[str, tuple[int, int]] = {}
         for file in sorted(self.folder.glob("shard-*.safetensors")):
@@ -125,12 +126,9 @@ class FeatureStore:
                 "The encoder's features of a picture are not finite numbers. Its weights or the device are damaged."
             )
         file = self.folder / f"shard-{len(self._shards):05d}.safetensors"
-        working = file.with_suffix(".tmp")
         tensors = {"patch_features": patch_features.half().cpu().contiguous()}
         metadata = {"pictures": json.dumps(names), "encoder": self.description, "dtype": "float16"}
-        with removed_on_error(working):
-            save_tensors(tensors, working, metadata)
-        working.rename(file)
+        save_tensors(tensors, file, metadata)
         self._open(file)
 
     def _open(self, file: Path) -> None:

@@ -27,13 +27,13 @@ from transformers.trainer import SCHEDULER_NAME
 
 from training.adapter_run import claim_output, describe, is_finished, is_trained
 from training.augmentation import NO_AUGMENTATION, with_views
-from training.checkpoints import WHOLE, last_whole_checkpoint
+from training.checkpoints import finish_checkpoint, last_whole_checkpoint
 from training.config import Slice, SourceConfig, StageConfig, TrainingConfig, load_training_config
 from training.conversations import Collator, Conversations
 from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.plot import draw, read_log
-from training.resources import disk_limit, memory_limit, replace_with
+from training.resources import disk_limit, memory_limit
 from training.tags import teach
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
@@ -52,6 +52,7 @@ from vlm.model.sizes import check_fit
 from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
 from vlm.serving.about import DATA_CARD, LIMITS, PLOT
 from vlm.terminal import show_anything
+from vlm.whole_files import whole_folder, write_whole
 
 log = logging.getLogger("training")
 
@@ -111,7 +112,7 @@ class AdapterTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if not self.args.should_save:
             return
-        (Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
+        finish_checkpoint(Path(self._get_output_dir(trial)), best=None)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """As the Trainer does, but without the frozen weights where those are divided among processes."""
@@ -245,7 +246,6 @@ def training_arguments(
         bf16=dtype is torch.bfloat16,  # autocast: trained parameters stay in float32
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
-        save_total_limit=2,
         eval_strategy="steps" if config.validation_steps else "no",
         eval_steps=config.validation_steps or None,
         per_device_eval_batch_size=config.batch_size,
@@ -326,14 +326,13 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     if model.language.has_adapter:
         alpha = model.language.apply_share(config.lora_share)
         model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
-    limits = adapter / LIMITS
-    written = limits.read_bytes() if limits.is_file() else None
-    save_adapter(model, adapter, model_config, training, {})
-    if written is not None:
-        limits.write_bytes(written)  # by hand, which training on for longer does not replace
-    if (data / "card.md").is_file():
-        shutil.copy(data / "card.md", adapter / DATA_CARD)
-    draw(read_log(output / LOG), adapter / PLOT)
+    with whole_folder(adapter) as folder:
+        save_adapter(model, folder, model_config, training, {})
+        if (adapter / LIMITS).is_file():  # by hand, which training on for longer does not replace
+            shutil.copy(adapter / LIMITS, folder / LIMITS)
+        if (data / "card.md").is_file():
+            shutil.copy(data / "card.md", folder / DATA_CARD)
+        draw(read_log(output / LOG), folder / PLOT)
     return adapter
 
 
@@ -367,7 +366,7 @@ def tags_of(
         output.mkdir(parents=True, exist_ok=True)
         tags = teach(tagger, rows, store, seed)
         tagger.save(head)
-        replace_with(kept, json.dumps(tags))
+        write_whole(kept, json.dumps(tags))
     if head.is_file():
         tagger.load(head)
     return json.loads(kept.read_text(encoding="utf-8"))

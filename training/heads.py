@@ -18,12 +18,12 @@ import torch
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments, set_seed
 
-from training.checkpoints import WHOLE, last_whole_checkpoint
+from training.checkpoints import finish_checkpoint, last_whole_checkpoint
 from training.config import PRESET_FOLDER, load_preset
 from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.finetune import GOES_ON
-from training.resources import disk_limit, memory_limit, replace_with
+from training.resources import disk_limit, memory_limit
 from training.run_settings import claim, digest
 from training.scores.task_scores import score_tasks
 from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only
@@ -36,6 +36,7 @@ from vlm.model.heads.multi_task import MultiTask, build_multi_task
 from vlm.model.text_encoders import build_text_encoder
 from vlm.terminal import show_anything
 from vlm.weights.tensor_files import save_tensors
+from vlm.whole_files import write_whole
 
 log = logging.getLogger("training")
 
@@ -85,7 +86,7 @@ class TaskTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        (Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
+        finish_checkpoint(Path(self._get_output_dir(trial)), best=None)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)
@@ -159,7 +160,6 @@ def train(model: MultiTask, steps: TaskSteps, config: TasksConfig) -> None:
         lr_scheduler_type="cosine",
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
-        save_total_limit=2,
         use_cpu=not torch.cuda.is_available(),
         seed=config.seed,
         data_seed=config.seed,
@@ -176,8 +176,8 @@ def save(model: MultiTask, folder: Path, vocabulary: Vocabulary, metrics: dict[s
     save_tensors(without_text(trunk), folder / "projector.safetensors")
     rest = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
     save_tensors(rest, folder / "heads.safetensors")
-    replace_with(folder / "answers.json", json.dumps(vocabulary.answers, ensure_ascii=False))
-    replace_with(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_whole(folder / "answers.json", json.dumps(vocabulary.answers, ensure_ascii=False))
+    write_whole(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ picture at a time and one row group.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from tqdm import tqdm
 
 from training.instructions import Phrases, make_rows
 from training.phrases import accepted_nouns, concept_of, head_noun
-from training.resources import removed_on_error
 from training.run_settings import digest
 from training.sources.picture import Picture, encode, flatten_on_white
 from training.splits import KeptOut
 from vlm.errors import UserError
+from vlm.whole_files import whole_file
 
 SCHEMA = pa.schema(
     [
@@ -56,12 +55,11 @@ def write_source(
 ) -> None:
     """Write all rows of these pictures; a killed run leaves no file behind."""
     dropped: dict[str, str] = {}
-    partial_file = file.with_suffix(f".{os.getpid()}.partial")
     tested_ids: set[str] = set()
     with (
-        removed_on_error(partial_file),
+        whole_file(file) as partial,
         pq.ParquetWriter(
-            partial_file, SCHEMA, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=32 << 20
+            partial, SCHEMA, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=32 << 20
         ) as writer,
     ):
         batch: list[dict] = []
@@ -75,7 +73,6 @@ def write_source(
         writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
         origin = {"made_of": made_of(pictures, splits), "kept_out": kept_out_of(kept_out)}
         writer.add_key_value_metadata({"dropped": json.dumps(dropped)} | origin)
-    partial_file.replace(file)
 
 
 def made_of(pictures: list[Picture], splits: dict[str, str]) -> str:

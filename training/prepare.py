@@ -25,7 +25,7 @@ from tqdm import tqdm
 from training.card import make_card, read_dropped, to_markdown
 from training.instructions import Phrases
 from training.parquet_file import kept_out_of, made_of, origin_of, write_source
-from training.resources import disk_limit, replace_with
+from training.resources import disk_limit
 from training.sources import (
     art4apps,
     composited,
@@ -43,6 +43,7 @@ from training.sources.picture import Picture, flatten_on_white, open_raster
 from training.splits import KeptOut, Likeness, assign_splits, likeness
 from vlm.errors import UserError
 from vlm.terminal import show_anything
+from vlm.whole_files import write_whole
 
 COMPOSITED = "composited"  # made of the cut-outs of the other sources
 
@@ -107,8 +108,8 @@ def prepare(out: Path, downloads: Path, photos: Path | None = None) -> dict:
 
 def write_card(out: Path, names: dict[str, tuple[str, ...]]) -> dict:
     card = make_card(out, names)
-    replace_with(out / "card.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
-    replace_with(out / "card.md", to_markdown(card))
+    write_whole(out / "card.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    write_whole(out / "card.md", to_markdown(card))
     return card
 
 

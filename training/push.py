@@ -13,7 +13,6 @@ from pathlib import Path
 import yaml
 from huggingface_hub import HfApi, ModelCardData
 
-from training.resources import replace_with
 from vlm.config import ModelConfig, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter import FILES, adapter_config, find_adapter, read_description
@@ -21,6 +20,7 @@ from vlm.serving.about import PLOT, about
 from vlm.terminal import show_anything
 from vlm.weights.hub import is_hub_name, plain_hub_errors
 from vlm.weights.resolve import public_name
+from vlm.whole_files import write_whole
 
 CARD = "README.md"
 ON_HUB = {  # what a weight or a source is called there, where its name here is another
@@ -40,7 +40,7 @@ def push(folder: Path, name: str, private: bool = False, licence: str | None = N
     if not is_hub_name(name):
         raise UserError(f"The repository's name is written user/name; {name!r} was given.")
     find_adapter(str(folder))
-    replace_with(folder / CARD, model_card(folder, name, licence))
+    write_whole(folder / CARD, model_card(folder, name, licence))
     hub = HfApi()
     remedy = (
         "Log in with `hf auth login` and a token that may write, check the name and the network, and give the same "

@@ -1,4 +1,4 @@
-"""A disk or a memory that is full -> one sentence with the remedy, and no half-written file.
+"""A disk or a memory that is full -> one sentence with the remedy.
 
 Unusual: safetensors and torch do not raise OSError where the disk is full, so their messages are looked at too.
 """
@@ -48,24 +48,6 @@ def memory_limit(resume: str) -> Iterator[None]:
             "gradient_accumulation, or gradient_checkpointing: true (fewer pictures with --slice spare the machine's "
             f"memory only), and {resume}."
         ) from error
-
-
-@contextmanager
-def removed_on_error(file: Path) -> Iterator[None]:
-    """Whatever ends the block early takes the unfinished file along."""
-    try:
-        yield
-    except BaseException:
-        file.unlink(missing_ok=True)
-        raise
-
-
-def replace_with(file: Path, text: str) -> None:
-    """Write the whole text or nothing: whoever is stopped between leaves what was there before."""
-    partial_file = file.with_name(file.name + ".partial")
-    with removed_on_error(partial_file):
-        partial_file.write_text(text, encoding="utf-8")
-    partial_file.replace(file)
 
 
 def is_disk_full(error: BaseException | None, folders: Sequence[Path]) -> bool:

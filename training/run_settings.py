@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from training.resources import replace_with
 from vlm.errors import UserError
+from vlm.whole_files import write_whole
 
 SETTINGS = "settings.json"
 TOLD = 6  # differences in a message
@@ -55,7 +55,7 @@ def claim(
             raise UserError(f"{output} was extended no further: {each}. Give a larger --extend.")
     extended = [*known["extended_at"], done] if found else known["extended_at"]
     output.mkdir(parents=True, exist_ok=True)
-    replace_with(
+    write_whole(
         file, json.dumps({"settings": settings, "extended_at": extended}, indent=1, ensure_ascii=False) + "\n"
     )
     return extended

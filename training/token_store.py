@@ -12,7 +12,6 @@ from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from training.resources import removed_on_error
 from vlm.config import TextConfig
 from vlm.model.text_encoders import SentenceEncoder
 from vlm.weights.tensor_files import save_tensors
@@ -58,10 +57,7 @@ class TokenStore:
             lengths |= zip(part, mask.sum(1).tolist(), strict=True)
             found.append(features[mask].half().cpu())
         self._lay_out(lengths, torch.cat(found))
-        working = self.file.with_suffix(".tmp")
-        with removed_on_error(working):
-            save_tensors({"features": self.features}, working, {"lengths": json.dumps(lengths)})
-        working.replace(self.file)
+        save_tensors({"features": self.features}, self.file, {"lengths": json.dumps(lengths)})
 
 
 def pad(texts: list[Tensor]) -> tuple[Tensor, Tensor]:

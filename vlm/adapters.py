@@ -26,10 +26,10 @@ from vlm.model.adapter import (
     load_adapter,
     load_eyes,
     lora_folder,
-    replacing,
 )
 from vlm.model.checkpoints import find_checkpoint
 from vlm.terminal import show_anything
+from vlm.whole_files import whole_folder
 
 FORMS = ("llava", "gguf", "merged", "lora")
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -42,7 +42,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     if folder.exists():
         raise UserError(f"{folder} exists already. Choose another --output, or remove it.")
     try:
-        with replacing(folder) as working:
+        with whole_folder(folder) as working:
             yield working
     except (OSError, SafetensorError) as error:
         raise UserError(

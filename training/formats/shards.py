@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.resources import replace_with
 from vlm.errors import UserError
+from vlm.whole_files import write_whole
 
 BUFFER = (
     16 << 20
@@ -98,7 +98,7 @@ class Progress:
     finished: bool = False
 
     def save(self, out: Path) -> None:
-        replace_with(out / "progress.json", json.dumps(asdict(self), indent=1) + "\n")
+        write_whole(out / "progress.json", json.dumps(asdict(self), indent=1) + "\n")
 
 
 def load_progress(out: Path, arguments: dict[str, Any]) -> Progress:

@@ -68,7 +68,9 @@ def _whole_lines(file: Path) -> list[str]:
     if len(whole) < len(content):
         with file.open("r+b") as opened:
             opened.truncate(len(whole))
-    return whole.decode("utf-8").splitlines()
+    return whole.decode("utf-8").split("\n")[
+        :-1
+    ]  # splitlines() also divides at U+2028, which an answer may hold
 
 
 def _check_header(file: Path, line: str, header: dict[str, Any]) -> None:

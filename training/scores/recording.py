@@ -9,16 +9,16 @@ from typing import Any
 from training.scores.results import SHARES
 from training.scores.selection import Options
 from vlm.model.adapter import read_metrics
+from vlm.whole_files import write_whole
 
 KEPT = ("source", "split", "questions", *SHARES, "options")
 
 
 def record(adapter: Path, result: Mapping[str, Any], command: str, goals: Sequence[Any] = ()) -> None:
     """Keep a result without its single answers and the groups' lesser measures; `goals` are its rows of a suite's table."""
-    file = adapter / "metrics.json"
     metrics = read_metrics(adapter)
     metrics[name_of(result)] = entry_of(result) | {"goals": list(goals), "command": command}
-    file.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_whole(adapter / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
 def name_of(result: Mapping[str, Any]) -> str:

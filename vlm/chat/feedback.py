@@ -22,6 +22,7 @@ from PIL import Image
 from vlm.chat.answer import LONGEST_QUESTION
 from vlm.errors import UserError
 from vlm.inputs.images import as_jpeg, open_image
+from vlm.whole_files import whole_file
 
 MEGABYTE = 2**20
 PICTURE_SIDE = 1024  # pixels; training makes them smaller still
@@ -145,19 +146,19 @@ def export(folder: Path, to: Path) -> int:
 
     if to.absolute().parent.resolve() == folder.resolve():
         raise UserError("The export would count as feedback there. Choose a file in another folder.")
-    partial, count = to.with_name(f"{to.name}.{os.getpid()}.partial"), 0
+    count = 0
     try:
-        with parquet.ParquetWriter(partial, _schema(), compression="zstd") as writer:
+        with (
+            whole_file(to) as partial,
+            parquet.ParquetWriter(partial, _schema(), compression="zstd") as writer,
+        ):
             for votes in chunked(read_feedback(folder), ROWS_AT_ONCE):
                 writer.write_table(_table(votes))
                 count += len(votes)
-        partial.replace(to)
     except OSError as problem:
         raise UserError(
             f"{str(to)!r} cannot be written ({problem.strerror}). Choose another file."
         ) from problem
-    finally:
-        partial.unlink(missing_ok=True)
     return count
 
 
@@ -183,16 +184,12 @@ def _to_parquet(votes: list[Feedback]) -> bytes:
 
 
 def _write(file: Path, content: bytes) -> None:
-    partial = file.with_suffix(".partial")
     try:
-        with partial.open("wb") as opened:
+        with whole_file(file) as partial, partial.open("wb") as opened:
             opened.write(content)
             opened.flush()
             os.fsync(opened.fileno())
-        partial.replace(file)
     except OSError as problem:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise UserError(
             f"This could not be kept: the server cannot write it ({problem.strerror}). Whoever runs this page can "
             "mend that."

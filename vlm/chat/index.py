@@ -6,7 +6,6 @@ A search is one matrix product. Among 100,000 vectors of 512 numbers that takes 
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,19 +132,14 @@ class PictureIndex:
         return [Found(entry.path, score, entry.sha256) for entry, score in found]
 
     def save(self, file: str | Path) -> Path:
-        """Write the index under a temporary name and rename it, so that a killed run leaves the old one. The file's
-        entries are JSON in its metadata."""
+        """Write the index, all or none. The file's entries are JSON in its metadata."""
         file = Path(file).expanduser()
         vectors = self.vectors.contiguous()
         entries = json.dumps(self._entries[: len(vectors)], ensure_ascii=False)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=file.parent, prefix=".index-") as folder:
-                working = Path(folder) / "index"
-                save_tensors(
-                    {"vectors": vectors}, working, {"kind": KIND, "aligner": self.aligner, "entries": entries}
-                )
-                os.replace(working, file)
+            metadata = {"kind": KIND, "aligner": self.aligner, "entries": entries}
+            save_tensors({"vectors": vectors}, file, metadata)
         except OSError as problem:
             raise UserError(
                 f'The index "{file}" could not be written ({problem.strerror or problem}).'

@@ -8,6 +8,7 @@ print(searcher.search("a dog on a beach", index=searcher.index("photos")))
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -22,12 +23,13 @@ from vlm.chat.index import Found, PictureIndex
 from vlm.chat.indexing import PictureFile, picture_files, update
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
-from vlm.weights.cache import cache_folder
+from vlm.weights.cache import cache_folder, writing
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
 
+KEPT_EVERY = 60.0  # seconds, while pictures are embedded
 MAX_WORDS_CHARACTERS = 1_000
 MAX_NAME_CHARACTERS = 200
 MAX_NAMES = 1_000
@@ -83,10 +85,16 @@ class Searcher:
             raise UserError("There are no pictures to index. Choose some.")
         known = self._known(kept, must_fit=file is not None)
         index, steps = update(known, files, self.aligner.embed_pictures)
+        kept_at = time.monotonic()
         try:
             for _ in steps:
                 if progress:
                     progress(index.report.done, index.report.total)
+                if (
+                    kept and index and time.monotonic() - kept_at > KEPT_EVERY
+                ):  # a kill costs no more than this
+                    _keep(index, kept, must=file is not None)
+                    kept_at = time.monotonic()
         finally:  # what was embedded until it was stopped need not be embedded again
             if kept and index and index.entries != known.entries:
                 _keep(index, kept, must=file is not None)
@@ -162,11 +170,13 @@ def check_query(words: str, picture: Picture | None) -> None:
 
 def _keep(index: PictureIndex, file: Path, must: bool) -> None:
     """Save it. A cache that cannot be written costs time at the next search, and nothing else."""
-    try:
+    if must:
         index.save(file)
+        return
+    try:
+        with writing(file.parent):  # another process may index the same folder
+            index.save(file)
     except UserError as problem:
-        if must:
-            raise
         log.warning("%s The pictures will be embedded again next time.", problem)
 
 

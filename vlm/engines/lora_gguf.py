@@ -18,8 +18,9 @@ import numpy as np
 from torch import Tensor
 
 from vlm.errors import UserError, plain_load_errors
-from vlm.weights.resolve import cache_folder, sha256_of
+from vlm.weights.cache import cache_folder, sha256_of, writing
 from vlm.weights.tensor_files import load_tensors
+from vlm.whole_files import whole_file
 
 Rows = TypeVar("Rows", np.ndarray, Tensor)
 PREFIX, SIDES = "base_model.model.", {".lora_A.weight": ".lora_a", ".lora_B.weight": ".lora_b"}
@@ -39,18 +40,13 @@ def lora_as_gguf(lora: Path, weights: Path) -> Path:
     content = hashlib.sha256("".join([FORM, *map(sha256_of, parts)]).encode()).hexdigest()[:16]
     file = cache_folder() / "lora" / f"{content}-{weights.stem}.gguf"
     if not file.is_file():
-        working = file.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_lora(lora, weights, working)
-            working.replace(file)
-        except OSError as error:
-            raise UserError(
-                f"{file} could not be written ({error}). Free some disk space or set VLM_CACHE."
-            ) from error
-        finally:
-            with suppress(OSError):
-                working.unlink()
+        with writing(file.parent):
+            file.parent.mkdir(exist_ok=True)
+            for left in file.parent.glob("*.partial"):  # of a process that was killed
+                left.unlink()
+            if not file.is_file():  # else another process was faster
+                with whole_file(file) as partial:
+                    write_lora(lora, weights, partial)
     with suppress(OSError):  # a cache that may only be read
         os.utime(file, (time.time(), file.stat().st_mtime))  # many file systems do not note what is read
         _keep_the_latest(file.parent)

@@ -14,10 +14,7 @@ README.md               the model card that training/push.py makes for the hub
 import hashlib
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +33,7 @@ from vlm.weights.cache import cache_folder, made_folder
 from vlm.weights.hub import fetch, hub_name, is_hub_name, split_revision
 from vlm.weights.resolve import public_name
 from vlm.weights.tensor_files import check_names, load_tensors, save_tensors
+from vlm.whole_files import whole_folder
 
 if TYPE_CHECKING:  # with it come Transformers' models and PEFT, which llama.cpp does without
     from torch import nn
@@ -356,31 +354,8 @@ def save_adapter(
 ) -> None:
     """float16 to ship, float32 in a checkpoint that training goes on from. `state` is the model's whole state where its
     parameters are divided among processes."""
-    with replacing(folder) as working:
+    with whole_folder(folder) as working:
         _write(model, working, config, training, metrics, dtype, state)
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Within it there is an empty folder under a temporary name, which then takes the place of `folder`: a killed run
-    leaves no half of one."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    working = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    working.mkdir()
-    try:
-        yield working
-        old = working.with_name(f"{working.name}-old")
-        if folder.exists():
-            folder.rename(old)
-        try:
-            working.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
 
 
 def _write(

@@ -12,12 +12,13 @@ from safetensors import safe_open
 
 from vlm.config import AlignerConfig, from_dict, read_yaml, to_dict
 from vlm.errors import UserError, plain_load_errors
-from vlm.model.adapter import refuse_pickles, replacing
+from vlm.model.adapter import refuse_pickles
 from vlm.model.aligner import Aligner
 from vlm.model.encoders import build_encoder
 from vlm.model.pooling import build_head
 from vlm.model.text_encoders import build_text_encoder
 from vlm.weights.tensor_files import load_tensors, save_tensors
+from vlm.whole_files import whole_folder
 
 ALIGNERS = Path(__file__).parents[2] / "assets" / "aligners"
 HEADS = "heads.safetensors"
@@ -92,7 +93,7 @@ def save_aligner(
     to train on."""
     was_training = aligner.training
     aligner.eval()  # the names of classes are then what the text head makes of them now
-    with replacing(folder) as working:
+    with whole_folder(folder) as working:
         resolved = {"aligner": to_dict(aligner.preset), "training": training}
         (working / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
         (working / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")

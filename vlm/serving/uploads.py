@@ -110,9 +110,9 @@ def _sweep_until(uploads: Uploads, ended: threading.Event) -> None:
 
 
 def _remove_orphans(parent: Path) -> None:
-    for folder in parent.glob("uploads-*"):
-        if not folder.is_dir():
-            continue
+    for folder in {
+        path.with_suffix("") for path in parent.glob("uploads-*")
+    }:  # of folders and of their locks
         lock = folder.with_suffix(".lock")
         try:
             with FileLock(lock, timeout=0):

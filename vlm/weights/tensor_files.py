@@ -10,17 +10,15 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
+from vlm.whole_files import whole_file
+
 TOLD = 3  # names in a message
 
 
 def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write contiguous tensors of the CPU, all or none: whoever is killed between leaves what was there before."""
-    partial_file = file.with_name(file.name + ".partial")
-    try:
-        partial_file.write_bytes(safetensors.torch.save(tensors, metadata))
-        partial_file.replace(file)
-    finally:
-        partial_file.unlink(missing_ok=True)
+    """Write contiguous tensors of the CPU, all or none."""
+    with whole_file(file) as partial:
+        partial.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 def load_tensors(file: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
