@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tests.tiny import SYSTEM, overfit, picture, tiny_config, tiny_model, tiny_pipeline
 from vlm import Answer, Assistant, Settings, Turn, UserError
+from vlm.chat import clean_up
 from vlm.chat.local_writer import REMEMBERED_PICTURES, LocalWriter
 from vlm.engines import Engine, Prompt, Sampling
 from vlm.inputs.speech import Transcript
@@ -154,6 +155,17 @@ def test_a_rewriting_that_says_something_else_leaves_the_tidy_draft(learned: Vis
     answer = assistant_of(learned, rewrites="A blue dog.").answer("Which?", [picture("red")])
     assert (answer.draft, answer.text) == ("a red square", "A red square.")
     assert answer.clean_up and answer.clean_up.startswith("rejected: ")
+
+
+def test_a_rejected_rewriting_of_keywords_is_drawn_again(
+    learned: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clean_up, "is_whole", lambda text: False)
+    assistant = assistant_of(learned, rewrites="Yes.")
+    assistant.answer("Which?", [picture("red")])
+    _, *tries = asked(assistant)
+    assert [each.sampling.temperature > 0 for each in tries] == [False, True, True]
+    assert len({each.sampling.seed for each in tries[1:]}) == 2
 
 
 def test_a_whole_answer_is_left_as_it_is(learned: VisionLanguageModel) -> None:

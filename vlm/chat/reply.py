@@ -151,14 +151,16 @@ class Pipeline:
         answer = replace(answer, stage="cleaning")
         yield answer
         start = time.perf_counter()
-        turns = clean_up.request(question, answer.text)
-        greedy = Settings(clean_up.MAX_NEW_TOKENS, repetition_penalty=1.0)
-        rewriting = ""
-        with closing(self.writer.write(turns, (), clean_up.SYSTEM, greedy)) as writing:  # type: ignore[type-var]
-            for written in writing:
-                rewriting = written.text if written else rewriting
-                yield answer  # so that it can be stopped here as well
-        text, verdict = clean_up.judge(question, answer.text, rewriting)
+        turns, text, verdict = clean_up.request(question, answer.text), answer.text, ""
+        for settings in clean_up.TRIES:
+            rewriting = ""
+            with closing(self.writer.write(turns, (), clean_up.SYSTEM, settings)) as writing:  # type: ignore[type-var]
+                for written in writing:
+                    rewriting = written.text if written else rewriting
+                    yield answer  # so that it can be stopped here as well
+            text, verdict = clean_up.judge(question, answer.text, rewriting)
+            if clean_up.is_whole(text):
+                break
         seconds = answer.seconds | {"clean_up": time.perf_counter() - start}
         return replace(answer, text=text, clean_up=verdict, seconds=seconds)
 
