@@ -141,9 +141,8 @@ def served(
 
     serving.searcher = SharedSearcher(load_searcher or on_cpu)
     serving.settings = replace(serving.settings, port=free_port())
-    with (
-        pytest.MonkeyPatch.context() as patch
-    ):  # of the four apps that Gradio makes of a page it serves the last
+    with pytest.MonkeyPatch.context() as patch:
+        # Of the four apps that Gradio makes of a page it serves the last.
         patch.setattr(App, "create_app", staticmethod(lambda *_, **__: None))
         page = build_app(serving, **options)
     start(Site(page, serving, uploads, accounts, access))

@@ -21,12 +21,13 @@ from tests.fake_assistant import FakeAssistant
 from tests.test_bootstrap import write_colours
 from tests.test_prepare import drawing, photograph
 from tests.test_server import TalkingAssistant
+from tests.test_training import training_on
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_aligner import TinyAligner
 from tests.tiny_alignment import tiny_aligner, tiny_training, use_tiny_parts, write_pairs
 from tests.tiny_gguf import WORDS, save_lora, tiny_causal, tiny_gguf_with_words
 from training import align, bootstrap, convert, finetune, prepare, splits
-from training.config import PairSource, SourceConfig, StageConfig, TrainingConfig
+from training.config import PairSource, SourceConfig, StageConfig
 from training.sources import composited
 from vlm.chat import search
 from vlm.chat.feedback import feedback_on
@@ -82,16 +83,12 @@ def make_training(folder: Path) -> None:
 
 
 def run_training(folder: Path) -> None:
-    stage = StageConfig("projector", max_steps=4)
-    config = TrainingConfig(
-        data=str(folder / "out"),
+    config = replace(
+        training_on(folder / "out"),
         output=str(folder / "run"),
         sources=(SourceConfig("csv"),),
-        batch_size=2,
-        warmup_steps=2,
-        logging_steps=1,
         save_steps=2,
-        projector_stage=stage,
+        projector_stage=StageConfig("projector", max_steps=4),
         joint_stage=StageConfig(epochs=2, max_steps=12),
     )
     finetune.load_training_config = lambda *_, **__: config  # type: ignore[assignment]

@@ -67,12 +67,11 @@ const address = new URL(location);
 if (address.searchParams.get("view") === "api") {
   address.searchParams.delete("view");
   history.replaceState(null, "", address);
-  page.opensApi = new MutationObserver(() => {
+  new MutationObserver((_, observer) => {
     if (!document.querySelector("footer button")) return;
-    page.opensApi.disconnect();
+    observer.disconnect();
     page.actions.api();
-  });
-  page.opensApi.observe(document, {childList: true, subtree: true});
+  }).observe(document, {childList: true, subtree: true});
 }
 
 function showDark() {

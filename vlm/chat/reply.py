@@ -151,10 +151,10 @@ class Pipeline:
         answer = replace(answer, stage="cleaning")
         yield answer
         start = time.perf_counter()
-        turns, text, verdict = clean_up.request(question, answer.text), answer.text, ""
-        for settings in clean_up.TRIES:
+        turns = clean_up.request(question, answer.text)
+        for sampling in clean_up.TRIES:
             rewriting = ""
-            with closing(self.writer.write(turns, (), clean_up.SYSTEM, settings)) as writing:  # type: ignore[type-var]
+            with closing(self.writer.write(turns, (), clean_up.SYSTEM, sampling)) as writing:  # type: ignore[type-var]
                 for written in writing:
                     rewriting = written.text if written else rewriting
                     yield answer  # so that it can be stopped here as well

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
 
-KEPT_EVERY = 60.0  # seconds, while pictures are embedded
+KEPT_EVERY = 60.0  # seconds, while pictures are embedded; a kill costs no more than this
 MAX_WORDS_CHARACTERS = 1_000
 MAX_NAME_CHARACTERS = 200
 MAX_NAMES = 1_000
@@ -90,9 +90,7 @@ class Searcher:
             for _ in steps:
                 if progress:
                     progress(index.report.done, index.report.total)
-                if (
-                    kept and index and time.monotonic() - kept_at > KEPT_EVERY
-                ):  # a kill costs no more than this
+                if kept and index and time.monotonic() - kept_at > KEPT_EVERY:
                     _keep(index, kept, must=file is not None)
                     kept_at = time.monotonic()
         finally:  # what was embedded until it was stopped need not be embedded again
