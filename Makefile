@@ -2,7 +2,7 @@
 # make test   lint, types and tests
 # Both set up .venv first and fetch 1.1 GB of weights into ~/.cache/vlm (VLM_CACHE moves it); once that is done neither
 # needs the network.
-# make quick     the tests that need no real model and no browser, for the loop while you write
+# make quick     the tests that need no real model, no browser and no running server, for the loop while you write
 # make adapter   the data and the run that make the shipped adapter: runs/embedded/adapter; killed, it goes on.
 #                PHOTOS is the folder of photographs (training/README.md)
 
@@ -24,7 +24,7 @@ test: $(VENV)/ready-to-test
 
 quick: $(VENV)/ready-to-test
 	$(BIN)/ruff check .
-	$(BIN)/pytest -q -n auto -m "not slow and not browser"
+	$(BIN)/pytest -q -n auto -m "not slow and not browser and not server"
 
 adapter: setup
 	$(BIN)/python -m training.prepare --out data/embedded --photos $(PHOTOS)

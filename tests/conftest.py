@@ -4,6 +4,7 @@ Heavy packages are imported where they are needed: with `-n`, a process that run
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
@@ -49,6 +50,11 @@ def pytest_configure() -> None:
     No certificates: nothing here leaves this machine, and httpx would read all of certifi's for each client."""
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not look through it again and again."""
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the markers

@@ -26,7 +26,7 @@ from vlm.model.language import LanguageModel
 KINDS = {"torch": "qwen2", "llama.cpp-qwen2": "qwen2", "llama.cpp-llama": "llama"}
 LENGTH = 8  # tokens of an answer
 CERTAIN = 0.06  # by how much the first token's score is ahead
-CANDIDATES = 48  # questions among which certain ones are looked for
+CANDIDATES = 16  # questions among which certain ones are looked for
 TOKENIZER = SimpleNamespace(pad_token_id=0, unk_token_id=None, eos_token_id=2)
 
 

@@ -18,6 +18,8 @@ from vlm.serving.limits import TryLater
 from vlm.serving.searches import Searches, SearchSession
 from vlm.serving.shared_searcher import SharedSearcher
 
+pytestmark = pytest.mark.server
+
 CAT = EXAMPLES / "cat.jpg"
 NARROW = replace(PUBLIC, questions_a_minute=3, pictures_a_minute=2, search_pictures_a_minute=4, tools=True)
 

@@ -140,6 +140,7 @@ def test_samples_that_cannot_be_sound_are_refused(rate: int, samples: np.ndarray
         open_audio((rate, samples))
 
 
+@pytest.mark.slow
 def test_ten_minutes_are_read_and_more_is_refused(tmp_path: Path) -> None:
     ten_minutes = np.zeros(MAX_SECONDS * 8_000, np.int16)
     assert len(open_audio((8_000, ten_minutes))) == pytest.approx(MAX_SECONDS * SAMPLE_RATE, rel=1e-4)

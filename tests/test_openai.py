@@ -33,6 +33,8 @@ from vlm.serving.openai.access import Access, access_of
 from vlm.serving.openai.answers import Telling
 from vlm.serving.switch import Serving
 
+pytestmark = pytest.mark.server
+
 BASE = "qwen2.5-coder-1.5b-instruct"  # as the tiny config calls it
 ADAPTER = "tiny"
 Messages = list[Any]

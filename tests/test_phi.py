@@ -137,6 +137,7 @@ def test_clip_in_half_precision_as_a_gpu_has_it_sees_the_same(tmp_path: Path) ->
     assert (half - whole).norm() < 0.01 * whole.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "left"),
     [

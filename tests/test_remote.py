@@ -41,6 +41,8 @@ from vlm.engines.remote import ADDRESS, KEY, RemoteServer
 from vlm.inputs.speech import Transcript
 from vlm.weights.resolve import gguf_file
 
+pytestmark = pytest.mark.server
+
 CONFIG = ModelConfig("far", language=LanguageConfig(weights="base", engine=REMOTE), adapter="adapter")
 
 

@@ -286,6 +286,7 @@ def test_weights_that_are_missing_are_said_and_looked_for_again(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.server
 def test_the_aligner_is_loaded_once_and_not_at_the_start(folder: Path) -> None:
     loaded: list[Searcher] = []
 
@@ -315,6 +316,7 @@ def client(address: str) -> Client:
     return Client(address, verbose=False)
 
 
+@pytest.mark.server
 def test_the_api_finds_pictures_by_words_and_by_a_picture(client: Client, folder: Path) -> None:
     files = [handle_file(path) for path in sorted(folder.iterdir())]
     found = client.predict("lime", files, None, None, 2, api_name="/search")
@@ -324,6 +326,7 @@ def test_the_api_finds_pictures_by_words_and_by_a_picture(client: Client, folder
     assert like[0] == {"picture": "red.png", "score": 1.0}
 
 
+@pytest.mark.server
 def test_the_api_searches_in_a_saved_index(client: Client, folder: Path, tmp_path: Path) -> None:
     tiny_searcher().index(list(folder.iterdir()), tmp_path / "kept.safetensors")
     found = client.predict("blue", [], None, handle_file(tmp_path / "kept.safetensors"), api_name="/search")
@@ -333,12 +336,14 @@ def test_the_api_searches_in_a_saved_index(client: Client, folder: Path, tmp_pat
         client.predict("blue", [], None, handle_file(tmp_path / "other.safetensors"), api_name="/search")
 
 
+@pytest.mark.server
 def test_the_api_tells_names_apart(client: Client, folder: Path) -> None:
     probable = client.predict(handle_file(folder / "red.png"), "blue, red, lime", api_name="/classify")
     assert next(iter(probable)) == "red"
     assert sum(probable.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.server
 def test_bad_input_of_the_api_is_one_plain_sentence(client: Client, folder: Path) -> None:
     red = [handle_file(folder / "red.png")]
     for arguments, message in (
@@ -478,6 +483,7 @@ def test_the_tab_fits_a_phone_and_everything_on_it_has_a_name(browser: Browser, 
     page.context.close()
 
 
+@pytest.mark.server
 def test_the_descriptions_for_other_programs_are_there(client: Client) -> None:
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
     assert {"/search", "/classify"} <= set(endpoints)

@@ -29,6 +29,8 @@ from vlm.serving.limits import Limit, TryLater, told
 from vlm.serving.switch import Serving
 from vlm.serving.uploads import Uploads, own_uploads
 
+pytestmark = pytest.mark.server
+
 CAT = EXAMPLES / "cat.jpg"
 PUBLIC = ServerSettings(accounts="set")  # a public server, which still listens on this machine only
 

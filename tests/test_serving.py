@@ -19,6 +19,8 @@ from vlm import Answer, Assistant, Settings, UserError
 from vlm.engines import Prompt, Sampling
 from vlm.serving.switch import Serving
 
+pytestmark = pytest.mark.server
+
 SHORT = Settings(max_new_tokens=4)
 
 

@@ -87,6 +87,7 @@ def test_the_spoken_example_questions_are_heard_as_their_names_say(faster: Trans
     assert words(faster.transcribe(EXAMPLES / f"{name}.wav").text) == name.split("-")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wave",
     [

@@ -22,6 +22,8 @@ from vlm.serving.accounts import Accounts, hash_password
 from vlm.serving.environment import ServerSettings
 from vlm.serving.switch import Serving
 
+pytestmark = pytest.mark.server
+
 CAT, SAILBOAT = EXAMPLES / "cat.jpg", EXAMPLES / "sailboat.jpg"
 VOICE = EXAMPLES / "what-is-in-the-picture.wav"
 TOOLS = ServerSettings(tools=True)

@@ -27,6 +27,8 @@ from vlm.serving.searches import Searches, SearchSession
 from vlm.serving.shared_searcher import SharedSearcher
 from vlm.serving.uploads import NoRoom, Uploads
 
+pytestmark = pytest.mark.server
+
 MEGABYTE = 2**20
 
 
