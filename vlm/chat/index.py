@@ -21,6 +21,7 @@ from vlm.weights.tensor_files import save_tensors
 
 KIND = "picture index 1"
 NAMES_SHOWN = 3
+ROOM = 1024  # vectors that an index holds before it grows for the first time
 
 
 class Entry(NamedTuple):
@@ -83,7 +84,8 @@ class PictureIndex:
         self._lock = Lock()
         self._entries: list[Entry] = []  # only ever grows, so that a place stays valid
         self._places: dict[str, int] = {}  # SHA-256 -> place
-        self._parts: list[Tensor] = [torch.zeros(0, dim)]
+        # Rows for pictures to come, so that no small vector lies between the large pictures that come and go in memory.
+        self._rows = torch.empty(ROOM, dim)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -94,19 +96,22 @@ class PictureIndex:
 
     @property
     def vectors(self) -> Tensor:
-        """[N, D], float32."""
+        """[N, D], float32. A view: rows that are there never change."""
         with self._lock:
-            if len(self._parts) > 1:
-                self._parts = [torch.cat(self._parts)]
-            return self._parts[0]
+            return self._rows[: len(self._entries)]
 
     def add(self, entries: Sequence[Entry], vectors: Tensor) -> None:
         """Pictures whose content is not in the index yet; `vectors` [B, D]."""
         with self._lock:
-            for entry in entries:
-                self._places[entry.sha256] = len(self._entries)
+            start, stop = len(self._entries), len(self._entries) + len(entries)
+            if stop > len(self._rows):
+                grown = torch.empty(max(stop, 2 * len(self._rows)), self.dim)
+                grown[:start] = self._rows[:start]
+                self._rows = grown
+            self._rows[start:stop] = vectors
+            for place, entry in enumerate(entries, start):
+                self._places[entry.sha256] = place
                 self._entries.append(entry)
-            self._parts.append(vectors.float())
 
     def has(self, sha256: str) -> bool:
         return sha256 in self._places
