@@ -16,21 +16,15 @@ from tests.tiny import colour_batch, picture, shake_lora, tiny_config, tiny_eyes
 from vlm.config import ModelConfig, PartConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
-from vlm.model.adapter import (
+from vlm.model.adapter import load_adapter, load_eyes, lora_folder, restore_adapter, save_adapter
+from vlm.model.adapter_fit import check_adapter, model_config_of, with_all_settings
+from vlm.model.adapter_folder import (
     TAGS,
     adapter_config,
-    check_adapter,
     find_adapter,
     fusion_file,
-    load_adapter,
-    load_eyes,
-    lora_folder,
-    model_config_of,
     read_description,
     read_metrics,
-    restore_adapter,
-    save_adapter,
-    with_all_settings,
 )
 from vlm.model.vlm import VisionLanguageModel
 from vlm.weights.tensor_files import save_tensors

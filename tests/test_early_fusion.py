@@ -12,14 +12,9 @@ from tests.tiny import PREFIX, colour_batch, tiny_config, tiny_eyes, tiny_model,
 from training.scores.batch_answers import Asked, answer_in_batches
 from vlm.config import LanguageConfig, LoraConfig, ModelConfig
 from vlm.errors import UserError
-from vlm.model.adapter import (
-    LORA,
-    find_adapter,
-    load_adapter,
-    restore_adapter,
-    save_adapter,
-    with_own_language,
-)
+from vlm.model.adapter import load_adapter, restore_adapter, save_adapter
+from vlm.model.adapter_fit import with_own_language
+from vlm.model.adapter_folder import LORA, find_adapter
 from vlm.model.fusion import build_fusion
 from vlm.model.language import LanguageModel, build_language
 from vlm.model.prompts import IGNORE, VISUAL, PromptTurn

@@ -22,7 +22,8 @@ from tests.tiny_llava import save_llava, save_tiny_adapter
 from vlm.adapters import Export, export_adapter, import_adapter
 from vlm.engines import Sampling
 from vlm.engines.torch_engine import TorchEngine
-from vlm.model.adapter import adapter_config, load_adapter
+from vlm.model.adapter import load_adapter
+from vlm.model.adapter_folder import adapter_config
 from vlm.model.prompts import PromptTurn, end_ids, segments
 from vlm.model.vlm import VisionLanguageModel, build_model
 

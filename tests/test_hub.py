@@ -15,15 +15,9 @@ from tests.hub import TOKEN, Hub, running_hub, use_hub
 from tests.tiny import tiny_config, tiny_model
 from training import push
 from vlm.errors import UserError
-from vlm.model.adapter import (
-    ADAPTERS,
-    adapter_config,
-    adapter_name,
-    check_adapter,
-    find_adapter,
-    load_adapter,
-    save_adapter,
-)
+from vlm.model.adapter import load_adapter, save_adapter
+from vlm.model.adapter_fit import check_adapter
+from vlm.model.adapter_folder import ADAPTERS, adapter_config, adapter_name, find_adapter
 
 NAME = "someone/tiny-adapter"
 

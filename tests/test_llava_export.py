@@ -13,7 +13,8 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from tests.test_llava_import import asked, our_scores, pictures, their_scores
 from tests.tiny_llava import SIDE, save_llava, save_tiny_adapter
 from vlm.adapters import Export, export_adapter, import_adapter
-from vlm.model.adapter import adapter_config, load_adapter
+from vlm.model.adapter import load_adapter
+from vlm.model.adapter_folder import adapter_config
 from vlm.model.prompts import PromptTurn
 from vlm.model.vlm import VisionLanguageModel, build_model
 

@@ -14,7 +14,8 @@ from tests.tiny_llava import SIDE, rename_as_before, save_llava, save_lora_check
 from vlm import load_assistant
 from vlm.adapters import import_adapter
 from vlm.config import ModelConfig
-from vlm.model.adapter import PICKLES, adapter_config, find_adapter, load_adapter, lora_folder
+from vlm.model.adapter import load_adapter, lora_folder
+from vlm.model.adapter_folder import PICKLES, adapter_config, find_adapter
 from vlm.model.prompts import PromptTurn, collate
 from vlm.model.vlm import VisionLanguageModel, build_model
 

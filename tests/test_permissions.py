@@ -18,7 +18,8 @@ from vlm.errors import UserError
 from vlm.inputs.audio import open_audio
 from vlm.inputs.images import open_image
 from vlm.inputs.zips import unpack_pictures
-from vlm.model.adapter import find_adapter, load_eyes, save_adapter
+from vlm.model.adapter import load_eyes, save_adapter
+from vlm.model.adapter_folder import find_adapter
 from vlm.weights.tensor_files import load_tensors, save_tensors
 
 NOBODY = 65534
@@ -89,7 +90,7 @@ def test_a_file_that_may_not_be_read_names_that_as_the_cause(
 
 
 def load_eyes_of(folder: Path) -> None:
-    from vlm.model.adapter import adapter_config
+    from vlm.model.adapter_folder import adapter_config
 
     adapter_config(folder)
 

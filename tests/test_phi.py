@@ -27,7 +27,7 @@ from vlm.config import ModelConfig, load_model_config
 from vlm.engines import Sampling
 from vlm.engines.torch_engine import TorchEngine
 from vlm.errors import UserError
-from vlm.model.adapter import read_description
+from vlm.model.adapter_folder import read_description
 from vlm.model.clip import clip_dtype, load_clip
 from vlm.model.encoders import build_encoder
 from vlm.model.prompts import IGNORE, VISUAL, PromptTurn, encode, end_ids, segments

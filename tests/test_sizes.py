@@ -14,7 +14,8 @@ from vlm.config import PartConfig, load_model_config
 from vlm.describe import table
 from vlm.errors import UserError
 from vlm.model import sizes as measuring
-from vlm.model.adapter import check_adapter, save_adapter
+from vlm.model.adapter import save_adapter
+from vlm.model.adapter_fit import check_adapter
 from vlm.model.sizes import GIGABYTE, choose_precision, describe, fits
 from vlm.weights import resolve
 

@@ -34,7 +34,8 @@ from training.finetune import lay_out, tags_of, train_stage
 from vlm.config import PartConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
-from vlm.model.adapter import find_adapter, load_adapter, read_description, restore_adapter
+from vlm.model.adapter import load_adapter, restore_adapter
+from vlm.model.adapter_folder import find_adapter, read_description
 from vlm.model.prompts import VISUAL, Batch, PromptTurn, encode
 from vlm.model.vlm import VisionLanguageModel, text_size
 

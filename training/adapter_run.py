@@ -13,7 +13,8 @@ from training.data import Row
 from training.run_settings import claim, digest
 from vlm.config import ModelConfig, to_dict
 from vlm.errors import UserError
-from vlm.model.adapter import find_adapter, read_description, with_all_settings
+from vlm.model.adapter_fit import with_all_settings
+from vlm.model.adapter_folder import find_adapter, read_description
 from vlm.weights.resolve import sha256_of
 
 FREE = (  # settings that change nothing of what is learned, or are told apart by the rows

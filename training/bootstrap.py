@@ -34,7 +34,7 @@ from training.scores.answering import answer_all, picture_of
 from training.scores.selection import Options
 from vlm.chat.assistant import load_assistant
 from vlm.errors import UserError
-from vlm.model.adapter import adapter_config, find_adapter
+from vlm.model.adapter_folder import adapter_config, find_adapter
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import load_aligner_model
 from vlm.terminal import show_anything

@@ -40,7 +40,7 @@ from training.scores.suites import SUITES, goal_rows, pooled_rows, runs_of
 from training.scores.tables import describe, goals_table
 from vlm.chat.assistant import Assistant, Settings, load_assistant
 from vlm.errors import UserError
-from vlm.model.adapter import adapter_config, find_adapter
+from vlm.model.adapter_folder import adapter_config, find_adapter
 from vlm.terminal import show_anything, to_json
 from vlm.weights.hub import hub_name
 from vlm.whole_files import write_whole

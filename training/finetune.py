@@ -37,15 +37,9 @@ from training.resources import disk_limit, memory_limit
 from training.tags import teach
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
-from vlm.model.adapter import (
-    TAGS,
-    check_adapter,
-    find_adapter,
-    load_adapter,
-    load_trunk,
-    restore_adapter,
-    save_adapter,
-)
+from vlm.model.adapter import load_adapter, load_trunk, restore_adapter, save_adapter
+from vlm.model.adapter_fit import check_adapter
+from vlm.model.adapter_folder import TAGS, find_adapter
 from vlm.model.embeddings import Precomputed
 from vlm.model.language import weights_are_divided
 from vlm.model.sizes import check_fit

@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, ModelCardData
 
 from vlm.config import ModelConfig, to_dict
 from vlm.errors import UserError
-from vlm.model.adapter import FILES, adapter_config, find_adapter, read_description
+from vlm.model.adapter_folder import FILES, adapter_config, find_adapter, read_description
 from vlm.serving.about import PLOT, about
 from vlm.terminal import show_anything
 from vlm.weights.hub import is_hub_name, plain_hub_errors

@@ -19,14 +19,8 @@ from safetensors import SafetensorError
 
 from vlm.config import ModelConfig
 from vlm.errors import UserError
-from vlm.model.adapter import (
-    adapter_config,
-    adapter_name,
-    find_adapter,
-    load_adapter,
-    load_eyes,
-    lora_folder,
-)
+from vlm.model.adapter import load_adapter, load_eyes, lora_folder
+from vlm.model.adapter_folder import adapter_config, adapter_name, find_adapter
 from vlm.model.checkpoints import find_checkpoint
 from vlm.terminal import show_anything
 from vlm.whole_files import whole_folder

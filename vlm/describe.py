@@ -13,7 +13,8 @@ import yaml
 
 from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.errors import UserError
-from vlm.model.adapter import check_adapter, find_adapter, with_all_settings
+from vlm.model.adapter_fit import check_adapter, with_all_settings
+from vlm.model.adapter_folder import find_adapter
 from vlm.model.analysis import analyse, plan, report
 from vlm.model.fusion import fusion_settings
 from vlm.model.sizes import GIGABYTE, Description, describe

@@ -325,7 +325,7 @@ def blank_adapter(preset: str, folder: Path) -> Path:
 def adapter_of(preset: str, folder: Path) -> str:
     """The preset's own adapter where it has one that fits, else a blank one."""
     from vlm import UserError
-    from vlm.model.adapter import model_config_of
+    from vlm.model.adapter_fit import model_config_of
 
     try:
         _, found = model_config_of(preset, None)

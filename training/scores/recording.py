@@ -8,7 +8,7 @@ from typing import Any
 
 from training.scores.results import SHARES
 from training.scores.selection import Options
-from vlm.model.adapter import read_metrics
+from vlm.model.adapter_folder import read_metrics
 from vlm.whole_files import write_whole
 
 KEPT = ("source", "split", "questions", *SHARES, "options")

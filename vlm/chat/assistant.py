@@ -26,14 +26,9 @@ from vlm.engines.build import build_engine
 from vlm.engines.remote import server_of_environment
 from vlm.errors import UserError
 from vlm.inputs.speech import Transcriber
-from vlm.model.adapter import (
-    adapter_name,
-    fusion_file,
-    knows_several_pictures,
-    load_eyes,
-    lora_folder,
-    model_config_of,
-)
+from vlm.model.adapter import load_eyes, lora_folder
+from vlm.model.adapter_fit import model_config_of
+from vlm.model.adapter_folder import adapter_name, fusion_file, knows_several_pictures
 from vlm.model.eyes import build_eyes
 from vlm.weights.resolve import resolve
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from vlm.config import AlignerConfig, from_dict, read_yaml, to_dict
 from vlm.errors import UserError, plain_load_errors
-from vlm.model.adapter import refuse_pickles
+from vlm.model.adapter_folder import refuse_pickles
 from vlm.model.aligner import Aligner
 from vlm.model.encoders import build_encoder
 from vlm.model.pooling import build_head

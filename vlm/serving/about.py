@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.config import ModelConfig
-from vlm.model.adapter import read_description, read_metrics
+from vlm.model.adapter_folder import read_description, read_metrics
 
 SHOWN = "accuracy", "blank_picture", "question_only"
 PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"

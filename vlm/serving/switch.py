@@ -18,7 +18,7 @@ from vlm.chat.assistant import Assistant, free_memory, load_assistant
 from vlm.chat.feedback import MEGABYTE, FeedbackFolder
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
-from vlm.model.adapter import model_config_of
+from vlm.model.adapter_fit import model_config_of
 from vlm.serving.allowance import Allowance
 from vlm.serving.callers import Caller, current_caller
 from vlm.serving.environment import ServerSettings
