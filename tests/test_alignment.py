@@ -198,6 +198,24 @@ def test_embeddings_are_of_unit_length_at_every_size_and_do_not_depend_on_the_ba
     assert aligner.embed_pictures([]).shape == (0, 8) and aligner.embed_texts([], 4).shape == (0, 4)
 
 
+def test_a_class_is_the_mean_direction_of_its_texts() -> None:
+    aligner = tiny_aligner()
+    aligner.read_class_texts()
+    aligner.eval()
+    assert aligner.class_guess is not None
+    classes = dict(zip(aligner.vision.classes, aligner.class_guess.classes, strict=True))
+    texts = aligner.embed_texts(["a bee", "bee: it stings"])
+    assert torch.allclose(classes["bee"], functional.normalize(texts.mean(0), dim=0), atol=1e-5)
+    assert not torch.allclose(classes["bee"], classes["cat"], atol=1e-2)
+
+
+def test_class_texts_with_other_braces_are_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"may have \{name\} and \{meaning\} in braces; 'a \{size\}' has others"
+    ):
+        alignment.build_aligner(replace(TINY, class_texts=("a {size}",)))
+
+
 def test_a_size_that_the_aligner_lacks_is_refused() -> None:
     with pytest.raises(UserError, match="has 8 dimensions, and 9 were asked for"):
         tiny_aligner().embed_texts(["red"], 9)
@@ -307,7 +325,7 @@ def test_an_unknown_text_encoder_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_minilm_from_its_wheel_knows_what_means_the_same() -> None:
+def test_mpnet_from_its_wheels_knows_what_means_the_same() -> None:
     features, mask = build_text_encoder(TextConfig()).read(
         ["A dog runs on the beach.", "A puppy is running along the shore.", "The stock market fell."]
     )

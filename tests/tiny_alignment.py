@@ -22,7 +22,7 @@ TINY = AlignerConfig(
     name="tiny",
     picture_head=HeadConfig("multihead", queries=2, heads=2, hidden=16),
     text_head=HeadConfig("mean", hidden=16),
-    class_names="a {}",
+    class_texts=("a {name}", "{name}: {meaning}"),
     dims=(8, 4, 2),
 )
 

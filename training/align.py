@@ -185,7 +185,7 @@ def prepare(
     for head, values in ((aligner.picture_head, features.flatten(0, 1)), (aligner.text_head, tokens[mask])):
         head.normalise.take(values.float())
         head.dropout.p, head.noise = config.head_dropout, config.feature_noise
-    aligner.read_class_names()
+    aligner.read_class_texts()
     if config.loss == "siglip":
         aligner.log_scale.fill_(math.log(SIGLIP_SCALE))
         aligner.bias.fill_(SIGLIP_BIAS)

@@ -112,7 +112,7 @@ class ModelConfig:
 @dataclass(frozen=True)
 class TextConfig:
     encoder: str = "sentence"  # a BERT-like sentence encoder | clip, CLIP's text half
-    weights: str = "all-minilm-l6-v2"
+    weights: str = "all-mpnet-base-v2"
     max_length: int = 512  # tokens of a text; what is beyond is cut off
 
 
@@ -135,9 +135,9 @@ class AlignerConfig:
     text: TextConfig = field(default_factory=TextConfig)
     picture_head: HeadConfig = field(default_factory=HeadConfig)
     text_head: HeadConfig = field(default_factory=HeadConfig)
-    class_names: str | None = (
-        None  # "a photo of a {}.": the picture side is told the encoder's own guess of classes
-    )
+    # Texts of each class of the encoder, such as "a photo of a {name}." and "{name}: {meaning}": the picture side is then
+    # told what the encoder's classifier takes it for
+    class_texts: tuple[str, ...] = ()
     dims: tuple[int, ...] = (512, 256, 128)  # Matryoshka, largest first
 
 

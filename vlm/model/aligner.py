@@ -20,9 +20,10 @@ from vlm.config import AlignerConfig, to_dict
 from vlm.errors import UserError
 from vlm.model.pooling import ClassGuess, Head
 from vlm.model.tags import pooled_for
-from vlm.model.text_encoders import TokenFeatures
+from vlm.model.text_encoders import TEXTS_AT_ONCE, TokenFeatures, read_all
 
-PICTURES_AT_ONCE, TEXTS_AT_ONCE = 16, 64
+PICTURES_AT_ONCE = 16
+CLASS_TOKENS = 32  # of a class's text, since a few meanings are as long as four others
 SCALE, LARGEST_SCALE = 1 / 0.07, 100.0  # at the start, and at most, as in CLIP
 STAGES = {  # stage -> the parts that train
     "heads": ("picture_head", "text_head", "class_guess"),  # locked-image tuning (LiT, arXiv:2111.07991)
@@ -46,9 +47,11 @@ class Aligner(nn.Module):
         super().__init__()
         self.preset, self.vision, self.text = config, vision, text
         self.picture_head, self.text_head = picture_head, text_head
-        classes = len(vision.classes) if config.class_names else 0
+        classes = len(vision.classes) if config.class_texts else 0
         self.class_guess = ClassGuess(classes, config.dims[0]) if classes else None
-        self.name_tokens: TokenFeatures | None = None  # of the classes' names; only training has them
+        self.class_tokens: TokenFeatures | None = (
+            None  # of the classes' texts, class by class; only training has them
+        )
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
         self.bias = nn.Parameter(torch.tensor(0.0))  # of SigLIP's loss
         self.encoders_trained = False  # whether they are saved as well
@@ -110,27 +113,38 @@ class Aligner(nn.Module):
             return own
         classifier = self.vision.classifier
         scores = classifier(pooled_for(classifier, patch_features))
-        names = (
-            self.text_head(*self.name_tokens)
-            if self.training and self.name_tokens
-            else self.class_guess.names
+        classes = (
+            self._embed_classes(self.class_tokens)
+            if self.training and self.class_tokens
+            else self.class_guess.classes
         )
-        return functional.normalize(own + self.class_guess(scores, names), dim=-1)
+        return functional.normalize(own + self.class_guess(scores, classes), dim=-1)
+
+    def _embed_classes(self, tokens: TokenFeatures) -> Tensor:
+        """The mean direction of each class's texts [C, E]"""
+        embedded = self.text_head(*tokens).unflatten(0, (-1, len(self.preset.class_texts)))
+        return functional.normalize(embedded.mean(1), dim=-1)
 
     @torch.no_grad()
-    def read_class_names(self) -> None:
-        """For training, in which the names' embeddings change with the text head."""
-        if self.class_guess is not None:
-            template = self.preset.class_names or "{}"
-            self.name_tokens = self.text.read([template.format(name) for name in self.vision.classes])
+    def read_class_texts(self) -> None:
+        """For training, in which the classes' embeddings change with the text head."""
+        if self.class_guess is None:
+            return
+        known = zip(self.vision.classes, self.vision.meanings, strict=True)
+        texts = [
+            text.format(name=name, meaning=meaning)
+            for name, meaning in known
+            for text in self.preset.class_texts
+        ]
+        self.class_tokens = read_all(self.text, texts, CLASS_TOKENS)
 
     def train(self, mode: bool = True) -> "Aligner":
         super().train(mode)
-        if not mode and self.class_guess is not None and self.name_tokens:
+        if not mode and self.class_guess is not None and self.class_tokens:
             if self.encoders_trained:
-                self.read_class_names()
+                self.read_class_texts()
             with torch.no_grad():
-                self.class_guess.names.copy_(self.text_head(*self.name_tokens))
+                self.class_guess.classes.copy_(self._embed_classes(self.class_tokens))
         return self
 
     def embed_text_inputs(self, texts: Tensor, mask: Tensor) -> Tensor:

@@ -29,10 +29,17 @@ def build_aligner(config: AlignerConfig, device: str = "cpu") -> Aligner:
     dims = config.dims
     if not dims or list(dims) != sorted(set(dims), reverse=True) or dims[-1] < 1:
         raise UserError(f"An aligner's dims are numbers, largest first, each once; {list(dims)} was given.")
+    for template in config.class_texts:
+        try:
+            template.format(name="", meaning="")
+        except (LookupError, ValueError) as problem:
+            raise UserError(
+                f"The aligner's class_texts may have {{name}} and {{meaning}} in braces; {template!r} has others."
+            ) from problem
     vision, text = build_encoder(config.vision, device), build_text_encoder(config.text, device)
-    if config.class_names and not hasattr(vision, "classes"):
+    if config.class_texts and not hasattr(vision, "classes"):
         raise UserError(
-            f"The encoder {config.vision.encoder!r} has no classes. Leave class_names out of the aligner's preset."
+            f"The encoder {config.vision.encoder!r} has no classes. Leave class_texts out of the aligner's preset."
         )
     picture_head = build_head(config.picture_head, vision.feature_size, dims[0])
     text_head = build_head(config.text_head, text.feature_size, dims[0])

@@ -20,6 +20,9 @@ from vlm.weights.resolve import plain_weight_errors, resolve, sha256_of
 MEAN, DEVIATION = 127.0, 128.0  # of a pixel's 0 to 255, with which the weights were trained
 STRIDE = 32  # pixels a side that one cell of the last map stands for
 IMAGENET_CLASSES = Path(__file__).parent / "imagenet_classes.txt"
+IMAGENET_MEANINGS = (
+    Path(__file__).parent / "imagenet_meanings.txt"
+)  # WordNet's definitions, in the same order
 
 
 class EfficientNetLite2(nn.Module):
@@ -40,6 +43,7 @@ class EfficientNetLite2(nn.Module):
         inner = sum(self.network._blocks[place]._block_args.output_filters for place in self.blocks)
         self.feature_size = self.classifier.in_features + inner
         self.classes = IMAGENET_CLASSES.read_text(encoding="utf-8").splitlines()
+        self.meanings = IMAGENET_MEANINGS.read_text(encoding="utf-8").splitlines()
         self.requires_grad_(False).eval()
 
     @property

@@ -102,15 +102,15 @@ def build_head(config: HeadConfig, feature_size: int, size: int) -> Head:
 
 
 class ClassGuess(nn.Module):
-    """What the encoder's own classifier takes a picture for, as the mean of its classes' names in the space of texts, by
-    their probabilities (ConSE, arXiv:1312.5650): an embedding of things that no pair has taught. [P, C] -> [P, E]"""
+    """What the encoder's own classifier takes a picture for, as the mean of its classes in the space of texts, by their
+    probabilities (ConSE, arXiv:1312.5650): an embedding of things that no pair has taught. [P, C] -> [P, E]"""
 
     def __init__(self, classes: int, size: int) -> None:
         super().__init__()
-        self.register_buffer("names", torch.zeros(classes, size))  # as the text head last embedded them
+        self.register_buffer("classes", torch.zeros(classes, size))  # as the text head last embedded them
         self.log_sharpness = nn.Parameter(torch.tensor(0.0))
         self.weight = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, scores: Tensor, names: Tensor) -> Tensor:
-        guess = (scores.float() * self.log_sharpness.exp()).softmax(-1) @ names
+    def forward(self, scores: Tensor, classes: Tensor) -> Tensor:
+        guess = (scores.float() * self.log_sharpness.exp()).softmax(-1) @ classes
         return self.weight * functional.normalize(guess, dim=-1)

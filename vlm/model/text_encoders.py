@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from more_itertools import chunked
 from torch import Tensor, nn
 
 from vlm.config import TextConfig
 from vlm.errors import UserError
 from vlm.weights.resolve import plain_weight_errors, resolve
+
+TEXTS_AT_ONCE = 64
 
 
 class TokenFeatures(NamedTuple):
@@ -19,7 +22,7 @@ class TokenFeatures(NamedTuple):
 
 
 class SentenceEncoder(nn.Module):
-    """A BERT-like encoder, such as MiniLM (arXiv:2002.10957) -> the features of its last layer, class token first."""
+    """A BERT-like encoder, such as MPNet (arXiv:2004.09297) -> the features of its last layer, class token first."""
 
     def __init__(self, network: Any, tokenizer: Any, max_length: int) -> None:
         super().__init__()
@@ -51,6 +54,17 @@ class SentenceEncoder(nn.Module):
     def read(self, texts: Sequence[str]) -> TokenFeatures:
         ids, mask = (each.to(self.network.device) for each in self.tokenize(texts))
         return TokenFeatures(self(ids, mask), mask)
+
+
+def read_all(encoder: SentenceEncoder, texts: Sequence[str], tokens: int) -> TokenFeatures:
+    """Any number of texts, a few at a time, and of each the first `tokens` at most."""
+    rows: list[Tensor] = []
+    for some in chunked(texts, TEXTS_AT_ONCE):
+        features, mask = encoder.read(some)
+        rows += [row[there][:tokens] for row, there in zip(features, mask, strict=True)]
+    lengths = torch.tensor([len(row) for row in rows], device=features.device)
+    padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return TokenFeatures(padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None])
 
 
 class ClipText(SentenceEncoder):

