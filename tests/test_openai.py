@@ -29,6 +29,7 @@ from vlm.inputs.speech import Transcript
 from vlm.model.adapter import save_adapter
 from vlm.model.prompts import PromptTurn, encode
 from vlm.serving.environment import read_environment
+from vlm.serving.limits import TryLater
 from vlm.serving.openai.access import Access, access_of
 from vlm.serving.openai.answers import Telling
 from vlm.serving.switch import Serving
@@ -229,6 +230,36 @@ def test_a_text_is_told_up_to_what_may_be_the_beginning_of_a_stop() -> None:
     assert telling.new(answer(" One EN ## two")) == " ## two"
     assert telling.new(answer(" One EN ## two ### three")) == ""
     assert telling.stopped and telling.told == "One EN ## two"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_was_read_to_its_end_counts_as_answered(
+    client: OpenAI, address: str, stream: bool
+) -> None:
+    def counts() -> dict[str, float]:
+        lines = httpx.get(f"{address}/metrics").text.splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
+
+    before = counts()
+    answered = ask(client, words("What is this?"), stream=stream)
+    if stream:
+        assert [chunk.choices[0].finish_reason for chunk in answered][-1] in ("stop", "length")
+    after = counts()
+    changed = {each for each in after if "questions_total" in each and after[each] != before.get(each, 0)}
+    assert changed == {'vlm_questions_total{route="text",ended="answered"}'}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_who_is_to_come_later_is_told_when_in_the_way_that_clients_understand(
+    client: OpenAI, serving: Serving, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise TryLater("The queue is full: 20 questions are waiting.", 41)
+
+    monkeypatch.setattr(serving.allowance, "take", refuse)
+    with pytest.raises(openai.RateLimitError, match="The queue is full.*try again in 41 seconds") as refused:
+        ask(client, words("Hello?"), stream=stream)
+    assert refused.value.response.headers["retry-after"] == "41"
 
 
 def test_a_conversation_is_handed_on_with_its_roles(client: OpenAI, tiny: Assistant) -> None:

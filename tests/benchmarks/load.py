@@ -115,8 +115,10 @@ async def ask(client: httpx.AsyncClient, model: str, asked: Asked, messages: lis
 
 
 def _take(asked: Asked, chunk: dict[str, Any], seconds: float) -> None:
-    if "error" in chunk:
+    if "error" in chunk:  # after the stream began, as while a recording was heard
         asked.problem = chunk["error"]["message"]
+        if chunk["error"]["type"] == "rate_limit_error":
+            asked.outcome = "refused"
     for choice in chunk.get("choices", ()):
         if piece := choice["delta"].get("content"):
             asked.first_seconds = asked.first_seconds or seconds

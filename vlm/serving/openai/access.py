@@ -45,6 +45,7 @@ class Access:
                 401,
                 "The API key is missing or wrong. Send it as Authorization: Bearer KEY.",
                 "invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
             )
 
 

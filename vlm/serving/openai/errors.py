@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from vlm.engines.remote import Unavailable
 from vlm.errors import UserError
+from vlm.serving.limits import TryLater
 from vlm.serving.plain_errors import UNEXPECTED
 
 KINDS = {
@@ -28,10 +29,16 @@ class ApiError(Exception):
     """A refusal. `code` is for programs; `parameter` names what in the request is to be mended."""
 
     def __init__(
-        self, status: int, message: str, code: str | None = None, parameter: str | None = None
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        parameter: str | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.parameter = status, code, parameter
+        self.headers = headers or {}
 
     @property
     def body(self) -> dict[str, Any]:
@@ -45,6 +52,10 @@ def api_error(problem: Exception) -> ApiError:
         return problem
     if isinstance(problem, Unavailable):
         return ApiError(503, str(problem))
+    if isinstance(problem, TryLater):  # clients wait so long, and ask again by themselves
+        return ApiError(
+            429, str(problem), "rate_limit_exceeded", headers={"Retry-After": str(problem.seconds)}
+        )
     if isinstance(problem, UserError):
         return ApiError(400, str(problem))
     if isinstance(problem, HTTPException):
@@ -64,7 +75,6 @@ class OpenAIRoute(APIRoute):
                 return await handle(request)
             except Exception as problem:
                 error = api_error(problem)
-                headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-                return JSONResponse(error.body, error.status, headers)
+                return JSONResponse(error.body, error.status, error.headers)
 
         return guarded

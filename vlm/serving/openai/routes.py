@@ -170,21 +170,22 @@ async def _whole(completion: Completion, telling: Telling, answers: AsyncGenerat
 async def _events(
     completion: Completion,
     telling: Telling,
-    answer: Answer,
+    first: Answer,
     answers: AsyncGenerator[Answer, None],
     with_usage: bool,
 ) -> AsyncIterator[str]:
-    """`answer` is the first of the snapshots, which `answers` goes on from."""
+    """`first` is the first of the snapshots, which `answers` goes on from."""
     async with aclosing(answers):
         try:
             yield event(completion.beginning())
-            while not telling.stopped:
-                if text := telling.new(answer):
+            answer: Answer | None = first
+            while answer and not telling.stopped:
+                latest = answer
+                if text := telling.new(latest):
                     yield event(completion.piece(text))
-                if answer.stage == "done":
-                    break
-                answer = await anext(answers)
-            for each in closing_events(completion, telling.finish_reason(answer), answer, with_usage):
+                # To their end, not to the last of them: an answer that is closed before counts as stopped
+                answer = None if telling.stopped else await anext(answers, None)
+            for each in closing_events(completion, telling.finish_reason(latest), latest, with_usage):
                 yield each
         except Gone:
             return
