@@ -156,7 +156,7 @@ async def crowd(address: str, users: int, minutes: float, think: float, kinds: S
     return [asked for each in lives for asked in each]
 
 
-def figures(asked: Sequence[Asked], users: int, seconds: float, memory: float) -> dict[str, Any]:
+def figures(asked: Sequence[Asked], users: int, seconds: float, memory: Sequence[int]) -> dict[str, Any]:
     answered = [each for each in asked if each.outcome == "answered"]
     whose = {each.number: each.user for each in asked}
     wrong = [
@@ -181,7 +181,8 @@ def figures(asked: Sequence[Asked], users: int, seconds: float, memory: float) -
         **_waits(answered),
         "tokens_per_second": round(sum(each.tokens for each in answered) / seconds, 2),
         "machine_seconds_per_answer": round(seconds / len(answered), 2) if answered else None,
-        "memory_gigabytes": round(memory / GIGABYTE, 2),
+        "memory_gigabytes": round(max(memory) / GIGABYTE, 2),
+        "memory_gigabytes_in_the_first_half": round(max(memory[: len(memory) // 2 + 1]) / GIGABYTE, 2),
     }
 
 
@@ -201,15 +202,15 @@ def _share(part: int, whole: int) -> float | None:
 
 
 class Memory:
-    """The most that the processes have held, looked at every second."""
+    """What the processes hold, looked at every second."""
 
     def __init__(self, processes: Sequence[subprocess.Popen[Any]]) -> None:
-        self.processes, self.most = [psutil.Process(each.pid) for each in processes], 0
+        self.processes, self.held = [psutil.Process(each.pid) for each in processes], list[int]()
 
     async def watch(self) -> None:
         while True:
             all_of_them = [each for one in self.processes for each in (one, *one.children(recursive=True))]
-            self.most = max(self.most, sum(each.memory_info().rss for each in all_of_them))
+            self.held.append(sum(each.memory_info().rss for each in all_of_them))
             await asyncio.sleep(1)
 
 
@@ -293,7 +294,7 @@ async def measure(
     asked = await crowd(address, users, minutes, think, kinds)
     seconds = time.perf_counter() - start
     watching.cancel()
-    return figures(asked, users, seconds, memory.most)
+    return figures(asked, users, seconds, memory.held)
 
 
 def plot(result: dict[str, Any], file: Path) -> None:
