@@ -17,6 +17,7 @@ from training.inflection import inflector
 from training.instructions import CLEAR, countable, short_form
 from training.phrases import concept_of, may_be_confused, sentence
 from training.questions import COLOUR_OF, DESCRIBE, HOW_MANY, WHERE, WHICH_SIDE
+from training.sources.nouns import plural
 from training.sources.picture import Picture
 from training.splits import SALT
 
@@ -128,10 +129,6 @@ def colour_turns(pictures: Sequence[Picture], rng: random.Random) -> list[tuple[
 def named(picture: Picture) -> str:
     """'a great blue heron' -> 'heron'"""
     return concept_of(picture.phrase)
-
-
-def plural(noun: str) -> str:
-    return inflector().plural_noun(noun) or noun
 
 
 def several(noun: str, count: int) -> str:
