@@ -13,7 +13,7 @@ from training.compare import read_result
 from training.data import Row
 from training.evaluate import evaluate, open_journal
 from training.scores import second_pictures as second
-from training.scores.journal import Journal
+from training.scores.journal import Journal, Reply
 from training.scores.recording import record
 from training.scores.selection import (
     NoQuestions,
@@ -149,6 +149,13 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(data: Path, tmp_path: Path
     done = FakeAssistant()
     evaluate(done, data, replace(options, limit=4), open_journal(done, folder, options, file))  # type: ignore[arg-type]
     assert not done.asked  # fewer of the same questions are answered already
+
+
+def test_an_answer_with_a_line_separator_in_it_is_kept_as_one_reply(tmp_path: Path) -> None:
+    file, header = tmp_path / "result.jsonl", {"adapter": "tiny"}
+    reply = Reply("7", "digest", "What is this?", "A cat\u2028on a sofa.", "", "", 8, True, "", 0.5)
+    Journal(file, header).add(reply)
+    assert Journal(file, header).replies == {reply.key: reply}
 
 
 def test_answers_of_another_adapter_or_other_settings_are_refused(data: Path, tmp_path: Path) -> None:

@@ -114,6 +114,20 @@ def test_pictures_that_are_there_twice_are_kept_once_and_said(searcher: Searcher
     assert "1 has the same content as one already there (red.png)." in index.report.sentences(3)
 
 
+def test_what_was_embedded_is_kept_now_and_then_before_the_end(
+    searcher: Searcher, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "BATCH", 1)
+    monkeypatch.setattr(search, "KEPT_EVERY", 0.0)
+    kept, file = [], tmp_path / "index.safetensors"
+
+    def look(done: int, total: int) -> None:
+        kept.append(len(searcher.load_index(file)) if file.is_file() else 0)
+
+    index = searcher.index(folder, file, look)
+    assert kept == list(range(len(index)))  # as a kill at each of these moments would find it
+
+
 def test_a_file_that_is_named_twice_is_indexed_once(searcher: Searcher, folder: Path, tmp_path: Path) -> None:
     twice = [folder / "red.png", folder / "red.png"]
     for _ in range(2):

@@ -207,6 +207,14 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: object, told: str) -> None:
         read_predictions(lines(tmp_path, {"answer": "a"}, line))
 
 
+def test_an_answer_with_a_line_separator_in_it_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "predictions.jsonl"
+    file.write_text(
+        json.dumps({"answer": "a cat\u2028on a sofa"}, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    assert [each.answer for each in read_predictions(file)] == ["a cat\u2028on a sofa"]
+
+
 def test_cocos_files_and_results_of_evaluate_are_read(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     results.write_text(json.dumps([{"image_id": 7, "caption": "a cat"}]))

@@ -62,7 +62,8 @@ def _lines_of(file: Path) -> dict[int, Any]:
             whole = json.loads(text)
             listed = whole.get("answers") if isinstance(whole, dict) else whole  # of training.evaluate
             return dict(enumerate(listed, 1)) if isinstance(listed, list) else {}
-        return {number: json.loads(line) for number, line in enumerate(text.splitlines(), 1) if line.strip()}
+        lines = text.split("\n")  # splitlines() also divides at U+2028, which an answer may hold
+        return {number: json.loads(line) for number, line in enumerate(lines, 1) if line.strip()}
     except (OSError, ValueError) as error:
         raise UserError(f"{file} could not be read as predictions in JSON: {error}") from error
 
