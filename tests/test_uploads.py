@@ -16,9 +16,10 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from tests.conftest import served
-from tests.test_server import talking
+from tests.test_server import TalkingAssistant, talking
 from tests.test_tools import uploaded, use
 from tests.tiny_aligner import tiny_searcher
+from vlm.chat.answer import Heard
 from vlm.serving.allowance import Allowance
 from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings
@@ -132,3 +133,25 @@ def test_files_of_v1_lie_among_the_uploads_and_are_counted(folder: Path) -> None
         assert refused.status_code == 507 and "no room for more files now" in refused.text
         assert httpx.delete(f"{address}v1/files/{sent.json()['id']}").status_code == 200
         assert size_of(folder) == MEGABYTE
+
+
+def test_recordings_that_v1_listens_to_lie_among_the_uploads_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay_there: list[int] = []
+
+    def hear(_: TalkingAssistant, audio: str, language: str = "") -> Heard:
+        lay_there.append(size_of(folder))
+        return Heard("What is this?", 1.0, 0.1)
+
+    monkeypatch.setattr(TalkingAssistant, "hear", hear)
+    with site(folder, 2) as address:
+
+        def send(size: int) -> httpx.Response:
+            files = {"file": ("a.wav", bytes(size))}
+            return httpx.post(f"{address}v1/audio/transcriptions", files=files, data={"model": "whisper-1"})
+
+        assert send(MEGABYTE // 2).json() == {"text": "What is this?"}
+        assert lay_there == [MEGABYTE // 2] and size_of(folder) == 0
+        refused = send(3 * MEGABYTE)
+        assert refused.status_code == 507 and "no room for more files now" in refused.text

@@ -1,6 +1,5 @@
 """A chat request -> snapshots of its answer, in the line that the page's questions wait in."""
 
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
@@ -69,11 +68,11 @@ class Asking:
     async def snapshots(self, request: Request, chat: Chat) -> AsyncGenerator[Answer, None]:
         """Raises Gone once the connection is closed, at which the model stops."""
         async with self.place():
-            with tempfile.TemporaryDirectory(prefix="recordings-") as folder:
+            with self.media.uploads.passing() as folder:
                 *earlier, last = chat.said
-                history = [await self._turn(request, each, Path(folder)) for each in earlier]
+                history = [await self._turn(request, each, folder) for each in earlier]
                 pictures = await self.media.pictures(last.pictures)
-                recordings = await self.media.recordings(last.recordings, Path(folder))
+                recordings = await self.media.recordings(last.recordings, folder)
                 asked = (last.question, pictures, next(map(str, recordings), None), history, chat.settings)
                 async with aclosing(self._each(request, self.serving.stream(*asked))) as answers:
                     async for answer in answers:

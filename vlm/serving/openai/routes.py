@@ -5,11 +5,9 @@ is answered to, and the answer names the one that gave it. Instructions of the s
 has no pictures; about those the adapter knows only the words that it was trained with.
 """
 
-import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -90,8 +88,8 @@ class Endpoint:
     async def transcription(self, request: Request) -> Response:
         async with self.asking.place(), form_of(request) as (form, file):
             shape = self._transcript_shape(form)
-            with tempfile.TemporaryDirectory(prefix="recordings-") as folder:
-                recording = Path(folder) / f"recording{suffix_of(file.filename or '')}"
+            with self.uploads.passing(file.size or 0) as folder:
+                recording = folder / f"recording{suffix_of(file.filename or '')}"
                 await run_in_threadpool(copy, file.file, recording)
                 try:
                     heard = await self.asking.heard(request, recording)

@@ -7,6 +7,8 @@ import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
@@ -55,10 +57,7 @@ class Uploads:
 
     async def add(self, file: BinaryIO, name: str, size: int, purpose: str) -> Uploaded:
         """The file is deleted when its time is up."""
-        try:
-            current_caller().hold(size)
-        except NoRoom as full:
-            raise ApiError(507, str(full)) from full
+        _hold(size)
         kind = mimetypes.guess_type(name)[0] or ""
         spoken = kind.startswith("audio/") or kind in ("video/webm", "video/mp4")  # as browsers record
         prefix = RECORDING_PREFIX if spoken else PREFIX
@@ -69,6 +68,15 @@ class Uploads:
         asyncio.get_running_loop().call_later(KEPT_SECONDS, self._remove, identity)
         await run_in_threadpool(copy, file, path)
         return uploaded
+
+    @contextmanager
+    def passing(self, size: int = 0) -> Iterator[Path]:
+        """A folder for recordings that are read once: it counts with the uploads, and goes with them after a kill."""
+        _hold(size)
+        parent = Path(self._folder.name)
+        parent.mkdir(exist_ok=True)  # it is swept away when it is empty for long
+        with tempfile.TemporaryDirectory(prefix="recordings-", dir=parent) as folder:
+            yield Path(folder)
 
     def get(self, identity: str) -> Uploaded:
         if identity not in self._files or not self._files[identity].path.is_file():
@@ -82,6 +90,13 @@ class Uploads:
     def _remove(self, identity: str) -> None:
         if uploaded := self._files.pop(identity, None):
             uploaded.path.unlink(missing_ok=True)
+
+
+def _hold(size: int) -> None:
+    try:
+        current_caller().hold(size)
+    except NoRoom as full:
+        raise ApiError(507, str(full)) from full
 
 
 def suffix_of(name: str) -> str:
