@@ -1,20 +1,27 @@
 """The page in six languages: the table is whole, nothing that is shown bypasses it, and a browser sees its own language."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.chatting import ChattingAssistant
-from tests.conftest import served
+from tests.conftest import EXAMPLES, served
 from tests.visiting import add_picture, answers, ask, box, visit
-from vlm import Answer, Settings
+from vlm import Answer, Settings, UserError
 from vlm.chat.conversation import Conversation, Exchange
+from vlm.chat.search import check_query
 from vlm.chat.trace import trace_of
+from vlm.inputs.audio import open_audio
+from vlm.inputs.images import open_image
+from vlm.serving.gate import Gate
 from vlm.serving.launch import SCRIPTS
+from vlm.serving.limits import Limit, TryLater
 from vlm.serving.messages import STAGES, editing_notice, messages
 from vlm.serving.page import HEADER, TITLE, build_app
 from vlm.serving.switch import Serving
@@ -149,6 +156,34 @@ def test_an_example_is_asked_in_the_language_it_is_shown_in(accepted: str, said:
     assert translated(accepted, "What is this?") == said
 
 
+def refusals(tmp_path: Path) -> Iterator[UserError]:
+    """What goes wrong most often."""
+    broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
+    broken.write_bytes((EXAMPLES / "cat.jpg").read_bytes()[:2000])
+    empty.touch()
+    limit, gate = Limit("questions", 1), Gate()
+    limit.take("ann")
+    gate.line_up("ann")
+    tried: list[Callable[[], object]] = [
+        lambda: open_image(broken),
+        lambda: open_image(empty),
+        lambda: open_image(EXAMPLES / "SOURCES.md"),
+        lambda: limit.take("ann"),
+        lambda: check_query("", None),
+        lambda: open_audio((16_000, np.zeros(0, np.float32))),
+        lambda: gate.line_up("ann", most=1),
+        lambda: gate.line_up("ann", most_each=1),
+    ]
+    for each in tried:
+        with pytest.raises(UserError) as refused:
+            each()
+        yield refused.value
+
+
+def test_what_goes_wrong_most_often_is_in_the_table(tmp_path: Path) -> None:
+    assert not missing(map(str, refusals(tmp_path)))
+
+
 # The page in a browser
 
 
@@ -202,6 +237,22 @@ def test_a_german_visitor_asks_and_keeps_a_conversation_in_german(
         show_settings(page)
         for label in ("Anweisungen", "Längste Antwort, in Token", "Sätze", "Gesprochene Sprache"):
             page.locator("#settings").get_by_text(label, exact=True).first.wait_for()
+
+
+@pytest.mark.browser
+def test_a_refusal_is_told_in_the_visitors_language(
+    browser: Browser, address: str, chatting: ChattingAssistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Iterator[Answer]:
+        raise TryLater("The queue is full: 20 questions are waiting.", 41)
+
+    monkeypatch.setattr(chatting, "stream", refuse)
+    with visit(browser, address, BRIEF, locale="it-IT") as page:
+        ask(page, "Cosa vedi?")
+        page.get_by_text("Aggiungi prima un'immagine: caricala").wait_for()
+        add_picture(page, "cat.jpg")
+        ask(page, "Cosa vedi?")
+        page.get_by_text("La coda è piena: 20 domande sono in attesa. Riprova tra 41 secondi.").wait_for()
 
 
 @pytest.mark.browser

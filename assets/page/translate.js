@@ -3,6 +3,7 @@
    left alone: it stands in an element with translate="no", as for browsers that translate, or in one of `NOT_OURS`. */
 
 const NOT_OURS = "textarea, script, style, code, .api-docs, .found, .file-preview, .output-class, .confidence-set, .english, [contenteditable]";
+const SENTENCES = ["reason", "which"]; // what stands in braces and is a text of the table itself
 const NAMING = ["placeholder", "aria-label", "title", "alt"];
 
 page.language = navigator.language.split("-")[0].toLowerCase();
@@ -26,7 +27,10 @@ page.translated = text => {
   if (Object.hasOwn(table, text)) return table[text];
   for (const {names, shape, text: said} of patterns) {
     const found = text.match(shape);
-    if (found) return said.replace(/{(\w+)}/g, (_, name) => found[names.indexOf(name) + 1]);
+    if (found) return said.replace(/{(\w+)}/g, (_, name) => {
+      const value = found[names.indexOf(name) + 1];
+      return SENTENCES.includes(name) ? page.translated(value) : value;
+    });
   }
   return text;
 };
