@@ -3,6 +3,7 @@
 import re
 import socket
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,6 +70,19 @@ def test_real_sentences_are_heard_and_two_at_once_do_not_mix(transcriber: Transc
         assert word_errors(said, transcript.text) == 0, transcript.text
         assert transcript.language == "en"
         assert transcript.audio_seconds == pytest.approx(3, abs=0.5)
+
+
+@pytest.mark.slow
+def test_a_short_recording_does_not_wait_for_the_whole_of_a_long_one(faster: Transcriber) -> None:
+    samples = open_audio(CLIP)
+    long = np.tile(np.concatenate([samples, np.zeros(SAMPLE_RATE // 2, np.float32)]), 40)
+    with ThreadPoolExecutor(2) as pool:
+        whole = pool.submit(faster.transcribe, (SAMPLE_RATE, long))
+        time.sleep(3)  # the detector has found the voice, and the first half minutes are heard
+        assert not whole.done()
+        assert word_errors(SAID, pool.submit(faster.transcribe, CLIP).result().text) <= 1
+        assert not whole.done()
+        assert whole.result().text.lower().count("young man") > 30
 
 
 @pytest.mark.slow

@@ -81,7 +81,8 @@ def plausible(segments: Sequence[Segment], seconds: float) -> list[Segment]:
 
 
 class FasterWhisper:
-    """CTranslate2's engine: int8 on a CPU, float16 on CUDA."""
+    """CTranslate2's engine: int8 on a CPU, float16 on CUDA. Threads may read at once: they take turns at each half minute
+    of a recording, so that a short one does not wait for the whole of a long one."""
 
     def __init__(self, folder: Path, device: str) -> None:
         try:
@@ -126,10 +127,12 @@ class OpenAIWhisper:
 
         self.languages = frozenset(LANGUAGES) if self._model.is_multilingual else frozenset({"en"})
         self._half = device.startswith("cuda")
+        self._lock = threading.Lock()  # its cache is in hooks on the module: two recordings at once would mix
 
     def read(self, samples: np.ndarray, language: str | None) -> tuple[list[Segment], str]:
         # No beam_size: openai-whisper takes 1 for a beam search with one beam, and greedy is its default.
-        result = self._model.transcribe(samples, language=language, fp16=self._half, **_OPTIONS)
+        with self._lock:
+            result = self._model.transcribe(samples, language=language, fp16=self._half, **_OPTIONS)
         heard = [
             Segment(
                 each["text"],
@@ -165,8 +168,6 @@ class Transcriber:
             raise ValueError(f"This speech model does not know the language {language!r}. It knows: {known}.")
         self.language = language
         self.description = f"{engine}, {folder.name}, {device}"
-        # openai-whisper keeps its cache in hooks on the module: two recordings at once would mix.
-        self._lock = threading.Lock()
 
     def transcribe(self, audio: str | Path | tuple[int, np.ndarray], language: str = "") -> Transcript:
         """A path, or (rate, samples) as Gradio gives; UserError where it cannot be read or is too long. `language` is a
@@ -181,8 +182,7 @@ class Transcriber:
         speech = keep_speech(samples)
         if len(speech) < MIN_SECONDS * SAMPLE_RATE:
             return Transcript("", spoken or "", seconds)
-        with self._lock:
-            segments, heard_as = self._engine.read(speech, spoken)
+        segments, heard_as = self._engine.read(speech, spoken)
         kept = [each.text for each in plausible(segments, len(speech) / SAMPLE_RATE)]
         return Transcript(" ".join(" ".join(kept).split()), heard_as, seconds)
 
