@@ -57,6 +57,30 @@ print((sleeps() - before) / answer.tokens)
     assert float(done.stdout) < 60
 
 
+@pytest.mark.slow
+def test_no_two_threads_import_the_same_while_the_assistant_loads() -> None:
+    """One of them may fail, and with it the start."""
+    program = """
+import json, sys, threading
+class Watch:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        imported.setdefault(threading.current_thread().name.partition("_")[0], []).append(name)
+imported = {}
+sys.meta_path.insert(0, Watch)
+from vlm import load_assistant
+load_assistant("embedded")
+print(json.dumps(imported))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    imported = json.loads(done.stdout)
+    assert set(imported) == {"MainThread", "tokenizer", "speech"}
+    assert not {*imported["tokenizer"]} & {*imported["speech"]}
+    assert not any(name.startswith(("faster_whisper", "tokenizers")) for name in imported["speech"])
+
+
 def test_a_talk_stays_on_its_subject(assistant: Assistant) -> None:
     history: list[Turn] = []
     for question, expected in (

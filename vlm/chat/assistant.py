@@ -25,7 +25,7 @@ from vlm.engines import Host
 from vlm.engines.build import build_engine
 from vlm.engines.remote import server_of_environment
 from vlm.errors import UserError
-from vlm.inputs.speech import Transcriber
+from vlm.inputs.speech import Transcriber, import_packages
 from vlm.model.adapter import load_eyes, lora_folder
 from vlm.model.adapter_fit import model_config_of
 from vlm.model.adapter_folder import adapter_name, fusion_file, knows_several_pictures
@@ -191,10 +191,10 @@ def load_assistant(
     share_heaps()
     config, folder = model_config_of(preset, adapter)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with ThreadPoolExecutor(1) as pool:
-        transcriber = pool.submit(
-            _load_transcriber, config.speech
-        )  # a second, beside the language model's three
+    import_packages(config.speech.engine)
+    with ThreadPoolExecutor(1, "speech") as pool:
+        # a second, beside the language model's three
+        transcriber = pool.submit(_load_transcriber, config.speech)
         try:
             writer, notice = _remote(config) if config.is_remote else _local(config, folder, device)
         except torch.OutOfMemoryError as error:

@@ -64,7 +64,7 @@ def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None, fusion: Pa
     from vlm.engines.lora_gguf import lora_as_gguf
 
     language = config.language
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1, "tokenizer") as pool:
         # two seconds, while llama.cpp reads its file
         tokenizer = pool.submit(_load_tokenizer, language)
         adapter = lora_as_gguf(lora, weights) if lora else None

@@ -8,6 +8,7 @@ and improbable text is dropped.
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,19 +81,33 @@ def plausible(segments: Sequence[Segment], seconds: float) -> list[Segment]:
     return kept
 
 
+def import_packages(engine: str) -> None:
+    """Import what a transcriber needs, so that one made in another thread need not: where two threads import
+    packages that need each other, as faster-whisper and Transformers need tokenizers, one of them may fail."""
+    with suppress(ImportError):  # which the transcriber tells
+        _faster_whisper()
+        if engine == "openai-whisper":
+            import whisper  # noqa: F401
+
+
+def _faster_whisper() -> Any:
+    """The package, whose detector of speech both engines use."""
+    try:
+        import faster_whisper.vad
+    except ImportError as error:
+        raise ImportError(f"Speech needs faster-whisper: {INSTALL_FASTER_WHISPER}") from error
+    return faster_whisper
+
+
 class FasterWhisper:
     """CTranslate2's engine: int8 on a CPU, float16 on CUDA. Threads may read at once: they take turns at each half minute
     of a recording, so that a short one does not wait for the whole of a long one."""
 
     def __init__(self, folder: Path, device: str) -> None:
-        try:
-            from faster_whisper import WhisperModel
-        except ImportError as error:
-            raise ImportError(f"Speech needs faster-whisper: {INSTALL_FASTER_WHISPER}") from error
         kind, _, index = device.partition(":")
         if kind not in ("cpu", "cuda"):
             raise ValueError(f"faster-whisper runs on 'cpu' or 'cuda', not on {device!r}.")
-        self._model = WhisperModel(
+        self._model = _faster_whisper().WhisperModel(
             str(folder),
             device=kind,
             device_index=int(index or 0),
@@ -189,9 +204,6 @@ class Transcriber:
 
 def keep_speech(samples: np.ndarray) -> np.ndarray:
     """float32 [T] -> [T'], T' <= T: the parts with a voice in them, by faster-whisper's Silero detector."""
-    try:
-        from faster_whisper.vad import get_speech_timestamps
-    except ImportError as error:
-        raise ImportError(f"Speech needs faster-whisper: {INSTALL_FASTER_WHISPER}") from error
-    parts = [samples[each["start"] : each["end"]] for each in get_speech_timestamps(samples)]
+    found = _faster_whisper().vad.get_speech_timestamps(samples)
+    parts = [samples[each["start"] : each["end"]] for each in found]
     return np.concatenate(parts) if parts else samples[:0]
