@@ -44,7 +44,7 @@ def test_every_cell_runs(notebook: NotebookNode, tmp_path: Path) -> None:
     data, output = write_shades(tmp_path / "data"), tmp_path / "run"
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     changed = {"DATA": str(data), "OUTPUT": str(output), "SOURCES": {"flickr8k": 1.0}}
-    changed |= {"EPOCHS": 10, "BATCH_SIZE": 8}
+    changed |= {"EPOCHS": 4, "BATCH_SIZE": 8}
     parameters.source += "\n" + "\n".join(f"{name} = {value!r}" for name, value in changed.items())
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
     printed = "".join(

@@ -57,13 +57,14 @@ class SentenceEncoder(nn.Module):
 
 
 def read_all(encoder: SentenceEncoder, texts: Sequence[str], tokens: int) -> TokenFeatures:
-    """Any number of texts, a few at a time, and of each the first `tokens` at most."""
-    rows: list[Tensor] = []
-    for some in chunked(texts, TEXTS_AT_ONCE):
-        features, mask = encoder.read(some)
-        rows += [row[there][:tokens] for row, there in zip(features, mask, strict=True)]
-    lengths = torch.tensor([len(row) for row in rows], device=features.device)
-    padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    """Any number of texts, a few of like length at a time, and of each the first `tokens` at most."""
+    rows: dict[int, Tensor] = {}
+    for places in chunked(sorted(range(len(texts)), key=lambda place: len(texts[place])), TEXTS_AT_ONCE):
+        features, mask = encoder.read([texts[place] for place in places])
+        rows |= {place: row[there][:tokens] for place, row, there in zip(places, features, mask, strict=True)}
+    ordered = [rows[place] for place in range(len(texts))]
+    padded = nn.utils.rnn.pad_sequence(ordered, batch_first=True)
+    lengths = torch.tensor([len(row) for row in ordered], device=padded.device)
     return TokenFeatures(padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None])
 
 
