@@ -22,11 +22,12 @@ from training.aligner_trainer import LOG, read_csv
 from training.augmentation import AugmentationConfig
 from training.config import AlignmentConfig, PairSource, load_alignment_config
 from training.pairs import Captioned, PairData, Pairs, read_pairs
-from training.token_store import TokenStore, pad
+from training.token_store import TokenStore
 from vlm.chat.search import TEMPLATES
 from vlm.config import TextConfig, load_aligner_config
 from vlm.errors import UserError
 from vlm.model.alignment import restore_aligner
+from vlm.model.text_encoders import pad
 
 ROOT = Path(__file__).parent.parent
 

@@ -32,11 +32,12 @@ from training.pairs import Captioned, PairData, Pairs, names_of, read_pairs
 from training.resources import disk_limit, memory_limit
 from training.run_settings import claim, digest
 from training.scores.alignment import report
-from training.token_store import TokenStore, pad
+from training.token_store import TokenStore
 from vlm.config import AlignerConfig, load_aligner_config, read_yaml, to_dict
 from vlm.errors import UserError
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import build_aligner, save_aligner
+from vlm.model.text_encoders import pad
 from vlm.terminal import show_anything
 
 log = logging.getLogger("training")

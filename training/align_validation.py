@@ -9,8 +9,8 @@ from torch import Tensor
 from training.contrast import matryoshka_loss, shorten
 from training.pairs import Captioned
 from training.scores.retrieval import modality_gap, retrieval
-from training.token_store import pad
 from vlm.model.aligner import Aligner, Embeddings
+from vlm.model.text_encoders import pad
 
 # A picture's or text's id -> its features, or pixels or token ids where its encoder trains.
 Side = Callable[[str], Tensor]

@@ -22,9 +22,9 @@ from training.contrast import Loss, matryoshka_loss
 from training.finetune import skip_what_is_not_finite
 from training.gradient_cache import cached_backward, gather
 from training.pairs import Pair
-from training.token_store import pad
 from vlm.model.aligner import Aligner, Embeddings
 from vlm.model.alignment import restore_aligner, save_aligner
+from vlm.model.text_encoders import pad
 
 LOG = "log.csv"
 COLUMNS = ["step", "epoch", "name", "value"]

@@ -58,10 +58,3 @@ class TokenStore:
             found.append(features[mask].half().cpu())
         self._lay_out(lengths, torch.cat(found))
         save_tensors({"features": self.features}, self.file, {"lengths": json.dumps(lengths)})
-
-
-def pad(texts: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Texts of different lengths [L, ...] -> [B, longest, ...], and which tokens are there [B, longest]."""
-    padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
-    lengths = torch.tensor([len(each) for each in texts])
-    return padded, torch.arange(padded.shape[1]) < lengths[:, None]

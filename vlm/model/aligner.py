@@ -49,9 +49,8 @@ class Aligner(nn.Module):
         self.picture_head, self.text_head = picture_head, text_head
         classes = len(vision.classes) if config.class_texts else 0
         self.class_guess = ClassGuess(classes, config.dims[0]) if classes else None
-        self.class_tokens: TokenFeatures | None = (
-            None  # of the classes' texts, class by class; only training has them
-        )
+        # Of the classes' texts, class by class; only training has them
+        self.class_tokens: TokenFeatures | None = None
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
         self.bias = nn.Parameter(torch.tensor(0.0))  # of SigLIP's loss
         self.encoders_trained = False  # whether they are saved as well

@@ -20,9 +20,8 @@ from vlm.weights.resolve import plain_weight_errors, resolve, sha256_of
 MEAN, DEVIATION = 127.0, 128.0  # of a pixel's 0 to 255, with which the weights were trained
 STRIDE = 32  # pixels a side that one cell of the last map stands for
 IMAGENET_CLASSES = Path(__file__).parent / "imagenet_classes.txt"
-IMAGENET_MEANINGS = (
-    Path(__file__).parent / "imagenet_meanings.txt"
-)  # WordNet's definitions, in the same order
+# Their definitions in the same order: WordNet 3.0, Copyright 2006 by Princeton University
+IMAGENET_MEANINGS = Path(__file__).parent / "imagenet_meanings.txt"
 
 
 class EfficientNetLite2(nn.Module):

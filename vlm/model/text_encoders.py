@@ -62,9 +62,13 @@ def read_all(encoder: SentenceEncoder, texts: Sequence[str], tokens: int) -> Tok
     for places in chunked(sorted(range(len(texts)), key=lambda place: len(texts[place])), TEXTS_AT_ONCE):
         features, mask = encoder.read([texts[place] for place in places])
         rows |= {place: row[there][:tokens] for place, row, there in zip(places, features, mask, strict=True)}
-    ordered = [rows[place] for place in range(len(texts))]
-    padded = nn.utils.rnn.pad_sequence(ordered, batch_first=True)
-    lengths = torch.tensor([len(row) for row in ordered], device=padded.device)
+    return pad([rows[place] for place in range(len(texts))])
+
+
+def pad(texts: list[Tensor]) -> TokenFeatures:
+    """Texts of different lengths [L, ...] -> [B, longest, ...], and which tokens are there [B, longest]."""
+    padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    lengths = torch.tensor([len(each) for each in texts], device=padded.device)
     return TokenFeatures(padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None])
 
 
