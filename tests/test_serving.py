@@ -58,7 +58,8 @@ def fake_serving(assistant: FakeAssistant) -> Serving:
 def two(monkeypatch: pytest.MonkeyPatch) -> FakeAssistant:
     """What is loaded for the preset "two"."""
     assistant = FakeAssistant("two", parallel=1)
-    monkeypatch.setattr("vlm.serving.switch.runnable_presets", lambda: ["one", "two"])
+    for names in ("runnable_presets", "preset_names"):
+        monkeypatch.setattr(f"vlm.serving.switch.{names}", lambda: ["one", "two"])
     monkeypatch.setattr("vlm.serving.switch.model_config_of", lambda *_: None)
     monkeypatch.setattr("vlm.serving.switch.load_assistant", lambda *_: assistant)
     return assistant

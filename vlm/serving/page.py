@@ -96,7 +96,9 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
     """The choice of a preset. It waits for its turn like a question, so that no answer is cut off."""
     with gr.Row(equal_height=True):
         preset = gr.Dropdown(
-            [serving.preset],  # and all others once they are known, which takes a moment
+            # Which of them run here is known in a moment. Gradio takes no other choice than these from a page whose session
+            # it has lost, after a sleep or by two events that began it at once.
+            serving.named_presets,
             value=serving.preset,
             label="Preset",
             info="Another preset answers everyone who uses this page, once the questions under way are answered. "

@@ -96,6 +96,11 @@ class Serving:
             self._parallel = self._assistant.engine.parallel
         return self._parallel
 
+    @property
+    def named_presets(self) -> list[str]:
+        """Every preset that may be asked for, whether or not this machine can run it."""
+        return sorted({*self._adapters, *preset_names()})
+
     @cached_property
     def presets(self) -> list[str]:
         """What can be switched to: runnable shipped presets, and the one of the start, which may be a file."""
