@@ -51,8 +51,10 @@ def as_llama_cpp_sees(model: VisionLanguageModel, picture: Image.Image) -> torch
 class Certain:
     """A question about a picture, and the torch engine's greedy answer, whose closest token is ahead by CERTAIN."""
 
-    def __init__(self, model: VisionLanguageModel, lora: bool = True) -> None:
-        self.picture = pictures(1)[0]
+    def __init__(
+        self, model: VisionLanguageModel, lora: bool = True, picture: Image.Image | None = None
+    ) -> None:
+        self.picture = picture or pictures(1)[0]
         seen = as_llama_cpp_sees(model, self.picture)
         for self.question in QUESTIONS:
             self.answer, ahead = self._answer(model, seen, lora)

@@ -2,8 +2,6 @@
 the real model. Faults of a server become a sentence, and the next question works."""
 
 import base64
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from tests.chat_server import (
     Answer,
@@ -31,14 +29,21 @@ from tests.chat_server import (
 )
 from tests.conftest import EXAMPLES, ROOT, free_port
 from tests.fake_assistant import COLOURS, result_of, write_colours
+from tests.llama_server import llama_server
+from tests.test_gguf_export import LENGTH, MERGED, Certain, language_file, torch_model
+from tests.test_llava_import import pictures
 from tests.tiny import picture
+from tests.tiny_llava import save_tiny_adapter
 from vlm import Assistant, Settings, Turn, UserError, load_assistant
+from vlm.adapters import export_adapter
 from vlm.chat import clean_up
-from vlm.chat.remote_writer import RemoteWriter
+from vlm.chat.remote_writer import JPEG_QUALITY, RemoteWriter
 from vlm.chat.reply import MAX_PICTURES, Pipeline
 from vlm.config import REMOTE, LanguageConfig, ModelConfig, load_model_config
 from vlm.engines.remote import ADDRESS, KEY, RemoteServer
+from vlm.inputs.images import as_jpeg
 from vlm.inputs.speech import Transcript
+from vlm.model.prompts import PromptTurn
 from vlm.weights.resolve import gguf_file
 
 pytestmark = pytest.mark.server
@@ -320,23 +325,13 @@ def test_a_page_that_asks_a_server_is_a_page_like_any_other(server: ChatServer, 
         assert client.predict("What is this?", shown, api_name="/image")[1]["adapter"] == "adapter"
 
 
-@pytest.fixture(scope="module")
-def llama_server() -> Iterator[str]:
-    """llama.cpp's own server with the real language model, in a process of its own."""
-    weights, port = gguf_file("qwen2.5-coder-1.5b-instruct"), free_port()
-    command = [sys.executable, "-m", "tests.llama_server", str(weights), str(port)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin and process.stdout
-        assert process.stdout.readline() == "ready\n"
-        yield f"http://127.0.0.1:{port}/v1"
-        process.stdin.close()
-
-
 @pytest.mark.slow
-def test_a_real_model_behind_llama_cpps_own_server_answers(llama_server: str) -> None:
-    assistant = assistant_at(llama_server, silence=120)
+def test_a_real_model_behind_llama_cpps_own_server_answers() -> None:
+    with llama_server(gguf_file("qwen2.5-coder-1.5b-instruct")) as address:
+        ask_a_real_model(assistant_at(address, silence=120))
+
+
+def ask_a_real_model(assistant: Assistant) -> None:
     assert sorted(assistant.engine.models()) == ["adapter", "base"]  # type: ignore[attr-defined]
     snapshots = list(assistant.stream("What is the capital of France?", settings=Settings(24)))
     last = snapshots[-1]
@@ -359,6 +354,23 @@ def test_a_real_model_behind_llama_cpps_own_server_answers(llama_server: str) ->
         assert [word in each.text.lower() for word, each in zip(words, told, strict=True)] == [True, True]
     assistant.close()
     assert not [each for each in threading.enumerate() if each.name == "remote" and not each.daemon]
+
+
+@pytest.mark.slow
+def test_llama_cpps_own_server_sees_the_picture_that_is_sent(tmp_path: Path) -> None:
+    """And says of it what the torch engine says of the same JPEG."""
+    adapter = save_tiny_adapter(tmp_path, "qwen2")
+    files = export_adapter(str(adapter), MERGED, tmp_path / "merged")
+    shown = pictures(1)[0].filter(ImageFilter.GaussianBlur(2))
+    sent = as_jpeg(shown, JPEG_QUALITY)
+    certain = Certain(torch_model(adapter), picture=Image.open(BytesIO(sent)))
+    with llama_server(language_file(files), next(files.glob("mmproj-*.gguf"))) as address:
+        writer = RemoteWriter(RemoteServer(address, "", 60), "base", "adapter")
+        sights = [writer.look([shown])]
+        settings = Settings(LENGTH, temperature=0.0, repetition_penalty=1.0)
+        *_, last = writer.write([PromptTurn(certain.question)], sights, None, settings)
+        writer.engine.close()
+    assert last and last.text == certain.answer
 
 
 def test_what_is_shipped_for_vllm_names_models_and_variables_as_the_page_does() -> None:

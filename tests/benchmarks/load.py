@@ -259,7 +259,7 @@ def own_server() -> Iterator[tuple[subprocess.Popen[Any], str]]:
     from vlm.weights.resolve import gguf_file
 
     weights, port = str(gguf_file("qwen2.5-coder-1.5b-instruct")), free_port()
-    with program("-m", "tests.llama_server", weights, str(port)) as server:
+    with program("-m", "tests.llama_server", str(port), weights) as server:
         yield server, wait_for(f"http://127.0.0.1:{port}/v1")
 
 
