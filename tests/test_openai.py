@@ -262,6 +262,13 @@ def test_who_is_to_come_later_is_told_when_in_the_way_that_clients_understand(
     assert refused.value.response.headers["retry-after"] == "41"
 
 
+def test_a_request_too_many_says_when_to_come_back(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm.serving.openai.asking.MAX_WAITING", -8)  # with the places of the engine: none
+    with pytest.raises(openai.RateLimitError, match="Too many questions are waiting now") as refused:
+        client.chat.completions.create(model=BASE, messages=[{"role": "user", "content": "Hello?"}])
+    assert int(refused.value.response.headers["retry-after"]) >= 1
+
+
 def test_a_conversation_is_handed_on_with_its_roles(client: OpenAI, tiny: Assistant) -> None:
     said: Messages = [
         {"role": "system", "content": "Be kind."},

@@ -34,7 +34,7 @@ class Gate:
         self._inside: list[Ticket] = []
         self._round = 0  # of the question that went in last
         self._turns: dict[str, int] = {}  # person -> the round of their last question
-        self._seconds = 5.0  # what an answer takes, as a moving mean
+        self.seconds_each = 5.0  # what an answer takes, as a moving mean
 
     @property
     def waiting(self) -> int:
@@ -50,10 +50,10 @@ class Gate:
             own = sum(each.person == person for each in self._line)
             if most_each is not None and own >= most_each:
                 reason = f"You have {own} questions waiting here, and no more can wait for one person."
-                raise TryLater(reason, self._seconds)
+                raise TryLater(reason, self.seconds_each)
             if most is not None and len(self._line) >= most:
                 reason = f"The queue is full: {most} questions are waiting."
-                raise TryLater(reason, self._seconds * most / max(1, len(self._inside)))
+                raise TryLater(reason, self.seconds_each * most / max(1, len(self._inside)))
             ticket = Ticket(person, max(self._round, self._turns.get(person, -1) + 1))
             self._turns = {name: turn for name, turn in self._turns.items() if turn >= self._round}
             self._turns[person] = ticket.turn
@@ -84,14 +84,14 @@ class Gate:
         with self._changed:
             order = self._order()
         before = order.index(ticket) if ticket in order else 0
-        return self._seconds * (before / places + 0.5)
+        return self.seconds_each * (before / places + 0.5)
 
     def leave(self, ticket: Ticket) -> None:
         """Give up the place, in the line or inside."""
         with self._changed:
             if ticket in self._inside:
                 self._inside.remove(ticket)
-                self._seconds += 0.2 * (time.monotonic() - ticket.asked - self._seconds)
+                self.seconds_each += 0.2 * (time.monotonic() - ticket.asked - self.seconds_each)
             else:
                 self._line.remove(ticket)
             self._changed.notify_all()

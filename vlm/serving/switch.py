@@ -90,6 +90,11 @@ class Serving:
         return self._gate.inside + self._speech.inside
 
     @property
+    def seconds_a_question(self) -> float:
+        """What an answer took lately."""
+        return self._gate.seconds_each
+
+    @property
     def parallel(self) -> int:
         """How many questions the engine answers at once; while a preset is changed, what the one before did."""
         if self._assistant:

@@ -13,7 +13,7 @@ from vlm.chat.answer import Answer, Heard, Settings, Turn
 from vlm.chat.reply import MAX_PICTURES
 from vlm.errors import UserError
 from vlm.serving.events import MAX_WAITING
-from vlm.serving.openai.errors import ApiError
+from vlm.serving.limits import TryLater
 from vlm.serving.openai.media import Media
 from vlm.serving.openai.requests import ChatRequest, Said, conversation
 from vlm.serving.switch import Serving
@@ -56,9 +56,9 @@ class Asking:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Within it a request may wait and be answered; ApiError where too many do."""
+        """Within it a request may wait and be answered; TryLater where too many do."""
         if self._under_way >= MAX_WAITING + self.serving.parallel:
-            raise ApiError(429, "Too many questions are waiting now. Please try again in a moment.")
+            raise TryLater("Too many questions are waiting now.", self.serving.seconds_a_question)
         self._under_way += 1
         try:
             yield
