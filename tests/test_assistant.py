@@ -259,10 +259,10 @@ def test_what_was_seen_long_ago_is_forgotten(tiny: Assistant, looks: list[int]) 
     sights = tiny.pipeline.writer.sights
     assert sights
     shades = [Image.new("RGB", (16, 16), (shade, 0, 0)) for shade in range(REMEMBERED_PICTURES + 1)]
-    sights.see(shades)
-    sights.see(shades[1:])
+    sights.see(shades, "Which?")
+    sights.see(shades[1:], "What?")
     assert len(looks) == len(shades)
-    sights.see(shades[:1])
+    sights.see(shades[:1], "Which?")
     assert len(looks) == len(shades) + 1
 
 

@@ -63,7 +63,8 @@ def test_the_shipped_comparison_names_parts_that_there_are() -> None:
     assert len({config.connector.kind for config in configs.values()}) >= 7
     assert "smollm2-135m" not in preset_names()  # it is compared on, not served
     with pytest.raises(
-        UserError, match="no comparison for the language model 'gpt-9'. There are: smollm2-135m"
+        UserError,
+        match="no comparison for the language model 'gpt-9'. There are: qwen2.5-coder-1.5b, smollm2-135m",
     ):
         load_comparison("gpt-9")
 
@@ -125,6 +126,14 @@ def test_cells_are_trained_once_and_told_in_a_table(
     monkeypatch.setattr(finetune, "run", None)  # nothing is trained again
     assert compare_parts.run(arguments) == text
     assert compare_parts.run(argparse.Namespace(**vars(arguments) | {"table": True})) == text
+    preset = compare_parts.PRESET_FOLDER / "parts" / "tiny.yaml"
+    cells = preset.read_text()
+    preset.write_text(cells.replace("cells: {", "cells: {another: {connector: {kind: linear}}, "))
+    arguments.cells = "mlp,fused,untrained"
+    assert compare_parts.run(arguments) == text  # what is beside them is not theirs
+    preset.write_text(cells.replace("hidden: 16", "hidden: 8"))
+    with pytest.raises(UserError, match="mlp.json is of another comparison"):
+        compare_parts.run(arguments)
 
 
 def test_a_wrong_cell_and_a_wrong_part_are_told_before_anything_is_trained(

@@ -6,6 +6,7 @@ import torch
 from vlm.config import ModelConfig, PartConfig, from_dict, to_dict
 from vlm.errors import UserError
 from vlm.model.connectors import CONNECTORS, build_connector, connector_settings, token_count
+from vlm.model.connectors.connector import NO_WORD
 from vlm.model.connectors.grid import merge_cells, pool_cells
 from vlm.model.standardise import channel_statistics
 
@@ -113,6 +114,31 @@ SMALL: dict[str, dict[str, int]] = {
     "pixel-shuffle": {"merge": 4},
     "pooled-grid": {"side": 3, "hidden": 16},
 }
+
+
+INSTRUCTED = PartConfig(
+    "q-former", SMALL["q-former"] | {"vocabulary": 40, "text_length": 6, "instructions": "a text encoder"}
+)
+
+
+def test_a_q_former_that_reads_questions_looks_for_what_is_asked() -> None:
+    torch.manual_seed(0)
+    connector = build_connector(INSTRUCTED, SIZE, EMBEDDING)
+    assert connector.reads_questions
+    asked = torch.tensor([[3, 4, 5, 6], [3, 4, NO_WORD, NO_WORD]])
+    visual_tokens = connector(features()[:2], asked)
+    assert visual_tokens.shape == (2, token_count(INSTRUCTED, COUNT), EMBEDDING)
+    assert torch.allclose(
+        connector(features()[1:2], asked[1:, :2]), visual_tokens[1:], atol=1e-5
+    )  # padding is not read
+    other = connector(features()[1:2], torch.tensor([[3, 5]]))
+    assert not torch.allclose(other, visual_tokens[1:], atol=1e-4)
+
+
+def test_instructions_without_a_vocabulary_are_refused() -> None:
+    settings = SMALL["q-former"] | {"instructions": "all-minilm-l6-v2"}
+    with pytest.raises(UserError, match="needs connector.vocabulary.*For all-minilm-l6-v2 give 30523"):
+        build_connector(PartConfig("q-former", settings), SIZE, EMBEDDING)
 
 
 def test_every_connector_is_tried_here() -> None:

@@ -21,6 +21,7 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from vlm.config import PartConfig
 from vlm.model.connectors import build_connector
+from vlm.model.connectors.connector import NO_WORD
 from vlm.model.connectors.mlp import MlpProjector
 from vlm.model.connectors.pixel_shuffle import PixelShuffle
 from vlm.model.connectors.q_former import QFormer, QFormerSettings, without_text
@@ -110,6 +111,9 @@ def test_text_beside_the_queries_is_read_as_by_instruct_blip() -> None:
         queries = ours.queries.expand(2, -1, -1)
         expected = theirs(ids, query_embeds=queries, attention_mask=padded, encoder_hidden_states=features)
         states = ours.read(features, ids, padded.bool().unsqueeze(1).expand(-1, 12, -1))
+        padding = torch.arange(7) >= 4
+        tokens = ours(features, torch.where(padding & torch.tensor([[False], [True]]), NO_WORD, ids))
+    assert torch.allclose(tokens, ours.outward(expected.last_hidden_state[:, :5]), atol=1e-5)
     assert torch.allclose(states[0], expected.last_hidden_state[0], atol=1e-5)
     assert torch.allclose(states[1, :-3], expected.last_hidden_state[1, :-3], atol=1e-5)
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from training.scores.task_scores import score_tasks
 from training.task_data import Example, TaskSteps, Vocabulary, check_tasks, examples_of
 from vlm.config import PartConfig, TextConfig
 from vlm.errors import UserError
-from vlm.model.adapter import load_trunk
+from vlm.model.adapter import HEADS, load_trunk
 from vlm.model.connectors import build_connector
 from vlm.model.connectors.q_former import QFormer
 from vlm.model.heads import TASKS
@@ -320,6 +321,11 @@ def test_the_command_trains_goes_on_and_begins_a_connector(config: TasksConfig) 
         load_trunk(other, folder)
     with pytest.raises(UserError, match="has no projector.safetensors"):
         load_trunk(connector, folder / "gone")
+    reads = {"vocabulary": WORDS, "text_length": 32, "instructions": "tiny"}
+    instructed = build_connector(PartConfig("q-former", SETTINGS | reads), TinyVision.feature_size, 32)
+    load_trunk(instructed, folder)  # and how to read text
+    trained = load_file(folder / HEADS)["trunk.text.words.weight"]
+    assert torch.equal(instructed.state_dict()["text.words.weight"], trained)
 
 
 @pytest.mark.parametrize("name", ["q-former", "multi-task", "vqa"])

@@ -2,17 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from tests.test_phi import training_on
 from tests.tiny import picture
-from tests.tiny_phi import save_preset, tiny_phi_config
+from tests.tiny_phi import phi_tokenizer, save_preset, tiny_phi_config
 from training import finetune
 from training.config import StageConfig
 from vlm import load_assistant
 from vlm.config import ModelConfig, PartConfig
 from vlm.errors import UserError
+from vlm.model.connectors.q_former import QFormer
 
 CROSS = PartConfig("cross-attention", {"every": 1, "heads": 2, "head_size": 8})
 Q_FORMER = PartConfig("q-former", {"queries": 3, "layers": 2, "width": 16, "heads": 2})
@@ -52,6 +55,43 @@ def test_a_preset_of_other_parts_is_trained_and_served(
     assert red.tokens > 0 and blue.tokens > 0
     typed, base = assistant.answer("Which?"), load_assistant(preset).answer("Which?")
     assert (typed.route, typed.text) == ("text", base.text)
+
+
+@pytest.mark.slow
+def test_a_q_former_that_reads_questions_is_trained_and_served_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = {"vocabulary": 120, "text_length": 12, "instructions": str(tmp_path / "phi")}
+    config = preset_of(
+        tmp_path, replace(Q_FORMER, settings=Q_FORMER.settings | reads), PartConfig("prefix"), 4
+    )
+    preset = save_preset(config, tmp_path)
+    training = replace(training_on(tmp_path, preset), gradient_checkpointing=False)
+    asked: list[Any] = []
+    forward = QFormer.forward
+
+    def noted(connector: QFormer, features: Any, question_ids: Any = None) -> Any:
+        asked.extend([] if question_ids is None else [question_ids])
+        return forward(connector, features, question_ids)
+
+    monkeypatch.setattr(QFormer, "forward", noted)
+    adapter = finetune.run(training)
+    assert len(asked) >= 12  # steps of two stages
+    assert {phi_tokenizer().decode(row) for ids in asked for row in ids} == {"Which?"}
+    assistant = load_assistant(preset, str(adapter))
+    look = assistant.pipeline.writer.look
+    which, again, what = (
+        look([picture("red")], asked)[0].visual_tokens for asked in ("Which?", "Which?", "What?")
+    )
+    assert torch.equal(which, again) and not torch.allclose(which, what)
+    answer = assistant.answer("Which?", images=[picture("red")])
+    assert (answer.stage, answer.route) == ("done", "image") and answer.tokens > 0
+    few = replace(config.connector, settings=config.connector.settings | {"vocabulary": 5})
+    preset = save_preset(replace(config, connector=few), tmp_path)
+    with pytest.raises(
+        UserError, match="connector.vocabulary is 5, and the text encoder .* word pieces. Set it to that"
+    ):
+        finetune.run(replace(training, model=preset, output=str(tmp_path / "other")))
 
 
 def test_a_stage_for_a_lora_is_refused_before_anything_loads_where_the_preset_has_none(

@@ -366,7 +366,7 @@ def test_llama_cpps_own_server_sees_the_picture_that_is_sent(tmp_path: Path) -> 
     certain = Certain(torch_model(adapter), picture=Image.open(BytesIO(sent)))
     with llama_server(language_file(files), next(files.glob("mmproj-*.gguf"))) as address:
         writer = RemoteWriter(RemoteServer(address, "", 60), "base", "adapter")
-        sights = [writer.look([shown])]
+        sights = [writer.look([shown], certain.question)]
         settings = Settings(LENGTH, temperature=0.0, repetition_penalty=1.0)
         *_, last = writer.write([PromptTurn(certain.question)], sights, None, settings)
         writer.engine.close()

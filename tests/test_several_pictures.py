@@ -129,7 +129,7 @@ def test_the_features_stand_in_the_order_of_the_prompt_and_a_batch_takes_any_num
         expected = torch.stack([data.store[name] for name in shown])
         assert torch.equal(example["patch_features"], expected)
         assert example["encoded"].ids.count(VISUAL) == 4 * len(shown)
-    batch = Collator(model.language.pad_id)(examples)
+    batch = Collator(model)(examples)
     assert len(batch["patch_features"]) == sum(map(len, pictures)) == batch["visual_mask"].sum() / 4
     assert torch.isfinite(model(**batch)["loss"])
 
@@ -157,7 +157,7 @@ def test_a_model_learns_to_answer_about_the_second_picture_as_about_it_alone() -
         data = laid_out(model, epochs=5 * STEPS, several_pictures=share)
         parameters = [each for part in model.train_only("projector+lora").values() for each in part]
         optimizer = torch.optim.Adam(parameters, lr=1e-2)
-        collate = Collator(model.language.pad_id)
+        collate = Collator(model)
         for start in range(0, 8 * STEPS, 8):
             optimizer.zero_grad()
             model(**collate([data[start + place] for place in range(8)]))["loss"].backward()

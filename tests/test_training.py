@@ -354,7 +354,7 @@ def test_a_folder_without_parquet_names_the_command(tmp_path: Path) -> None:
 def test_a_batch_has_the_forward_arguments_and_a_loss(data: Path) -> None:
     model = tiny_model()
     examples = conversations(data, model)
-    batch = Collator(model.language.pad_id)([examples[0], examples[1]])
+    batch = Collator(model)([examples[0], examples[1]])
     assert batch["patch_features"].shape == (2, 4, 8)
     assert batch["visual_mask"].sum() == 2 * 4
     assert torch.isfinite(model(**batch)["loss"])

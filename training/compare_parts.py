@@ -61,9 +61,18 @@ def load_comparison(language: str) -> Comparison:
     return from_dict(Comparison, read_yaml(file), file.name)
 
 
+def own_parts(comparison: Comparison, name: str) -> dict[str, Any]:
+    return comparison.cells["mlp" if name == UNTRAINED else name]
+
+
 def cell_config(comparison: Comparison, name: str) -> ModelConfig:
-    own = comparison.cells["mlp" if name == UNTRAINED else name]
+    own = own_parts(comparison, name)
     return from_dict(ModelConfig, {"name": name, **comparison.model, **own}, f"cell {name}")
+
+
+def cell_digest(comparison: Comparison, name: str) -> str:
+    """Of all that a cell is made of; those of one table differ in their own part alone."""
+    return digest([replace(comparison, cells={name: own_parts(comparison, name)})])
 
 
 def cell_training(
@@ -145,7 +154,7 @@ def step_seconds(model: VisionLanguageModel, store: FeatureStore, training: Trai
     """The least of a few steps of the joint stage, in seconds of processor time, which other programs do not lengthen."""
     rows = [row for row in read_rows(Path(training.data), "train") if row.picture in store]
     examples = finetune.lay_out(rows, store, {}, model, training, training.sources, epochs=1)
-    collate, dtype = Collator(model.language.pad_id), model.language.dtype
+    collate, dtype = Collator(model), model.language.dtype
     autocast = torch.autocast(model.language.model.device.type, dtype, enabled=dtype is not torch.float32)
     model.train()
     seconds = []
@@ -205,12 +214,12 @@ def run(arguments: argparse.Namespace) -> str:
     results.mkdir(parents=True, exist_ok=True)
     for name in cells:
         cell_config(comparison, name)  # a wrong one is told before the first is trained
-    asked = {
-        "examples": arguments.examples,
-        "questions": arguments.questions,
-        "comparison": digest([to_dict(comparison)]),
-    }
     for name in cells:
+        asked = {
+            "examples": arguments.examples,
+            "questions": arguments.questions,
+            "cell": cell_digest(comparison, name),
+        }
         file = results / f"{name}.json"
         if file.is_file():
             check_same(file, asked)
@@ -224,7 +233,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def check_same(file: Path, asked: dict[str, Any]) -> None:
-    """Cells of one table are trained alike. Raises UserError."""
+    """A cell that is done was trained with the settings of today. Raises UserError."""
     if json.loads(file.read_text(encoding="utf-8")).get("asked") != asked:
         raise UserError(
             f"{file} is of another comparison (examples, questions or preset). Remove it, or give another --results."

@@ -23,6 +23,7 @@ from training.several_pictures import Asked, compose
 from vlm.chat.tidy import to_keywords
 from vlm.errors import UserError
 from vlm.model.prompts import Encoded, PromptTurn, collate, encode
+from vlm.model.vlm import VisionLanguageModel
 
 log = logging.getLogger("training")
 
@@ -87,7 +88,8 @@ class Conversations(Dataset):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """`encoded`, and the features of the pictures in the order in which they are shown, [M, N, Dv]."""
+        """`encoded`, the features of the pictures in the order in which they are shown, [M, N, Dv], and the question
+        that each of them is shown with."""
         asked = self.examples[index]
         shown = {picture: self._view(picture, asked, index) for turn in asked for picture in turn.shown}
         without_tags = self._happens("tags", index, self.tag_dropout)
@@ -101,7 +103,12 @@ class Conversations(Dataset):
         ]
         encoded = encode(self.tokenizer, turns, self.tokens_per_picture, self.system)
         features = torch.stack([self.store[view] for view in shown.values()])
-        return {"encoded": encoded, "patch_features": features}
+        questions = {picture: turn.question for turn in reversed(asked) for picture in turn.shown}
+        return {
+            "encoded": encoded,
+            "patch_features": features,
+            "questions": [questions[each] for each in shown],
+        }
 
     def _happens(self, what: str, index: int, share: float) -> bool:
         return random.Random(f"{self.seed} {index} {what}").random() < share
@@ -177,10 +184,14 @@ def _by_length(examples: list[list[Asked]], batch_size: int, order: random.Rando
 class Collator:
     """Examples -> the model's forward arguments, padded on the right."""
 
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
+    def __init__(self, model: VisionLanguageModel) -> None:
+        self.pad_id, self.question_ids = model.language.pad_id, model.eyes.question_ids
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         encoded: list[Encoded] = [example["encoded"] for example in examples]
         features = torch.cat([example["patch_features"] for example in examples])
-        return collate(encoded, self.pad_id)._asdict() | {"patch_features": features}
+        batch = collate(encoded, self.pad_id)._asdict() | {"patch_features": features}
+        question_ids = self.question_ids(
+            [question for example in examples for question in example["questions"]]
+        )
+        return batch if question_ids is None else batch | {"question_ids": question_ids}

@@ -165,7 +165,7 @@ def train_stage(
         ),
         train_dataset=examples,
         eval_dataset=validation,
-        data_collator=Collator(model.language.pad_id),
+        data_collator=Collator(model),
         callbacks=[LogLines(Path(config.output) / LOG, name)],
     )
     trainer.parameter_groups = groups

@@ -29,6 +29,7 @@ from training.scores.task_scores import score_tasks
 from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only
 from vlm.config import PartConfig, TextConfig, VisionConfig, to_dict
 from vlm.errors import UserError
+from vlm.model.adapter import HEADS
 from vlm.model.connectors import connector_settings
 from vlm.model.connectors.q_former import QFormer, without_text
 from vlm.model.encoders import build_encoder
@@ -175,7 +176,7 @@ def save(model: MultiTask, folder: Path, vocabulary: Vocabulary, metrics: dict[s
     trunk = {name: each.detach().cpu().contiguous() for name, each in model.trunk.state_dict().items()}
     save_tensors(without_text(trunk), folder / "projector.safetensors")
     rest = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
-    save_tensors(rest, folder / "heads.safetensors")
+    save_tensors(rest, folder / HEADS)
     write_whole(folder / "answers.json", json.dumps(vocabulary.answers, ensure_ascii=False))
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 

@@ -50,8 +50,9 @@ def _answer(model: VisionLanguageModel, asked: Sequence[Asked], system: str) -> 
     batch = collate(encoded, language.pad_id)
     pictures = [each.patch_features for each in asked if each.patch_features is not None]
     features = torch.stack(pictures) if pictures else None
-    embeds, present, _ = model.arrange(batch, features)
-    view = _view(model, features)
+    question_ids = model.eyes.question_ids([each.question for each in asked])
+    embeds, present, _ = model.arrange(batch, features, question_ids)
+    view = _view(model, features, question_ids)
     seen = torch.ones(len(asked), 1, dtype=torch.long, device=embeds.device) * bool(pictures)
     reader = Reader(language, present.to(embeds.device))
     ends = torch.tensor(end_ids(tokenizer), device=embeds.device)
@@ -65,12 +66,11 @@ def _answer(model: VisionLanguageModel, asked: Sequence[Asked], system: str) -> 
     return [tokenizer.decode(_until(row, stop)).strip() for row in torch.stack(said, dim=1).tolist()]
 
 
-def _view(model: VisionLanguageModel, features: Tensor | None) -> Any:
+def _view(model: VisionLanguageModel, features: Tensor | None, question_ids: Tensor | None) -> Any:
     """What the fusion sees while an answer is written, of the one picture of each row."""
     if features is None:
         return None
-    weight = next(model.connector.parameters())
-    visual_tokens = model.connector(features.to(weight.device, weight.dtype))
+    visual_tokens = model.eyes.connect(features, question_ids)
     return model.fusion.view(visual_tokens.to(model.language.dtype)[:, None])
 
 

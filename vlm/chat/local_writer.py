@@ -29,15 +29,16 @@ class Sights:
         self._seen: OrderedDict[bytes, Sight] = OrderedDict()
         self._lock = threading.Lock()
 
-    def see(self, pictures: Sequence[Picture]) -> list[Sight]:
-        return [self._see(picture) for picture in pictures]
+    def see(self, pictures: Sequence[Picture], question: str) -> list[Sight]:
+        read = question if self.eyes.connector.reads_questions else ""
+        return [self._see(picture, read) for picture in pictures]
 
-    def _see(self, picture: Picture) -> Sight:
+    def _see(self, picture: Picture, question: str) -> Sight:
         image = open_image(picture)
-        key = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
+        key = hashlib.sha256(repr((image.size, question)).encode() + image.tobytes()).digest()
         with self._lock:
             if key not in self._seen:
-                (self._seen[key],) = self.eyes.see([image])
+                (self._seen[key],) = self.eyes.see([image], question)
             self._seen.move_to_end(key)
             while len(self._seen) > REMEMBERED_PICTURES:
                 self._seen.popitem(last=False)
@@ -56,9 +57,9 @@ class LocalWriter:
     def sees(self) -> bool:
         return self.sights is not None
 
-    def look(self, pictures: Sequence[Picture]) -> list[Sight]:
+    def look(self, pictures: Sequence[Picture], question: str) -> list[Sight]:
         assert self.sights is not None, "checked by the assistant"
-        return self.sights.see(pictures)
+        return self.sights.see(pictures, question)
 
     def write(
         self,

@@ -41,7 +41,7 @@ class RemoteWriter:
     def sees(self) -> bool:
         return self.adapter is not None
 
-    def look(self, pictures: Sequence[Picture]) -> list[SentPicture]:
+    def look(self, pictures: Sequence[Picture], question: str) -> list[SentPicture]:
         return [_sent(picture) for picture in pictures]
 
     def write(

@@ -66,7 +66,7 @@ class Pipeline:
         if not self.several_pictures:
             latest = since_latest_pictures(turns)
             answer, turns = replace(answer, set_aside=len(turns) - len(latest)), latest
-        sights = self._look([turn.images for turn in turns])
+        sights = self._look(turns)
         seen = "; ".join(sight.tags for sight in next(filter(None, reversed(sights))) if sight.tags)
         answer = replace(answer, seen=seen, seconds=answer.seconds | {"look": time.perf_counter() - start})
         if self.several_pictures or sum(map(len, sights)) == 1:
@@ -114,11 +114,11 @@ class Pipeline:
         answer = replace(answer, draft=answer.text.strip(), text=tidy(strip_echo(answer.text, question)))
         return (yield from self.clean_up(answer, question, settings))
 
-    def _look(self, shown: Sequence[Sequence[Picture]]) -> list[list[Any]]:
-        """The pictures before each question -> what is seen in them."""
-        if sum(map(len, shown)) > MAX_PICTURES:
+    def _look(self, turns: Sequence[Turn]) -> list[list[Any]]:
+        """What is seen in the pictures before each question."""
+        if sum(len(turn.images) for turn in turns) > MAX_PICTURES:
             raise UserError(f"A conversation can hold {MAX_PICTURES} pictures. Please start a new one.")
-        return [self.writer.look(group) for group in shown]
+        return [self.writer.look(turn.images, turn.question) for turn in turns]
 
     def _draft(
         self,

@@ -31,8 +31,9 @@ class Writer(Protocol):
     @property
     def sees(self) -> bool: ...
 
-    def look(self, pictures: Sequence[Picture]) -> list[Any]:
-        """What of each picture goes into a prompt, in the writer's own form; its `tags` are in words, "" for none."""
+    def look(self, pictures: Sequence[Picture], question: str) -> list[Any]:
+        """What of each picture goes into a prompt, in the writer's own form; its `tags` are in words, "" for none.
+        `question`: what is asked where they are shown, which some connectors read."""
         ...
 
     def write(

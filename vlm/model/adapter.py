@@ -12,6 +12,7 @@ from vlm.config import ModelConfig, to_dict
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.adapter_fit import with_all_settings
 from vlm.model.adapter_folder import FUSION, LANGUAGE, PROJECTOR, TAGS, adapter_config, fusion_file
+from vlm.model.connectors.connector import Connector
 from vlm.model.eyes import Eyes
 from vlm.model.fusion import Fusion
 from vlm.model.plain_lora import check_plain
@@ -20,10 +21,13 @@ from vlm.weights.tensor_files import check_names, load_tensors, save_tensors
 from vlm.whole_files import whole_folder
 
 if TYPE_CHECKING:  # with it come Transformers' models and PEFT, which llama.cpp does without
-    from torch import nn
-
     from vlm.model.language import LanguageModel
     from vlm.model.vlm import VisionLanguageModel
+
+HEADS, TRUNK = (
+    "heads.safetensors",
+    "trunk.",
+)  # the weights of a run of training.heads, and what the trunk's begin with
 
 
 def damaged(folder: Path) -> AbstractContextManager[None]:
@@ -80,16 +84,18 @@ def load_language(language: "LanguageModel", folder: Path) -> None:
     language.trained_whole = True
 
 
-def load_trunk(connector: "nn.Module", folder: Path) -> None:
+def load_trunk(connector: Connector, folder: Path) -> None:
     """Let a fresh connector begin as the Q-Former of a run of training.heads; its last layer, into the language model's
-    space, stays fresh."""
-    file = folder / PROJECTOR
+    space, stays fresh. One that reads questions takes over how to read text as well."""
+    reads = connector.reads_questions
+    file = folder / (HEADS if reads else PROJECTOR)
     if not file.is_file():
         raise UserError(
-            f"{folder} has no {PROJECTOR}. Make it with python -m training.heads --preset q-former."
+            f"{folder} has no {file.name}. Make it with python -m training.heads --preset q-former."
         )
     with damaged(folder):
-        state = {name: each for name, each in load_tensors(file).items() if not name.startswith("outward.")}
+        trunk = _below(TRUNK, load_tensors(file)) if reads else load_tensors(file)
+        state = {name: each for name, each in trunk.items() if not name.startswith("outward.")}
         missing, unknown = connector.load_state_dict(state, strict=False)
         if unknown or {name for name in missing if not name.startswith("outward.")}:
             raise ValueError("its Q-Former has other settings than the preset's connector")

@@ -62,16 +62,17 @@ class VisionLanguageModel(nn.Module):
     def encode(self, turns: Sequence[PromptTurn], system: str | None = None) -> Encoded:
         return encode(self.language.tokenizer, turns, self.eyes.tokens_per_picture, system)
 
-    def arrange(self, batch: Batch, patch_features: Tensor | None) -> Arranged:
-        """Token embeddings [B, T, Dl] and the pictures of the batch [M, N, Dv], in reading order, put together."""
+    def arrange(
+        self, batch: Batch, patch_features: Tensor | None, question_ids: Tensor | None = None
+    ) -> Arranged:
+        """Token embeddings [B, T, Dl] and the pictures of the batch [M, N, Dv], in reading order, put together; what is
+        asked about each of them, as `Eyes.question_ids` writes it."""
         embeds = self.language.embed(batch.input_ids)
         if self.text_dropout:
             embeds = functional.dropout(embeds, self.text_dropout, self.training)
         if patch_features is None or not len(patch_features):
             return self.fusion.arrange(embeds, batch, None)
-        weight = next(self.connector.parameters())
-        visual_tokens = self.connector(patch_features.to(weight.device, weight.dtype))  # [M, K, Dl]
-        return self.fusion.arrange(embeds, batch, visual_tokens)
+        return self.fusion.arrange(embeds, batch, self.eyes.connect(patch_features, question_ids))
 
     def forward(
         self,
@@ -81,11 +82,12 @@ class VisionLanguageModel(nn.Module):
         labels: Tensor,
         patch_features: Tensor | None = None,
         num_items_in_batch: Tensor | None = None,
+        question_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """A collated batch [B, T] and the features of its pictures [M, N, Dv] -> the loss, as Trainer takes it: with
         `num_items_in_batch`, its share of the mean over a batch that several steps or processes have divided."""
         batch = Batch(input_ids, visual_mask, attention_mask, labels)
-        embeds, present, learned = self.arrange(batch, patch_features)
+        embeds, present, learned = self.arrange(batch, patch_features, question_ids)
         device = embeds.device
         return {"loss": self.language(embeds, present.to(device), learned.to(device), num_items_in_batch)}
 

@@ -7,9 +7,13 @@ from torch import Tensor, nn
 
 from vlm.model.standardise import Standardise
 
+NO_WORD = -1
+
 
 class Connector(nn.Module):
     """`connect` is the part's own; before it the features are normalised and, in training, given noise."""
+
+    reads_questions = False  # whether what is asked about a picture bears on its visual tokens
 
     def __init__(self, normalise: nn.Module) -> None:
         super().__init__()
@@ -30,7 +34,9 @@ class Connector(nn.Module):
         """Normalised features [B, N, Dv] -> visual tokens [B, K, Dl]"""
         raise NotImplementedError
 
-    def forward(self, patch_features: Tensor) -> Tensor:
+    def forward(self, patch_features: Tensor, question_ids: Tensor | None = None) -> Tensor:
+        """`question_ids` [B, T] are given to one that `reads_questions`: word pieces of what is asked about each picture,
+        NO_WORD behind the last."""
         return self.connect(self.noisy(self.normalise(patch_features)))
 
     def noisy(self, normalised: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlm.errors import UserError
 from vlm.model.attention import MultiHeadAttention
-from vlm.model.connectors.connector import Connector, two_layers
+from vlm.model.connectors.connector import NO_WORD, Connector, two_layers
 from vlm.model.standardise import Standardise
 
 TEXT = "text"  # stands in the names of the weights that only text goes through
@@ -22,7 +23,8 @@ EPSILON = 1e-12  # of BERT's layer norms, whose blocks these are
 @dataclass(frozen=True)
 class QFormerSettings:
     """`vocabulary`: how many word pieces the text beside the queries is written in; 0 for a Q-Former without text, which
-    is what reads pictures once the first stage is over."""
+    is what reads pictures once the first stage is over. `instructions`: the text encoder whose word pieces these are, where
+    the queries are to look for what the question asks for."""
 
     queries: int = 32
     layers: int = 12
@@ -31,6 +33,7 @@ class QFormerSettings:
     cross_every: int = 2  # in every such block, the first among them, the queries look at the features
     vocabulary: int = 0
     text_length: int = 128  # word pieces of a text at most
+    instructions: str = ""
 
     def tokens(self, feature_count: int) -> int:
         return self.queries
@@ -40,6 +43,11 @@ class QFormerSettings:
             raise UserError(
                 "A Q-Former's queries, layers, heads and cross_every must be at least 1, and its heads divide its width; "
                 f"{self} was given."
+            )
+        if self.instructions and not self.vocabulary:
+            raise UserError(
+                "A Q-Former with connector.instructions needs connector.vocabulary, the number of that text encoder's "
+                "word pieces. For all-minilm-l6-v2 give 30523: one more, as in training.heads, whose run it can go on from."
             )
         blocks = [
             Block(
@@ -51,7 +59,9 @@ class QFormerSettings:
             for place in range(self.layers)
         ]
         text = TextEmbedding(self.vocabulary, self.text_length, self.width) if self.vocabulary else None
-        return QFormer(blocks, text, feature_size, self.width, self.queries, embedding_size)
+        made = QFormer(blocks, text, feature_size, self.width, self.queries, embedding_size)
+        made.reads_questions = bool(self.instructions)
+        return made
 
 
 class QFormer(Connector):
@@ -81,6 +91,14 @@ class QFormer(Connector):
 
     def connect(self, normalised: Tensor) -> Tensor:
         return self.outward(self.read_normalised(normalised, None, None))
+
+    def forward(self, patch_features: Tensor, question_ids: Tensor | None = None) -> Tensor:
+        if question_ids is None:
+            return super().forward(patch_features)
+        queries = len(self.queries)
+        present = functional.pad(question_ids != NO_WORD, (queries, 0), value=True)  # [B, S]
+        mask = present.unsqueeze(1).expand(-1, present.shape[1], -1)
+        return self.outward(self.read(patch_features, question_ids.clamp(min=0), mask)[:, :queries])
 
     def read(
         self, patch_features: Tensor | None, ids: Tensor | None = None, mask: Tensor | None = None
