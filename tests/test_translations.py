@@ -1,5 +1,6 @@
 """The page in six languages: the table is whole, nothing that is shown bypasses it, and a browser sees its own language."""
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -11,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.chatting import ChattingAssistant
-from tests.conftest import EXAMPLES, served
+from tests.conftest import EXAMPLES, ROOT, served
 from tests.visiting import add_picture, answers, ask, box, visit
 from vlm import Answer, Settings, UserError
 from vlm.chat.conversation import Conversation, Exchange
@@ -182,6 +183,54 @@ def refusals(tmp_path: Path) -> Iterator[UserError]:
 
 def test_what_goes_wrong_most_often_is_in_the_table(tmp_path: Path) -> None:
     assert not missing(map(str, refusals(tmp_path)))
+
+
+REFUSING = (  # whose refusals people meet on the page
+    "chat/answer", "chat/assistant", "chat/conversation", "chat/index", "chat/indexing", "chat/occlusion", "chat/reply",
+    "chat/search", "engines/remote", "inputs/audio", "inputs/images", "inputs/speech", "inputs/zips",
+    "serving/chosen_files",
+    "serving/keeping", "serving/looking", "serving/questions", "serving/searches", "serving/switch", "serving/voting",
+)  # fmt: skip
+ELSEWHERE = {  # what only programs, the shell and whoever starts the server meet
+    "The answer style must be full or keywords.",
+    "The {} must be between {} and {}{}.",  # the page's sliders end there
+    "There is no index {}. Check its name.",
+    "The index {} could not be written ({}).",
+    "There is no folder {}. Check its name.",
+    "There are no pictures in the folder {}. Choose another one.",
+    "Please ask for at least one picture.",
+    "Each template needs {} where the name goes, as in: a photo of a {}.",
+    "The engine is a server: set {} to its address, such as http://host:8000/v1.",
+    "{} must be an address such as http://host:8000/v1, and is {}.",
+}
+
+
+def plain(text: str) -> str:
+    """Whatever a text holds that changes, as {}, with what it is of."""
+    return re.sub(r"^The (server|picture) {}", "{}", re.sub(r'"?{\w*}"?', "{}", text).replace("{}: {}", "{}"))
+
+
+def told_in(module: str) -> Iterator[str]:
+    """The texts of the errors that a module of vlm/ raises; but for those that begin with what another function says."""
+    raising = {"UserError", "NoAnswer", "TryLater", "Unavailable", "TooLong"}
+    for node in ast.walk(ast.parse((ROOT / "vlm" / f"{module}.py").read_text(encoding="utf-8"))):
+        match node:
+            case ast.Call(ast.Name(name), [ast.Constant(str(text)), *_]) if name in raising:
+                yield plain(text)
+            case ast.Call(ast.Name(name), [ast.JoinedStr(parts), *_]) if name in raising:
+                yield plain(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
+                )
+
+
+def test_every_refusal_that_people_meet_is_in_the_table() -> None:
+    known = {plain(text) for text in table()["de"]}
+    told = {text for module in REFUSING for text in told_in(module)}
+    assert len(told) > 60 and told >= ELSEWHERE
+    composed = {
+        text for text in told if re.search(r"{}\.?$|^{} {}\.", text)
+    }  # with another text, which are tried above
+    assert told - known - ELSEWHERE - composed == set()
 
 
 # The page in a browser
