@@ -23,6 +23,7 @@ from training.scores.retrieval import (
     modality_gap,
     ranks,
     recall_at,
+    recall_lost,
     retrieval,
 )
 from vlm.config import HeadConfig, TextConfig, load_aligner_config
@@ -360,6 +361,19 @@ def test_a_picture_is_found_by_any_of_its_texts() -> None:
     scores = retrieval(pictures, texts, owners=[0, 0, 1, 2])
     assert scores["t2i_recall@1"] == 0.5 and scores["i2t_recall@1"] == 1.0
     assert scores["t2i_recall@5"] == 1.0 and scores["t2i_median_rank"] == 1.5
+
+
+def test_what_cutting_loses_is_paired_and_has_an_interval() -> None:
+    """Of eight texts the whole vectors find all pictures at 1, the cut ones all but those of the last picture."""
+    owners = [place // 2 for place in range(8)]
+    whole = functional.one_hot(torch.tensor(owners), 12).float()
+    cut = whole.clone()
+    cut[6:] = 0.5 * whole[6:] + whole[6:].roll(1, dims=1)
+    lost = recall_lost(whole, cut, owners)
+    assert lost["t2i_recall@1"]["value"] == 0.25 and lost["t2i_recall@1"]["low"] == 0.0
+    assert 0.5 <= (lost["t2i_recall@1"]["high"] or 0) <= 1.0  # of four drawn, two or three are the last
+    assert lost["t2i_recall@5"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert recall_lost(cut, whole, owners)["t2i_recall@1"]["value"] == -0.25
 
 
 def test_chance_is_what_random_embeddings_reach() -> None:

@@ -21,7 +21,7 @@ from training.data import pictures_of
 from training.features import FeatureStore
 from training.pairs import Captioned, names_of, read_pairs
 from training.scores.metrics import normalise, share
-from training.scores.retrieval import chance, mean_average_precision, modality_gap, retrieval
+from training.scores.retrieval import chance, mean_average_precision, modality_gap, recall_lost, retrieval
 from vlm.chat.search import names_vectors
 from vlm.errors import UserError
 from vlm.model.aligner import Aligner
@@ -113,6 +113,12 @@ def search(aligner: Aligner, fresh: Aligner, data: Path, pictures: Sequence[Capt
             "pictures": len(pictures),
             "texts": len(texts),
             "by_dim": by_dim,
+            "lost_by_cutting": {
+                str(dim): recall_lost(
+                    of_texts @ of_pictures.T, shorten(of_texts, dim) @ shorten(of_pictures, dim).T, owners
+                )
+                for dim in aligner.dims[1:]
+            },
             "random_projection": retrieval(random_pictures, random_texts, owners),
             "chance": dict(chance(len(pictures), len(texts) // len(pictures))),
             "modality_gap": modality_gap(of_pictures, of_texts),
