@@ -27,6 +27,7 @@ quick: $(VENV)/ready-to-test
 	$(BIN)/pytest -q -n auto -m "not slow and not browser and not server"
 
 adapter: setup
+	@test -n "$(PHOTOS)" || { echo "make adapter: PHOTOS is needed: make adapter PHOTOS=folder of photographs (training/README.md)"; exit 2; }
 	$(BIN)/python -m training.prepare --out data/embedded --photos $(PHOTOS)
 	$(BIN)/python -m training.finetune --preset embedded
 

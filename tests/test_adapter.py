@@ -211,6 +211,10 @@ def test_the_folder_holds_exactly_the_parts_there_are(
 def test_a_missing_or_foreign_part_is_named(tmp_path: Path, adapter: Path) -> None:
     crossed = parted(tmp_path / "crossed", 0, CROSS)
     (crossed / "fusion.safetensors").rename(adapter / "fusion.safetensors")
+    with pytest.raises(
+        UserError, match="There is no adapter 'runs/mine/adapter': no folder here, and none of"
+    ):
+        find_adapter("runs/mine/adapter")
     with pytest.raises(UserError, match="is not an adapter folder: fusion.safetensors missing"):
         find_adapter(str(crossed))
     with pytest.raises(

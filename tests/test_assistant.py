@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.tiny import SYSTEM, overfit, picture, tiny_config, tiny_model, tiny_pipeline
 from vlm import Answer, Assistant, Settings, Turn, UserError
 from vlm.chat import clean_up
+from vlm.chat.answer import Heard
 from vlm.chat.local_writer import REMEMBERED_PICTURES, LocalWriter
 from vlm.engines import Engine, Prompt, Sampling
 from vlm.inputs.speech import Transcript
@@ -411,6 +412,8 @@ def test_speech_is_heard_first_and_then_treated_like_typed_words(tiny: Assistant
     assert stages(snapshots) == ["transcribing", "drafting", "done"]
     assert next(each for each in snapshots if each.transcript).text == ""
     assert snapshots[-1].transcript == "Which?" and "transcribe" in snapshots[-1].seconds
+    heard = tiny.answer(audio=Heard("Which?", 2.0, 5.0, "en"), settings=SHORT)  # by whoever asks, before
+    assert heard.seconds["total"] >= heard.seconds["transcribe"] == 5.0
     assert asked(tiny)[0].prompt.endswith("user\nLook. Which?<|im_end|>\n<|im_start|>assistant\n")
     about = tiny.answer(audio="Which?", images=[picture("red")], settings=SHORT)
     assert (about.route, about.draft) == ("image", "a red square")
@@ -509,6 +512,43 @@ def test_an_adapter_for_one_picture_is_asked_about_several_one_by_one(learned: V
     first, second = (each.prompt for each in asked(assistant)[-2:])
     assert "Green" not in first and "sea" not in second and "Green." in second
     assert first.count("@") == second.count("@") == 4
+
+
+ONE, TWO = [Turn("Which?", "red", (picture("red"),))], (picture("blue"), picture("lime"))
+
+
+@pytest.mark.parametrize(
+    ("question", "pictures", "history"),
+    [
+        ("What is the difference between the two pictures?", TWO, []),
+        ("Which one could I drink?", TWO, []),
+        ("Are they the same animal?", TWO[:1], ONE),
+        ("What was in the picture before?", TWO[:1], ONE),
+        ("And in the first picture?", (), [*ONE, Turn("Which?", "blue", TWO[:1])]),
+    ],
+)
+def test_what_needs_pictures_side_by_side_is_refused_by_an_adapter_for_one(
+    learned: VisionLanguageModel, question: str, pictures: tuple[Image.Image, ...], history: list[Turn]
+) -> None:
+    assistant = one_at_a_time(learned)
+    with pytest.raises(UserError, match="one picture at a time and cannot compare them"):
+        assistant.answer(question, pictures, history=history, settings=SHORT)
+    assert not asked(assistant)  # the model was not
+
+
+@pytest.mark.parametrize(
+    ("question", "pictures", "history"),
+    [
+        ("Do both show something red?", TWO, []),
+        ("What is different about it?", TWO[:1], ONE),
+        ("Is it the same color all over?", TWO[:1], []),
+        ("Is a man standing before the first house?", (), [*ONE, Turn("Which?", "blue", TWO[:1])]),
+    ],
+)
+def test_what_can_be_told_of_each_alone_is_answered(
+    learned: VisionLanguageModel, question: str, pictures: tuple[Image.Image, ...], history: list[Turn]
+) -> None:
+    assert one_at_a_time(learned).answer(question, pictures, history=history, settings=SHORT).text
 
 
 def test_a_stop_between_two_pictures_stops_the_model(learned: VisionLanguageModel) -> None:

@@ -23,7 +23,7 @@ from tests.visiting import (
     visit,
     wait_until_idle,
 )
-from vlm import Answer, Assistant
+from vlm import Answer, Assistant, UserError, load_assistant
 from vlm.serving.switch import Serving
 
 pytestmark = pytest.mark.browser
@@ -116,6 +116,28 @@ def test_the_preset_is_switched_for_everyone_and_conversations_stay(
         other = open_page(browser, address)
         expect(other.locator("header")).to_contain_text("two ·")
         other.context.close()
+
+
+def test_a_preset_that_cannot_be_loaded_is_not_shown_as_chosen(
+    browser: Browser, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(preset: str, adapter: str | None) -> Assistant:
+        if preset == "two":
+            raise UserError("The weights are out of reach.")
+        return load_assistant(preset, adapter)
+
+    monkeypatch.setattr("vlm.serving.switch.load_assistant", load)
+    with served(serving) as address:
+        page = open_page(browser, address)
+        page.get_by_role("tab", name="About this model").click()
+        choice = page.get_by_label("Preset", exact=True)
+        choice.click()
+        page.get_by_role("option", name="two").click()
+        expect(choice).to_have_value("two")
+        page.get_by_role("button", name="Use this preset").click()
+        page.get_by_text("The weights are out of reach.").first.wait_for()
+        expect(choice).to_have_value("one")
+        page.context.close()
 
 
 def test_an_example_is_answered_with_one_click(page: Page) -> None:

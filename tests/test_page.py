@@ -223,6 +223,7 @@ def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> 
     (tmp_path / "other.json").write_text('{"format": "something else"}')
     page.locator(".import input").set_input_files(tmp_path / "other.json")
     page.get_by_text("other.json holds no conversations").wait_for()
+    expect(page.get_by_role("button", name="Undo")).to_be_hidden()
 
 
 def test_a_picture_that_is_gone_is_said_and_the_talk_goes_on(

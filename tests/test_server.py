@@ -19,7 +19,7 @@ from gradio_client.exceptions import AppError
 from tests.conftest import EXAMPLES, ROOT, served
 from tests.test_serving import FakeAssistant, Running, fake_serving, wait_until
 from vlm import Answer, Settings, UserError
-from vlm.chat.answer import Heard
+from vlm.chat.answer import Heard, Turn
 from vlm.serving import callers, uploads
 from vlm.serving.accounts import Accounts, hash_password, read_accounts
 from vlm.serving.callers import CALLER, Caller
@@ -605,6 +605,9 @@ def test_health_and_metrics_tell_how_it_goes_and_nothing_of_what_is_said(
         metrics = httpx.get(f"{address}metrics").text
         assert 'vlm_questions_total{route="text",ended="answered"} 1' in metrics
         assert "vlm_tokens_total 5" in metrics
+        shown = [Turn("Which?", "A cat.", (EXAMPLES / "cat.jpg",))]
+        serving.answer("And what is it used for?", (), None, shown)
+        assert 'vlm_questions_total{route="image",ended="answered"} 1' in httpx.get(f"{address}metrics").text
         for line in metrics.splitlines():
             assert line.startswith("# TYPE ") or float(line.rsplit(" ", 1)[1]) >= 0
         assert httpx.get(f"{address}health").json() == {"status": "ok", "preset": "one"}

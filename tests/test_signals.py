@@ -55,6 +55,13 @@ def is_up(server: subprocess.Popen[str], address: str) -> bool:
         return False
 
 
+def test_a_proxy_that_is_set_for_the_internet_is_not_asked_for_the_page(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"), nowhere)
+    with running(tmp_path, no_proxy="", NO_PROXY="somewhere.example", **proxies):
+        pass
+
+
 def test_told_to_stop_it_lets_answers_end_and_leaves_nothing(tmp_path: Path) -> None:
     with running(tmp_path) as (server, address):
         client = Client(address, verbose=False)

@@ -26,6 +26,23 @@ def cp1252(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
     return shown
 
 
+@pytest.mark.parametrize("command", ["-m vlm --help", "-m training.finetune --help", "app.py"])
+def test_without_the_packages_a_command_says_what_to_do(command: str) -> None:
+    """As for who types `python` where .venv is not active. -S leaves the installed packages out."""
+    done = subprocess.run([sys.executable, "-S", *command.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "make run" in done.stderr and ". .venv/bin/activate" in done.stderr
+
+
+def test_accounts_explains_itself_and_asks_no_pipe() -> None:
+    accounts = [sys.executable, "-m", "vlm.serving.accounts"]
+    told = subprocess.run([*accounts, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "print the line for the file that AUTH" in told.stdout
+    piped = subprocess.run(accounts, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert piped.returncode == 1 and "Traceback" not in piped.stderr
+    assert "Please type a name and a password" in piped.stderr
+
+
 def test_what_the_terminal_does_not_know_is_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = cp1252(monkeypatch)
     show_anything()

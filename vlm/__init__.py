@@ -5,7 +5,15 @@ print(load_assistant("embedded").answer("What is this?", images=["cat.jpg"]).tex
 """
 
 import logging
+import sys
 from contextlib import suppress
+from importlib.util import find_spec
+
+if not find_spec("torch"):
+    sys.exit(
+        "The packages of this project are not installed for this Python. `make run` installs them into .venv; then type "
+        "`. .venv/bin/activate` and try again."
+    )
 
 with suppress(ImportError):
     # Whisper's library before torch: after it, it shares torch's OpenMP runtime, and slows llama.cpp down

@@ -33,6 +33,12 @@ def main() -> int:
     if sys.argv[1:] and sys.argv[1] in COMMANDS:
         return run(sys.argv[1], sys.argv[2:])
     arguments = parse_arguments()
+    if not (arguments.question or arguments.audio):
+        print(
+            'vlm: Please give a question: python -m vlm "What is this?" --image FILE. --help tells more.',
+            file=sys.stderr,
+        )
+        return 2
     try:
         assistant = load_assistant(arguments.preset, arguments.adapter)
         if arguments.json:

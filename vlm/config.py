@@ -76,7 +76,7 @@ class AnswersConfig:
     text_system: str | None = None  # None: the template's own words
     clean_up: bool = True
     style: str = "full"
-    max_new_tokens: int = 200
+    max_new_tokens: int = 400
     temperature: float = 0.0
     top_p: float = 0.9
     min_p: float = 0.0

@@ -82,6 +82,7 @@ const listActions = {
     for (const tab of Object.values(page.tabs)) if (tab.record?.key === key) tab.trigger("fresh", {});
     const said = list.querySelector(".undo");
     said.hidden = false;
+    said.lastElementChild.hidden = false;
     said.firstElementChild.textContent = `“${undone.title}” was deleted.`;
     page.showList();
   },
@@ -163,6 +164,7 @@ async function taken(file) {
   } catch {
     undone = null;
     said.hidden = false;
+    said.lastElementChild.hidden = true;
     said.firstElementChild.textContent = `${file.name} holds no conversations that this page has exported.`;
   }
   page.showList();

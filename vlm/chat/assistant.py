@@ -113,6 +113,7 @@ class Assistant:
         if audio is not None:
             yield replace(answer, stage="transcribing")
             heard = audio if isinstance(audio, Heard) else self.hear(audio, settings.language)
+            start = min(start, time.perf_counter() - heard.seconds)  # it may have been heard before
             if not heard.text:
                 raise UserError(
                     "Nothing was heard in the recording. Check the microphone, speak up, and try again."

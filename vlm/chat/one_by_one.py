@@ -10,6 +10,17 @@ from collections.abc import Sequence
 
 from vlm.chat.answer import Turn
 
+# What can be told of several pictures together only, in questions such as "Which one is older?"
+_COMPARING = re.compile(
+    r"\b(?:compar\w*|differ|differs|difference|differences|different|similar|alike|same|in common"
+    r"|which (?:one|picture|image|photo)|which of)\b",
+    re.IGNORECASE,
+)
+# Which of them is meant; that there is one before the latest is known where this is asked
+_EARLIER = re.compile(
+    r"\b(?:(?:first|previous|earlier|other|old|last) (?:one|picture|image|photo)|(?:picture|image|photo) before)\b",
+    re.IGNORECASE,
+)
 ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth")
 
 
@@ -17,6 +28,14 @@ def since_latest_pictures(turns: Sequence[Turn]) -> list[Turn]:
     """The turns from the latest one that brought pictures; all of them where none did."""
     places = [place for place, turn in enumerate(turns) if turn.images]
     return list(turns[places[-1] :] if places else turns)
+
+
+def is_beyond(question: str, shown: int, set_aside: bool) -> bool:
+    """Whether a question needs pictures side by side: a comparison where several came together, or one with a picture that
+    was set aside with earlier talk."""
+    compares = bool(_COMPARING.search(question))
+    of_both = compares and bool(re.search(r"\b(?:they|them|both|two)\b", question, re.IGNORECASE))
+    return (compares and shown > 1) or (set_aside and (of_both or bool(_EARLIER.search(question))))
 
 
 def joined(texts: Sequence[str]) -> str:

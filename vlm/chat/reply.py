@@ -12,7 +12,7 @@ from typing import Any
 
 from vlm.chat import clean_up
 from vlm.chat.answer import Answer, NoAnswer, Picture, Settings, Turn
-from vlm.chat.one_by_one import joined, own_answer, since_latest_pictures
+from vlm.chat.one_by_one import is_beyond, joined, own_answer, since_latest_pictures
 from vlm.chat.tidy import strip_echo, tidy, to_keywords
 from vlm.chat.writer import Writer
 from vlm.errors import UserError
@@ -65,6 +65,11 @@ class Pipeline:
         start = time.perf_counter()
         if not self.several_pictures:
             latest = since_latest_pictures(turns)
+            earlier = any(turn.images for turn in turns[: -len(latest)])
+            if is_beyond(turns[-1].question, len(latest[0].images), earlier):
+                raise UserError(
+                    "This model looks at one picture at a time and cannot compare them. Please ask about one of them alone."
+                )
             answer, turns = replace(answer, set_aside=len(turns) - len(latest)), latest
         sights = self._look(turns)
         seen = "; ".join(sight.tags for sight in next(filter(None, reversed(sights))) if sight.tags)

@@ -91,7 +91,9 @@ def _read(source: str | Path | bytes, title: str) -> bytes:
 
 def _read_file(path: Path, title: str) -> bytes:
     try:
-        if not path.is_file():  # also keeps out folders and devices that never end
+        if path.name and path.is_dir():
+            raise UserError(f"{title} is a folder. Choose a picture in it.")
+        if not path.is_file():  # also keeps out devices that never end
             raise UserError(f"{title} was not found. Check its name, or choose another picture.")
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)  # one more than allowed is enough to know that it is too much

@@ -57,6 +57,11 @@ def find_adapter(name: str) -> Path:
             folder = fetch(name, FILES, unknown)
     if is_checkpoint(folder):
         return imported(name)
+    if not os.path.isdir(folder):
+        raise UserError(
+            f"There is no adapter {name!r}: no folder here, and none of the shipped ones ({shipped}). Train one with "
+            "python -m training.finetune."
+        )
     missing = [part for part in _files_of(folder) if not os.path.isfile(folder / part)]
     if missing:
         raise UserError(

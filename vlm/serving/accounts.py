@@ -5,12 +5,14 @@
 which asks for a password and prints its hash: scrypt (RFC 7914), with a salt of its own.
 """
 
+import argparse
 import base64
 import binascii
 import getpass
 import hashlib
 import hmac
 import secrets
+import sys
 from pathlib import Path
 from threading import Lock
 
@@ -120,7 +122,14 @@ def _is_hash(text: str) -> bool:
 
 def main() -> None:
     show_anything()
-    print(f"{input('Name: ')}:{hash_password(getpass.getpass())}")
+    argparse.ArgumentParser(
+        prog="python -m vlm.serving.accounts",
+        description="Ask for a name and a password, and print the line for the file that AUTH names.",
+    ).parse_args()
+    try:
+        print(f"{input('Name: ')}:{hash_password(getpass.getpass())}")
+    except EOFError:
+        sys.exit("accounts: Please type a name and a password; they cannot come through a pipe.")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The page and all other routes -> one FastAPI app on a port. It fetches nothing from the internet and reports nothing."""
 
+import os
 import signal
 import socket
 import threading
@@ -142,10 +143,18 @@ def check_port(host: str, port: int) -> None:
         ) from problem
 
 
+def reach_directly(*hosts: str) -> None:
+    """Gradio asks its own page whether it is there, and would ask a proxy for it."""
+    for name in ("no_proxy", "NO_PROXY"):  # who reads them differs in the case
+        known = [each for each in os.environ.get(name, "").split(",") if each]
+        os.environ[name] = ",".join(dict.fromkeys([*known, *hosts]))
+
+
 def start(site: Site) -> None:
     """Put it on its port, and return once it answers."""
     fetch_nothing(site.page)
     settings = site.serving.settings
+    reach_directly("127.0.0.1", "localhost", settings.host.strip("[]"))
     site.page.launch(
         server_name=settings.host,
         server_port=settings.port,

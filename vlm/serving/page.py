@@ -21,6 +21,9 @@ from vlm.serving.switch import Serving
 from vlm.serving.tabs import conversation_tabs
 
 TITLE = "Ask a picture"
+IN_ENGLISH = (
+    '<p class="notice foreign">Questions about pictures are understood best, and answered, in English.</p>'
+)
 HEADER = """<header>
 <button type="button" data-action="show-list" aria-label="Conversations" title="Conversations">☰</button>
 <div><h1>{title}</h1><p>{description}</p></div>
@@ -34,9 +37,11 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
     `switchable`: whoever sees it may change the preset, for all."""
     gr.set_static_paths([ASSETS / "examples"])  # served as they are; copies go with old uploads
     with PlainBlocks(title=TITLE, analytics_enabled=False, fill_width=True, fill_height=True) as page:
-        kinds = (gr.HTML, gr.HTML, gr.Markdown, gr.Markdown, gr.HTML)
+        kinds = (gr.HTML, gr.HTML, gr.Markdown, gr.HTML, gr.Markdown, gr.HTML)
         shown = zip(kinds, views_of(serving.assistant), strict=True)
-        header, notice, cannot_see, card, plot = views = [kind(**view, render=False) for kind, view in shown]
+        header, notice, cannot_see, in_english, card, plot = views = [
+            kind(**view, render=False) for kind, view in shown
+        ]
         with gr.Sidebar(elem_id="list", open=False, width=288):
             listed = (ASSETS / "page" / "list.html").read_text(encoding="utf-8")
             gr.HTML(html_template=listed, js_on_load="page.list(element)", apply_default_css=False)
@@ -51,6 +56,7 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
                 with gr.Tab(tab.name, id=tab.name):
                     if tab.pictures:
                         cannot_see.render()
+                        in_english.render()
                     built[tab.name] = ConversationTab(serving, tab, [*settings, *personal], MODEL)
             with gr.Tab("Search", id="Search") as search:
                 SearchTab(searcher, serving.allowance, search, built["Image"], tabs)
@@ -67,8 +73,9 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
 
 
 def views_of(assistant: Assistant) -> list[dict[str, Any]]:
-    """What depends on the model: the header, a notice, what to do about a model that cannot see, the card and the plot of
-    its adapter. As arguments of their components, or of updates of them."""
+    """What depends on the model: the header, a notice, what to do about a model that cannot see, that it sees in English
+    (where the page is in another language), the card and the plot of its adapter. As arguments of their components, or of
+    updates of them."""
     folder, plot = assistant.adapter_folder, ""
     if folder and (folder / PLOT).is_file():
         gr.set_static_paths([folder / PLOT])
@@ -87,6 +94,7 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
             "elem_classes": "english",
             "visible": folder is None and not assistant.config.remote_adapter,
         },
+        {"value": IN_ENGLISH, "visible": folder is not None},
         {"value": about(assistant.config, folder), "elem_classes": "english"},
         {"value": plot, "visible": bool(plot)},
     ]
@@ -94,7 +102,7 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
 
 def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
     """The choice of a preset. It waits for its turn like a question, so that no answer is cut off."""
-    with gr.Row(equal_height=True):
+    with gr.Row(elem_classes="switch"):
         preset = gr.Dropdown(
             # Which of them run here is known in a moment. Gradio takes no other choice than these from a page whose session
             # it has lost, after a sleep or by two events that began it at once.
@@ -111,11 +119,9 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
         choice = gr.update(choices=serving.presets, value=serving.preset)
         return [choice, *(gr.update(**view) for view in views_of(serving.assistant))]
 
-    def switch(chosen: str) -> list[Any]:
-        serving.switch(chosen)
-        return show()
-
-    change.click(
-        plainly(switch), preset, [preset, *views], show_progress_on=preset, api_visibility="private", **MODEL
+    changed = change.click(
+        plainly(serving.switch), preset, None, show_progress_on=preset, api_visibility="private", **MODEL
     )
+    for ended in (changed.success, changed.failure):
+        ended(plainly(show), None, [preset, *views], **MAY_REFUSE)
     page.load(plainly(show), None, [preset, *views], **MAY_REFUSE)  # another visitor may have switched

@@ -59,7 +59,9 @@ class SearchTab:
         self.saved = gr.File(visible=False)
 
     def _build_search(self) -> None:
-        self.words = gr.Textbox(label="Find", placeholder="A dog on a beach", submit_btn="Search")
+        self.words = gr.Textbox(
+            label="Find", info="In English.", placeholder="A dog on a beach", submit_btn="Search"
+        )
         with gr.Accordion("Search by a picture", open=False) as self.by_picture:
             self.picture = gr.Image(
                 label="Picture to search by", type="filepath", sources=["upload", "clipboard"], height=200
@@ -83,7 +85,9 @@ class SearchTab:
                 self.named = gr.Image(
                     label="Picture to name", type="filepath", sources=["upload", "clipboard"], height=240
                 )
-                self.names = gr.Textbox(label="Names, separated by commas", placeholder="cat, dog, bird")
+                self.names = gr.Textbox(
+                    label="Names, separated by commas", info="In English.", placeholder="cat, dog, bird"
+                )
                 self.classify = gr.Button("Compare the names")
             self.label = gr.Label(label="How likely", num_top_classes=10)
 

@@ -202,7 +202,10 @@ class Searches:
     def _show(self, session: SearchSession, found: Sequence[Found], scores: bool) -> list[Any]:
         session.shown, session.chosen = list(found), None
         tiles = [self._tile(each, session, scores) for each in found]
-        return [gr.update(value=tiles, selected_index=None, visible=bool(tiles)), gr.update(visible=False)]
+        return [
+            gr.update(value=tiles, selected_index=None, preview=False, visible=bool(tiles)),
+            gr.update(visible=False),
+        ]
 
     def _tile(self, found: Found, session: SearchSession, scores: bool) -> Tile:
         name = Path(found.path).name

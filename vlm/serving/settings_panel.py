@@ -16,8 +16,11 @@ CLOSE = '<button type="button" class="close-sidebar" data-action="show-settings"
 API = '<button type="button" class="api" data-action="api">Use via API</button>'
 STORED = "ask-a-picture settings"  # the name in the browser
 # What is stored, or the defaults where there is nothing, or that of another version of the page
+# What is spoken, the last of them, is found out where the browser's language is another than the preset's
+BROWSERS = """const defaults = DEFAULTS, spoken = defaults.length - 1;
+    if (!navigator.language.toLowerCase().startsWith(defaults[spoken])) defaults[spoken] = "auto";"""
 READ = """() => {
-    const defaults = DEFAULTS;
+    BROWSERS
     let stored;
     try { stored = JSON.parse(localStorage.getItem(STORED)); } catch { return defaults; }
     const fits = Array.isArray(stored) && stored.length === defaults.length
@@ -29,8 +32,9 @@ WRITE = """(...values) => {
     return [];
 }"""
 RESET = """() => {
+    BROWSERS
     localStorage.removeItem(STORED);
-    return DEFAULTS;
+    return defaults;
 }"""
 
 
@@ -134,7 +138,8 @@ def _keep(page: gr.Blocks, components: list[Any], reset: gr.Button) -> None:
     defaults = [component.value for component in components]
 
     def script(code: str) -> str:
-        return code.replace("DEFAULTS", json.dumps(defaults)).replace("STORED", json.dumps(STORED))
+        whole = code.replace("BROWSERS", BROWSERS)
+        return whole.replace("DEFAULTS", json.dumps(defaults)).replace("STORED", json.dumps(STORED))
 
     page.load(None, None, components, js=script(READ), **AT_ONCE)
     reset.click(None, None, components, js=script(RESET), **AT_ONCE)

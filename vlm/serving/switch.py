@@ -127,7 +127,11 @@ class Serving:
             raise UserError(STOPPING)
         self.allowance.take(len(images), audio is not None)
         with self.measures.question(
-            "image" if images else "voice" if audio is not None else "text"
+            "image"
+            if images or any(turn.images for turn in history)
+            else "voice"
+            if audio is not None
+            else "text"
         ) as measured:
             heard = None
             if audio is not None:

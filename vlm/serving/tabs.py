@@ -5,12 +5,13 @@ from pathlib import Path
 
 from vlm.chat.conversation import Exchange
 
-IMAGE_QUESTION = "What is this?"
-IMAGE_QUESTIONS = {  # where another question shows more of what can be asked
-    "cat": "Is there a dog in the picture?",
-    "laptop": "What is it used for?",
-    "sailboat": "Where could this be?",
-    "stop-sign": "Describe the picture.",
+IMAGE_QUESTIONS = {  # of each picture, in the order of the page
+    "coffee.jpg": "What is this?",
+    "laptop.jpg": "What is it used for?",
+    "sailboat.jpg": "Where could this be?",
+    "stop-sign.jpg": "Describe the picture.",
+    "lotus.jpg": "What is this?",
+    "cat.jpg": "Is there a dog in the picture?",
 }
 TEXT_QUESTIONS = ("Why is the sky blue?", "Give me three names for a cat.", "What is the capital of France?")
 VOICE_RECORDINGS = ("what-is-the-capital-of-France.wav", "why-is-the-sky-blue.wav")
@@ -52,10 +53,6 @@ def conversation_tabs(examples: Path) -> list[Tab]:
 
 
 def _image_examples(examples: Path) -> tuple[Exchange, ...]:
-    typed = [
-        Exchange(IMAGE_QUESTIONS.get(path.stem, IMAGE_QUESTION), (str(path),))
-        for path in sorted(examples.iterdir())
-        if path.suffix in {".png", ".jpg"}
-    ]
+    typed = [Exchange(question, (str(examples / name),)) for name, question in IMAGE_QUESTIONS.items()]
     spoken = Exchange("", (str(examples / "stop-sign.jpg"),), str(examples / "what-color-is-it.wav"))
     return (*typed, spoken)
