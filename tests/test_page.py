@@ -209,6 +209,16 @@ def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> 
     download.value.save_as(exported)
     (conversation,) = json.loads(exported.read_text())["conversations"]
     assert [url.startswith("data:image/jpeg") for url in conversation["files"].values()] == [True]
+    listed = page.locator(".conversations li")
+    drawn = "image => image.complete && image.naturalWidth > 0"
+    assert listed.locator("img").evaluate(drawn)  # its first picture
+    expect(listed.locator("[aria-current]")).to_have_count(1)
+    page.get_by_role("tab", name="Text").click()
+    expect(listed.locator("[aria-current]")).to_have_count(0)
+    page.get_by_label("Search conversations").fill("zebra")
+    expect(page.get_by_text("Nothing was found.")).to_be_visible()
+    page.get_by_label("Search conversations").fill("")
+    expect(page.get_by_text("Nothing was found.")).to_be_hidden()
     page.get_by_label("More about").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as Markdown").click()

@@ -14,6 +14,7 @@ page.list = element => {
     await taken(target.files[0]);
     target.value = "";
   });
+  document.addEventListener("click", ({target}) => { if (target.closest("#tabs [role=tab]")) page.showList(); });
   page.showList();
   if (innerWidth >= WIDE && !page.settings.listClosed) page.toggle("list");
 };
@@ -27,6 +28,7 @@ page.showList = async () => {
   const found = entries.filter(entry => !wanted || textOf(entry).toLowerCase().includes(wanted));
   list.querySelector("ul").replaceChildren(...found.map(itemOf));
   list.querySelector(".none").hidden = entries.length > 0;
+  list.querySelector(".not-found").hidden = !entries.length || found.length > 0;
 };
 
 function button(action, text, name) {
@@ -34,6 +36,12 @@ function button(action, text, name) {
   made.dataset.list = action;
   if (name) made.ariaLabel = made.title = name;
   return made;
+}
+
+function thumbnail(blob) {
+  const image = Object.assign(new Image(), {alt: "", src: URL.createObjectURL(blob)});
+  image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
+  return image;
 }
 
 function itemOf(entry) {
@@ -44,8 +52,10 @@ function itemOf(entry) {
   title.translate = entry.title === UNHEARD;
   const when = document.createElement("small");
   when.textContent = `${page.translated(entry.tab)} · ${new Date(entry.changed).toLocaleString([], {dateStyle: "short", timeStyle: "short"})}`;
+  const shown = entry.files[entry.record.exchanges.flatMap(each => each.pictures)[0]];
+  if (shown) open.append(thumbnail(shown));
   open.append(title, when);
-  open.toggleAttribute("aria-current", Object.values(page.tabs).some(tab => tab.record?.key === entry.key));
+  open.toggleAttribute("aria-current", page.shown()?.record?.key === entry.key);
   const more = document.createElement("details");
   const summary = Object.assign(document.createElement("summary"), {textContent: "⋯", ariaLabel: `More about ${entry.title}`});
   more.append(summary, button("rename", "Rename"), button("markdown", "Save as Markdown"), button("json", "Save as JSON"),
