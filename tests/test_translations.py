@@ -286,6 +286,27 @@ def test_a_german_visitor_asks_and_keeps_a_conversation_in_german(
         show_settings(page)
         for label in ("Anweisungen", "Längste Antwort, in Token", "Sätze", "Gesprochene Sprache"):
             page.locator("#settings").get_by_text(label, exact=True).first.wait_for()
+        spoken = page.get_by_label("Gesprochene Sprache", exact=True)
+        expect(spoken).to_have_value(re.compile("Herausfinden|Find out"))  # German or English
+
+
+@pytest.mark.browser
+def test_where_the_page_is_in_another_language_it_says_that_pictures_are_told_of_in_english(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeing = ChattingAssistant()
+    seeing.adapter_folder = ASSETS.parent / "assets" / "adapters" / "embedded"  # type: ignore[assignment]
+    with served(Serving(seeing)) as address:  # type: ignore[arg-type]
+        for locale, shown in (("fr-FR", True), ("en-GB", False), ("pt-PT", False)):
+            with visit(browser, address, BRIEF, locale=locale) as page:
+                expect(page.locator(".foreign")).to_be_visible(visible=shown)
+                if shown:
+                    expect(page.locator(".foreign")).to_contain_text("mieux comprises en anglais")
+                show_settings(page)
+                spoken = page.locator("#settings").get_by_role("combobox").first
+                expect(spoken).to_have_value(
+                    "English" if locale == "en-GB" else re.compile("Find out|Détecter|Trouver")
+                )
 
 
 @pytest.mark.browser

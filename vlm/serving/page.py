@@ -22,7 +22,7 @@ from vlm.serving.tabs import conversation_tabs
 
 TITLE = "Ask a picture"
 IN_ENGLISH = (
-    '<p class="notice foreign">Questions about pictures are understood best, and answered, in English.</p>'
+    '<p class="foreign">Questions about pictures are understood best, and answered, in English.</p>'
 )
 HEADER = """<header>
 <button type="button" data-action="show-list" aria-label="Conversations" title="Conversations">☰</button>
