@@ -227,9 +227,22 @@ def test_the_shell_answers_and_reports_mistakes_plainly(tmp_path: Path, shape: I
         "--image",
         str(tmp_path / "shape.png"),
     ]
-    shown = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    chosen = [
+        *command,
+        "--json",
+        "--max-tokens",
+        "1",
+        "--temperature",
+        "0.1",
+        "--seed",
+        "7",
+        "--style",
+        "keywords",
+    ]
+    shown = subprocess.run(chosen, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     told = json.loads(shown)
     assert told["text"] and told["route"] == "image" and told["adapter"] == "embedded"
+    assert told["tokens"] == 1 and not told["ended"]
     (tmp_path / "shape.png").write_bytes(b"broken")
     failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert failed.returncode == 2

@@ -4,10 +4,13 @@ Where the first word is `search`, `classify` or `feedback`, it is one of the com
 
 import argparse
 import sys
+from dataclasses import replace
 
 from vlm import UserError, load_assistant
 from vlm.commands import COMMANDS, USAGE, run
 from vlm.terminal import show_anything, to_json
+
+SETTINGS = ("max_new_tokens", "temperature", "seed", "style")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -24,6 +27,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--audio", metavar="FILE", help="a spoken question")
     parser.add_argument("--preset", default="embedded", help="a preset's name or a YAML file")
     parser.add_argument("--adapter", help="a shipped adapter, an adapter folder, or user/name on the hub")
+    parser.add_argument("--max-tokens", type=int, dest="max_new_tokens", help="longest answer, in tokens")
+    parser.add_argument("--temperature", type=float, help="0 always gives the same answer")
+    parser.add_argument("--seed", type=int, help="another seed draws another answer, above temperature 0")
+    parser.add_argument("--style", choices=["full", "keywords"], help="whole sentences or keywords")
     parser.add_argument("--json", action="store_true", help="print the whole trace as JSON")
     return parser.parse_args()
 
@@ -41,12 +48,18 @@ def main() -> int:
         return 2
     try:
         assistant = load_assistant(arguments.preset, arguments.adapter)
+        chosen = {
+            name: value for name, value in vars(arguments).items() if name in SETTINGS and value is not None
+        }
+        settings = replace(assistant.settings, **chosen)
         if arguments.json:
-            answer = assistant.answer(arguments.question, arguments.image, arguments.audio)
+            answer = assistant.answer(arguments.question, arguments.image, arguments.audio, settings=settings)
             print(to_json(answer.to_dict()))
             return 0
         printed = ""
-        for answer in assistant.stream(arguments.question, arguments.image, arguments.audio):
+        for answer in assistant.stream(
+            arguments.question, arguments.image, arguments.audio, settings=settings
+        ):
             # a draft may still be rewritten, so only text that stays is printed as it comes
             if answer.route == "text" or answer.stage == "done":
                 print(answer.text.removeprefix(printed), end="", flush=True)

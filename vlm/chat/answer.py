@@ -24,7 +24,7 @@ class NoAnswer(UserError):
 class Settings:
     """What a person may choose; the preset has the defaults."""
 
-    max_new_tokens: int = 200
+    max_new_tokens: int = 400
     temperature: float = 0.0
     clean_up: bool = True
     style: Style = "full"

@@ -21,9 +21,7 @@ from vlm.serving.switch import Serving
 from vlm.serving.tabs import conversation_tabs
 
 TITLE = "Ask a picture"
-IN_ENGLISH = (
-    '<p class="foreign">Questions about pictures are understood best, and answered, in English.</p>'
-)
+IN_ENGLISH = '<p class="foreign">Questions about pictures are understood best, and answered, in English.</p>'
 HEADER = """<header>
 <button type="button" data-action="show-list" aria-label="Conversations" title="Conversations">☰</button>
 <div><h1>{title}</h1><p>{description}</p></div>
