@@ -262,6 +262,8 @@ def test_a_german_visitor_asks_and_keeps_a_conversation_in_german(
     with visit(browser, address, BRIEF, locale="de-DE") as page:
         assert tabs(page) == ["Bild", "Text", "Stimme", "Suchen", "Über dieses Modell"]
         expect(page.locator("html")).to_have_attribute("lang", "de")
+        page.locator(".composer input[type=file]").first.set_input_files(EXAMPLES / "SOURCES.md")
+        page.get_by_text("Ungültiger Dateityp: SOURCES.md. Erlaubt sind nur: image, audio.").first.wait_for()
         add_picture(page, "cat.jpg")
         expect(box(page)).to_have_attribute("placeholder", "Frage etwas zum Bild")
         ask(page, "Search")  # a visitor's own words stay, whatever they are
