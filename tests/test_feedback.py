@@ -143,7 +143,7 @@ def test_all_is_exported_into_one_file_and_deleted(
 def test_what_cannot_be_exported_is_told(
     folder: FeedbackFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("feedback", ["delete", "--folder", str(tmp_path / "none")]) == 2
+    assert run("feedback", ["delete", "--folder", str(tmp_path / "none")]) == 1
     assert "There is no folder" in capsys.readouterr().err
     with pytest.raises(UserError, match="would count as feedback there"):
         export(folder.folder, folder.folder / "all.parquet")

@@ -239,4 +239,4 @@ def test_the_command_prints_scores_and_what_it_left_out(tmp_path: Path) -> None:
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "rouge_l" in told and "vqa_accuracy is left out: no line has `answer` and `answers`." in told
     wrong = subprocess.run([*command[:-1], "gone.jsonl"], cwd=ROOT, capture_output=True, text=True)
-    assert wrong.returncode == 2 and "score: gone.jsonl could not be read" in wrong.stderr
+    assert wrong.returncode == 1 and "score: gone.jsonl could not be read" in wrong.stderr

@@ -122,7 +122,7 @@ def main() -> int:
         result = compare(read_result(arguments.a)["answers"], read_result(arguments.b)["answers"])
     except UserError as error:
         print(f"compare: {error}", file=sys.stderr)
-        return 2
+        return 1
     print(to_json(result) if arguments.json else describe(result, arguments.examples))
     return 0
 

@@ -199,7 +199,7 @@ def main() -> int:
         print(run(parse()))
     except UserError as error:
         print(f"evaluate: {error}", file=sys.stderr)
-        return 2
+        return 1
     return 0
 
 

@@ -87,7 +87,7 @@ def main() -> int:
             print(file)
     except UserError as error:
         print(f"report: {error}", file=sys.stderr)
-        return 2
+        return 1
     return 0
 
 

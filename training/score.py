@@ -52,7 +52,7 @@ def main() -> int:
         scores = score(predictions, load_judge(arguments.judge) if arguments.judge else None)
     except UserError as error:
         print(f"score: {error}", file=sys.stderr)
-        return 2
+        return 1
     print(json.dumps(scores._asdict(), indent=1) if arguments.json else table(scores))
     return 0
 

@@ -32,7 +32,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="another seed draws another answer, above temperature 0")
     parser.add_argument("--style", choices=["full", "keywords"], help="whole sentences or keywords")
     parser.add_argument("--json", action="store_true", help="print the whole trace as JSON")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not (arguments.question or arguments.audio):
+        parser.error('give a question, such as: python -m vlm "What is this?" --image FILE')
+    return arguments
 
 
 def main() -> int:
@@ -40,12 +43,6 @@ def main() -> int:
     if sys.argv[1:] and sys.argv[1] in COMMANDS:
         return run(sys.argv[1], sys.argv[2:])
     arguments = parse_arguments()
-    if not (arguments.question or arguments.audio):
-        print(
-            'vlm: Please give a question: python -m vlm "What is this?" --image FILE. --help tells more.',
-            file=sys.stderr,
-        )
-        return 2
     try:
         assistant = load_assistant(arguments.preset, arguments.adapter)
         chosen = {
@@ -67,7 +64,7 @@ def main() -> int:
         print()
     except UserError as error:
         print(f"vlm: {error}", file=sys.stderr)
-        return 2
+        return 1
     return 0
 
 

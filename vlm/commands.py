@@ -104,5 +104,5 @@ def run(command: str, arguments: Sequence[str]) -> int:
         COMMANDS[command](arguments)
     except UserError as error:
         print(f"vlm: {error}", file=sys.stderr)
-        return 2
+        return 1
     return 0
