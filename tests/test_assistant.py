@@ -543,6 +543,8 @@ def test_what_needs_pictures_side_by_side_is_refused_by_an_adapter_for_one(
         ("What is different about it?", TWO[:1], ONE),
         ("Is it the same color all over?", TWO[:1], []),
         ("Is a man standing before the first house?", (), [*ONE, Turn("Which?", "blue", TWO[:1])]),
+        ("What is in the last picture?", TWO[:1], ONE),
+        ("Is it an old photo?", TWO[:1], ONE),
     ],
 )
 def test_what_can_be_told_of_each_alone_is_answered(

@@ -18,7 +18,7 @@ _COMPARING = re.compile(
 )
 # Which of them is meant; that there is one before the latest is known where this is asked
 _EARLIER = re.compile(
-    r"\b(?:(?:first|previous|earlier|other|old|last) (?:one|picture|image|photo)|(?:picture|image|photo) before)\b",
+    r"\b(?:(?:first|previous|earlier|other) (?:picture|image|photo)|(?:picture|image|photo) before)\b",
     re.IGNORECASE,
 )
 ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth")

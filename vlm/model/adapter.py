@@ -24,10 +24,8 @@ if TYPE_CHECKING:  # with it come Transformers' models and PEFT, which llama.cpp
     from vlm.model.language import LanguageModel
     from vlm.model.vlm import VisionLanguageModel
 
-HEADS, TRUNK = (
-    "heads.safetensors",
-    "trunk.",
-)  # the weights of a run of training.heads, and what the trunk's begin with
+# The weights of a run of training.heads, and what the trunk's begin with
+HEADS, TRUNK = "heads.safetensors", "trunk."
 
 
 def damaged(folder: Path) -> AbstractContextManager[None]:

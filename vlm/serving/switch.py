@@ -126,13 +126,9 @@ class Serving:
         if self._stopping:
             raise UserError(STOPPING)
         self.allowance.take(len(images), audio is not None)
-        with self.measures.question(
-            "image"
-            if images or any(turn.images for turn in history)
-            else "voice"
-            if audio is not None
-            else "text"
-        ) as measured:
+        looks = images or any(turn.images for turn in history)
+        route = "image" if looks else "voice" if audio is not None else "text"
+        with self.measures.question(route) as measured:
             heard = None
             if audio is not None:
                 heard = yield from self._hear(caller, audio, settings.language if settings else "")
