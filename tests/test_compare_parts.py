@@ -20,6 +20,7 @@ from vlm.engines import Sampling
 from vlm.engines.torch_engine import TorchEngine
 from vlm.errors import UserError
 from vlm.model.prompts import PromptTurn, end_ids, segments
+from vlm.model.text_encoders import load_words
 from vlm.model.vlm import VisionLanguageModel
 
 COLOURS = {"red": "Red.", "lime": "Green.", "blue": "Blue.", "white": "White."}
@@ -62,6 +63,8 @@ def test_the_shipped_comparison_names_parts_that_there_are() -> None:
     assert {config.fusion.kind for config in configs.values()} == {"prefix", "cross-attention", "fused"}
     assert len({config.connector.kind for config in configs.values()}) >= 7
     assert "smollm2-135m" not in preset_names()  # it is compared on, not served
+    reads = configs["q-former-instructed"].connector.settings
+    assert reads["vocabulary"] == len(load_words(reads["instructions"])) + 1
     with pytest.raises(
         UserError,
         match="no comparison for the language model 'gpt-9'. There are: qwen2.5-coder-1.5b, smollm2-135m",

@@ -136,8 +136,8 @@ def test_a_q_former_that_reads_questions_looks_for_what_is_asked() -> None:
 
 
 def test_instructions_without_a_vocabulary_are_refused() -> None:
-    settings = SMALL["q-former"] | {"instructions": "all-minilm-l6-v2"}
-    with pytest.raises(UserError, match="needs connector.vocabulary.*For all-minilm-l6-v2 give 30523"):
+    settings = SMALL["q-former"] | {"instructions": "all-mpnet-base-v2"}
+    with pytest.raises(UserError, match="needs connector.vocabulary.*30528 for all-mpnet-base-v2"):
         build_connector(PartConfig("q-former", settings), SIZE, EMBEDDING)
 
 
