@@ -54,8 +54,7 @@ def retrieval(pictures: Tensor, texts: Tensor, owners: Sequence[int]) -> dict[st
     """Embeddings of pictures [P, E] and texts [T, E], and the picture that each text is of -> recall at 1, 5, 10 and median
     rank, in both directions. A picture's best text counts, as Flickr8k is judged."""
     similarities = texts @ pictures.T
-    right = torch.zeros_like(similarities, dtype=torch.bool)
-    right[torch.arange(len(owners)), torch.tensor(owners)] = True
+    right = _own_pictures(similarities, owners)
     both = {"t2i": ranks(similarities, right), "i2t": ranks(similarities.T, right.T)}
     scores = {f"{way}_recall@{k}": recall_at(found, k) for way, found in both.items() for k in RECALLS}
     return scores | {f"{way}_median_rank": median_rank(found) for way, found in both.items()}
@@ -64,13 +63,19 @@ def retrieval(pictures: Tensor, texts: Tensor, owners: Sequence[int]) -> dict[st
 def recall_lost(whole: Tensor, cut: Tensor, owners: Sequence[int]) -> dict[str, dict[str, float | None]]:
     """Similarities of texts to pictures [T, P] by whole vectors and by shorter ones, and the picture that each text is
     of -> how much fewer pictures the shorter ones find, with the interval of the paired difference."""
-    right = torch.zeros_like(whole, dtype=torch.bool)
-    right[torch.arange(len(owners)), torch.tensor(owners)] = True
+    right = _own_pictures(whole, owners)
     found = ranks(whole, right), ranks(cut, right)
     lost = {str(k): ((found[0] <= k).double() - (found[1] <= k).double()).numpy() for k in RECALLS}
     sums = resampled_sums([str(each) for each in owners], lost | {"texts": np.ones(len(owners))})
     means = {f"t2i_recall@{k}": interval(sums[k] / sums["texts"]) for k in lost}
     return {name: dict(zip(("value", "low", "high"), mean, strict=True)) for name, mean in means.items()}
+
+
+def _own_pictures(similarities: Tensor, owners: Sequence[int]) -> Tensor:
+    """Where in [T, P] each text meets the picture that it is of."""
+    right = torch.zeros_like(similarities, dtype=torch.bool)
+    right[torch.arange(len(owners)), torch.tensor(owners)] = True
+    return right
 
 
 def chance(pictures: int, texts_each: int) -> Mapping[str, float]:

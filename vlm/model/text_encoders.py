@@ -99,13 +99,13 @@ def load_words(weights: str) -> Any:
 def build_text_encoder(config: TextConfig, device: str = "cpu") -> SentenceEncoder:
     if config.encoder not in TEXT_ENCODERS:
         raise UserError(f"There is no text encoder {config.encoder!r}. Valid: {', '.join(TEXT_ENCODERS)}.")
-    from transformers import AutoModel, CLIPModel  # takes a second to import
+    from transformers import AutoModel, AutoTokenizer, CLIPModel  # takes a second to import
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # it would stand before every search in the shell
     with plain_weight_errors(config.weights):
         folder = resolve(config.weights)
-        tokenizer = load_words(config.weights)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
         if config.encoder == "clip":
             # A text model of its own would warn of the other half in the file, and a subclass without the warning finds
             # none of its weights
