@@ -2,9 +2,11 @@
 
 import ast
 import importlib.util
+import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -184,18 +186,19 @@ def test_the_readmes_python_commands_exist_and_know_their_options() -> None:
         "training.finetune",
         "training.evaluate",
     }
-    helps: dict[str, str] = {}
+    modules = sorted({module for module, _ in commands})
+    assert all(importlib.util.find_spec(module) for module in modules)
+    asked = [module for module in modules if module != "venv"]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of a command's help is the time that imports take
+        helps = dict(zip(asked, pool.map(help_of, asked), strict=True))
     for module, rest in commands:
-        assert importlib.util.find_spec(module), module
-        if module == "venv":
-            continue
-        if module not in helps:
-            asked = subprocess.run(
-                [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-            )
-            helps[module] = asked.stdout
         for option in re.findall(r"(?<!\S)--[\w-]+", rest):
-            assert option in helps[module], (module, option)
+            assert module in helps and option in helps[module], (module, option)
+
+
+def help_of(module: str) -> str:
+    command = [sys.executable, "-m", module, "--help"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_files_that_the_readmes_commands_read_exist() -> None:
