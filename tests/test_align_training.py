@@ -1,5 +1,7 @@
 """An aligner is trained on real modules: pairs laid out for good, checkpoints, exact recovery, log, plots, processes."""
 
+import io
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,17 +9,19 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import free_port
 from tests.tiny_alignment import tiny_aligner, tiny_text, tiny_training, use_tiny_parts, write_pairs
-from training import align
+from training import align, align_plots
 from training.aligner_trainer import LOG, read_csv
 from training.augmentation import AugmentationConfig
 from training.config import AlignmentConfig, PairSource, load_alignment_config
@@ -83,11 +87,16 @@ def test_rows_without_text_and_broken_pictures_are_counted_and_skipped(tmp_path:
     nothing = rows[0] | {"references": [], "answer": " ", "split": "train"}
     nothing["image"] = {"bytes": rows[2]["image"]["bytes"] + b" ", "path": "nothing.png"}
     broken = rows[0] | {"image": {"bytes": b"no picture", "path": "broken.png"}, "split": "train"}
-    parquet.write_table(pa.Table.from_pylist([*rows, nothing, broken, broken]), good / "tiny.parquet")
+    lacking = [rows[0] | {"answer": None}, rows[0] | {"image": {"bytes": None, "path": "none.png"}}]
+    parquet.write_table(
+        pa.Table.from_pylist([*rows, nothing, broken, broken, *lacking]), good / "tiny.parquet"
+    )
     data = read_pairs(good, ["tiny"], 0.0)
-    assert data.skipped == {"broken picture": 1, "without text": 1}
+    lacks = "rows without a picture's bytes or without words"
+    assert data.skipped == {"broken pictures": 1, "pictures without text": 1, lacks: 2}
     assert len(data.train) == len(data.held_out) == 8 and not data.validation
-    assert read_pairs(good, ["absent"], 0.0) == PairData([], [], [], {"without text": 0})
+    nothing_there = PairData([], [], [], Counter({"pictures without text": 0}))
+    assert read_pairs(good, ["absent"], 0.0) == nothing_there
 
 
 def test_token_features_are_computed_once_and_survive_a_restart(tmp_path: Path) -> None:
@@ -111,18 +120,21 @@ def run_to_the_end(config: AlignmentConfig) -> tuple[dict[str, torch.Tensor], li
 
 @pytest.mark.slow
 def test_a_run_learns_its_pairs_and_leaves_aligner_log_checkpoints_and_plots(
-    training: AlignmentConfig, caplog: pytest.LogCaptureFixture
+    training: AlignmentConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = parquet.read_table(Path(training.data) / "tiny.parquet").to_pylist()[:1]
-    broken[0]["image"]["bytes"] = b"no picture"
+    whole = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(whole, "JPEG")
+    broken.append(broken[0] | {"image": {"bytes": whole.getvalue()[:-900], "path": "cut off.jpg"}})
+    broken[0]["image"] = {"bytes": b"no picture", "path": "none.jpg"}
     parquet.write_table(pa.Table.from_pylist(broken), Path(training.data) / "broken.parquet")
     config = replace(
-        training, epochs=30, head_dropout=0.0, feature_noise=0.0, keep_every=20, validation_steps=10
+        training, epochs=30, head_dropout=0.0, feature_noise=0.0, keep_every=20, validation_share=0.5
     )
-    config = replace(config, save_steps=10, text_dropout=0.0)
+    config = replace(config, save_steps=10, validation_steps=10, text_dropout=0.0)
     before = {name: each.clone() for name, each in tiny_aligner().state_dict().items()}
     _, log = run_to_the_end(config)
-    assert "skipped, broken picture: 1" in caplog.text
+    assert "skipped, broken pictures: 2" in caplog.text
     output = Path(config.output)
     values = {(int(step), name): float(value) for step, _, name, value in log}
     steps = max(step for step, _ in values)
@@ -136,8 +148,20 @@ def test_a_run_learns_its_pairs_and_leaves_aligner_log_checkpoints_and_plots(
     kept = {path.name for path in output.glob("checkpoint-*")}
     assert f"checkpoint-{steps}" in kept and len(kept) <= 2  # the latest and the best
     assert (output / "aligner-20" / "heads.safetensors").is_file()
-    plots = {"loss", "parts", "learning_rate", "temperature", "modality_gap", "recall"}
-    assert {path.stem for path in (output / "plots").glob("*.png")} >= plots
+    plots = {
+        "loss",
+        "parts",
+        "learning_rate",
+        "temperature",
+        "modality_gap",
+        "recall",
+        "space",
+        "similarities",
+    }
+    shutil.rmtree(output / "plots")
+    monkeypatch.setattr(sys, "argv", ["align_plots", str(output)])
+    align_plots.main()
+    assert {path.stem for path in (output / "plots").glob("*.png")} == plots | {"recall_by_dimension"}
     unmoved = {"bias", "picture_head.pooling.queries"}  # SigLIP's; all cells of a plain picture are alike
     after = tiny_aligner()
     restore_aligner(after, output / "aligner")
@@ -159,6 +183,7 @@ def test_every_stage_and_loss_trains(training: AlignmentConfig, changes: dict[st
 
 KILLED = """
 import os, signal, sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 from tests.tiny_alignment import tiny_training, use_tiny_parts
@@ -166,7 +191,7 @@ from training import align
 from training.aligner_trainer import AlignerTrainer
 
 torch.set_num_threads(1)
-data, output, method, step = sys.argv[1:]
+data, output, method, step, stage, watched = sys.argv[1:]
 original = getattr(AlignerTrainer, method)
 
 def killed(self, *arguments):
@@ -176,17 +201,26 @@ def killed(self, *arguments):
 
 setattr(AlignerTrainer, method, killed)
 use_tiny_parts()
-align.run(tiny_training(Path(data), Path(output)))
+align.run(replace(tiny_training(Path(data), Path(output)), stage=stage, validation_steps=int(watched)))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "step"), [("training_step", 5), ("_save_optimizer_and_scheduler", 4)])
+@pytest.mark.parametrize(
+    ("method", "step", "stage", "watched"),
+    [
+        ("training_step", 5, "heads", 2),
+        ("_save_optimizer_and_scheduler", 4, "heads", 2),
+        ("training_step", 7, "full", 1),
+    ],
+)
 def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_ends(
-    training: AlignmentConfig, method: str, step: int
+    training: AlignmentConfig, method: str, step: int, stage: str, watched: int
 ) -> None:
+    training = replace(training, stage=stage, validation_steps=watched)
     unbroken, log = run_to_the_end(replace(training, output=training.output + "-unbroken"))
-    command = [sys.executable, "-c", KILLED, training.data, training.output, method, str(step)]
+    script = [training.data, training.output, method, str(step), stage, str(watched)]
+    command = [sys.executable, "-c", KILLED, *script]
     killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     resumed, log_again = run_to_the_end(training)
@@ -194,6 +228,57 @@ def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_ends(
     for name, weight in unbroken.items():
         assert torch.equal(weight, resumed[name]), name
     assert log_again == log
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"loss": "sig"}, "There is no loss 'sig'. Valid: infonce, siglip"),
+        ({"matryoshka": "al"}, "There is no matryoshka 'al'. Valid: sampled, all"),
+        ({"precision": "fp8"}, "There is no precision 'fp8'"),
+        ({"stage": "ful"}, "There is no stage 'ful'"),
+        ({"epochs": 0}, "epochs must be 1 or more"),
+        (
+            {"save_steps": 4, "validation_steps": 3},
+            r"save_steps \(4\) must be a multiple of validation_steps \(3\)",
+        ),
+        ({"report_to": "paper"}, "There is no report_to 'paper'. Valid: none, wandb, trackio, tensorboard"),
+        (
+            {"report_to": "trackio"},
+            "The package trackio is not installed. Install it with: pip install trackio",
+        ),
+        ({"batch_size": 1024}, "All epochs together have 56 pairs, fewer than one batch of 1,024"),
+    ],
+)
+def test_a_setting_that_cannot_be_trained_with_is_refused_in_a_sentence(
+    training: AlignmentConfig, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        align.run(replace(training, **changes))
+
+
+@pytest.mark.slow
+def test_pictures_with_names_alone_train_and_a_source_that_is_not_there_is_said(
+    training: AlignmentConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = Path(training.data) / "tiny.parquet"
+    rows = [row | {"references": [], "task": "name"} for row in parquet.read_table(file).to_pylist()]
+    parquet.write_table(pa.Table.from_pylist([row | {"noun": row["answer"]} for row in rows]), file)
+    align.run(replace(training, sources=(PairSource("tiny"), PairSource("tinny"))))
+    assert "The source tinny is left out" in caplog.text
+    assert (Path(training.output) / "plots" / "loss.png").is_file()
+
+
+def test_a_run_that_could_not_begin_keeps_its_folder_free(
+    training: AlignmentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: object) -> None:
+        raise UserError("There is no such weight.")
+
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="no such weight"):
+        patched.setattr(align, "build_aligner", build)
+        align.run(training)
+    assert not (Path(training.output) / "settings.json").exists()
 
 
 @pytest.mark.slow

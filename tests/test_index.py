@@ -104,6 +104,7 @@ def test_a_renamed_and_a_touched_picture_are_known_by_their_content(searcher: Se
     index = again.index(folder)
     assert names(index) == ["blue.png", "lime.png", "rouge.png"]
     assert embedded(again) == 0
+    assert index.report.sentences(3) == "3 pictures in the index (1 new, 1 removed)."
     assert Path(again.search("red", index=index)[0].path).name == "rouge.png"
 
 
@@ -170,7 +171,7 @@ def test_however_many_pictures_there_are_only_one_batch_is_open(
     alive: list[weakref.ref[Image.Image]] = []
     most = 0
 
-    def opened(path: Path) -> Image.Image:
+    def opened(path: Path, name: str) -> Image.Image:
         nonlocal most
         picture = Image.new("RGB", (4, 4))
         alive[:] = [each for each in alive if each()] + [weakref.ref(picture)]
@@ -203,6 +204,37 @@ def test_what_was_embedded_before_a_stop_stays_and_is_saved(searcher: Searcher, 
     again = tiny_searcher()
     assert len(again.index(tmp_path / "many")) == 3 * BATCH
     assert embedded(again) == BATCH
+    for path in (tmp_path / "many").iterdir():  # a sync, which sets their times
+        os.utime(path, (1, 1))
+    with pytest.raises(KeyboardInterrupt):
+        tiny_searcher().index(tmp_path / "many", progress=stop)
+    once_more = tiny_searcher()
+    assert len(once_more.index(tmp_path / "many")) == 3 * BATCH
+    assert embedded(once_more) == 0
+
+
+def test_a_file_with_the_index_of_other_pictures_is_not_written_over(
+    searcher: Searcher, folder: Path, tmp_path: Path
+) -> None:
+    file, other = tmp_path / "kept.safetensors", tmp_path / "other"
+    searcher.index(folder, file)
+    before = file.read_bytes()
+    other.mkdir()
+    paint(other / "pink.png", "pink")
+    with pytest.raises(UserError, match=r'"kept\.safetensors" is of other pictures, such as'):
+        searcher.index(other, file)
+    assert file.read_bytes() == before
+    folder.rename(tmp_path / "moved")
+    again = tiny_searcher()
+    assert len(again.index(tmp_path / "moved", file)) == 3 and embedded(again) == 0
+
+
+def test_what_another_thread_has_added_meanwhile_is_in_an_index_once() -> None:
+    index, vectors = PictureIndex("tiny", 2), torch.eye(2)
+    index.add([Entry("a", "1")], vectors[:1])
+    index.add([Entry("b", "1"), Entry("c", "2")], vectors)
+    assert [entry.path for entry in index.entries] == ["a", "c"]
+    assert torch.equal(index.vectors, vectors)
 
 
 def test_an_index_is_saved_and_loaded_as_it_was(searcher: Searcher, folder: Path, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_an_empty_index_and_a_broken_picture_are_refused_in_a_sentence(
 
 def test_names_get_probabilities_that_make_one(searcher: Searcher, folder: Path) -> None:
     probable = searcher.classify(folder / "red.png", ["blue", "red", "lime"])
-    assert probable[0][0] == "red"
+    assert probable[0][0] == "red" and searcher.classify(folder / "red.png", "blue, red, lime") == probable
     assert sum(probability for _, probability in probable) == pytest.approx(1.0)
     assert {name for name, _ in probable} == {"blue", "red", "lime"}
 

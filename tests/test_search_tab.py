@@ -91,7 +91,7 @@ def test_pictures_in_a_zip_are_found_under_their_names(
         archive.writestr("holiday/bad.png", b"no picture")
     session = SearchSession()
     said = added(handlers, session, tmp_path / "all.zip")
-    assert "8 pictures in the index (8 new)." in said and "1 was left out" in said
+    assert "8 pictures in the index (8 new)." in said and 'The picture "bad.png" is not a picture' in said
     (path, caption), *_ = handlers.find(session, "blue", None)[0]["value"]
     assert caption.endswith(" · blue.png")
     assert Path(path).is_relative_to(handlers.cache) and path in handlers.temporary_files
@@ -112,6 +112,8 @@ def test_what_was_embedded_before_a_stop_stays(
     handlers.take(session, [str(path) for path in folder.iterdir()])
     grown = handlers.embed(session)
     next(grown)
+    with pytest.raises(UserError, match="Pictures are being read. Load the index when that is done"):
+        handlers.load(session, "kept.safetensors")
     grown.close()  # type: ignore[attr-defined]
     report = handlers.stop(session)[0]
     assert "3 pictures in the index (3 new). 5 were not looked at" in report
@@ -317,20 +319,25 @@ def client(address: str) -> Client:
 
 
 @pytest.mark.server
-def test_the_api_finds_pictures_by_words_and_by_a_picture(client: Client, folder: Path) -> None:
+def test_the_api_finds_pictures_by_words_and_by_a_picture(
+    client: Client, folder: Path, tmp_path: Path
+) -> None:
     files = [handle_file(path) for path in sorted(folder.iterdir())]
     found = client.predict("lime", files, None, None, 2, api_name="/search")
     assert [each["picture"] for each in found][0] == "lime.png"
     assert len(found) == 2 and found[0]["score"] >= found[1]["score"]
     like = client.predict("", files, handle_file(folder / "red.png"), api_name="/search")
     assert like[0] == {"picture": "red.png", "score": 1.0}
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    *_, left_out = client.predict("lime", [*files, handle_file(tmp_path / "bad.png")], api_name="/search")
+    assert left_out["picture"] == "bad.png" and "is not a picture" in left_out["problem"]
 
 
 @pytest.mark.server
 def test_the_api_searches_in_a_saved_index(client: Client, folder: Path, tmp_path: Path) -> None:
     tiny_searcher().index(list(folder.iterdir()), tmp_path / "kept.safetensors")
     found = client.predict("blue", [], None, handle_file(tmp_path / "kept.safetensors"), api_name="/search")
-    assert found[0]["picture"] == "blue.png"
+    assert found[0]["picture"] == str(folder / "blue.png")
     tiny_searcher("another").index(list(folder.iterdir()), tmp_path / "other.safetensors")
     with pytest.raises(AppError, match="another, and the one in use is tiny"):
         client.predict("blue", [], None, handle_file(tmp_path / "other.safetensors"), api_name="/search")
@@ -410,6 +417,12 @@ def test_pictures_are_chosen_found_and_asked_about(page: Page, folder: Path) -> 
     expect(first).to_contain_text(" · blue.png")
     drawn = "image => image.complete && image.naturalWidth > 0"
     assert first.locator("img").evaluate(drawn)
+    first.locator("img").click()
+    expect(page.locator(".found .preview")).to_be_visible()
+    find(page, "a red thing")  # shows all that were found, and a picture can be asked about again
+    expect(page.locator(".found .preview")).to_have_count(0)
+    find(page, "a blue thing")
+    expect(first).to_contain_text(" · blue.png")
     first.locator("img").click()
     page.get_by_role("button", name="Ask about this picture").click()
     expect(page.get_by_role("tab", name="Image")).to_have_attribute("aria-selected", "true")

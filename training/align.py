@@ -9,7 +9,7 @@ import argparse
 import json
 import logging
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import TrainingArguments, set_seed
 
 from training.align_plots import draw_all
-from training.align_validation import Side, Validation
+from training.align_validation import EMBEDDINGS, Side, Validation
 from training.aligner_trainer import LOG, AlignerTrainer, PairCollator, Record
 from training.augmentation import open_view, picture_of, with_views
 from training.checkpoints import last_whole_checkpoint
@@ -28,7 +28,7 @@ from training.config import AlignmentConfig, load_alignment_config
 from training.data import pictures_of
 from training.features import Averages, FeatureStore
 from training.finetune import GOES_ON, keep_memory
-from training.pairs import Captioned, PairData, Pairs, names_of, read_pairs
+from training.pairs import Captioned, PairData, Pairs, damaged, names_of, read_pairs
 from training.resources import disk_limit, memory_limit
 from training.run_settings import claim, digest
 from training.scores.alignment import report
@@ -53,6 +53,7 @@ SIGLIP_SCALE, SIGLIP_BIAS = 10.0, -10.0  # at the start (arXiv:2303.15343)
 
 def run(config: AlignmentConfig, extend: bool = False) -> Path:
     """Pairs, features, training, scores, plots. With `extend` a run that is there may go on to more epochs."""
+    config.check()
     keep_memory()
     set_seed(config.seed)
     process = PartialState(cpu=not torch.cuda.is_available())
@@ -61,20 +62,26 @@ def run(config: AlignmentConfig, extend: bool = False) -> Path:
     data = read_pairs(Path(config.data), sources, config.validation_share)
     if not data.train:
         raise UserError(f"{config.data} has no pictures with texts in the sources {', '.join(sources)}.")
-    for reason, count in data.skipped.items():
-        if count:
-            log.warning("skipped, %s: %d", reason, count)
+    for source in sorted(set(sources) - {each.source for each in (*data.train, *data.validation)}):
+        log.warning(
+            "The source %s is left out: %s has no training pictures with texts of it.", source, config.data
+        )
     preset = load_aligner_config(config.aligner)
+    aligner = build_aligner(preset, str(process.device))  # what cannot be built has no right to the folder
     with process.main_process_first():
         extended_at = claim_output(config, preset, data, extend)
     if is_finished(config):
         log.info("the run is finished already; nothing was done")
         return output / "aligner"
-    aligner = build_aligner(preset, str(process.device))
     aligner.train_only(config.stage)
     texts = texts_of(data, config)
     with process.main_process_first():  # the others read what it wrote
-        picture_of_side, text_of_side = sides(aligner, config, data, texts)
+        picture_of_side, text_of_side, broken = sides(aligner, config, texts)
+    data = data.without(broken)
+    data.skipped["broken pictures"] += len(broken)
+    for reason, count in data.skipped.items():
+        if count:
+            log.warning("skipped, %s: %d", reason, count)
     train = [each for each in data.train if texts[each.picture]]
     prepare(aligner, config, train, texts, picture_of_side, text_of_side)
     watched = [each for each in data.validation if each.captions]
@@ -88,7 +95,8 @@ def run(config: AlignmentConfig, extend: bool = False) -> Path:
     if process.is_main_process:
         save_aligner(aligner, folder, trainer.described, {})
         aligner.eval()
-        draw_all(output / LOG, validation.embed(aligner), validation.owners, aligner.dims, output / "plots")
+        validation.keep(aligner, output / EMBEDDINGS)
+        draw_all(output)
         scores = report(aligner, Path(config.data), config.aligner)
         save_aligner(aligner, folder, trainer.described, scores)
     return folder
@@ -137,34 +145,40 @@ def texts_of(data: PairData, config: AlignmentConfig) -> dict[str, list[str]]:
 
 
 def sides(
-    aligner: Aligner, config: AlignmentConfig, data: PairData, texts: Mapping[str, Sequence[str]]
-) -> tuple[Side, Side]:
-    """A picture's or view's id -> its features, a text -> its features; where the encoders train, pixels and token ids."""
+    aligner: Aligner, config: AlignmentConfig, texts: Mapping[str, Sequence[str]]
+) -> tuple[Side, Side, set[str]]:
+    """A picture's or view's id -> its features, a text -> its features; where the encoders train, pixels and token ids.
+    Beside them the pictures that are broken."""
     folder = Path(config.data)
     wanted = {name for name, own in texts.items() if own}
-    pictures = ((name, content) for name, content in pictures_of(folder, "train") if name in wanted)
+    contents = pictures_of(folder, "train", {each.name for each in config.sources}, Counter())
+    pictures = ((name, content) for name, content in contents if name in wanted)
+    broken: set[str] = set()
     if config.stage == "heads":
         store, tokens = FeatureStore(folder, aligner.preset.vision), TokenStore(folder, aligner.preset.text)
         if missing := [name for name in wanted if name not in store or config.augmentation.views]:
             log.info("%d pictures may have to be encoded", len(missing))
-            store.add(with_views(pictures, config.augmentation), aligner.vision, config.augmentation)
-        tokens.add((text for own in texts.values() for text in own), aligner.text)
+            views = with_views(pictures, config.augmentation)
+            store.add(views, aligner.vision, config.augmentation, broken=broken)
+        tokens.add([*(text for own in texts.values() for text in own), *aligner.class_texts], aligner.text)
+        aligner.read_class_texts(tokens.__getitem__)
         preset, found = aligner.preset, (store.__getitem__, tokens.__getitem__)
         heads = (preset.picture_head, preset.text_head)
         picture_of_side, text_of_side = (
             Averages(each).__getitem__ if head.pooling == "mean" and not config.feature_noise else each
             for each, head in zip(found, heads, strict=True)
         )
-        return picture_of_side, text_of_side
-    contents = dict(pictures)
+        return picture_of_side, text_of_side, broken
+    kept = dict(pictures)
+    aligner.read_class_texts()
 
     def pixels_of(view: str) -> Tensor:
-        return aligner.vision.preprocess(open_view(view, contents[picture_of(view)], config.augmentation))
+        return aligner.vision.preprocess(open_view(view, kept[picture_of(view)], config.augmentation))
 
     def ids_of(text: str) -> Tensor:
         return aligner.text.tokenize([text])[0][0]
 
-    return pixels_of, ids_of
+    return pixels_of, ids_of, damaged(kept.items())
 
 
 @torch.no_grad()
@@ -186,7 +200,6 @@ def prepare(
     for head, values in ((aligner.picture_head, features.flatten(0, 1)), (aligner.text_head, tokens[mask])):
         head.normalise.take(values.float())
         head.dropout.p, head.noise = config.head_dropout, config.feature_noise
-    aligner.read_class_texts()
     if config.loss == "siglip":
         aligner.log_scale.fill_(math.log(SIGLIP_SCALE))
         aligner.bias.fill_(SIGLIP_BIAS)
@@ -200,21 +213,28 @@ def build_trainer(
     collator: PairCollator,
     validation: Validation,
 ) -> AlignerTrainer:
+    pairs = Pairs(
+        train,
+        texts,
+        config.sources,
+        epochs=config.epochs,
+        text_dropout=config.text_dropout,
+        augmentation=config.augmentation,
+        seed=config.seed,
+    )
+    at_once = config.batch_size * PartialState().num_processes
+    if len(pairs) < at_once:
+        raise UserError(
+            f"All epochs together have {len(pairs):,} pairs, fewer than one batch of {at_once:,}. Give a smaller "
+            "batch_size, more epochs or larger shares of the sources."
+        )
     trainer = AlignerTrainer(
         model=aligner,
         args=training_arguments(config, bool(validation.pictures)),
-        train_dataset=Pairs(
-            train,
-            texts,
-            config.sources,
-            epochs=config.epochs,
-            text_dropout=config.text_dropout,
-            augmentation=config.augmentation,
-            seed=config.seed,
-        ),
+        train_dataset=pairs,
         eval_dataset=validation.pictures or None,
         data_collator=collator,
-        callbacks=[Record(Path(config.output) / LOG, config.epochs)],
+        callbacks=[Record(Path(config.output) / LOG)],
     )
     trainer.alignment, trainer.validation = config, validation
     trainer.described, trainer.losses = describe(config, len(train)), defaultdict(list)

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from training.align_validation import EMBEDDINGS
 from training.aligner_trainer import LOG, read_csv
 from training.contrast import shorten
 from training.plot import Series, points, running_mean
 from training.scores.projection import principal_axes, t_sne
 from training.scores.retrieval import RECALLS, retrieval
-from vlm.errors import UserError
+from vlm.errors import UserError, plain_load_errors
 from vlm.model.aligner import Embeddings
+from vlm.model.alignment import aligner_config
 from vlm.terminal import show_anything
 
 SHOWN = 60  # pictures in the plot of the embedding space and of similarities
@@ -40,19 +43,26 @@ def series_of(file: Path) -> dict[str, Series]:
     return found
 
 
-def draw_all(
-    log: Path, embeddings: Embeddings, owners: Sequence[int], dims: Sequence[int], folder: Path
-) -> None:
-    """Every plot, into `folder`; of a run without validation pictures, the curves alone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draw_curves(series_of(log), folder)
+def draw_all(run: Path) -> Path:
+    """Every plot of the run, into the folder that is returned: of one that is not at its end, or had too few validation
+    pictures, the curves alone."""
+    folder = run / "plots"
+    folder.mkdir(exist_ok=True)
+    draw_curves(series_of(run / LOG), folder)
+    if not (run / EMBEDDINGS).is_file():
+        return folder
+    with plain_load_errors(f"{run / EMBEDDINGS} is damaged", "Train the run again."):
+        kept = load_file(run / EMBEDDINGS)
+        embeddings, owners = Embeddings(kept["pictures"], kept["texts"]), kept["owners"].tolist()
     if len(embeddings.pictures) < 3:
-        return
-    first = [list(owners).index(place) for place in range(min(SHOWN, len(embeddings.pictures)))]
+        return folder
+    dims = aligner_config(run / "aligner").dims
+    first = [owners.index(place) for place in range(min(SHOWN, len(embeddings.pictures)))]
     pictures, texts = embeddings.pictures[: len(first)].cpu(), embeddings.texts[first].cpu()
     draw_space(pictures, texts, folder / "space.png")
     draw_similarities(pictures @ texts.T, folder / "similarities.png")
     draw_by_dim(embeddings, owners, dims, folder / "recall_by_dimension.png")
+    return folder
 
 
 def draw_curves(series: dict[str, Series], folder: Path) -> None:
@@ -130,16 +140,15 @@ def _save(figure: Any, file: Path) -> None:
 def main() -> None:
     show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.align_plots", description=__doc__)
-    parser.add_argument("run", type=Path, help="the run's folder; its curves are drawn into RUN/plots")
+    parser.add_argument("run", type=Path, help="the run's folder; its plots are drawn into RUN/plots")
     arguments = parser.parse_args()
     try:
         if not (arguments.run / LOG).is_file():
             raise UserError(f"{arguments.run} has no {LOG}. Give the folder of a run of training.align.")
-        (arguments.run / "plots").mkdir(exist_ok=True)
-        draw_curves(series_of(arguments.run / LOG), arguments.run / "plots")
+        folder = draw_all(arguments.run)
     except UserError as error:
         raise SystemExit(f"align_plots: {error}") from None
-    print(arguments.run / "plots")
+    print(folder)
 
 
 if __name__ == "__main__":

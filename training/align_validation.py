@@ -1,6 +1,7 @@
 """Validation pictures and all their texts -> losses and recall while an aligner trains."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from more_itertools import chunked
@@ -11,7 +12,9 @@ from training.pairs import Captioned
 from training.scores.retrieval import modality_gap, retrieval
 from vlm.model.aligner import Aligner, Embeddings
 from vlm.model.text_encoders import pad
+from vlm.weights.tensor_files import save_tensors
 
+EMBEDDINGS = "validation.safetensors"  # in the run's folder, for the plots
 # A picture's or text's id -> its features, or pixels or token ids where its encoder trains.
 Side = Callable[[str], Tensor]
 
@@ -38,7 +41,13 @@ class Validation:
             padded, mask = pad([self.text_of(text) for text in each])
             texts.append(aligner.embed_text_inputs(padded.to(aligner.device), mask.to(aligner.device)))
         aligner.train(was_training)
-        return Embeddings(torch.cat(pictures), torch.cat(texts))
+        none = torch.zeros(0, aligner.dims[0])  # of data whose pictures have names alone
+        return Embeddings(torch.cat(pictures or [none]), torch.cat(texts or [none]))
+
+    def keep(self, aligner: Aligner, file: Path) -> None:
+        """Write the embeddings for the plots, with which text is of which picture."""
+        pictures, texts = (each.float().cpu().contiguous() for each in self.embed(aligner))
+        save_tensors({"pictures": pictures, "texts": texts, "owners": torch.tensor(self.owners)}, file)
 
     def scores(self, aligner: Aligner, loss_kind: str) -> dict[str, float]:
         pictures, texts = self.embed(aligner)

@@ -53,8 +53,8 @@ class Record(TrainerCallback):
     """Writes what the Trainer logs into a CSV file, a number a line. A run that goes on first forgets what it logged after
     its checkpoint."""
 
-    def __init__(self, file: Path, epochs: int) -> None:
-        self.file, self.epochs = file, epochs  # which are one epoch to the Trainer
+    def __init__(self, file: Path) -> None:
+        self.file = file
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
@@ -68,10 +68,7 @@ class Record(TrainerCallback):
                 name for name in logs if name != "epoch" and not any(each in name for each in NOT_LOGGED)
             ]
             with self.file.open("a", newline="", encoding="utf-8") as file:
-                rows = [
-                    [state.global_step, round(self.epochs * (state.epoch or 0), 4), name, logs[name]]
-                    for name in names
-                ]
+                rows = [[state.global_step, round(state.epoch or 0, 4), name, logs[name]] for name in names]
                 csv.writer(file).writerows(rows)
 
 
@@ -152,7 +149,12 @@ class AlignerTrainer(Trainer):
             }
             logs["scale"] = self.model.scale  # type: ignore[union-attr]
             self.losses.clear()
-        super().log(logs, start_time)
+        of_all = self.state.epoch  # all epochs are one to the Trainer
+        self.state.epoch = (of_all or 0) * self.alignment.epochs
+        try:
+            super().log(logs, start_time)
+        finally:
+            self.state.epoch = of_all
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         assert self.validation is not None
@@ -179,6 +181,8 @@ class AlignerTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         restore_aligner(self.model, Path(resume_from_checkpoint) / "aligner")  # type: ignore[arg-type]
+        if self.alignment.stage == "full":  # as it did when the checkpoint was written
+            self.model.read_class_texts()  # type: ignore[operator,union-attr]
 
     def _load_best_model(self) -> None:
         restore_aligner(self.model, Path(self.state.best_model_checkpoint) / "aligner")  # type: ignore[arg-type]

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageEnhance, ImageOps
 
+from vlm.errors import UserError
+
 SEPARATOR = "@"  # picture@number and what it was drawn by
 FALSIFIES = {  # task -> the changes after which its answer may be wrong
     "name": set(), "describe": set(), "category": set(), "yes": set(), "no": set(), "choice": set(),
@@ -91,6 +93,12 @@ def with_views(
 
 
 def open_view(name: str, content: bytes, config: AugmentationConfig) -> Image.Image:
-    """The id of a picture or of a view, and the picture's bytes -> RGB."""
-    image = Image.open(io.BytesIO(content)).convert("RGB")
+    """The id of a picture or of a view, and the picture's bytes -> RGB. UserError where they are damaged or cut off."""
+    try:
+        image = Image.open(io.BytesIO(content)).convert("RGB")
+    except Exception as problem:  # damaged files make Pillow raise SyntaxError, struct.error, zlib.error, ...
+        raise UserError(
+            f"A picture of the data is damaged or cut off (its SHA-256 is {picture_of(name)}). Take its rows out, or make "
+            "the data again with training.convert, which leaves such pictures out."
+        ) from problem
     return paint_view(image, draw_view(name, config)) if SEPARATOR in name else image

@@ -1,6 +1,7 @@
 """Parquet -> rows, with their pictures or without. No id in the data is trusted: the bytes of a picture are its name."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,10 +46,13 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def iterate_rows(
-    folder: Path, split: str, source: str | Collection[str] | None = None
+    folder: Path,
+    split: str,
+    source: str | Collection[str] | None = None,
+    skipped: Counter[str] | None = None,
 ) -> Iterator[tuple[Row, bytes]]:
     """Stream rows of one split, and of one source or several, with their image bytes; memory does not grow with the data
-    set."""
+    set. A row without a picture's bytes, or without words, is refused, or counted in `skipped`."""
     sources = {source} if isinstance(source, str) else source
     for file in parquet_files(folder):
         first = 1
@@ -61,8 +65,15 @@ def iterate_rows(
             numbers = compute.indices_nonzero(wanted).to_pylist()
             for number, values in zip(numbers, batch.filter(wanted).to_pylist(), strict=True):
                 place = f"{file.name}, row {first + number}"
-                content = _content(values["image"], place)
-                yield _row(values | {"source": own[number].as_py()}, content, place), content
+                try:
+                    content = _content(values["image"], place)
+                    row = _row(values | {"source": own[number].as_py()}, content, place)
+                except UserError:
+                    if skipped is None:
+                        raise
+                    skipped["rows without a picture's bytes or without words"] += 1
+                    continue
+                yield row, content
             first += len(batch)
 
 
@@ -111,7 +122,10 @@ def read_rows(folder: Path, split: str, source: str | None = None) -> list[Row]:
 
 
 def pictures_of(
-    folder: Path, split: str, source: str | Collection[str] | None = None
+    folder: Path,
+    split: str,
+    source: str | Collection[str] | None = None,
+    skipped: Counter[str] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
-    for row, content in iterate_rows(folder, split, source):
+    for row, content in iterate_rows(folder, split, source, skipped):
         yield row.picture, content

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view
+from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, picture_of
 from vlm.config import VisionConfig
 from vlm.errors import UserError, not_permitted
 from vlm.model.embeddings import Embeddings
@@ -67,24 +67,33 @@ class FeatureStore:
         encoder: Any,
         augmentation: AugmentationConfig = NO_AUGMENTATION,
         batch_size: int = 16,
+        broken: set[str] | None = None,
     ) -> None:
         """Encode the (id, image bytes) that are not there yet. A picture may come any number of times, and so may the ids
-        of its views (training/augmentation.py)."""
+        of its views (training/augmentation.py). One that cannot be read is refused, or its id is put into `broken`."""
 
-        def pixels_of(picture: tuple[str, bytes]) -> Tensor:
+        def pixels_of(picture: tuple[str, bytes]) -> Tensor | None:
             name, content = picture
-            return encoder.preprocess(open_view(name, content, augmentation))
+            try:
+                return encoder.preprocess(open_view(name, content, augmentation))
+            except UserError:
+                if broken is None:
+                    raise
+                broken.add(picture_of(name))
+                return None
 
         waiting = self._new(pictures)
         while shard := list(islice(waiting, SHARD_SIZE)):
-            names = [name for name, _ in shard]
+            names, encoded = [], []
             with ThreadPoolExecutor() as threads:  # the next pictures are decoded while these are encoded
                 pixels = threads.map(pixels_of, shard)
                 waiting_pixels = tqdm(pixels, total=len(shard), desc=f"features, shard {len(self._shards)}")
-                encoded = [
-                    encoder(torch.stack(batch)).half().cpu() for batch in chunked(waiting_pixels, batch_size)
-                ]
-            self._write(names, torch.cat(encoded))
+                named = ((name, each) for (name, _), each in zip(shard, waiting_pixels, strict=True))
+                for batch in chunked(((name, each) for name, each in named if each is not None), batch_size):
+                    names += [name for name, _ in batch]
+                    encoded.append(encoder(torch.stack([each for _, each in batch])).half().cpu())
+            if names:
+                self._write(names, torch.cat(encoded))
 
     def take(self, known: Embeddings, wanted: Collection[str], file: Path) -> None:
         """Keep the embeddings of the pictures in `wanted`, which were computed elsewhere. Raises UserError where some are

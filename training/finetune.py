@@ -28,7 +28,14 @@ from transformers.trainer import SCHEDULER_NAME
 from training.adapter_run import claim_output, describe, is_finished, is_trained
 from training.augmentation import NO_AUGMENTATION, with_views
 from training.checkpoints import finish_checkpoint, last_whole_checkpoint
-from training.config import Slice, SourceConfig, StageConfig, TrainingConfig, load_training_config
+from training.config import (
+    Slice,
+    SourceConfig,
+    StageConfig,
+    TrainingConfig,
+    check_report_to,
+    load_training_config,
+)
 from training.conversations import Collator, Conversations
 from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
@@ -274,6 +281,7 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     set_seed(config.seed)
     process = PartialState(cpu=not torch.cuda.is_available())
     device = str(process.device)
+    check_report_to(config.report_to)
     model_config = load_model_config(config.model)
     for planned in (config.projector_stage, config.joint_stage):
         check_stage(planned.train, bool(model_config.lora.rank))

@@ -8,17 +8,18 @@ import hashlib
 import io
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 from torch.utils.data import Dataset
 
-from training.augmentation import AugmentationConfig, view_ids
+from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, view_ids
 from training.config import PairSource
 from training.data import Row, iterate_rows
 from vlm.chat.search import TEMPLATES
+from vlm.errors import UserError
 
 LISTS = 3  # of a picture's things, each of some of them
 LONGEST_LIST = 5
@@ -60,11 +61,20 @@ class PairData:
     train: list[Captioned]
     validation: list[Captioned]
     held_out: list[Captioned]
-    skipped: Mapping[str, int]  # why -> rows
+    skipped: Counter[str]  # why -> rows
+
+    def without(self, broken: Collection[str]) -> "PairData":
+        """All but these pictures."""
+        train, validation, held_out = (
+            [each for each in some if each.picture not in broken]
+            for some in (self.train, self.validation, self.held_out)
+        )
+        return PairData(train, validation, held_out, self.skipped)
 
 
 def read_pairs(folder: Path, sources: Iterable[str], validation_share: float) -> PairData:
-    """The pictures of `sources` in every split. Rows without any text, or with broken bytes, are counted and skipped."""
+    """The pictures of `sources` in every split. Rows without any text, or with broken bytes, are counted and skipped;
+    what is broken further on is found when it is read (`PairData.without`)."""
     wanted, skipped = set(sources), Counter[str]()
     split_pictures = {split: _captioned(folder, split, wanted, skipped) for split in ("train", "validation")}
     train: list[Captioned] = []
@@ -77,18 +87,18 @@ def read_pairs(folder: Path, sources: Iterable[str], validation_share: float) ->
 def _captioned(folder: Path, split: str, sources: set[str], skipped: Counter[str]) -> list[Captioned]:
     found: dict[str, Captioned] = {}
     broken: set[str] = set()
-    for row, content in iterate_rows(folder, split, sources):
+    for row, content in iterate_rows(folder, split, sources, skipped):
         if row.picture in broken:
             continue
         if row.picture not in found:
             if not is_picture(content):
                 broken.add(row.picture)
-                skipped["broken picture"] += 1
+                skipped["broken pictures"] += 1
                 continue
             found[row.picture] = Captioned(row.picture, row.source)
         _add(found[row.picture], row)
     with_text = [each for each in found.values() if each.texts()]
-    skipped["without text"] += len(found) - len(with_text)
+    skipped["pictures without text"] += len(found) - len(with_text)
     return with_text
 
 
@@ -114,6 +124,17 @@ def is_picture(content: bytes) -> bool:
             return min(image.size) > 0
     except (OSError, ValueError, Image.DecompressionBombError):
         return False
+
+
+def damaged(contents: Iterable[tuple[str, bytes]]) -> set[str]:
+    """Those of the (id, image bytes) that begin as pictures do and cannot be read to their end."""
+    found = set()
+    for picture, content in contents:
+        try:
+            open_view(picture, content, NO_AUGMENTATION)
+        except UserError:
+            found.add(picture)
+    return found
 
 
 def hash_share(name: str) -> float:

@@ -7,6 +7,7 @@ measured with fresh heads (random projections); beside the naming of pictures, t
 import argparse
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from torch import Tensor
 from training.contrast import shorten
 from training.data import pictures_of
 from training.features import FeatureStore
-from training.pairs import Captioned, names_of, read_pairs
+from training.pairs import Captioned, damaged, names_of, read_pairs
 from training.scores.metrics import normalise, share
 from training.scores.retrieval import chance, mean_average_precision, modality_gap, recall_lost, retrieval
 from vlm.chat.search import names_vectors
@@ -61,7 +62,7 @@ def see(
 ) -> Seen:
     """A frozen encoder's features of the split's pictures are computed once and kept beside the data."""
     names = [each.picture for each in pictures]
-    contents = pictures_of(data, split, {each.source for each in pictures})
+    contents = pictures_of(data, split, {each.source for each in pictures}, Counter())
     if aligner.encoders_trained:
         by_name = dict(contents)
         images = [Image.open(io.BytesIO(by_name[name])).convert("RGB") for name in names]
@@ -79,6 +80,9 @@ def see(
 def report(aligner: Aligner, data: Path, name: str = "embedded") -> dict[str, Any]:
     """Every score of the aligner's metrics.json. A source that the data lacks is left out."""
     known = read_pairs(data, [CAPTIONED, NAMED], 0.0)
+    held_out = {each.picture for each in known.held_out}
+    contents = pictures_of(data, "validation", {CAPTIONED, NAMED}, Counter())
+    known = known.without(damaged(each for each in contents if each[0] in held_out))
     torch.manual_seed(0)
     fresh = untrained(aligner)
     scores: dict[str, Any] = {"command": COMMAND.format(name=name)}

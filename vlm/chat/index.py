@@ -63,7 +63,8 @@ class Report:
         news = ", ".join(f"{number:,} {what}" for number, what in parts if number)
         said = [f"{_pictures(count)} in the index{f' ({news})' if news else ''}."]
         if self.done < self.total:
-            said.append(f"{self.total - self.done:,} were not looked at, because it was stopped.")
+            left = self.total - self.done
+            said.append(f"{left:,} were not looked at, because it was stopped: choose them again to go on.")
         if self.copies:
             same = "has the same content as one" if len(self.copies) == 1 else "have the same content as some"
             said.append(f"{len(self.copies):,} {same} already there ({_some(self.copies)}).")
@@ -101,17 +102,18 @@ class PictureIndex:
             return self._rows[: len(self._entries)]
 
     def add(self, entries: Sequence[Entry], vectors: Tensor) -> None:
-        """Pictures whose content is not in the index yet; `vectors` [B, D]."""
+        """Those whose content is not in the index yet; `vectors` [B, D]. Another thread may have added some meanwhile."""
         with self._lock:
-            start, stop = len(self._entries), len(self._entries) + len(entries)
+            new = [place for place, entry in enumerate(entries) if entry.sha256 not in self._places]
+            start, stop = len(self._entries), len(self._entries) + len(new)
             if stop > len(self._rows):
                 grown = torch.empty(max(stop, 2 * len(self._rows)), self.dim)
                 grown[:start] = self._rows[:start]
                 self._rows = grown
-            self._rows[start:stop] = vectors
-            for place, entry in enumerate(entries, start):
-                self._places[entry.sha256] = place
-                self._entries.append(entry)
+            self._rows[start:stop] = vectors[new]
+            for place, number in enumerate(new, start):
+                self._places[entries[number].sha256] = place
+                self._entries.append(entries[number])
 
     def has(self, sha256: str) -> bool:
         return sha256 in self._places
@@ -119,6 +121,14 @@ class PictureIndex:
     def vector(self, sha256: str) -> Tensor:
         """[D]"""
         return self.vectors[self._places[sha256]]
+
+    def joined(self, other: "PictureIndex") -> "PictureIndex":
+        """A new index: this one, and of `other` what is under other paths."""
+        paths = {entry.path for entry in self.entries}
+        index = self.only(self.entries)
+        more = [entry for entry in other.entries if entry.path not in paths]
+        index.add(more, other.only(more).vectors)
+        return index
 
     def only(self, entries: Sequence[Entry]) -> "PictureIndex":
         """A new index of these entries, which are in this one by their content."""

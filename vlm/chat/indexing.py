@@ -5,7 +5,7 @@ What was embedded before is known by its content, and is not embedded again when
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,11 @@ Embed = Callable[[Sequence[Image.Image]], Tensor]  # B pictures -> [B, D]
 class PictureFile(NamedTuple):
     path: Path
     name: str  # how the index names it
+
+    @property
+    def title(self) -> str:
+        """How messages name it: a zip's pictures lie here under other names."""
+        return Path(self.name).name
 
 
 class Seen(NamedTuple):
@@ -75,10 +80,10 @@ def add_pictures(
     Closed early, what was embedded until then stays. Vectors of contents in `known` are taken from there."""
     known = known or PictureIndex(index.aligner, index.dim)
     index.report.total = len(files)
-    paths = {entry.path for entry in known.entries}
+    before = {entry.path: entry.sha256 for entry in known.entries}
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
-        seen = _add_batch(index, batch, embed, known, paths)
+        seen = _add_batch(index, batch, embed, known, before)
         index.report.done += len(batch)
         yield seen
 
@@ -88,7 +93,7 @@ def _add_batch(
     files: Sequence[PictureFile],
     embed: Embed,
     known: PictureIndex,
-    known_paths: set[str],
+    before: Mapping[str, str],
 ) -> list[Seen]:
     report, seen = index.report, []
     new: dict[str, Entry] = {}
@@ -97,16 +102,17 @@ def _add_batch(
         try:
             entry = read_entry(file)
             if index.has(entry.sha256) or entry.sha256 in new:
-                report.copies.append(file.path.name)
+                report.copies.append(file.title)
             else:
                 if not known.has(entry.sha256):
-                    pictures[entry.sha256] = open_image(file.path)
+                    pictures[entry.sha256] = open_image(file.path, file.title)
                 new[entry.sha256] = entry
-                report.changed += file.name in known_paths
-                report.added += file.name not in known_paths
+                report.added += file.name not in before
+                report.changed += before.get(file.name, entry.sha256) != entry.sha256
+                report.unchanged += before.get(file.name) == entry.sha256  # touched
             seen.append(Seen(file, entry.sha256))
         except UserError as problem:
-            report.broken.append(Broken(file.path.name, str(problem)))
+            report.broken.append(Broken(file.title, str(problem)))
     embedded = dict(zip(pictures, embed(list(pictures.values())), strict=True)) if pictures else {}
     if new:
         vectors = [embedded[each] if each in embedded else known.vector(each) for each in new]
@@ -119,11 +125,11 @@ def read_entry(file: PictureFile) -> Entry:
     try:
         status = file.path.stat()
         if status.st_size > MAX_BYTES or not file.path.is_file():
-            open_image(file.path)  # says what is wrong with it
+            open_image(file.path, file.title)  # says what is wrong with it
         with file.path.open("rb") as opened:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as problem:
-        raise UserError(f'The picture "{file.path.name}" cannot be opened.') from problem
+        raise UserError(f'The picture "{file.title}" cannot be opened.') from problem
     return Entry(file.name, sha256, status.st_size, status.st_mtime_ns)
 
 

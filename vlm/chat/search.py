@@ -84,6 +84,11 @@ class Searcher:
         if not files:
             raise UserError("There are no pictures to index. Choose some.")
         known = self._known(kept, must_fit=file is not None)
+        if file and known and not _share_pictures(known, files):
+            raise UserError(
+                f'The index "{Path(file).name}" is of other pictures, such as "{known.entries[0].path}". Give another '
+                "file, or delete this one first."
+            )
         index, steps = update(known, files, self.aligner.embed_pictures)
         kept_at = time.monotonic()
         try:
@@ -91,24 +96,25 @@ class Searcher:
                 if progress:
                     progress(index.report.done, index.report.total)
                 if kept and index and time.monotonic() - kept_at > KEPT_EVERY:
-                    _keep(index, kept, must=file is not None)
+                    _keep(index.joined(known), kept, must=file is not None)
                     kept_at = time.monotonic()
-        finally:  # what was embedded until it was stopped need not be embedded again
+        finally:  # what was embedded until it was stopped, and before, need not be embedded again
+            is_whole = index.report.done == index.report.total
             if kept and index and index.entries != known.entries:
-                _keep(index, kept, must=file is not None)
+                _keep(index if is_whole else index.joined(known), kept, must=file is not None)
         if not index:
             raise UserError(f"None of the pictures could be read. {index.report.broken[0].problem}")
         return index
 
     def search(
-        self, words: str = "", picture: Picture | None = None, *, index: PictureIndex, count: int = 24
+        self, words: str | None = "", picture: Picture | None = None, *, index: PictureIndex, count: int = 24
     ) -> list[Found]:
         """The pictures nearest to the words, to the picture, or to both at once, nearest first."""
         if count < 1:
             raise UserError("Please ask for at least one picture.")
         if not index:
             raise UserError("There are no pictures to search in yet. Choose some first.")
-        return index.search(self.query(words, picture, index.dim), count)
+        return index.search(self.query(words or "", picture, index.dim), int(count))
 
     def query(self, words: str, picture: Picture | None, dim: int) -> Tensor:
         """[D]: the mean of the unit vectors of what is given, at unit length again."""
@@ -119,10 +125,11 @@ class Searcher:
         return normalize(torch.cat(parts).mean(dim=0), dim=0)
 
     def classify(
-        self, picture: Picture, names: Sequence[str], templates: Sequence[str] = TEMPLATES
+        self, picture: Picture, names: str | Sequence[str], templates: Sequence[str] = TEMPLATES
     ) -> list[tuple[str, float]]:
-        """The names with the probability that the picture shows each, likeliest first; together they make 1."""
-        names = checked_names(names)
+        """The names, or those between commas, with the probability that the picture shows each, likeliest first; together
+        they make 1."""
+        names = checked_names(split_names(names) if isinstance(names, str) else names)
         if not templates or not all("{}" in template for template in templates):
             raise UserError("Each template needs {} where the name goes, as in: a photo of a {}.")
         seen = self.aligner.embed_pictures([open_image(picture)])[0]
@@ -141,6 +148,12 @@ class Searcher:
                 raise
             log.warning("%s It is made again.", problem)
             return self.new_index()
+
+
+def _share_pictures(index: PictureIndex, files: Sequence[PictureFile]) -> bool:
+    """Whether some are in both, as far as names tell: a folder may have moved."""
+    names = {file.title for file in files}
+    return any(Path(entry.path).name in names for entry in index.entries)
 
 
 def names_vectors(aligner: Aligner, names: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Tensor:

@@ -29,9 +29,10 @@ WHITE = (255, 255, 255)
 _ANOTHER = "Save or download it again, or choose another picture."
 
 
-def open_image(source: str | Path | bytes | Image.Image) -> Image.Image:
-    """Read `source` as upright RGB on white, at most MAX_SIDE pixels on a side. Raises UserError."""
-    title = _title(source)
+def open_image(source: str | Path | bytes | Image.Image, name: str = "") -> Image.Image:
+    """Read `source` as upright RGB on white, at most MAX_SIDE pixels on a side. Raises UserError, which calls the picture
+    by `name` where its file lies here under another."""
+    title = _title(name or source)
     try:
         if isinstance(source, Image.Image):
             _check_pixels(source, title)

@@ -7,7 +7,7 @@ Embeddings are of unit length, and so are their first `dim` numbers once they ar
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from vlm.config import AlignerConfig, to_dict
 from vlm.errors import UserError
 from vlm.model.pooling import ClassGuess, Head
 from vlm.model.tags import pooled_for
-from vlm.model.text_encoders import TEXTS_AT_ONCE, TokenFeatures, read_all
+from vlm.model.text_encoders import TEXTS_AT_ONCE, TokenFeatures, pad, read_all
 
 PICTURES_AT_ONCE = 16
 CLASS_TOKENS = 32  # of a class's text, since a few meanings are as long as four others
@@ -124,18 +124,27 @@ class Aligner(nn.Module):
         embedded = self.text_head(*tokens).unflatten(0, (-1, len(self.preset.class_texts)))
         return functional.normalize(embedded.mean(1), dim=-1)
 
-    @torch.no_grad()
-    def read_class_texts(self) -> None:
-        """For training, in which the classes' embeddings change with the text head."""
+    @property
+    def class_texts(self) -> list[str]:
+        """What each class of the picture encoder is called, class by class."""
         if self.class_guess is None:
-            return
+            return []
         known = zip(self.vision.classes, self.vision.meanings, strict=True)
-        texts = [
+        return [
             text.format(name=name, meaning=meaning)
             for name, meaning in known
             for text in self.preset.class_texts
         ]
-        self.class_tokens = read_all(self.text, texts, CLASS_TOKENS)
+
+    @torch.no_grad()
+    def read_class_texts(self, known: Callable[[str], Tensor] | None = None) -> None:
+        """For training, in which the classes' embeddings change with the text head. `known`: a text -> its token features
+        [L, Dt], where they were computed before."""
+        texts = self.class_texts
+        if texts and known:
+            self.class_tokens = pad([known(text)[:CLASS_TOKENS].float() for text in texts])
+        elif texts:
+            self.class_tokens = read_all(self.text, texts, CLASS_TOKENS)
 
     def train(self, mode: bool = True) -> "Aligner":
         super().train(mode)

@@ -45,7 +45,8 @@ class SearchEndpoints:
         index: str | None = None,
         count: float = 24,
     ) -> Iterator[Found]:
-        """Find pictures by words, by another picture, or by both. Returns their names and scores, best first.
+        """Find pictures by words, by another picture, or by both. Returns their names and scores, best first, and then
+        those that could not be read, with the problem in place of a score.
 
         Args:
             words: What to look for, such as a dog on a beach; may be empty where a picture is given.
@@ -65,7 +66,8 @@ class SearchEndpoints:
         self.allowance.take(pictures=bool(similar))
         searched = yield from self._index(files, saved)
         found = self.shared.get().search(wanted, similar, index=searched, count=most)
-        yield [{"picture": Path(each.path).name, "score": round(each.score, 4)} for each in found]
+        scored = [{"picture": each.path, "score": round(each.score, 4)} for each in found]
+        yield [*scored, *({"picture": name, "problem": told} for name, told in searched.report.broken)]
 
     def classify(self, picture: str | None, names: str) -> dict[str, float]:
         """Tell which of some names fits a picture best. Returns each name's probability, the likeliest first.

@@ -25,6 +25,10 @@ DOWNLOAD = """file => {
 }"""
 
 
+# A gallery that shows one picture large goes on doing so with other pictures, whatever its update says
+ALL_AT_ONCE = """() => document.querySelector(".found .preview .top-panel button:last-of-type")?.click()"""
+
+
 class SearchTab:
     """To be made inside its `gr.Tab`. `images` is the Image tab, and `tabs` holds them all."""
 
@@ -103,7 +107,7 @@ class SearchTab:
             for each in taken
         ]
         for each in embedded:
-            each.then(searches.settle, session, page, **AT_ONCE)
+            each.then(searches.settle, session, page, **AT_ONCE).then(None, js=ALL_AT_ONCE, **AT_ONCE)
         stopped = self.stop.click(None, cancels=embedded, api_visibility="private")
         stopped.then(searches.stop, session, page, **AT_ONCE)
         cleared = self.again.click(None, cancels=embedded, api_visibility="private")
@@ -114,7 +118,7 @@ class SearchTab:
 
     def _wire_search(self, images: ConversationTab, tabs: gr.Tabs) -> None:
         searches, session = self.searches, self.session
-        gr.on(
+        found = gr.on(
             [self.words.submit, self.picture.upload],
             plainly(searches.find),
             [session, self.words, self.picture],
@@ -122,16 +126,18 @@ class SearchTab:
             api_visibility="private",
             **SEARCHING,
         )
+        found.success(None, js=ALL_AT_ONCE, **AT_ONCE)
         self.gallery.select(plainly(searches.choose), session, self.ask, **AT_ONCE)
         self.ask.click(
             plainly(searches.ask_about), [session, images.question], [images.question, tabs], **MAY_REFUSE
         )
-        images.similar.click(
+        similar = images.similar.click(
             plainly(searches.find_similar),
             [session, images.conversation, images.question],
             [self.gallery, self.ask, self.words, self.picture, self.by_picture, tabs],
             **MAY_REFUSE,
         )
+        similar.success(None, js=ALL_AT_ONCE, **AT_ONCE)
 
     def _wire_classification(self) -> None:
         gr.on(

@@ -46,6 +46,7 @@ class SearchSession:
     waiting: list[str] = field(default_factory=list)  # files that were sent and not yet looked at
     shown: list[Found] = field(default_factory=list)
     chosen: str | None = None  # SHA-256 of the picture that was clicked
+    reading: bool = False  # pictures are being embedded
 
 
 class Searches:
@@ -79,6 +80,7 @@ class Searches:
         files, session.waiting = session.waiting, []
         if not files:
             return  # stopped while it waited
+        session.reading = True
         try:
             index = self._index_of(session)
             pictures = chosen_pictures(files, self.cache, self.temporary_files)
@@ -92,6 +94,8 @@ class Searches:
                 yield progress_bar(index.report, time.monotonic() - start)
         except Exception as problem:
             gr.Warning(plain_sentence(problem))
+        finally:
+            session.reading = False
 
     def settle(self, session: SearchSession) -> list[Any]:
         """After the embedding, however it ended. -> report, stop, gallery, ask"""
@@ -116,7 +120,7 @@ class Searches:
     def find(self, session: SearchSession, words: str | None, picture: str | None) -> list[Any]:
         """-> gallery, ask"""
         if not session.index:
-            raise UserError("There are no pictures to search in yet. Choose some on the Search tab first.")
+            raise UserError("There are no pictures to search in yet. Choose some first.")
         self.allowance.take(pictures=bool(picture))
         found = self.shared.get().search(words or "", picture, index=session.index, count=SHOWN)
         return self._show(session, found, scores=True)
@@ -131,7 +135,7 @@ class Searches:
         path = self._file_of(session.chosen or "", session)
         if path is None:
             raise UserError(
-                "This index came without its pictures. Choose them too, and they are found in it."
+                "This index came without its pictures. Choose them above as well, to ask about them."
             )
         composed = composed or NOTHING
         return [composed | {"files": [*composed["files"], path]}, gr.Tabs(selected="Image")]
@@ -144,6 +148,8 @@ class Searches:
         pictures = [path for exchange in asked for path in exchange.pictures]
         if not pictures:
             raise UserError("Please add a picture first: similar ones are looked for on the Search tab.")
+        if not session.index:
+            raise UserError("There are no pictures to search in yet. Choose some on the Search tab first.")
         shown = self.find(session, "", pictures[-1])
         return [*shown, "", pictures[-1], gr.update(open=True), gr.Tabs(selected="Search")]
 
@@ -166,6 +172,8 @@ class Searches:
 
     def load(self, session: SearchSession, file: str) -> list[Any]:
         """What is in the file is added to what is there. -> report, stop, gallery, ask"""
+        if session.reading:
+            raise UserError("Pictures are being read. Load the index when that is done, or stop it first.")
         loaded = self.shared.get().load_index(file)
         self._check_room(session, len(loaded))
         index = self._index_of(session)
