@@ -382,7 +382,7 @@ def test_an_answer_that_is_cut_off_has_not_ended(tiny: Assistant) -> None:
     whole = tiny.answer("Which?", [picture("red")], settings=SHORT)
     cut = tiny.answer("Which?", [picture("red")], settings=replace(SHORT, max_new_tokens=5))
     assert (whole.ended, cut.ended) == (False, False)  # twelve tokens, and the end would be the thirteenth
-    assert (cut.draft, cut.tokens) == ("a red", 5)
+    assert (cut.draft, cut.text, cut.tokens) == ("a red", "A red", 5)  # no stop behind what is no sentence
     assert tiny.answer("Which?", [picture("red")], settings=replace(SHORT, max_new_tokens=13)).ended
 
 

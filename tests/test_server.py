@@ -611,6 +611,8 @@ def test_health_and_metrics_tell_how_it_goes_and_nothing_of_what_is_said(
         for line in metrics.splitlines():
             assert line.startswith("# TYPE ") or float(line.rsplit(" ", 1)[1]) >= 0
         assert httpx.get(f"{address}health").json() == {"status": "ok", "preset": "one"}
+        serving.preset = "/of/the/server/mine.yaml"
+        assert httpx.get(f"{address}health").json()["preset"] == "mine.yaml"
         serving.stop()
         stopped = httpx.get(f"{address}health")
         assert (stopped.status_code, stopped.json()["status"]) == (503, "busy")

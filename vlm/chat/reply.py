@@ -116,7 +116,10 @@ class Pipeline:
             for turn, group in zip(turns, sights, strict=True)
         ]
         answer = yield from self._draft(answer, prompt, sights, settings, begun)
-        answer = replace(answer, draft=answer.text.strip(), text=tidy(strip_echo(answer.text, question)))
+        draft, text = answer.text.strip(), tidy(strip_echo(answer.text, question))
+        if not answer.ended and not draft.endswith("."):
+            text = text.removesuffix(".")  # it was cut off, and no sentence ends there
+        answer = replace(answer, draft=draft, text=text)
         return (yield from self.clean_up(answer, question, settings))
 
     def _look(self, turns: Sequence[Turn]) -> list[list[Any]]:

@@ -1,5 +1,7 @@
 """/health for whoever watches the server, and /metrics for Prometheus."""
 
+from pathlib import Path
+
 import psutil
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -15,7 +17,8 @@ def status_routes(serving: Serving, uploads: Uploads | None) -> APIRouter:
     def health() -> JSONResponse:
         """200 while questions are taken, 503 while a preset is changed or the server stops."""
         ready = serving.ready
-        status = {"status": "ok" if ready else "busy", "preset": serving.preset}
+        preset = Path(serving.preset).name  # whoever asks learns no folder of the server
+        status = {"status": "ok" if ready else "busy", "preset": preset}
         return JSONResponse(status, 200 if ready else 503)
 
     @router.get("/metrics")
