@@ -75,7 +75,7 @@ def test_a_file_without_scores_says_how_to_make_one(tmp_path: Path) -> None:
         file.write_text(content)
         with pytest.raises(UserError, match=r"python -m training\.evaluate"):
             read_result(file)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"^There is no file .*missing.json. Check its path.$"):
         read_result(tmp_path / "missing.json")
     file.write_text(json.dumps({"answers": items("r")}))
     assert len(read_result(file)["answers"]) == 1

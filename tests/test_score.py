@@ -16,7 +16,14 @@ from tests.tiny import picture, tiny_tokenizer
 from tests.tiny_aligner import TinyAligner
 from training.scores.clip_score import clip_scores, load_judge
 from training.scores.prediction_scores import score
-from training.scores.predictions import Prediction, read_predictions, with_references
+from training.scores.predictions import (
+    KEYS,
+    KINDS,
+    OTHER_NAMES,
+    Prediction,
+    read_predictions,
+    with_references,
+)
 from training.scores.retrieval import average_precision, first_rank, mean_average_precision
 from training.scores.spice import spice
 from training.scores.vqa import official_form, vqa_accuracy
@@ -200,11 +207,34 @@ def test_questions_about_one_picture_are_drawn_together() -> None:
         ({"tokens": "three"}, "line 2: 'tokens' must be a number"),
         ({"question": "?"}, "line 2 has none of the keys answer, references"),
         (["a"], "line 2 is no JSON object"),
+        ({"id": 1, "prediction": "a dog"}, "line 2 has none of the keys .* It has: id, prediction"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: object, told: str) -> None:
     with pytest.raises(UserError, match=told):
         read_predictions(lines(tmp_path, {"answer": "a"}, line))
+
+
+def test_a_line_or_file_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
+    file = lines(tmp_path, {"answer": "a"})
+    file.write_text(file.read_text() + "a dog\n")
+    with pytest.raises(UserError, match=r"predictions.jsonl, line 2 is not JSON: a dog"):
+        read_predictions(file)
+    with pytest.raises(UserError, match=r"^There is no file .*gone.jsonl. Check its path.$"):
+        read_predictions(tmp_path / "gone.jsonl")
+    with pytest.raises(UserError, match=r"^There is no file"):
+        with_references([Prediction("a")], tmp_path / "gone.json")
+
+
+def test_lines_that_no_measure_applies_to_are_told_which_keys_are_taken() -> None:
+    with pytest.raises(UserError, match=r"`answer` and `references` for captions.*`ranked` and `relevant`"):
+        score([Prediction(references=("a dog",))])
+
+
+def test_help_and_readme_list_every_key_of_a_line() -> None:
+    readme = (ROOT / "training" / "README.md").read_text(encoding="utf-8")
+    for name in [*KINDS, *OTHER_NAMES]:
+        assert name in KEYS and f"`{name}`" in readme
 
 
 def test_an_answer_with_a_line_separator_in_it_is_one_line(tmp_path: Path) -> None:
@@ -239,4 +269,4 @@ def test_the_command_prints_scores_and_what_it_left_out(tmp_path: Path) -> None:
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "rouge_l" in told and "vqa_accuracy is left out: no line has `answer` and `answers`." in told
     wrong = subprocess.run([*command[:-1], "gone.jsonl"], cwd=ROOT, capture_output=True, text=True)
-    assert wrong.returncode == 1 and "score: gone.jsonl could not be read" in wrong.stderr
+    assert wrong.returncode == 1 and "score: There is no file gone.jsonl" in wrong.stderr

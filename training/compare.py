@@ -16,7 +16,7 @@ from typing import Any
 from training.scores.items import Item
 from training.scores.measures import differences
 from training.scores.metrics import mcnemar
-from vlm.errors import UserError
+from vlm.errors import UserError, not_readable
 from vlm.terminal import show_anything, to_json
 
 
@@ -27,7 +27,7 @@ def read_result(file: Path) -> dict[str, Any]:
         items = result["answers"]
         usable = bool(items) and all("scores" in item and "references" in item for item in items)
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
+        raise UserError(not_readable(file, error)) from error
     except (ValueError, KeyError, TypeError):
         usable = False
     if not usable:

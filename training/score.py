@@ -2,7 +2,7 @@
 
 Scores any file of predictions, of this project or of another: BLEU-1 to 4, ROUGE-L, METEOR, CIDEr and, where Java and
 pycocoevalcap are there, SPICE for captions; CLIPScore with --judge; VQA accuracy; recall at 1, 5 and 10 and mean average
-precision of rankings; perplexity. Which keys a line may have stands in training/scores/predictions.py. Intervals hold 95 %,
+precision of rankings; perplexity. Intervals hold 95 %,
 by bootstrap over pictures. What the file's lines do not allow is left out, and a sentence says what it would take.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from training.scores.clip_score import load_judge
 from training.scores.prediction_scores import Scores, score
-from training.scores.predictions import read_predictions, with_references
+from training.scores.predictions import KEYS, read_predictions, with_references
 from vlm.errors import UserError
 from vlm.terminal import show_anything
 
@@ -31,7 +31,7 @@ def table(scores: Scores) -> str:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.score",
-        description=__doc__,
+        description=f"{__doc__}\nKeys, any of which a line may have; all others are left alone:\n{KEYS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

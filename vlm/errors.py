@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +17,17 @@ def not_permitted(error: OSError) -> str:
     return (
         f"{error.filename} may not be read by this account. Give it the permission, for example with chmod."
     )
+
+
+def not_readable(file: Path, error: OSError) -> str:
+    """What is wrong with a file that could not be opened."""
+    if isinstance(error, FileNotFoundError):
+        return f"There is no file {file}. Check its path."
+    if isinstance(error, PermissionError):
+        return not_permitted(error)
+    if isinstance(error, IsADirectoryError):
+        return f"{file} is a folder. Name a file in it."
+    return f"{file} could not be read: {error.strerror or error}. Copy it again, or check its disk."
 
 
 @contextmanager

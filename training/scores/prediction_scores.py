@@ -12,6 +12,7 @@ from training.scores.predictions import Prediction
 from training.scores.retrieval import RECALLS, average_precision, first_rank
 from training.scores.spice import spice
 from training.scores.vqa import vqa_accuracy
+from vlm.errors import UserError
 
 Column = list[float | None]  # a number for each prediction; None where it has none
 CAPTION, ANSWERS, IMAGES = "`answer` and `references`", "`answer` and `answers`", "`answer` and `image`"
@@ -30,6 +31,11 @@ def score(predictions: Sequence[Prediction], judge: Any = None) -> Scores:
     pictures and texts in one space, for CLIPScore."""
     columns, left_out = columns_of(predictions, judge)
     values = {name: column for name, column in columns.items() if any(each is not None for each in column)}
+    if not values:
+        raise UserError(
+            f"No line has what a measure needs: {CAPTION} for captions, {ANSWERS} for VQA, {RANKING} for rankings, "
+            f"{LIKELIHOOD} for perplexity, or {IMAGES} and --judge for CLIPScore."
+        )
     counted = {name: np.array([each or 0.0 for each in column]) for name, column in values.items()}
     counted |= {
         f"{name} of": np.array([float(each is not None) for each in column])

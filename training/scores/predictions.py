@@ -1,9 +1,4 @@
-"""A file of predictions -> what each line knows. JSON lines, a JSON list, or a result file of training.evaluate.
-
-Keys, any of which a line may have: `answer` (or `caption`), `references` (human sentences), `answers` (those of VQA's ten
-people), `picture` (or `image_id`), `image` (a path below the file's folder), `log_likelihood` in nats of `tokens` tokens,
-`ranked` (ids, best first) with `relevant` (the right ones). All other keys are left alone.
-"""
+"""A file of predictions -> what each line knows. JSON lines, a JSON list, or a result file of training.evaluate."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,8 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlm.errors import UserError
+from vlm.errors import UserError, not_readable
 
+KEYS = """\
+  answer (or caption)     what the model said
+  references              a list of sentences that people wrote, for captions
+  answers                 a list of the answers of VQA's ten people
+  picture (or image_id)   which picture the line is about, for the intervals and --references
+  image                   a path below the file's folder, for CLIPScore
+  ranked, relevant        lists of ids: those found, best first, and the right ones
+  log_likelihood, tokens  numbers: in nats, and of how many tokens"""
 OTHER_NAMES = {"caption": "answer", "image_id": "picture"}
 TEXT, TEXTS, NUMBER = "a text", "a list of texts", "a number"
 KINDS = {
@@ -58,14 +61,28 @@ def _lines_of(file: Path) -> dict[int, Any]:
     """Number -> line."""
     try:
         text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(not_readable(file, error)) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not text in UTF-8. Save it again as UTF-8.") from error
+    try:
         if file.suffix == ".json":
             whole = json.loads(text)
             listed = whole.get("answers") if isinstance(whole, dict) else whole  # of training.evaluate
             return dict(enumerate(listed, 1)) if isinstance(listed, list) else {}
-        lines = text.split("\n")  # splitlines() also divides at U+2028, which an answer may hold
-        return {number: json.loads(line) for number, line in enumerate(lines, 1) if line.strip()}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} could not be read as predictions in JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{file} is not JSON: {error}. Lines of JSON belong in a file named .jsonl."
+        ) from error
+    numbered = enumerate(text.split("\n"), 1)  # splitlines() also divides at U+2028, which an answer may hold
+    return {number: _line(line, f"{file.name}, line {number}") for number, line in numbered if line.strip()}
+
+
+def _line(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {text.strip()[:60]}. Write an object a line.") from error
 
 
 def _prediction(values: Any, where: str, folder: Path) -> Prediction:
@@ -74,7 +91,9 @@ def _prediction(values: Any, where: str, folder: Path) -> Prediction:
     known = {OTHER_NAMES.get(name, name): value for name, value in values.items()}
     found: dict[str, Any] = {name: _checked(known[name], name, where) for name in KINDS if name in known}
     if not found:
-        raise UserError(f"{where} has none of the keys {', '.join(KINDS)}.")
+        raise UserError(
+            f"{where} has none of the keys {', '.join(KINDS)}. It has: {', '.join(values) or 'none'}."
+        )
     if "image" in found:
         found["image"] = folder / found["image"]
     return Prediction(**found)
@@ -96,7 +115,9 @@ def with_references(predictions: Sequence[Prediction], file: Path) -> list[Predi
     try:
         annotations = json.loads(file.read_text(encoding="utf-8"))["annotations"]
         captions = _by_picture(annotations)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise UserError(not_readable(file, error)) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is no annotation file of COCO's captions ({error!r}).") from error
     missing = sorted({each.picture for each in predictions} - set(captions))
     if missing:
