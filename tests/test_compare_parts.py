@@ -151,6 +151,16 @@ def test_a_wrong_cell_and_a_wrong_part_are_told_before_anything_is_trained(
         compare_parts.run(arguments)
 
 
+def test_data_without_a_source_of_the_cells_are_told_before_anything_is_trained(
+    arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_parts, "run_cell", None)
+    preset = compare_parts.PRESET_FOLDER / "parts" / "tiny.yaml"
+    preset.write_text(preset.read_text().replace("{name: ade20k}", "{name: mine}"))
+    with pytest.raises(UserError, match="no source mine. It has: ade20k, caltech101, flickr8k"):
+        compare_parts.run(arguments)
+
+
 def result(name: str, cider: float) -> dict:
     measure = {"value": cider, "low": cider - 0.1, "high": cider + 0.1, "of": 9}
     scores = {"captions": {"cider": measure}}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -297,6 +298,14 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TasksConfig:
         logging_steps=1,
         save_steps=2,
     )
+
+
+def test_a_source_that_the_data_lacks_is_told_before_an_encoder_is_loaded(
+    config: TasksConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "build_encoder", None)
+    with pytest.raises(UserError, match="no source mine. It has: tiny"):
+        heads.run(replace(config, sources=("tiny", "mine")))
 
 
 @pytest.mark.slow

@@ -346,6 +346,23 @@ def test_a_source_that_the_data_lacks_is_an_error_that_names_the_others(data: Pa
         conversations(data, tiny_model(), sources=[SourceConfig("emojis")])
 
 
+@pytest.mark.parametrize(
+    ("sources", "told"),
+    [
+        (["emojis"], r"^The data has no source emojis\. It has: tiny\.$"),
+        (["tiny", "emojis"], r"^The data has no source emojis\. It has: tiny\.$"),
+        ([], r"^The preset names no sources\. The data has: tiny\.$"),
+    ],
+)
+def test_sources_are_checked_before_a_run_claims_its_folder_or_computes_a_feature(
+    training: TrainingConfig, monkeypatch: pytest.MonkeyPatch, sources: list[str], told: str
+) -> None:
+    monkeypatch.setattr(finetune, "start_model", None)
+    with pytest.raises(UserError, match=told):
+        finetune.run(replace(training, sources=tuple(map(SourceConfig, sources))))
+    assert not Path(training.output).exists()
+
+
 def test_a_folder_without_parquet_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training\.prepare"):
         read_rows(tmp_path, "train")

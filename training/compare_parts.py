@@ -20,7 +20,7 @@ import yaml
 
 from training import finetune
 from training.config import PRESET_FOLDER, TrainingConfig
-from training.conversations import Collator
+from training.conversations import Collator, check_sources
 from training.data import read_rows
 from training.features import FeatureStore
 from training.finetune import GOES_ON, LOG
@@ -214,6 +214,8 @@ def run(arguments: argparse.Namespace) -> str:
     results.mkdir(parents=True, exist_ok=True)
     for name in cells:
         cell_config(comparison, name)  # a wrong one is told before the first is trained
+    if any(not (results / f"{name}.json").is_file() for name in cells):
+        check_data(comparison, arguments)
     for name in cells:
         asked = {
             "examples": arguments.examples,
@@ -230,6 +232,13 @@ def run(arguments: argparse.Namespace) -> str:
             file, json.dumps(run_cell(comparison, name, arguments) | {"asked": asked}, indent=1) + "\n"
         )
     return write_table(results, arguments.language)
+
+
+def check_data(comparison: Comparison, arguments: argparse.Namespace) -> None:
+    """The data have all that the cells are trained on and asked about. Raises UserError."""
+    known = {row.source for row in read_rows(arguments.data, "train")}
+    check_sources(known, [source.name for source in comparison.training.sources])
+    chosen_questions(arguments.data, arguments.questions)
 
 
 def check_same(file: Path, asked: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ memory; features come from the `FeatureStore`.
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,11 +65,7 @@ class Conversations(Dataset):
         by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in self._short_enough(rows):
             by_source[row.source][row.picture + row.conversation].append(row)
-        missing = [source.name for source in sources if source.name not in known]
-        if missing or not sources:
-            raise UserError(
-                f"The data has no source {', '.join(missing)}. It has: {', '.join(sorted(known))}."
-            )
+        check_sources(known, [source.name for source in sources])
         if long := [source.name for source in sources if source.name not in by_source]:
             raise UserError(
                 f"Of the data, no question of {', '.join(long)} has at most {max_tokens} tokens with its answer. Choose "
@@ -150,6 +146,15 @@ class Conversations(Dataset):
             return True
         counted = (len(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
         return sum(counted) <= self.max_tokens
+
+
+def check_sources(known: Collection[str], wanted: Sequence[str]) -> None:
+    """Raise UserError where the data, whose sources are `known`, lack one that a preset names, or it names none."""
+    there = f"The data has: {', '.join(sorted(known)) or 'no training rows'}."
+    if not wanted:
+        raise UserError(f"The preset names no sources. {there}")
+    if missing := [name for name in wanted if name not in known]:
+        raise UserError(f"The data has no source {', '.join(missing)}. {there.replace('The data', 'It')}")
 
 
 def _draw(pictures: dict[str, list[Row]], source: SourceConfig, order: random.Random) -> Iterator[list[Row]]:

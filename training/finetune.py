@@ -36,7 +36,7 @@ from training.config import (
     check_report_to,
     load_training_config,
 )
-from training.conversations import Collator, Conversations
+from training.conversations import Collator, Conversations, check_sources
 from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.plot import draw, read_log
@@ -288,8 +288,10 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     check_fit(model_config)  # before the output belongs to a run that cannot be
     data, output = Path(config.data), Path(config.output)
     part = Slice.parse(config.slice)
-    used = {source.name for source in config.sources}
-    rows = [row for row in read_rows(data, "train") if row.source in used and part.holds(row.picture)]
+    used = [source.name for source in config.sources]
+    rows = read_rows(data, "train")
+    check_sources({row.source for row in rows}, used)  # before the features, which take long
+    rows = [row for row in rows if row.source in used and part.holds(row.picture)]
     with process.main_process_first():
         extended_at = claim_output(config, model_config, rows, extend)
     if is_finished(config):

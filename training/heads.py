@@ -20,6 +20,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from training.checkpoints import finish_checkpoint, last_whole_checkpoint
 from training.config import PRESET_FOLDER, load_preset
+from training.conversations import check_sources
 from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.finetune import GOES_ON
@@ -109,7 +110,9 @@ def run(config: TasksConfig) -> dict[str, Any]:
     """Train the tasks; write the run's folder. Returns the metrics of each task."""
     set_seed(config.seed)
     data, output = Path(config.data), Path(config.output)
-    training = [row for row in read_rows(data, "train") if row.source in config.sources]
+    rows = read_rows(data, "train")
+    check_sources({row.source for row in rows}, config.sources)
+    training = [row for row in rows if row.source in config.sources]
     held_out = [row for row in read_rows(data, "validation") if row.source in config.sources]
     known, examples = examples_of(training), examples_of(held_out)
     check_tasks(config.tasks, known, config.sources)
