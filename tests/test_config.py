@@ -6,6 +6,7 @@ import pytest
 
 from training.config import PRESET_FOLDER as TRAINING_PRESETS
 from training.config import TrainingConfig, load_training_config
+from training.heads import TasksConfig
 from vlm.config import PRESET_FOLDER, ModelConfig, from_dict, load_model_config, to_dict
 from vlm.errors import UserError
 
@@ -74,6 +75,16 @@ def test_a_command_line_override_wins_and_what_is_not_given_does_not() -> None:
     config = load_training_config("embedded", seed=7, data=None)
     assert config.seed == 7
     assert config.data == "data/embedded"
+
+
+def test_a_list_of_the_other_form_is_told_the_form_and_nothing_of_yaml() -> None:
+    with pytest.raises(
+        UserError, match=r"sources must be a list of words, such as \[mine, another\]"
+    ) as told:
+        from_dict(TasksConfig, {"sources": [{"name": "mine", "share": 1.0}]}, "preset")
+    assert "YAML" not in str(told.value)
+    with pytest.raises(UserError, match=r"must be a list of mappings with the keys name, share.*has 'mine'"):
+        from_dict(TrainingConfig, {"sources": ["mine"]}, "preset")
 
 
 def test_words_that_yaml_reads_as_truth_values_are_refused_with_the_remedy(tmp_path: Path) -> None:

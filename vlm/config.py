@@ -158,11 +158,7 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
             value = from_dict(hint, value, f"{where}.{name}")  # type: ignore[arg-type]
         elif isinstance(value, list):
             (item, *_) = get_args(hint) or (None,)
-            if item is str and not all(isinstance(entry, str) for entry in value):
-                raise UserError(
-                    f"{where}.{name} must be words, and has {value}. Quote those that YAML reads as something else: "
-                    '"yes", "no", "on", "off".'
-                )
+            _check_entries(value, item, f"{where}.{name}")
             value = tuple(
                 from_dict(item, entry, f"{where}.{name}") if dataclasses.is_dataclass(item) else entry  # type: ignore
                 for entry in value
@@ -170,6 +166,26 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
         _check_kind(value, hint, f"{where}.{name}")
         built[name] = value
     return kind(**built)
+
+
+def _check_entries(values: list[Any], item: Any, where: str) -> None:
+    """Raise UserError where a list of words or of mappings holds something else."""
+    if dataclasses.is_dataclass(item):
+        other = next((value for value in values if not isinstance(value, dict)), None)
+        if other is not None:
+            keys = ", ".join(each.name for each in dataclasses.fields(item))
+            raise UserError(f"{where} must be a list of mappings with the keys {keys}, and has {other!r}.")
+    if item is not str:
+        return
+    for value in values:
+        if isinstance(value, dict | list):
+            named = value.get("name", "one") if isinstance(value, dict) else "one"
+            raise UserError(f"{where} must be a list of words, such as [{named}, another], and has {value}.")
+        if not isinstance(value, str):
+            raise UserError(
+                f"{where} must be words, and has {values}. Quote those that YAML reads as something else: "
+                '"yes", "no", "on", "off".'
+            )
 
 
 def _part(values: Any, where: str) -> PartConfig:
