@@ -1,5 +1,9 @@
 """Any encoder: vision transformers by their configuration, tiles of any, and embeddings that were computed elsewhere."""
 
+import pickle
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +30,13 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLES, ROOT
 from tests.tiny import TinyVision
+from training import convert
+from training.config import TrainingConfig
+from training.data import read_rows
 from training.features import FeatureStore
+from training.finetune import features_of
 from vlm.config import ModelConfig, PartConfig, VisionConfig, from_dict, load_model_config
 from vlm.describe import analysis, table
 from vlm.errors import UserError
@@ -37,6 +45,7 @@ from vlm.model.embeddings import Precomputed, read_embeddings
 from vlm.model.encoders import build_encoder, describe_features
 from vlm.model.sizes import check_fit, describe
 from vlm.model.tiles import Tiled, best_grid, cut
+from vlm.weights.resolve import sha256_of
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -220,7 +229,9 @@ def test_embeddings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         "seen.npz is no file of embeddings. Valid: .safetensors, .parquet, .npy": tmp_path / "seen.npz",
         "absent.npy are missing": tmp_path / "absent.npy",
         "could not be read as embeddings": tmp_path / "objects.npy",
+        "no column picture; it needs picture and embedding, and has id, embedding": tmp_path / "id.parquet",
     }
+    parquet.write_table(pyarrow.table({"id": NAMES, "embedding": [[0.5]] * 3}), tmp_path / "id.parquet")
     save_file({"a": torch.zeros(6), "b": torch.zeros(5)}, tmp_path / "odd.safetensors")
     np.save(tmp_path / "whole.npy", np.zeros((3, 4), dtype=np.int64))
     np.save(tmp_path / "flat.npy", np.zeros(3))
@@ -236,9 +247,69 @@ def test_embeddings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
 def test_a_pickle_is_refused_unopened_with_what_converts_it(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"seen.{suffix}"  # it need not exist to be refused
     for read in (read_embeddings, lambda each: analysis(each, ModelConfig(), None)):
-        with pytest.raises(UserError, match=r"is a pickle.*numpy\.save\('embeddings\.npy'") as told:
+        with pytest.raises(UserError, match=r"is a pickle.*python -c .*seen\.safetensors") as told:
             read(file)
         assert "\n" not in str(told.value)
+
+
+def pickled(suffix: str, values: torch.Tensor) -> object:
+    """What people have in such a file."""
+    found: dict[str, object] = {
+        "pkl": dict(zip(NAMES, values.numpy(), strict=True)),
+        "pickle": values.tolist(),
+        "joblib": dict(zip(NAMES, values.double().numpy(), strict=True)),
+        "pt": dict(zip(NAMES, values.half(), strict=True)),
+        "bin": values,
+    }
+    return found[suffix]
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "pickle", "joblib", "pt", "bin"])
+def test_the_command_that_is_told_converts_the_pickle(tmp_path: Path, suffix: str) -> None:
+    file, values = tmp_path / f"seen.{suffix}", embeddings(6)
+    if suffix == "joblib":
+        pytest.importorskip("joblib").dump(pickled(suffix, values), file)
+    elif suffix in ("pt", "bin"):
+        torch.save(pickled(suffix, values), file)
+    else:
+        file.write_bytes(pickle.dumps(pickled(suffix, values)))
+    with pytest.raises(UserError) as told:
+        read_embeddings(file)
+    command = str(told.value)[str(told.value).index("python -c") :].replace("python", sys.executable, 1)
+    subprocess.run(command, shell=True, check=True)
+    made = file.with_suffix(".safetensors")
+    if suffix in ("pickle", "bin"):  # without names
+        assert read_embeddings(made).pictures == [] and "names no pictures" in analysis(made, BASE, None)
+        file.with_suffix(".txt").write_text("\n".join(NAMES))
+    known = read_embeddings(made)
+    assert known.pictures == NAMES and torch.allclose(known.features[:, 0], values, atol=1e-2)
+
+
+def test_embeddings_of_another_length_are_named_and_taken_for_no_encoder(tmp_path: Path) -> None:
+    for shapes in ([(6,), (6,), (5,)], [(4, 6), (4, 6), (3, 6)]):
+        save_file(
+            {name: torch.zeros(shape) for name, shape in zip(NAMES, shapes, strict=True)},
+            tmp_path / "odd.safetensors",
+        )
+        with pytest.raises(UserError, match="the embedding of c has the shape"):
+            analysis(tmp_path / "odd.safetensors", BASE, None)
+
+
+def test_the_names_of_pictures_are_got_as_the_readme_says(tmp_path: Path) -> None:
+    readme = (ROOT / "training" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    Image.open(EXAMPLES / "cat.jpg").resize((900, 900)).save(tmp_path / "cat.png")
+    (tmp_path / "mine.csv").write_text("image,question,answer\ncat.png,What is this?,A cat.\n")
+    data = tmp_path / "data"
+    convert.convert(
+        convert.parse(
+            ["csv", "--file", f"{tmp_path}/mine.csv", "--images", str(tmp_path), "--out", str(data)]
+        )
+    )
+    told: dict[str, Any] = {}
+    exec(code.replace("data/mine", str(data)), told)
+    known = {row.picture for split in ("train", "validation") for row in read_rows(data, split)}
+    assert {told["names"]["cat.png"]} == known != {sha256_of(tmp_path / "cat.png")}
 
 
 def test_training_reads_embeddings_in_place_of_an_encoder(tmp_path: Path) -> None:
@@ -255,6 +326,9 @@ def test_training_reads_embeddings_in_place_of_an_encoder(tmp_path: Path) -> Non
         store.take(encoder.known, {"a", "z"}, file)
     with pytest.raises(UserError, match="numbers beyond 65,504"):
         store.take(encoder.known._replace(features=1e6 * encoder.known.features), {"b"}, file)
+    nameless = Precomputed(file, known=encoder.known._replace(pictures=[]))
+    with pytest.raises(UserError, match=r"seen.parquet names no pictures.*Put seen.txt beside it"):
+        features_of({"a"}, TrainingConfig(data=str(tmp_path)), ModelConfig(vision=config), nameless)
     written(tmp_path, "parquet", values + 1)
     assert FeatureStore(tmp_path, config).folder != store.folder  # what was computed anew is read anew
 
@@ -312,3 +386,22 @@ def test_the_plan_for_a_projection_names_the_language_model_that_it_fits(tmp_pat
     config = from_dict(ModelConfig, yaml.safe_load(told.split("\n\n", 1)[1]), "plan")
     assert config.connector == PartConfig("mlp", {"hidden": 64, "merge": 1})
     assert describe(config).projector == "768 -> 64 -> 960"
+
+
+@pytest.mark.parametrize(
+    ("inward", "outward", "told"),
+    [
+        (768, 3584, "leads to 3584, and .* is 960 wide. Give a --preset .* 3584 wide, such as google/gemma"),
+        (768, 961, "leads to 961, and .* is 960 wide. Give a --preset whose language model is 961 wide.$"),
+        (500, 960, "takes features of 500, and .* gives 768. Give a --preset whose encoder gives 500."),
+    ],
+)
+def test_a_projection_that_does_not_fit_gets_no_preset(
+    tmp_path: Path, inward: int, outward: int, told: str
+) -> None:
+    file, output = tmp_path / "projector.safetensors", tmp_path / "mine.yaml"
+    save_file({"0.weight": torch.randn(outward, inward), "0.bias": torch.zeros(outward)}, file)
+    assert re.search(rf"\n\nNo preset is written: the projection {told}", analysis(file, BASE, None))
+    with pytest.raises(UserError, match=f"^No preset is written: the projection {told}"):
+        analysis(file, BASE, output)
+    assert not output.exists()

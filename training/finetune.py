@@ -47,7 +47,7 @@ from vlm.errors import UserError
 from vlm.model.adapter import load_adapter, load_trunk, restore_adapter, save_adapter
 from vlm.model.adapter_fit import check_adapter
 from vlm.model.adapter_folder import TAGS, find_adapter
-from vlm.model.embeddings import Precomputed
+from vlm.model.embeddings import Precomputed, unnamed
 from vlm.model.language import weights_are_divided
 from vlm.model.sizes import check_fit
 from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
@@ -347,6 +347,8 @@ def features_of(
     data = Path(config.data)
     store = FeatureStore(data, model_config.vision)
     if isinstance(encoder, Precomputed):
+        if not encoder.known.pictures:
+            raise UserError(unnamed(encoder.file))
         asked = read_rows(data, "validation") if config.validation_steps else []
         store.take(encoder.known, seen | {row.picture for row in asked}, encoder.file)
         return store

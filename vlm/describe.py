@@ -15,7 +15,7 @@ from vlm.config import ModelConfig, load_model_config, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter_fit import check_adapter, with_all_settings
 from vlm.model.adapter_folder import find_adapter
-from vlm.model.analysis import analyse, plan, report
+from vlm.model.analysis import analyse, misfit, plan, report
 from vlm.model.fusion import fusion_settings
 from vlm.model.sizes import GIGABYTE, Description, describe
 from vlm.terminal import show_anything
@@ -62,7 +62,12 @@ def analysis(file: Path, base: ModelConfig, output: Path | None) -> str:
     found = analyse(file)
     told = report(found)
     name = re.sub(r"[^a-z0-9.-]+", "-", (output or file).stem.lower()).strip("-") or "mine"
-    preset = yaml.safe_dump(to_dict(with_all_settings(plan(found, base, name))), sort_keys=False)
+    config = with_all_settings(plan(found, base, name))
+    if lacking := misfit(found, config):
+        if output:
+            raise UserError(lacking)
+        return f"{told}\n\n{lacking}"
+    preset = yaml.safe_dump(to_dict(config), sort_keys=False)
     comment = "".join(f"# {line}\n" for line in told.splitlines())
     if output is None:
         return f"{told}\n\n{preset}"

@@ -16,8 +16,8 @@ from torch import Tensor
 from vlm.config import ModelConfig, PartConfig, VisionConfig, read_yaml
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.connectors import token_count
-from vlm.model.embeddings import CONVERT, PICKLES, read_embeddings
-from vlm.model.sizes import SHIPPED, architecture
+from vlm.model.embeddings import PICKLES, conversion, read_embeddings, unnamed
+from vlm.model.sizes import SHIPPED, architecture, describe
 from vlm.model.vision_transformer import outline_transformer, vision_half
 
 FEW = 64  # visual tokens that a small language model reads quickly
@@ -46,6 +46,7 @@ class Analysis:
     size: int
     made_for: int
     vision: VisionConfig | None  # None for a projection, which is behind another's encoder
+    warning: str = ""  # a sentence about what is lacking
 
 
 def analyse(path: Path) -> Analysis:
@@ -55,7 +56,7 @@ def analyse(path: Path) -> Analysis:
     if path.suffix.lower() in PICKLES:
         raise UserError(
             f"{path.name} is a pickle, which can run code, and is not loaded. Convert embeddings where you trust them: "
-            f"{CONVERT.format(name=path.name)}; and weights with save_pretrained, which writes safetensors."
+            f"{conversion(path)}; and weights with save_pretrained, which writes safetensors."
         )
     if path.suffix.lower() != ".safetensors" or not path.is_file() or _are_embeddings(path):
         return _embeddings(path)
@@ -71,7 +72,8 @@ def _embeddings(path: Path) -> Analysis:
     known = read_embeddings(path)
     _, count, size = known.features.shape
     vision = VisionConfig(encoder="embeddings", weights=str(path), tags=0)
-    return Analysis("embeddings", [_held("embeddings", known.features)], count, size, 0, vision)
+    warning = "" if known.pictures else unnamed(path)
+    return Analysis("embeddings", [_held("embeddings", known.features)], count, size, 0, vision, warning)
 
 
 def _encoder(folder: Path) -> Analysis:
@@ -91,15 +93,20 @@ def _encoder(folder: Path) -> Analysis:
 
 
 def _are_embeddings(path: Path) -> bool:
-    """Whether all tensors are alike, as embeddings are and weights are not, or their pictures are named."""
+    """Whether the tensors are alike, as embeddings are and weights are not, but for a few that are odd; or their pictures
+    are named."""
     with (
         plain_load_errors(f"{path.name} could not be read", "Write it again."),
         safe_open(path, "pt") as stored,
     ):
         names = list(stored.keys())
-        shapes = {tuple(stored.get_slice(name).get_shape()) for name in names}
-        weights = any(name.endswith((".weight", ".bias")) for name in names)
-        return "pictures" in (stored.metadata() or {}) or (len(shapes) == 1 and not weights)
+        shapes = Counter(tuple(stored.get_slice(name).get_shape()) for name in names)
+        if "pictures" in (stored.metadata() or {}):
+            return True
+        if not names or any(name.endswith((".weight", ".bias")) for name in names):
+            return False
+        ranks = {len(shape) for shape in shapes}
+        return ranks == {1} or (len(ranks) == 1 and 2 * max(shapes.values()) > len(names))
 
 
 def _tensors(files: Sequence[Path]) -> Iterator[Held]:
@@ -151,6 +158,26 @@ def plan(found: Analysis, base: ModelConfig, name: str) -> ModelConfig:
     return config
 
 
+def misfit(found: Analysis, config: ModelConfig) -> str:
+    """Why the preset of the plan would not hold the projection that was found; empty where it does."""
+    if not found.made_for:
+        return ""
+    inward, *_, outward = map(int, describe(config).projector.split(" -> "))
+    if outward != found.made_for:
+        fitting = [name for name, size in hidden_sizes().items() if size == found.made_for]
+        wide = f"{found.made_for} wide, such as {fitting[0]}" if fitting else f"{found.made_for} wide"
+        return (
+            f"No preset is written: the projection leads to {found.made_for}, and {config.language.weights} is {outward} "
+            f"wide. Give a --preset whose language model is {wide}."
+        )
+    if inward != found.size:
+        return (
+            f"No preset is written: the projection takes features of {found.size}, and {config.vision.weights} gives "
+            f"{inward}. Give a --preset whose encoder gives {found.size}."
+        )
+    return ""
+
+
 def report(found: Analysis) -> str:
     """For people: what the file holds, and what lies between it and each language model."""
     shapes = Counter(held.dtype for held in found.tensors)
@@ -161,6 +188,8 @@ def report(found: Analysis) -> str:
     ]
     if len(found.tensors) > SHOWN:
         lines.append(f"  and {len(found.tensors) - SHOWN} more")
+    if found.warning:
+        lines.append(found.warning)
     lines.append("language models, and the width of their embeddings:")
     lines += [f"  {size:>5}  {name}: {_between(found, size)}" for name, size in hidden_sizes().items()]
     return "\n".join(lines)

@@ -2,9 +2,10 @@
 
 .safetensors  one tensor a picture, named by the picture; or one of all, and their names as "pictures" in the metadata
 .parquet      columns `picture`, its name, and `embedding`, a list of numbers or a list of such lists
-.npy          [M, D] or [M, N, D], and beside it a .txt of the same name with a picture's name a line
+.npy          [M, D] or [M, N, D]
 
-A picture's name is the SHA-256 of its file, as in the data sets. Pickles are refused: they can run code.
+Where all are one array without names, a .txt of the same name beside it has a picture's name a line. That name is the
+SHA-256 of its bytes in the parquet files of the data, their column `image_id`. Pickles are refused: they can run code.
 """
 
 import json
@@ -21,10 +22,36 @@ from torch import Tensor, nn
 from vlm.errors import UserError, plain_load_errors
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
-CONVERT = (  # what to type for a pickle, where it is trusted
-    'python -c "import numpy, pickle; '
-    "numpy.save('embeddings.npy', numpy.asarray(pickle.load(open('{name}', 'rb'))))\""
-)
+TORCH = (".pt", ".pth", ".bin", ".ckpt")  # of those, what torch.save writes
+COLUMNS = ("picture", "embedding")  # of a parquet file
+
+
+def conversion(file: Path) -> str:
+    """What to type for a pickle: of a dictionary of names and vectors, or of one array, it makes safetensors beside it."""
+    if file.suffix.lower() in TORCH:
+        load = f"import torch; e = torch.load('{file}', map_location='cpu', weights_only=True)"
+        whole, each, saved = (
+            "torch.stack(tuple(e))",
+            "torch.as_tensor(v).float().contiguous().clone()",
+            "torch",
+        )
+    else:
+        package = "joblib" if file.suffix.lower() == ".joblib" else "pickle"
+        load = f"import numpy, {package}; e = {package}.load(open('{file}', 'rb'))"
+        whole, each, saved = "e", "numpy.array(v, dtype='float32', order='C')", "numpy"
+    named = (
+        f"{{str(n): {each} for n, v in (e if isinstance(e, dict) else {{'embeddings': {whole}}}).items()}}"
+    )
+    save = f"save_file({named}, '{file.with_suffix('.safetensors')}')"
+    return f'python -c "from safetensors.{saved} import save_file; {load}; {save}"'
+
+
+def unnamed(file: Path) -> str:
+    """What is wrong with embeddings that name no pictures."""
+    return (
+        f"{file.name} names no pictures, so that its embeddings cannot be matched with them. Put "
+        f"{file.with_suffix('.txt').name} beside it, with a picture's name a line, in their order."
+    )
 
 
 class Embeddings(NamedTuple):
@@ -57,8 +84,8 @@ def read_embeddings(file: Path) -> Embeddings:
     suffix = file.suffix.lower()
     if suffix in PICKLES:
         raise UserError(
-            f"{file.name} is a pickle, which can run code, and is not loaded. Convert it where you trust it: "
-            f"{CONVERT.format(name=file.name)}"
+            f"{file.name} is a pickle, which can run code, and is not loaded. Where you trust it, this makes "
+            f"{file.with_suffix('.safetensors').name} of it: {conversion(file)}"
         )
     if suffix not in READERS:
         raise UserError(f"{file.name} is no file of embeddings. Valid: {', '.join(READERS)}.")
@@ -97,22 +124,30 @@ def _safetensors(file: Path) -> tuple[list[str], Tensor]:
         names = list(stored.keys())
         pictures = (stored.metadata() or {}).get("pictures")
         if len(names) == 1 and (pictures or stored.get_slice(names[0]).get_shape()[0] > 1):
-            return json.loads(pictures or "[]"), stored.get_tensor(names[0])
+            return json.loads(pictures) if pictures else _names_beside(file), stored.get_tensor(names[0])
         return _stacked(names, [stored.get_tensor(name) for name in names])
 
 
 def _parquet(file: Path) -> tuple[list[str], Tensor]:
     from pyarrow import parquet  # half a second
 
-    columns = parquet.read_table(file, columns=["picture", "embedding"]).to_pydict()
+    there = parquet.read_schema(file).names
+    if missing := [name for name in COLUMNS if name not in there]:
+        raise ValueError(
+            f"it has no column {', '.join(missing)}; it needs {' and '.join(COLUMNS)}, and has {', '.join(there)}"
+        )
+    columns = parquet.read_table(file, columns=list(COLUMNS)).to_pydict()
     each = [torch.from_numpy(np.asarray(one, dtype=np.float32)) for one in columns["embedding"]]
     return _stacked(columns["picture"], each)
 
 
 def _npy(file: Path) -> tuple[list[str], Tensor]:
+    return _names_beside(file), torch.from_numpy(np.load(file, allow_pickle=False))
+
+
+def _names_beside(file: Path) -> list[str]:
     names = file.with_suffix(".txt")
-    told = names.read_text(encoding="utf-8").split() if names.is_file() else []
-    return told, torch.from_numpy(np.load(file, allow_pickle=False))
+    return names.read_text(encoding="utf-8").split() if names.is_file() else []
 
 
 READERS: dict[str, Callable[[Path], tuple[list[str], Tensor]]] = {
