@@ -407,6 +407,25 @@ def test_captions_of_coco_find_their_pictures_in_both_releases(tmp_path: Path) -
     assert reasons(out) == [(3, "missing picture"), (4, "malformed record")]
 
 
+@pytest.mark.parametrize("form", ["coco-captions", "coco-instances"])
+def test_pictures_of_coco_are_found_by_the_name_that_the_file_has(tmp_path: Path, form: str) -> None:
+    for colour in ("red", "blue"):
+        paint(colour).save(tmp_path / f"{colour} dog.png")
+    paint("lime").save(tmp_path / "000000000009.jpg")
+    names = {7: "red dog.png", 8: "photos\\blue dog.png", 9: "gone.jpg", 10: "lost.jpg"}
+    images = [{"id": id, "file_name": name, "width": 80, "height": 40} for id, name in names.items()]
+    known = {"caption": "A dog runs on the grass.", "category_id": 1, "bbox": [5, 5, 20, 20]}
+    file = coco_file(
+        tmp_path / "mine.json",
+        images=images,
+        annotations=[{"image_id": number} | known for number in names],
+        categories=[{"id": 1, "name": "dog"}],
+    )
+    out = run(tmp_path, form, "--file", file, "--images", tmp_path)
+    assert {row["image"]["path"] for row in table(out)} == {"red dog.png", "blue dog.png", "000000000009.jpg"}
+    assert "lost.jpg" in (out / "skipped.jsonl").read_text()
+
+
 def test_boxes_of_coco_become_questions_and_crowds_are_not_counted(tmp_path: Path) -> None:
     images, annotations = [], []
     for number in range(1, 21):

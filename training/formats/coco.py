@@ -1,12 +1,13 @@
 """COCO's own annotation files -> records: `captions_*.json` one caption each, `instances_*.json` one picture each.
 
-The file is read as a stream: of captions nothing is kept, of instances the boxes (not their outlines). Pictures are named
-by their number, as in the releases of 2014 and 2017. Questions about boxes are balanced within each `CHUNK` pictures.
+The file is read as a stream: of captions the names of the pictures are kept, of instances the boxes (not their outlines).
+A picture is named by its `file_name`, else by its number, as in the releases of 2014 and 2017. Questions about boxes are
+balanced within each `CHUNK` pictures.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +23,7 @@ FOLDERS = ("", "COCO_train2014_", "COCO_val2014_")
 
 
 def from_coco_captions(file: Path) -> Iterator[Record]:
+    named = named_in(stream_member(file, "images", needed=False))
     for value in stream_member(file, "annotations"):
         if not isinstance(value, dict) or not isinstance(value.get("image_id"), int):
             yield malformed(str(value)[:200])
@@ -29,17 +31,16 @@ def from_coco_captions(file: Path) -> Iterator[Record]:
         caption = value.get("caption")
         said = (clean(caption) or caption) if isinstance(caption, str) else caption
         yield Record(
-            names=names_of(value["image_id"]), turns=((describe(str(value["image_id"]), str(said)), said),)
+            names=names_of(value["image_id"], named),
+            turns=((describe(str(value["image_id"]), str(said)), said),),
         )
 
 
 def from_coco_instances(file: Path) -> Iterator[Record]:
     kinds = {value["id"]: value["name"] for value in stream_member(file, "categories") if is_named(value)}
-    sizes = {
-        value["id"]: (value["width"], value["height"])
-        for value in stream_member(file, "images")
-        if is_sized(value)
-    }
+    images = [value for value in stream_member(file, "images") if is_sized(value)]
+    sizes = {value["id"]: (value["width"], value["height"]) for value in images}
+    named = named_in(images)
     found: dict[int, list[Box] | None] = defaultdict(list)
     for value in stream_member(file, "annotations"):
         box = box_of(value, kinds, sizes)
@@ -53,11 +54,27 @@ def from_coco_instances(file: Path) -> Iterator[Record]:
     for start in range(0, len(complete), CHUNK):
         pictures = [Known(str(number), boxes=each) for number, each in complete[start : start + CHUNK]]
         for image, rows in boxes.ask(f"coco {start}", pictures, "train").items():
-            yield Record(names=names_of(int(image)), turns=tuple((row.question, row.answer) for row in rows))
+            turns = tuple((row.question, row.answer) for row in rows)
+            yield Record(names=names_of(int(image), named), turns=turns)
 
 
-def names_of(number: int) -> tuple[str, ...]:
-    return tuple(f"{folder}{number:012d}.jpg" for folder in FOLDERS)
+def named_in(images: Iterable[Any]) -> dict[int, str]:
+    """The number of a picture -> its `file_name`, where it has one."""
+    return {
+        value["id"]: value["file_name"]
+        for value in images
+        if isinstance(value, dict)
+        and isinstance(value.get("id"), int)
+        and isinstance(value.get("file_name"), str)
+    }
+
+
+def names_of(number: int, named: Mapping[int, str]) -> tuple[str, ...]:
+    """The paths that it may have in the folder of the pictures, the likeliest first."""
+    own = named.get(number, "")
+    alone = own.replace("\\", "/").rpartition("/")[2]  # the folder may be that of --images
+    numbered = (f"{folder}{number:012d}.jpg" for folder in FOLDERS)
+    return tuple(name for name in dict.fromkeys((own, alone, *numbered)) if name)
 
 
 def is_named(value: Any) -> bool:
@@ -79,13 +96,16 @@ def box_of(value: Any, kinds: dict[int, str], sizes: dict[int, tuple[int, int]])
     return Box(name, x / width, y / height, w / width, h / height) if w > 0 and h > 0 else None
 
 
-def stream_member(file: Path, key: str) -> Iterator[Any]:
-    """The values of the array `key` of the file's one object, one by one."""
+def stream_member(file: Path, key: str, needed: bool = True) -> Iterator[Any]:
+    """The values of the array `key` of the file's one object, one by one. Raises UserError where one that is needed is not
+    there."""
     opening = re.compile(rf'"{key}"\s*:\s*\[')
     with open_text(file) as text:
         buffer = ""
         while not (match := opening.search(buffer)):
             more = text.read(READ)
+            if not more and not needed:
+                return
             if not more:
                 raise UserError(f'{file} has no list "{key}": it is not a file of COCO annotations.')
             buffer = buffer[-100:] + more
