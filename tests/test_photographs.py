@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -141,6 +142,69 @@ def test_folders_without_a_usable_index_and_taken_names_are_one_sentence(tmp_pat
         photographs.read_folders(tmp_path, taken=("tuxpaint",))
     with pytest.raises(UserError, match="no line that can be used"):
         photographs.read_folders(tmp_path)
+
+
+def test_subfolders_without_an_index_are_told_with_what_is_nearly_one(tmp_path, capsys):
+    make_set(tmp_path / "mine", [captioned(1)])
+    for name in ("a/Index.jsonl", "b/zebra.jsonl", "b/index.json", "c/notes.txt", ".cache/index.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert set(photographs.read_folders(tmp_path)) == {"mine"}
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" holds")[0] for line in lines] == [str(tmp_path / name) for name in "abc"]
+    assert "Its Index.jsonl must be called index.jsonl" in lines[0] and "Its index.json must" in lines[1]
+    assert lines[2].endswith("holds no index.jsonl and is left out.")
+    with pytest.raises(UserError, match="holds one itself: name the folder above it"):
+        photographs.read_folders(tmp_path / "mine")
+    with pytest.raises(UserError, match="There is no folder"):
+        photographs.read_folders(tmp_path / "gone")
+
+
+def test_all_wrong_lines_are_written_beside_the_data(tmp_path, capsys):
+    make_set(tmp_path / "photos/mine", [captioned(1), *["{"] * 9])
+    photographs.read_folders(tmp_path / "photos", out=tmp_path / "out")
+    assert (
+        f"9 faults were found. All of them are in {tmp_path}/out/mine-skipped.txt." in capsys.readouterr().out
+    )
+    told = (tmp_path / "out/mine-skipped.txt").read_text().splitlines()
+    assert len(told) == 9 and "index.jsonl, line 10: this is not JSON" in told[-1]
+    make_set(tmp_path / "photos/mine", [captioned(1)])
+    photographs.read_folders(tmp_path / "photos", out=tmp_path / "out")
+    assert not (tmp_path / "out/mine-skipped.txt").exists()
+
+
+def test_photographs_alone_are_prepared_without_fetching_anything(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prepare, "fetch", None)
+    make_set(tmp_path / "photos/mine", [captioned(n) for n in range(12)])
+    words = ["prepare", "--photos", f"{tmp_path}/photos", "--out", f"{tmp_path}/out", "--only-photos"]
+    monkeypatch.setattr(sys, "argv", words)
+    prepare.main()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "card.json",
+        "card.md",
+        "mine.parquet",
+    ]
+    made = (tmp_path / "out/mine.parquet").stat().st_mtime_ns
+    make_set(tmp_path / "photos/more", [captioned(n + 20) for n in range(12)])
+    for seed in range(12):
+        photograph(tmp_path / f"photos/more/images/{seed + 20}.jpg", seed)  # the pictures of mine again
+    prepare.main()
+    assert (tmp_path / "out/mine.parquet").stat().st_mtime_ns == made
+    held_out = {
+        row["image_id"]
+        for row in pq.read_table(tmp_path / "out/mine.parquet").to_pylist()
+        if row["split"] != "train"
+    }
+    trained = {
+        row["image_id"]
+        for row in pq.read_table(tmp_path / "out/more.parquet").to_pylist()
+        if row["split"] == "train"
+    }
+    assert held_out and trained and not held_out & trained
+    monkeypatch.setattr(sys, "argv", ["prepare", "--only-photos"])
+    with pytest.raises(SystemExit):
+        prepare.main()
+    assert "--only-photos needs --photos" in capsys.readouterr().err
 
 
 def test_small_jpegs_are_stored_as_they_are_and_others_made_small(tmp_path):

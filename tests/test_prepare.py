@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import subprocess
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -508,6 +509,29 @@ def test_a_missing_client_is_named_with_its_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
     with pytest.raises(packages.UserError, match="npm.*Install Node"):
         packages.fetch("@twemoji/svg", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "WARNING: Retrying (Retry(total=0, status=None)) after connection broken by 'NewConnectionError'\n"
+            "ERROR: No matching distribution found for easy-vqa==1.0",
+            r"^easy-vqa could not be fetched: PyPI cannot be reached\. Check the network, and give .*--only-photos",
+        ),
+        (
+            "ERROR: No matching distribution found for x.\n",
+            r"fetched: No matching distribution found for x\. Check",
+        ),
+        ("", "fetched: no file came. Check"),
+    ],
+)
+def test_a_package_that_cannot_be_fetched_is_one_sentence(tmp_path, monkeypatch, said, told):
+    failed = subprocess.CompletedProcess([], 1, stdout="", stderr=said)
+    monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(packages.UserError, match=told) as error:
+        packages.fetch("easy-vqa", tmp_path)
+    assert "\n" not in str(error.value) and "ensurepip" not in str(error.value)
 
 
 def test_an_altered_package_is_refused_and_a_whole_one_is_extracted_once(tmp_path, monkeypatch):

