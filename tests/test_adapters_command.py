@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,11 +14,13 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from tests.conftest import ROOT
 from tests.tiny_llava import save_llava, save_lora_checkpoint, save_tiny_adapter
 from vlm import adapters
 from vlm.adapters import Export, export_adapter, import_adapter
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
+from vlm.model.adapter_folder import adapter_name
 from vlm.model.chat_templates import VICUNA
 from vlm.model.sizes import describe
 from vlm.weights import cache
@@ -227,6 +230,33 @@ def test_the_shell_imports_and_exports(
     assert set(capsys.readouterr().out.split()) == {str(file) for file in Path(exported).iterdir()}
     with pytest.raises(SystemExit, match="adapters: .* exists already"):
         run("import", str(llava), "--output", adapter)
+
+
+def test_an_exported_run_has_the_names_that_the_readme_says(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "runs/mine/adapter")
+    readme = (ROOT / "training" / "README.md").read_text(encoding="utf-8")
+    for form in ("merged", "llava", "gguf"):
+        assert export_adapter("runs/mine/adapter", Export(form, "float32")) == Path(f"exports/mine-{form}")
+    named = set(re.findall(r"exports/mine[\w./-]*\w", readme))
+    assert len(named) >= 6 and all(Path(name).exists() for name in named), named
+    assert Path("exports/mine-merged/Modelfile").is_file()
+    shutil.copytree(trained, "runs/yours/adapter")
+    export_adapter("runs/yours/adapter", Export("llava"))  # beside the first
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("runs/mine/adapter", "mine"), ("adapters/mine", "mine"), ("adapter", "work"), (".", "work")],
+)
+def test_an_adapter_is_called_as_its_folder_or_its_run(
+    folder: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert adapter_name(Path(folder)) == name
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from training.run_settings import claim, digest
 from vlm.config import ModelConfig, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter_fit import with_all_settings
-from vlm.model.adapter_folder import find_adapter, read_description
+from vlm.model.adapter_folder import adapter_name, find_adapter, read_description
 from vlm.weights.resolve import sha256_of
 
 FREE = (  # settings that change nothing of what is learned, or are told apart by the rows
@@ -28,8 +28,8 @@ def describe(config: TrainingConfig, model: str) -> dict[str, Any]:
     """How it was trained, as the adapter tells it: without this machine's folders. `model` is its preset's own name."""
     told = {key: value for key, value in to_dict(config).items() if key not in ("data", "output")}
     known = config.init_from
-    if known and os.path.isdir(folder := Path(known)):  # a run's adapter is told by the run's name
-        known = folder.resolve().parent.name if folder.name == "adapter" else folder.name
+    if known and os.path.isdir(known):
+        known = adapter_name(Path(known))
     trunk = config.connector_from and Path(config.connector_from).resolve().name
     return told | {"init_from": known, "connector_from": trunk, "model": model}
 

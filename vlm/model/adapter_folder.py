@@ -119,8 +119,11 @@ def imported(source: str) -> Path:
 
 
 def adapter_name(folder: Path) -> str:
-    """What people call it: user/name where it came from the hub, else the folder's name."""
-    return hub_name(folder) or folder.name
+    """What people call it: user/name where it came from the hub, else the folder's name, or the run's where training called
+    the folder `adapter`."""
+    whole = Path(os.path.abspath(folder))
+    own = whole.parent.name if whole.name == "adapter" else whole.name
+    return hub_name(folder) or own or whole.name
 
 
 def read_description(folder: Path) -> dict[str, Any]:
