@@ -1,6 +1,7 @@
 """From an assistant and parquet to the result: questions are chosen, asked, scored and kept; a killed run goes on."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -248,6 +249,41 @@ def test_the_command_writes_a_result_that_compare_reads_and_tells_a_wrong_name_b
     assert "balanced_accuracy" in capsys.readouterr().out
     assert len(read_result(file)["answers"]) == 6
     assert file.with_suffix(".jsonl").is_file()
+
+
+def test_a_goal_of_which_nothing_was_measured_is_neither_met_nor_missed() -> None:
+    run = Run("empty", Options("tiny"), (Goal("right", at_least=0.9), Goal("seldom", at_most=0.1)))
+    assert [row["met"] for row in goal_rows(run, {"metrics": {}, "baselines": {}})] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (
+            ["--data", "test"],
+            "test, split test. It has these sources and splits: tiny .test, train.\\.",
+        ),
+        (
+            ["--data", "tiny", "--split", "train", "--task", "count"],
+            "have the tasks name, no, yes and the kinds ",
+        ),
+        (
+            ["--suite", "development", "--output", "out"],
+            "has nothing of them. It has these sources.*Name one with",
+        ),
+    ],
+)
+def test_data_without_what_is_asked_for_are_told_before_a_model_is_loaded(
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[str],
+    told: str,
+) -> None:
+    monkeypatch.setattr(command, "load_assistant", None)
+    monkeypatch.setattr(sys, "argv", ["evaluate", *asked, "--folder", str(data)])
+    assert command.main() == 1
+    assert re.search(told, capsys.readouterr().err)
 
 
 def test_every_goal_of_the_development_suite_has_questions_of_its_own() -> None:

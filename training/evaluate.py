@@ -16,6 +16,7 @@ import hashlib
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ from training.scores.selection import (
     other_pictures,
     questions_of,
     rows_of,
+    there,
 )
-from training.scores.suites import SUITES, goal_rows, pooled_rows, runs_of
+from training.scores.suites import SUITES, Run, goal_rows, pooled_rows, runs_of
 from training.scores.tables import describe, goals_table
 from vlm.chat.assistant import Assistant, Settings, load_assistant
 from vlm.errors import UserError
@@ -115,6 +117,20 @@ def evaluate_suite(assistant: Assistant, adapter: Path, arguments: argparse.Name
     return {"results": results, "goals": goals}
 
 
+def check_suite(folder: Path, runs: Sequence[Run]) -> None:
+    """Raise UserError where the folder has questions of none of the runs."""
+    for run in runs:
+        try:
+            questions_of(folder, run.options)
+            return
+        except NoQuestions:
+            continue
+    asked = ", ".join(dict.fromkeys(f"{run.options.source} ({run.options.split})" for run in runs))
+    raise UserError(
+        f"The suite asks about {asked}, and {folder} has nothing of them. {there(folder)} Name one with --data and --split."
+    )
+
+
 def write_json(values: dict[str, Any], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
@@ -161,6 +177,8 @@ def run(arguments: argparse.Namespace) -> str:
     options = None if arguments.suite else options_of(arguments)
     if options:
         questions_of(arguments.folder, options)  # a wrong name is told before the model is loaded
+    else:
+        check_suite(arguments.folder, runs_of(arguments.suite, limit=arguments.limit))
     assistant = load_assistant(arguments.preset or adapter_config(adapter).name, str(adapter))
     if options:
         return run_one(assistant, adapter, options, arguments)

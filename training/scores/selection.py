@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from training.data import Row, iterate_rows
+import pyarrow
+from pyarrow import parquet
+
+from training.data import Row, iterate_rows, parquet_files
 from training.scores.metrics import majority_answers, normalise, number_in
 from training.scores.verdicts import polar_truth
 from vlm.errors import UserError
@@ -65,6 +68,16 @@ def rows_of(folder: Path, split: str) -> tuple[Row, ...]:
     return tuple(row for row, content in iterate_rows(folder, split) if content)
 
 
+def sources_of(folder: Path) -> set[tuple[str, str]]:
+    """Each source of the folder with each of its splits."""
+    found: set[tuple[str, str]] = set()
+    for file in parquet_files(folder):
+        table = parquet.read_table(file, columns=["source", "split"])
+        columns = [table[name].cast(pyarrow.string()).to_pylist() for name in ("source", "split")]
+        found.update(zip(*columns, strict=True))
+    return found
+
+
 def from_sources(rows: Sequence[Row], source: str) -> list[Row]:
     """The rows of `Options.source`."""
     names = {name.strip() for name in source.split(",")}
@@ -81,8 +94,22 @@ def questions_of(folder: Path, options: Options) -> list[Row]:
         asked += "".join(
             f", {name} {value}" for name in ("task", "kind") if (value := getattr(options, name))
         )
-        raise NoQuestions(f"{folder} holds no rows of {asked}. Make them with python -m training.prepare.")
+        raise NoQuestions(f"{folder} holds no rows of {asked}. {there(folder, known)}")
     return rows
+
+
+def there(folder: Path, known: Sequence[Row] = ()) -> str:
+    """A sentence about what could be asked for: of the rows of a source and split their tasks and kinds, without any the
+    sources with their splits."""
+    if known:
+        tasks = ", ".join(sorted({row.task for row in known} - {""})) or "none"
+        kinds = ", ".join(sorted({row.kind for row in known} - {""})) or "none"
+        return f"The rows of this source and split have the tasks {tasks} and the kinds {kinds}."
+    splits: dict[str, set[str]] = defaultdict(set)
+    for source, split in sources_of(folder):
+        splits[source].add(split)
+    told = (f"{source} ({', '.join(sorted(names))})" for source, names in sorted(splits.items()))
+    return f"It has these sources and splits: {', '.join(told)}."
 
 
 def with_objects(rows: Sequence[Row], known: Sequence[Row]) -> list[Row]:

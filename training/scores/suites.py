@@ -118,6 +118,7 @@ def _row(
     low, high = _interval(goal.measure, found)
     answer = value(metrics)
     low_enough = at_most is None or (answer is not None and answer <= at_most)
+    judged = answer is not None and (goal.at_least, goal.at_most) != (None, None)
     met = answer is not None and low_enough and (at_least is None or answer >= at_least)
     return {
         "what": goal.what,
@@ -129,5 +130,5 @@ def _row(
         **{name: value(baselines.get(name, {})) for name in ("draft", "blank_picture", "question_only")},
         "at_least": at_least,
         "at_most": at_most,
-        "met": met if (at_least, at_most) != (None, None) else None,
+        "met": met if judged else None,
     }
