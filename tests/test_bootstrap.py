@@ -196,6 +196,11 @@ def test_what_cannot_be_bootstrapped_is_refused_in_a_sentence(
     asked = arguments(data, tmp_path / "fresh", tmp_path / "out", pictures=[], texts=["untold"])
     with pytest.raises(UserError, match="no captions to judge"):
         bootstrap.run(asked)
+    asked.known = "flickr8k"
+    with pytest.raises(
+        UserError, match=r"no source flickr8k\. It has: told, untold\. Name others with --known"
+    ):
+        bootstrap.run(asked)
     asked.known = "untold"
     with pytest.raises(
         UserError, match="'untold' has too few pictures with captions. Name another with --known"

@@ -191,6 +191,8 @@ def test_the_readmes_python_commands_exist_and_know_their_options() -> None:
     asked = [module for module in modules if module != "venv"]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of a command's help is the time that imports take
         helps = dict(zip(asked, pool.map(help_of, asked), strict=True))
+    for module in asked:
+        assert helps[module].startswith(f"usage: python -m {module} "), module
     for module, rest in commands:
         for option in re.findall(r"(?<!\S)--[\w-]+", rest):
             assert module in helps and option in helps[module], (module, option)

@@ -31,7 +31,7 @@ from training.matching import Claim, best_threshold, claims_of, examples, judged
 from training.pairs import Captioned, hash_share, is_picture, read_pairs
 from training.resources import disk_limit
 from training.scores.answering import answer_all, picture_of
-from training.scores.selection import Options
+from training.scores.selection import Options, sources_of
 from vlm.chat.assistant import load_assistant
 from vlm.errors import UserError
 from vlm.model.adapter_folder import adapter_config, find_adapter
@@ -49,6 +49,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(
             f"--shuffled would put texts that are known to be wrong in place of {data / KEPT}.parquet. Measure in a copy "
             "of the data folder."
+        )
+    there = {source for source, _ in sources_of(data)}
+    asked = [arguments.known, *arguments.pictures, *arguments.texts]
+    if missing := [name for name in asked if name not in there]:
+        raise UserError(
+            f"{data} has no source {', '.join(missing)}. It has: {', '.join(sorted(there))}. Name others with --known, "
+            "--pictures and --texts."
         )
     aligner = load_aligner_model(arguments.aligner)
     threshold, known = calibrate(aligner, data, arguments.known)
