@@ -61,6 +61,13 @@ def test_a_longer_run_is_taken_where_it_was_asked_for_and_says_where_it_was_exte
         claim(tmp_path, changed(stage={"rate": 9, "steps": 99}), "", ("stage.steps",), done=9)
 
 
+def test_an_extended_run_is_told_how_it_goes_on(tmp_path: Path) -> None:
+    claim(tmp_path, {"joint_stage": {"max_steps": 6}}, "Help.")
+    claim(tmp_path, {"joint_stage": {"max_steps": 9}}, "Help.", ("joint_stage.max_steps",), done=6)
+    with pytest.raises(UserError, match=r"max_steps was 9 and is 6\. Give --extend 9 again to go on"):
+        claim(tmp_path, {"joint_stage": {"max_steps": 6}}, "Help.")
+
+
 @pytest.mark.parametrize("left", ["joint/checkpoint-4", "checkpoint-4", "adapter/config.yaml", "tags.json"])
 def test_a_run_that_does_not_say_what_it_was_trained_with_is_left_alone(tmp_path: Path, left: str) -> None:
     (tmp_path / left).mkdir(parents=True)

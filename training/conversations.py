@@ -150,11 +150,11 @@ class Conversations(Dataset):
 
 def check_sources(known: Collection[str], wanted: Sequence[str]) -> None:
     """Raise UserError where the data, whose sources are `known`, lack one that a preset names, or it names none."""
-    there = f"The data has: {', '.join(sorted(known)) or 'no training rows'}."
+    there = ", ".join(sorted(known)) or "no training rows"
     if not wanted:
-        raise UserError(f"The preset names no sources. {there}")
+        raise UserError(f"The preset names no sources. The data has: {there}.")
     if missing := [name for name in wanted if name not in known]:
-        raise UserError(f"The data has no source {', '.join(missing)}. {there.replace('The data', 'It')}")
+        raise UserError(f"The data has no source {', '.join(missing)}. It has: {there}.")
 
 
 def _draw(pictures: dict[str, list[Row]], source: SourceConfig, order: random.Random) -> Iterator[list[Row]]:

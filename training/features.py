@@ -102,8 +102,9 @@ class FeatureStore:
         missing = sorted(set(wanted) - set(places))
         if missing:
             raise UserError(
-                f"{file} has no embedding of {len(missing)} of the {len(wanted)} pictures, such as {missing[0]}. Pictures "
-                "are named by the SHA-256 of their file."
+                f"{file} has no embedding of {len(missing)} of the {len(wanted)} pictures, such as {missing[0]}. Name each "
+                "by its picture's image_id in the parquet files, which is not the SHA-256 of your own file where the "
+                "picture was stored anew (training/README.md, Other parts)."
             )
         for names in chunked(sorted(name for name in wanted if name not in self), SHARD_SIZE):
             halved = known.features[[places[name] for name in names]].half()

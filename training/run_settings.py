@@ -48,6 +48,9 @@ def claim(
     known = known or {"settings": dict(settings), "extended_at": []}
     found = differences(known["settings"], settings)
     refused = [each for each in found if each.name not in longer]
+    if refused and all(is_less(each) for each in refused) and known["extended_at"]:
+        told_more = " or ".join(str(each.before) for each in refused)
+        raise UserError(f"{output} was extended: {told(refused)}. Give --extend {told_more} again to go on.")
     if refused:
         raise UserError(f"{output} holds a run with other settings: {told(refused)}. {remedy}")
     for each in found:
@@ -69,6 +72,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
         for name in {**old, **new}
         if old.get(name, MISSING) != new.get(name, MISSING)
     ]
+
+
+def is_less(found: Difference) -> bool:
+    """Whether it is how long a run trains, and less than before."""
+    length = found.name.rpartition(".")[2] in ("max_steps", "epochs")
+    return (
+        length and isinstance(found.now, int) and isinstance(found.before, int) and found.now < found.before
+    )
 
 
 def told(found: Collection[Difference]) -> str:
