@@ -56,6 +56,14 @@ def test_an_earlier_question_in_other_words_begins_a_branch_and_one_turns_back()
     assert [conversation.place(number) for number in range(3)] == [0, 1, 1]
 
 
+def test_a_branch_without_an_answer_leaves_the_one_before_also_where_it_comes_from_its_record() -> None:
+    conversation = branched()
+    conversation.begin(Exchange("z"), at=1)
+    again = from_record(to_record(conversation), lambda path: None)
+    again.settle()
+    assert (said(again), len(again.ways)) == (["a", "b", "c"], 2)
+
+
 def test_a_branch_that_gets_no_answer_leaves_the_one_before() -> None:
     conversation = branched()
     conversation.begin(Exchange("z"), at=0)

@@ -201,6 +201,36 @@ def test_the_list_renames_finds_deletes_and_takes_back(page: Page) -> None:
     expect(answers(page)).to_have_count(0)
 
 
+def test_an_answer_that_is_left_while_it_is_written_is_kept_as_far_as_it_came(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    ask(page, "Before?")
+    expect(answers(page)).to_have_count(1)
+    assistant.slow, assistant.script["Slow?"] = 0.05, " ".join(["word"] * 400)
+    ask(page, "Slow?")
+    growing = page.locator(".answer:visible .words", has_text="word word")
+    growing.wait_for()
+    show_list(page)
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator(".question:visible")).to_have_count(0)
+    ask(page, "Another?")
+    page.locator(".answer:visible .words", has_text="Answer").wait_for()
+    page.locator(".conversations [data-list=open]", has_text="Before?").click()
+    expect(page.locator(".question:visible .words")).to_have_text(["Before?", "Slow?"])
+    expect(answers(page).last).to_contain_text("Stopped early.")
+    growing.wait_for()
+    page.locator(".conversations [data-list=open]", has_text="Another?").click()
+    expect(page.locator(".question:visible .words")).to_have_text(["Another?"])
+    expect(answers(page)).to_contain_text("Answer 3")
+    assistant.slow = 1.0  # it is left before the first word
+    ask(page, "Unanswered?")
+    page.locator(".question:visible", has_text="Unanswered?").wait_for()
+    page.locator(".conversations [data-list=open]", has_text="Before?").click()
+    expect(page.locator(".question:visible .words")).to_have_text(["Before?", "Slow?"])
+    page.locator(".conversations [data-list=open]", has_text="Another?").click()
+    expect(box(page)).to_have_value("Unanswered?")
+
+
 def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> None:
     ask_about_the_cat(page)
     with page.expect_download() as download:

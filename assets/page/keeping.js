@@ -3,6 +3,7 @@
 
 const KEPT_SIDE = 1024;  // pixels
 const UNHEARD = "Spoken question";  // the title until the words are known
+const LEAVING = 5000;  // milliseconds that an answer has to stop before the tab shows something else
 
 page.store = (() => {
   const opened = new Promise((resolve, reject) => {
@@ -44,8 +45,8 @@ async function fetched(path) {
 /* What tells whether more has been said; the paths of files are others after each opening. */
 const lengths = record => record.exchanges.map(each => each.answer?.text.length ?? -1).join();
 
-async function keep(tab) {
-  const {record, name} = tab;
+async function keep(tab, record) {
+  const {name} = tab;
   if (!record.key) return sessionStorage.removeItem(`shown ${name}`);
   if (!record.exchanges.length) return page.store.delete(record.key).then(page.showList);
   sessionStorage.setItem(`shown ${name}`, record.key);
@@ -65,14 +66,35 @@ async function keep(tab) {
 
 // One after the other, or an older state could be the last that is written.
 let keeping = Promise.resolve();
-page.changed.push(tab => { keeping = keeping.then(() => keep(tab)).catch(problem => console.warn(problem)); });
+page.changed.push(tab => {
+  // A question that was left before its first word stays as it was kept: whoever opens its conversation finds it in the box.
+  if (tab.leaving && !tab.answered) return;
+  const {record} = tab;
+  keeping = keeping.then(() => keep(tab, record)).catch(problem => console.warn(problem));
+});
+
+/* Stop the answer under way and keep what there is of it, before the tab shows something else. */
+async function leave(tab) {
+  const end = Date.now() + LEAVING;
+  tab.leaving = true;
+  for (let stopped = false; tab.busy && Date.now() < end;) {
+    stopped ||= page.stop(tab);  // its button appears a moment after its tab, or after the question
+    await new Promise(go => setTimeout(go, 30));
+  }
+  tab.leaving = false;
+  await keeping;
+}
 
 /* Show a conversation in its tab: its files are sent to the server again, which may have deleted them since. */
 page.open = async key => {
+  const found = await page.store.get(key);
+  if (!found) return;
+  const tab = await page.tab(found.tab);
+  if (tab.busy && tab.record.key === key) return;  // it is shown, and grows
+  await leave(tab);
   const entry = await page.store.get(key);
   if (!entry) return;
-  const tab = await page.tab(entry.tab), record = structuredClone(entry.record);
-  if (tab.busy) page.stop(tab);
+  const record = structuredClone(entry.record);
   const places = {};
   tab.files = {};
   for (const [path, blob] of Object.entries(entry.files)) {
@@ -95,7 +117,7 @@ page.reopen = tab => {
 
 page.startOver = async () => {
   const tab = page.shown() || await page.tab("Image");
-  if (tab.busy) page.stop(tab);
+  await leave(tab);
   sessionStorage.removeItem(`shown ${tab.name}`);
   tab.trigger("fresh", {});
   page.box(tab)?.focus();

@@ -198,10 +198,22 @@ class Conversation:
         if last.text:
             return None
         self.exchanges.pop()
-        if self._before is not None:
-            del self.ways[self.shown]
-            self.shown, self._before = self._before, None
+        before = self._before if self._before is not None else self._longer_way()
+        if before is not None:
+            way = self.shown
+            del self.ways[way]
+            self.shown, self._before = before - (before > way), None
         return last
+
+    def _longer_way(self) -> int | None:
+        """Another way that begins with all of the one that is shown. It tells what a new version was to take the place of
+        where that is not known, in a conversation that comes from its record."""
+        count = len(self.exchanges)
+        for number, way in enumerate(self.ways):
+            begins = all(one is other for one, other in zip(way, self.exchanges, strict=False))
+            if number != self.shown and len(way) >= count and begins:
+                return number
+        return None
 
     def clear(self) -> None:
         self.take_over(Conversation())
