@@ -231,6 +231,31 @@ def test_an_answer_that_is_left_while_it_is_written_is_kept_as_far_as_it_came(
     expect(box(page)).to_have_value("Unanswered?")
 
 
+def test_two_tabs_on_one_conversation_lose_nothing_of_each_other(page: Page, address: str) -> None:
+    ask(page, "First?")
+    expect(answers(page)).to_have_count(1)
+    other = page.context.new_page()
+    other.goto(address)
+    other.locator(".conversations [data-list=open]", has_text="First?").click()
+    expect(answers(other)).to_have_count(1)
+    listed = page.locator(".conversations li")
+    ask(page, "Second?")  # the other tab has only looked at it
+    expect(answers(page)).to_have_count(2)
+    expect(listed).to_have_count(1)
+    ask(other, "Third?")  # of a conversation that is another one by now
+    expect(listed).to_have_count(2)
+    current = page.locator(".conversations li:has([aria-current])")
+    key = current.get_attribute("data-key")
+    other.locator(f".conversations li[data-key='{key}'] summary").click()
+    other.get_by_role("button", name="Delete", exact=True).locator("visible=true").click()
+    expect(listed).to_have_count(1)
+    expect(current).to_have_count(0)
+    ask(page, "Fourth?")  # of a deleted one
+    expect(current).to_have_count(1)
+    assert current.get_attribute("data-key") != key
+    expect(listed).to_have_count(2)
+
+
 def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> None:
     ask_about_the_cat(page)
     with page.expect_download() as download:

@@ -21,12 +21,18 @@ page.store = (() => {
       request.onerror = () => reject(request.error);
     });
   };
+  const others = new BroadcastChannel("ask-a-picture");  // the other tabs of this browser, whose lists follow
+  others.onmessage = () => { if (!document.querySelector(".conversations li input")) page.showList(); };  // nothing is being renamed
+  const write = async ask => {
+    await run("readwrite", ask);
+    others.postMessage("changed");
+  };
   return {
     all: () => run("readonly", store => store.getAll()),
     get: key => run("readonly", store => store.get(key)),
-    put: entry => run("readwrite", store => store.put(entry)),
-    delete: key => run("readwrite", store => store.delete(key)),
-    clear: () => run("readwrite", store => store.clear()),
+    put: entry => write(store => store.put(entry)),
+    delete: key => write(store => store.delete(key)),
+    clear: () => write(store => store.clear()),
   };
 })();
 
@@ -45,12 +51,28 @@ async function fetched(path) {
 /* What tells whether more has been said; the paths of files are others after each opening. */
 const lengths = record => record.exchanges.map(each => each.answer?.text.length ?? -1).join();
 
+/* Another tab of the browser may change or delete a conversation that this one shows. What is said here afterwards is kept
+   as a conversation of its own, so that neither tab writes over the other. */
+const known = {};   // key -> {changed, said} of the entry as this tab read or wrote it last
+const parted = {};  // key -> the key under which this tab went on; the server still has the first
+
+const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(8)), each => each.toString(16).padStart(2, "0")).join("");
+const know = entry => { known[entry.key] = {changed: entry.changed, said: lengths(entry.record)}; };
+
 async function keep(tab, record) {
   const {name} = tab;
   if (!record.key) return sessionStorage.removeItem(`shown ${name}`);
-  if (!record.exchanges.length) return page.store.delete(record.key).then(page.showList);
+  while (parted[record.key]) record.key = parted[record.key];
+  const before = await page.store.get(record.key), seen = known[record.key];
+  if (seen && seen.changed !== before?.changed) {
+    if (!record.exchanges.length || seen.said === lengths(record)) return;
+    record.key = parted[record.key] = newKey();
+  }
+  if (!record.exchanges.length) {
+    delete known[record.key];
+    return page.store.delete(record.key).then(page.showList);
+  }
   sessionStorage.setItem(`shown ${name}`, record.key);
-  const before = await page.store.get(record.key);
   const files = {};
   for (const path of new Set(pathsIn(record))) {
     const blob = tab.files[path] || before?.files[path] || await fetched(path);
@@ -60,7 +82,9 @@ async function keep(tab, record) {
   const named = before && before.title !== UNHEARD;
   const title = named ? before.title : page.asked(record.exchanges[0]).slice(0, 80) || UNHEARD;
   const changed = before && lengths(before.record) === lengths(record) ? before.changed : Date.now();
-  await page.store.put({key: record.key, tab: name, title, changed, record, files});
+  const entry = {key: record.key, tab: name, title, changed, record, files};
+  await page.store.put(entry);
+  know(entry);
   page.showList();
 }
 
@@ -106,6 +130,8 @@ page.open = async key => {
     exchange.pictures = exchange.pictures.map(path => places[path] || path);
     exchange.recording = exchange.recording && (places[exchange.recording] || exchange.recording);
   }
+  delete parted[key];
+  know(entry);
   tab.trigger("opened", {record});
 };
 
