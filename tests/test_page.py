@@ -160,8 +160,14 @@ def ask_about_the_cat(page: Page) -> None:
 
 def test_conversations_outlive_a_reload_with_their_pictures(page: Page, assistant: ChattingAssistant) -> None:
     ask_about_the_cat(page)
+    box(page).fill("And what")
+    page.get_by_role("tab", name="Text").click()
+    box(page).fill("Is it")
     page.reload()
+    expect(box(page)).to_have_value("Is it")  # on the tab that was in front
+    page.get_by_role("tab", name="Image").click()
     expect(answers(page)).to_have_count(1)
+    expect(box(page)).to_have_value("And what")
     shown = page.locator(".pictures img:visible")
     assert shown.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
     ask(page, "And now?")

@@ -109,15 +109,18 @@ async function leave(tab) {
   await keeping;
 }
 
-/* Show a conversation in its tab: its files are sent to the server again, which may have deleted them since. */
 page.open = async key => {
   const found = await page.store.get(key);
-  if (!found) return;
-  const tab = await page.tab(found.tab);
+  if (found) page.show(await page.tab(found.tab), key);
+};
+
+/* Show a conversation in its tab: its files are sent to the server again, which may have deleted them since. `draft` is what
+   the box is to hold. */
+page.show = async (tab, key, draft = "") => {
   if (tab.busy && tab.record.key === key) return;  // it is shown, and grows
   await leave(tab);
   const entry = await page.store.get(key);
-  if (!entry) return;
+  if (!entry) return tab.trigger("fresh", {draft});  // another tab has deleted it
   const record = structuredClone(entry.record);
   const places = {};
   tab.files = {};
@@ -132,13 +135,7 @@ page.open = async key => {
   }
   delete parted[key];
   know(entry);
-  tab.trigger("opened", {record});
-};
-
-/* After a reload, which a restart of the server causes too, the conversation that was shown. */
-page.reopen = tab => {
-  const key = sessionStorage.getItem(`shown ${tab.name}`);
-  if (key) page.open(key);
+  tab.trigger("opened", {record, draft});
 };
 
 page.startOver = async () => {

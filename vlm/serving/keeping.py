@@ -26,8 +26,9 @@ class Keeping:
         if asked and not asked.text:  # the page was left before there was an answer
             opened.settle()
         conversation.take_over(opened)
-        back = self.questions.put_back(asked, NOTHING) if asked and not asked.text else None
-        return self.questions.page(conversation, back or NOTHING)
+        draft = _draft(chosen)
+        back = self.questions.put_back(asked, draft) if asked and not asked.text else None
+        return self.questions.page(conversation, back or draft)
 
     def _readable(self, path: str) -> str | None:
         """A file that arrived; None if it is lost, or neither a picture nor a recording."""
@@ -39,9 +40,9 @@ class Keeping:
                 return None
         return found
 
-    def start_over(self, conversation: Conversation) -> list[Any]:
+    def start_over(self, conversation: Conversation, chosen: gr.EventData) -> list[Any]:
         conversation.clear()
-        return self.questions.page(conversation, NOTHING)
+        return self.questions.page(conversation, _draft(chosen))
 
     def turn(self, conversation: Conversation, chosen: gr.EventData) -> list[Any]:
         conversation.turn(int(chosen.at), int(chosen.step))
@@ -66,3 +67,8 @@ class Keeping:
 
 def _composed(exchange: Exchange) -> Composed:
     return exchange.composed_before(NOTHING)
+
+
+def _draft(chosen: gr.EventData) -> Composed:
+    """What the box is to hold: after a reload, what was typed there."""
+    return {"text": str(getattr(chosen, "draft", None) or ""), "files": []}

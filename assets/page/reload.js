@@ -1,0 +1,20 @@
+/* What a reload of the page leaves as it was, also the one that a restart of the server causes: which tab is in front, the
+   conversation that each tab shows, and what was typed in its box. */
+
+const tabButtons = () => [...document.querySelectorAll("#tabs > .tab-wrapper [role=tab]")];
+let broughtToFront = false;
+
+function remember() {
+  sessionStorage.setItem("front", tabButtons().findIndex(each => each.ariaSelected === "true"));
+  for (const tab of Object.values(page.tabs)) sessionStorage.setItem(`draft ${tab.name}`, page.box(tab)?.value || "");
+}
+addEventListener("pagehide", remember);
+document.addEventListener("visibilitychange", remember);  // a phone ends a hidden page without another word
+
+page.reopen = tab => {
+  const key = sessionStorage.getItem(`shown ${tab.name}`), draft = sessionStorage.getItem(`draft ${tab.name}`);
+  if (!broughtToFront) tabButtons()[sessionStorage.getItem("front")]?.click();
+  broughtToFront = true;
+  if (key) page.show(tab, key, draft);
+  else if (draft) tab.trigger("fresh", {draft});
+};
