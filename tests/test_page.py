@@ -469,6 +469,25 @@ def test_speaking_on_the_image_tab_takes_two_clicks_and_can_be_played(
     assert page.locator(".question:visible audio").evaluate(loaded)
 
 
+def test_a_recording_is_dropped_by_escape_and_when_its_tab_is_left(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    record, send = (page.get_by_role("button", name=name, exact=True) for name in ("Speak", "Stop and send"))
+    record.click()
+    send.wait_for()
+    page.keyboard.press("Escape")
+    expect(page.locator(".bar-note:visible")).to_have_text("The recording was dropped, and not sent.")
+    record.click()
+    send.wait_for()
+    page.get_by_role("tab", name="Image").click()
+    record.click()  # belongs to this tab
+    send.wait_for()
+    page.get_by_role("tab", name="Text").click()
+    record.wait_for()
+    expect(page.locator(".question:visible")).to_have_count(0)
+    assert not assistant.asked
+
+
 FAKE_SPEECH = """() => {
     window.spoken = [];
     Object.defineProperty(window, "speechSynthesis", {value: {
@@ -507,6 +526,12 @@ def test_hands_free_listens_answers_aloud_and_listens_again_until_it_is_switched
         page.wait_for_function("window.spoken.length === 1")
         page.get_by_role("button", name="Stop and send").wait_for()
         page.get_by_label("Hands-free").uncheck()
+        page.get_by_role("button", name="Speak", exact=True).wait_for()
+        page.get_by_label("Hands-free").check()
+        page.get_by_role("button", name="Stop and send").wait_for()
+        page.get_by_role("tab", name="Text").click()
+        page.get_by_role("tab", name="Voice").click()
+        expect(page.get_by_label("Hands-free")).not_to_be_checked()
         page.get_by_role("button", name="Speak", exact=True).wait_for()
         assert len(assistant.asked) == 1
 

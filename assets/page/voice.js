@@ -50,6 +50,7 @@ async function listen(tab) {
   asking = true;
   const stream = await microphone(tab).finally(() => { asking = false; });
   if (!stream) return;
+  if (!tab.panel.offsetParent) return stream.getTracks().forEach(track => track.stop());
   const recorder = new MediaRecorder(stream), pieces = [];
   const mine = recording = {tab, recorder, stream, discard: false, stopMeter: () => {}};
   recorder.ondataavailable = ({data}) => pieces.push(data);
@@ -58,7 +59,7 @@ async function listen(tab) {
     stream.getTracks().forEach(track => track.stop());
     recording = null;
     showRecording(tab, false);
-    if (mine.discard) return note(tab, "");
+    if (mine.discard) return note(tab, "The recording was dropped, and not sent.");
     note(tab, "Sending…");
     const type = recorder.mimeType.split(";")[0], ending = {"audio/mp4": "mp4", "audio/ogg": "ogg"}[type] || "webm";
     let path;
@@ -79,6 +80,25 @@ async function listen(tab) {
 }
 
 page.actions.speak = (button, tab) => recording ? recording.recorder.stop() : listen(tab);
+
+/* End the recording under way without sending it, and hands-free with it. Whether there was one. */
+page.dropRecording = () => {
+  if (recording?.recorder.state !== "recording") return false;
+  recording.discard = true;
+  recording.recorder.stop();
+  endHandsFree(recording.tab);
+  return true;
+};
+
+// Nobody is listened to on a tab that was left: nothing there would show it.
+document.addEventListener("click", ({target}) => {
+  const to = target.closest?.("#tabs [role=tab]")?.innerText.trim();
+  if (!to) return;
+  for (const tab of Object.values(page.tabs).filter(each => page.translated(each.name) !== to)) {
+    if (recording?.tab === tab) page.dropRecording();
+    endHandsFree(tab);
+  }
+});
 
 document.addEventListener("change", async ({target}) => {
   const tab = target.dataset?.action === "recording" && page.tabOf(target);
@@ -114,8 +134,8 @@ page.actions.read = button => {
 
 /* Show the settings of the Voice tab as they are. */
 page.showVoices = tab => {
-  for (const input of tab.panel.querySelectorAll("input[data-setting]")) input.checked = Boolean(page.settings[input.dataset.setting]);
   page.set("handsFree", false);  // nobody expects a page to listen when it is opened
+  for (const input of tab.panel.querySelectorAll("input[data-setting]")) input.checked = Boolean(page.settings[input.dataset.setting]);
   const menu = tab.panel.querySelector("select[data-setting=voice]");
   if (!menu || !window.speechSynthesis) return;
   const fill = () => {
@@ -128,16 +148,22 @@ page.showVoices = tab => {
 
 // Hands-free.
 
-const isHandsFree = tab => Boolean(page.settings.handsFree && tab.panel.querySelector("[data-setting=handsFree]"));
+const handsFreeBox = tab => tab.panel.querySelector("[data-setting=handsFree]");
+const isHandsFree = tab => Boolean(handsFreeBox(tab)?.checked);
+
+function endHandsFree(tab) {
+  if (!isHandsFree(tab)) return;
+  page.set("handsFree", false);
+  handsFreeBox(tab).checked = false;
+  page.hush();
+  note(tab, "");
+}
 
 page.actions.handsFree = (box, tab) => {
   if (box.checked) return listen(tab);
   page.hush();
   note(tab, "");
-  if (recording) {
-    recording.discard = true;
-    recording.recorder.stop();
-  }
+  page.dropRecording();
 };
 
 /* The answer aloud, and then the next question; whoever speaks meanwhile interrupts it. */
@@ -153,6 +179,7 @@ async function answerAloud(tab) {
 }
 
 page.changed.push((tab, wasBusy) => {
+  if (tab.busy && !wasBusy) note(tab, "");
   if (!wasBusy || tab.busy) return;
   if (!tab.answered || !page.lastAnswer(tab)) {
     if (isHandsFree(tab)) listen(tab);
