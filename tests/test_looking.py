@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +58,29 @@ def test_a_look_waits_for_a_place_and_takes_one(said: list[str]) -> None:
     assert "In colour" in list(look)[-1]
     assert serving.answering == serving.waiting == 0
     assert not said
+
+
+def test_of_an_answer_about_several_pictures_each_is_looked_through_for_what_was_said_of_it(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[tuple[str, str]] = []
+
+    def looks(_: Any, picture: str, words: str) -> Iterator[Look]:
+        looked.append((Path(picture).name, words))
+        yield Look(words, 0.9, 0.5)
+        yield Look(words, 0.9, 1.0, Image.new("RGB", (8, 8)))
+
+    monkeypatch.setattr(looking, "_looks", looks)
+    _, serving = talking(seconds=0.0)
+    pictures = tuple(str(EXAMPLES / name) for name in ("cat.jpg", "laptop.jpg"))
+    answer = Answer(text="First picture: A cat.\nSecond picture: A laptop.", stage="done")
+    earlier = conversation().exchanges[0]
+    asked = Conversation([earlier, Exchange("What are these?", pictures, answer=answer)])
+    *_, between, last = Looking(serving).look(asked, SimpleNamespace(at=1))  # type: ignore[arg-type]
+    assert looked == [("cat.jpg", "A cat."), ("laptop.jpg", "A laptop.")]
+    assert (between.count("<img"), last.count("<img")) == (1, 2) and "Looking for “A laptop.”" in between
+    list(Looking(serving).look(asked, CLICKED))
+    assert looked[2:] == [("cat.jpg", "A cat.")]
 
 
 def test_a_look_ends_when_the_visitor_leaves_before_its_turn_or_within(said: list[str]) -> None:

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.chatting import ChattingAssistant
 from tests.conftest import EXAMPLES, free_port, served
 from tests.visiting import add_picture, answers, ask, box, open_page, visit
+from vlm.chat.occlusion import Look
 from vlm.serving.launch import Site, start
 from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
@@ -486,6 +487,35 @@ def test_a_recording_is_dropped_by_escape_and_when_its_tab_is_left(
     record.wait_for()
     expect(page.locator(".question:visible")).to_have_count(0)
     assert not assistant.asked
+
+
+def test_where_it_looked_takes_the_focus_until_escape_or_the_next_question_closes_it(
+    page: Page, assistant: ChattingAssistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "vlm.serving.looking._looks", lambda *_: [Look("cat", 0.9, 1.0, Image.new("RGB", (8, 8)))]
+    )
+    assistant.seen = "cat 90%"
+    page.get_by_role("tab", name="Image").click()
+    add_picture(page, "cat.jpg")
+    ask(page, "What is this?")
+    dialog = page.get_by_role("dialog", name="Where it looked")
+    do(page, "looked")
+    expect(dialog.get_by_role("button", name="Close")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("button", name="Where it looked")).to_be_focused()
+    do(page, "looked")
+    dialog.wait_for()
+    ask(page, "And what color is it?")
+    expect(dialog).to_have_count(0)
+    expect(box(page)).to_be_focused()
+    expect(answers(page)).to_have_count(2)
+    do(page, "looked")
+    dialog.wait_for()
+    show_list(page)
+    page.get_by_role("button", name="New conversation").click()
+    expect(dialog).to_have_count(0)
 
 
 FAKE_SPEECH = """() => {

@@ -52,7 +52,7 @@ document.addEventListener("keydown", event => {
   const box = page.box(tab), typing = event.target === box;
   if (event.key === "Escape") {
     page.hush();
-    if (!page.dropRecording() && !page.stop(tab)) tab.panel.querySelector("[data-action=leave]")?.click();
+    if (!page.closeLook(tab) && !page.dropRecording() && !page.stop(tab)) tab.panel.querySelector("[data-action=leave]")?.click();
   }
   if (!typing) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) tab.panel.querySelector(".submit-button")?.click();

@@ -23,6 +23,7 @@ const page = {
     });
     page.follow(tab);
     page.showVoices(tab);
+    if (tab.panel.querySelector(".look")) page.focusLook(tab);
     (page.waiting[tab.name] || []).forEach(go => go(tab));
     if (!page.waiting[tab.name]) page.reopen(tab);
   },

@@ -69,7 +69,7 @@ class ConversationTab:
 
     def _build_composer(self) -> None:
         self.notice = gr.HTML(visible=False, apply_default_css=False)
-        self.looked = gr.HTML(apply_default_css=False)
+        self.looked = gr.HTML(apply_default_css=False, elem_classes="look" if self.tab.pictures else None)
         if self.tab.pictures:
             photo = gr.Image(
                 label="Camera",

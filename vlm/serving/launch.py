@@ -41,7 +41,7 @@ NO_MICROPHONE = (
 MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16 bit, one channel) are 58 MB
 
 # In assets/page/, in this order
-SCRIPTS = ("page", "translate", "chat", "keeping", "reload", "list", "pictures", "voice", "voting")
+SCRIPTS = ("page", "translate", "chat", "keeping", "reload", "list", "looking", "pictures", "voice", "voting")
 
 
 def head() -> str:

@@ -1,8 +1,9 @@
-"""Where the model looked: a picture over the page, on request, with how far it has come."""
+"""Where the model looked: the pictures of an answer over the page, on request, with how far it has come."""
 
 from collections.abc import Iterator
 from contextlib import closing
 from html import escape
+from pathlib import Path
 
 import gradio as gr
 
@@ -11,6 +12,7 @@ from vlm.chat.assistant import Assistant
 from vlm.chat.conversation import Conversation
 from vlm.chat.local_writer import LocalWriter
 from vlm.chat.occlusion import Look, where_it_looked
+from vlm.chat.one_by_one import own_answer
 from vlm.errors import UserError
 from vlm.inputs.images import as_data_url
 from vlm.serving.limits import told
@@ -18,7 +20,7 @@ from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.switch import Serving
 
 JPEG_QUALITY = 85
-CLOSE = '<button type="button" data-action="close">Close</button>'
+CLOSE = '<button type="button" data-action="close-look">Close</button>'
 
 
 class Looking:
@@ -26,24 +28,37 @@ class Looking:
         self.serving = serving
 
     def look(self, conversation: Conversation, chosen: gr.EventData) -> Iterator[str]:
-        """The latest picture before an answer, covered piece by piece. -> what lies over the page"""
+        """The pictures that an answer is about, each covered piece by piece. -> what lies over the page"""
         try:
-            picture, said = _about(conversation, int(chosen.at))
-            with closing(self.serving.look(lambda assistant: _looks(assistant, picture, said))) as looks:
+            about = _about(conversation, int(chosen.at))
+            done = ""  # the pictures that are looked through
+            with closing(
+                self.serving.look(lambda assistant: _all_looks(assistant, about), len(about))
+            ) as looks:
                 for look in looks:
-                    yield _shown(look)
+                    shown = done + _shown(look)
+                    done = shown if isinstance(look, Look) and look.picture else done
+                    yield _laid_over(shown)
         except Exception as problem:
             gr.Warning(plain_sentence(problem))
             yield ""
 
 
-def _about(conversation: Conversation, number: int) -> tuple[str, str]:
-    """The picture that answer `number` is about, and what it said."""
+def _about(conversation: Conversation, number: int) -> list[tuple[str, str]]:
+    """The pictures that answer `number` is about, the latest that came together, and what it said of each."""
     asked = conversation.exchanges[: number + 1]
-    pictures = [path for exchange in asked for path in exchange.present_pictures]
-    if not asked or not pictures:
+    latest = next((each.pictures for each in reversed(asked) if each.pictures), ())
+    about = [
+        (path, own_answer(asked[-1].text, place)) for place, path in enumerate(latest) if Path(path).is_file()
+    ]
+    if not about:
         raise UserError("The picture is no longer here. Add it again to see where the model looks.")
-    return pictures[-1], asked[-1].text
+    return about
+
+
+def _all_looks(assistant: Assistant, about: list[tuple[str, str]]) -> Iterator[Look]:
+    for picture, said in about:
+        yield from _looks(assistant, picture, said)
 
 
 def _looks(assistant: Assistant, picture: str, said: str) -> Iterator[Look]:
@@ -55,17 +70,15 @@ def _looks(assistant: Assistant, picture: str, said: str) -> Iterator[Look]:
 
 def _shown(look: Look | Answer) -> str:
     if isinstance(look, Answer):
-        return _laid_over(f"<p>Waiting, about {told(look.seconds['wait'])}…</p><progress></progress>")
+        return f"<p>Waiting, about {told(look.seconds['wait'])}…</p><progress></progress>"
     name = f"“{escape(look.name)}”, {look.chance:.0%}"
     if look.picture is None:
-        inside = f'<p>Looking for {name}…</p><progress max="1" value="{look.done:.2f}"></progress>'
-    else:
-        inside = (
-            f'<img src="{as_data_url(look.picture, JPEG_QUALITY)}" alt="The picture, in colour what mattered">'
-            f"<figcaption>In colour is what made it {name}; the rest matters little.</figcaption>"
-        )
-    return _laid_over(inside)
+        return f'<p>Looking for {name}…</p><progress max="1" value="{look.done:.2f}"></progress>'
+    return (
+        f'<figure><img src="{as_data_url(look.picture, JPEG_QUALITY)}" alt="The picture, in colour what mattered">'
+        f"<figcaption>In colour is what made it {name}; the rest matters little.</figcaption></figure>"
+    )
 
 
 def _laid_over(inside: str) -> str:
-    return f'<figure class="looked" role="dialog" aria-label="Where it looked">{inside}{CLOSE}</figure>'
+    return f'<div class="looked" role="dialog" aria-label="Where it looked">{inside}{CLOSE}</div>'

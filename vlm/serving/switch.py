@@ -145,13 +145,15 @@ class Serving:
             finally:
                 self._gate.leave(ticket)
 
-    def look(self, looks: Callable[[Assistant], Iterator[Seen]]) -> Generator[Seen | Answer, None, None]:
-        """Whatever else is seen of one picture, in a question's place and order: until it is its turn, answers in the stage
+    def look(
+        self, looks: Callable[[Assistant], Iterator[Seen]], pictures: int = 1
+    ) -> Generator[Seen | Answer, None, None]:
+        """Whatever else is seen of pictures, in a question's place and order: until it is its turn, answers in the stage
         "waiting". It ends when whoever asked is gone."""
         caller = current_caller()
         if self._stopping:
             raise UserError(STOPPING)
-        self.allowance.take(pictures=1)
+        self.allowance.take(pictures=pictures)
         ticket = yield from self._turn(caller)
         try:
             for each in looks(self.assistant):
