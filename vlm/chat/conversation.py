@@ -96,7 +96,8 @@ class Conversation:
     """What one person said and was told on one tab; `busy` from a question until its answer is settled.
 
     An earlier question that is asked again, or in other words, begins another way; the ways before it stay, and one can
-    turn back to them. `editing` is the number of the question that the next one takes the place of.
+    turn back to them. `editing` is the number of the question that the next one takes the place of, and `unsent` what stood
+    in the box before it.
 
     The word that an answer has come to its end can arrive late, when it was stopped and the next question is already
     being answered: it counts only where `finish` was told of the exchange that is the last one now."""
@@ -106,6 +107,7 @@ class Conversation:
         self.shown = 0
         self.busy, self.finished = busy, False
         self.editing: int | None = None
+        self.unsent: Composed = NOTHING
         self.key = ""
         self._before: int | None = None  # the way that was shown when the last question began another
 
@@ -181,6 +183,17 @@ class Conversation:
 
     def _is_current(self, exchange: Exchange) -> bool:
         return self.busy and bool(self.exchanges) and self.exchanges[-1] is exchange
+
+    def edit(self, number: int, composed: Composed) -> None:
+        """Question `number` is to be asked in other words, which take the place of what stands in the box."""
+        if self.editing is None:
+            self.unsent = composed
+        self.editing = number
+
+    def take_unsent(self) -> Composed:
+        """What is to stand in the box once the edited question is sent, or left as it was."""
+        unsent, self.unsent = self.unsent, NOTHING
+        return unsent
 
     def check_idle(self) -> None:
         if self.busy:

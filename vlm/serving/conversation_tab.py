@@ -149,7 +149,7 @@ class ConversationTab:
             (self.bar.opened, keeping.open, [conversation]),
             (self.bar.fresh, keeping.start_over, [conversation]),
             (self.bar.turn, keeping.turn, [conversation]),
-            (self.bar.edit, keeping.edit, [conversation, self.bar]),
+            (self.bar.edit, keeping.edit, [conversation, self.question, self.bar]),
             (self.bar.leave, keeping.leave_as_it_was, [conversation]),
         ):
             listen(plainly(handler), inputs, self.page, **MAY_REFUSE)

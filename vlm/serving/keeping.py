@@ -45,24 +45,27 @@ class Keeping:
         return self.questions.page(conversation, _draft(chosen))
 
     def turn(self, conversation: Conversation, chosen: gr.EventData) -> list[Any]:
+        edited = conversation.editing is not None
         conversation.turn(int(chosen.at), int(chosen.step))
-        return self.questions.page(conversation)
+        return self.questions.page(conversation, conversation.take_unsent() if edited else None)
 
-    def edit(self, conversation: Conversation, copy: str | None, chosen: gr.EventData) -> list[Any]:
+    def edit(
+        self, conversation: Conversation, composed: Composed | None, copy: str | None, chosen: gr.EventData
+    ) -> list[Any]:
         """The question stands in the composer, to be asked in other words."""
         recover(conversation, copy, self.questions.received)
         conversation.check_idle()
         number = int(chosen.at)
         if not 0 <= number < len(conversation.exchanges):
             raise UserError("This question is no longer here.")
-        conversation.editing = number
+        conversation.edit(number, composed or NOTHING)
         asked = conversation.exchanges[number]
         words = replace(asked, question=asked.asked, recording=None, pictures=asked.present_pictures)
         return self.questions.page(conversation, _composed(words))
 
     def leave_as_it_was(self, conversation: Conversation) -> list[Any]:
         conversation.editing = None
-        return self.questions.page(conversation, NOTHING)
+        return self.questions.page(conversation, conversation.take_unsent())
 
 
 def _composed(exchange: Exchange) -> Composed:

@@ -148,8 +148,8 @@ class Questions:
     # The page follows.
 
     def show(self, conversation: Conversation) -> list[Any]:
-        """The question stands in the chat, and the composer is empty."""
-        return self.page(conversation, NOTHING)
+        """The question stands in the chat, and the composer is empty, but for what stood there before an edit."""
+        return self.page(conversation, conversation.take_unsent())
 
     def settle(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
         return self.page(conversation, self.put_back(conversation.settle(), composed))
