@@ -2,13 +2,14 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.chatting import ChattingAssistant
 from tests.conftest import EXAMPLES, free_port, served
@@ -144,6 +145,9 @@ def test_a_cut_answer_says_so_and_goes_on(page: Page, assistant: ChattingAssista
     assert assistant.asked[-1]["begun"] == "once upon a time"
 
 
+FAR_FROM_THE_END = "view => view.scrollHeight - view.scrollTop - view.clientHeight"
+
+
 def test_whoever_scrolls_up_is_left_there_while_an_answer_grows(
     page: Page, assistant: ChattingAssistant
 ) -> None:
@@ -151,8 +155,7 @@ def test_whoever_scrolls_up_is_left_there_while_an_answer_grows(
     ask(page, "Long?")
     expect(answers(page)).to_have_count(1)
     view = page.locator(".bubble-wrap:visible")
-    far = "view => view.scrollHeight - view.scrollTop - view.clientHeight"
-    assert view.evaluate(far) < 5
+    assert view.evaluate(FAR_FROM_THE_END) < 5
     assistant.slow, assistant.script["Slow?"] = 0.05, " ".join(["word\n\n"] * 40)
     ask(page, "Slow?")
     page.locator(".answer:visible .stage").wait_for()
@@ -172,11 +175,19 @@ def ask_about_the_cat(page: Page) -> None:
     expect(page.locator(".conversations [data-list=open]")).to_have_count(1)
 
 
+def after_a_while(route: Route) -> None:
+    """A picture comes later than the words around it."""
+    time.sleep(0.3)
+    route.continue_()
+
+
 def test_conversations_outlive_a_reload_with_their_pictures(page: Page, assistant: ChattingAssistant) -> None:
     ask_about_the_cat(page)
     box(page).fill("And what")
     page.get_by_role("tab", name="Text").click()
     box(page).fill("Is it")
+    page.set_viewport_size({"width": 1200, "height": 500})
+    page.route("**/gradio_api/file=*", after_a_while)
     page.reload()
     expect(box(page)).to_have_value("Is it")  # on the tab that was in front
     page.get_by_role("tab", name="Image").click()
@@ -184,6 +195,7 @@ def test_conversations_outlive_a_reload_with_their_pictures(page: Page, assistan
     expect(box(page)).to_have_value("And what")
     shown = page.locator(".pictures img:visible")
     assert shown.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+    page.wait_for_function(f"({FAR_FROM_THE_END})(document.querySelector('.bubble-wrap')) < 5")
     ask(page, "And now?")
     expect(answers(page)).to_have_count(2)
     (before,) = assistant.asked[-1]["history"]

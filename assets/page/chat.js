@@ -10,7 +10,7 @@ page.follow = tab => {
   chat.addEventListener("scroll", ({target}) => {
     if (target === scroller()) tab.atEnd = target.scrollHeight - target.scrollTop - target.clientHeight < NEAR;
   }, true);
-  new MutationObserver(() => {
+  const keepEnd = () => {
     const view = scroller();
     if (!view) return;
     if (view.getAttribute("aria-live") !== "off") view.setAttribute("aria-live", "off");  // said once, below
@@ -18,7 +18,10 @@ page.follow = tab => {
     if (scrolledUp) tab.atEnd = false;  // the event that tells of it is still to come
     if (tab.atEnd && tab.record?.exchanges.length) view.scrollTop = view.scrollHeight;
     Object.assign(tab, {top: view.scrollTop, height: view.scrollHeight});
-  }).observe(chat, {childList: true, subtree: true, characterData: true});
+  };
+  new MutationObserver(keepEnd).observe(chat, {childList: true, subtree: true, characterData: true});
+  chat.addEventListener("load", keepEnd, true);  // a picture takes its place only when it has come
+  new ResizeObserver(keepEnd).observe(chat);     // also when its tab is shown, which may have been filled before
 };
 
 page.lastAnswer = tab => {
