@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.tiny import tiny_config
-from vlm import Answer, Settings
+from vlm import Answer, Settings, UserError
 from vlm.chat.answer import Heard
 
 
 class ChattingAssistant:
-    """Says how often it was asked, and what. `script`: a question -> other words; `slow`: seconds before each word."""
+    """Says how often it was asked, and what. `script`: a question -> other words; `refuses`: a question -> why it gets no
+    answer; `slow`: seconds before each word."""
 
     adapter_folder, description, notice, adapter = None, "model · adapter tiny · fake · CPU", "", "tiny"
     config, settings = tiny_config(), Settings()
@@ -19,6 +20,7 @@ class ChattingAssistant:
     def __init__(self) -> None:
         self.engine = SimpleNamespace(parallel=4)
         self.script: dict[str, str] = {}
+        self.refuses: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
         self.seen, self.ended, self.slow = "", True, 0.0
 
@@ -47,6 +49,8 @@ class ChattingAssistant:
                 "begun": begun,
             }
         )
+        if question in self.refuses:
+            raise UserError(self.refuses[question])
         heard = audio.text if audio else None
         text = self.script.get(question, f"Answer {len(self.asked)} to {question or heard}")
         route = "image" if images or any(turn.images for turn in history) else "text"

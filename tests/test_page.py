@@ -134,6 +134,26 @@ def test_trying_again_draws_another_answer_and_the_first_stays(
     expect(answers(page)).to_contain_text("Answer 1")
 
 
+def test_why_a_question_was_refused_stands_above_the_box_until_the_next_one(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    assistant.refuses["Before?"] = "The model had nothing to say to this. Please ask it in other words."
+    ask(page, "Before?")
+    notice = page.locator(".composer .notice:visible")
+    expect(notice).to_have_text(assistant.refuses["Before?"])
+    expect(box(page)).to_have_value("Before?")
+    ask(page, "And now?")
+    expect(answers(page)).to_have_count(1)
+    expect(notice).to_have_count(0)
+    page.get_by_role("tab", name="Image").click()
+    ask(page, "What is this?")
+    expect(notice).to_contain_text("Please add a picture first")
+    add_picture(page, "cat.jpg")
+    box(page).press("Enter")
+    expect(answers(page)).to_have_count(1)
+    expect(notice).to_have_count(0)
+
+
 def test_a_cut_answer_says_so_and_goes_on(page: Page, assistant: ChattingAssistant) -> None:
     assistant.ended, assistant.script["Tell me."] = False, "once upon a time"
     ask(page, "Tell me.")

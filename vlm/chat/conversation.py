@@ -97,7 +97,7 @@ class Conversation:
 
     An earlier question that is asked again, or in other words, begins another way; the ways before it stay, and one can
     turn back to them. `editing` is the number of the question that the next one takes the place of, and `unsent` what stood
-    in the box before it.
+    in the box before it. `refused` is why the last question got no answer, until the next one.
 
     The word that an answer has come to its end can arrive late, when it was stopped and the next question is already
     being answered: it counts only where `finish` was told of the exchange that is the last one now."""
@@ -108,6 +108,7 @@ class Conversation:
         self.busy, self.finished = busy, False
         self.editing: int | None = None
         self.unsent: Composed = NOTHING
+        self.refused = ""
         self.key = ""
         self._before: int | None = None  # the way that was shown when the last question began another
 
@@ -126,7 +127,7 @@ class Conversation:
             self.ways.append(self.exchanges[:at])
             self.shown = len(self.ways) - 1
         self.exchanges.append(exchange)
-        self.busy, self.finished, self.editing = True, False, None
+        self.busy, self.finished, self.editing, self.refused = True, False, None, ""
 
     def versions(self, number: int) -> list[int]:
         """Ways that part at exchange `number`, one for each version of it, in the order in which they were asked."""
@@ -148,7 +149,7 @@ class Conversation:
         if 0 <= number < len(self.exchanges):
             versions = self.versions(number)
             self.shown = versions[min(max(self.place(number) + step, 0), len(versions) - 1)]
-        self.editing = None
+        self.editing, self.refused = None, ""
 
     def vote(self, number: int, voted: Voted | None) -> None:
         """What is thought of answer `number`, in all ways that it is part of."""
@@ -163,7 +164,7 @@ class Conversation:
             raise UserError("There is no answer here that was cut off.")
         self.exchanges[-1] = replace(self.exchanges[-1], begun=self.exchanges[-1].answer)
         self._before = None
-        self.busy, self.finished = True, False
+        self.busy, self.finished, self.refused = True, False, ""
 
     def grow(self, exchange: Exchange, answer: Answer) -> Exchange | None:
         """The last exchange with more of its answer; None if it was stopped or is gone, and the model does not know
@@ -177,9 +178,11 @@ class Conversation:
         """The last exchange, unless it has been answered or stopped."""
         return self.exchanges[-1] if self.busy and not self.finished and self.exchanges else None
 
-    def finish(self, exchange: Exchange) -> None:
+    def finish(self, exchange: Exchange, refused: str = "") -> None:
         """Its answer has come to its end, good or bad."""
         self.finished = self._is_current(exchange)
+        if self.finished:
+            self.refused = refused
 
     def _is_current(self, exchange: Exchange) -> bool:
         return self.busy and bool(self.exchanges) and self.exchanges[-1] is exchange
@@ -188,7 +191,7 @@ class Conversation:
         """Question `number` is to be asked in other words, which take the place of what stands in the box."""
         if self.editing is None:
             self.unsent = composed
-        self.editing = number
+        self.editing, self.refused = number, ""
 
     def take_unsent(self) -> Composed:
         """What is to stand in the box once the edited question is sent, or left as it was."""

@@ -114,9 +114,10 @@ class ConversationTab:
     def _wire_questions(self, model: dict[str, Any]) -> None:
         questions, conversation = self.questions, self.conversation
         self.page = [self.chat, self.question, self.stop, self.notice, self.bar]
-        shown = [
-            each.success(questions.show, conversation, self.page, **AT_ONCE) for each in self._taken_down()
-        ]
+        taken_down = self._taken_down()
+        for each in taken_down:
+            each.failure(questions.notice, conversation, self.notice, **AT_ONCE)
+        shown = [each.success(questions.show, conversation, self.page, **AT_ONCE) for each in taken_down]
         answers = [
             each.success(questions.answer, conversation, self.chat, **ALWAYS, **model) for each in shown
         ]
@@ -128,19 +129,22 @@ class ConversationTab:
     def _taken_down(self) -> list[Any]:
         """The events that ask a question."""
         questions, conversation, copy, settings = self.questions, self.conversation, self.bar, self.settings
+        refusing = questions.refusing
         return [
             self.question.submit(
-                plainly(questions.ask), [conversation, self.question, copy, *settings], **MAY_REFUSE
+                refusing(questions.ask), [conversation, self.question, copy, *settings], **MAY_REFUSE
             ),
             self.bar.spoken(
-                plainly(questions.ask_spoken), [conversation, self.question, copy, *settings], **MAY_REFUSE
+                refusing(questions.ask_spoken), [conversation, self.question, copy, *settings], **MAY_REFUSE
             ),
             self.bar.suggested(
-                plainly(questions.ask_suggested), [conversation, copy, *settings], **MAY_REFUSE
+                refusing(questions.ask_suggested), [conversation, copy, *settings], **MAY_REFUSE
             ),
-            self.bar.again(plainly(questions.ask_again), [conversation, copy, *settings], **MAY_REFUSE),
-            self.bar.go_on(plainly(questions.go_on), [conversation, copy], **MAY_REFUSE),
-            self.chat.example_select(plainly(questions.ask_example), [conversation, *settings], **MAY_REFUSE),
+            self.bar.again(refusing(questions.ask_again), [conversation, copy, *settings], **MAY_REFUSE),
+            self.bar.go_on(refusing(questions.go_on), [conversation, copy], **MAY_REFUSE),
+            self.chat.example_select(
+                refusing(questions.ask_example), [conversation, *settings], **MAY_REFUSE
+            ),
         ]
 
     def _wire_keeping(self) -> None:

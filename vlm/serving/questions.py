@@ -6,9 +6,10 @@ browser names is trusted.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,30 @@ OTHER_TEMPERATURE = 0.7  # of another try where the temperature is 0, which woul
 
 
 class Questions:
-    """The handlers of one tab's events. What they return goes to the chat, the composer, the stop button, the notice of
-    what is being edited, and the browser's copy."""
+    """The handlers of one tab's events. What they return goes to the chat, the composer, the stop button, the notice
+    above the composer, and the browser's copy."""
 
     def __init__(self, serving: Serving, tab: Tab, cache: Path, temporary_files: set[str]) -> None:
         self.serving, self.tab = serving, tab
         self.temporary_files = temporary_files  # Gradio deletes these when their time is up
         self.received = Received(cache)
 
-    # A question is taken down. These have no outputs, so that a refusal leaves the page as it was.
+    # A question is taken down. These have no outputs, so that a refusal leaves the page as it was, but for the notice.
+
+    def refusing(self, ask: Callable[..., None]) -> Callable[..., None]:
+        """`ask`, whose refusals reach the page as a plain sentence. It stays above the box when the message has gone."""
+
+        @wraps(ask)
+        def asking(conversation: Conversation, *arguments: Any) -> None:
+            try:
+                ask(conversation, *arguments)
+            except Exception as problem:
+                sentence = plain_sentence(problem)
+                if not conversation.busy:
+                    conversation.refused = sentence
+                raise gr.Error(sentence, print_exception=False) from problem
+
+        return asking
 
     def ask(
         self, conversation: Conversation, composed: Composed | None, copy: str | None, *settings: Any
@@ -130,7 +146,7 @@ class Questions:
         exchange = conversation.to_answer()
         if exchange is None:
             return  # it was stopped while it waited in the queue
-        drawn_stage, drawn_at = "", 0.0
+        drawn_stage, drawn_at, refused = "", 0.0, ""
         try:
             with closing(self.serving.stream(*_asked(conversation, exchange))) as snapshots:
                 for snapshot in snapshots:
@@ -142,8 +158,9 @@ class Questions:
                         yield messages(conversation, self.serving.feedback_notice)
                         drawn_stage, drawn_at = snapshot.stage, time.monotonic()
         except Exception as problem:
-            gr.Warning(plain_sentence(problem))
-        conversation.finish(exchange)
+            refused = plain_sentence(problem)
+            gr.Warning(refused)
+        conversation.finish(exchange, refused)
 
     # The page follows.
 
@@ -168,16 +185,19 @@ class Questions:
         return exchange.composed_before(composed or NOTHING)
 
     def page(self, conversation: Conversation, composed: Composed | None = None) -> list[Any]:
-        busy, editing = conversation.busy, conversation.editing
+        busy = conversation.busy
         question: dict[str, Any] = {"submit_btn": not busy, "stop_btn": "Stop" if busy else False}
         if composed is not None:
             question["value"] = composed
-        notice = gr.update(
-            value="" if editing is None else editing_notice(editing), visible=editing is not None
-        )
         stop = gr.update(interactive=busy, visible=busy and not self.tab.typed)
         shown = messages(conversation, self.serving.feedback_notice)
-        return [shown, gr.update(**question), stop, notice, copy_of(conversation)]
+        return [shown, gr.update(**question), stop, self.notice(conversation), copy_of(conversation)]
+
+    def notice(self, conversation: Conversation) -> dict[str, Any]:
+        """Above the composer: which question is edited, or why the last one was refused."""
+        refused = f'<p class="notice">{conversation.refused}</p>' if conversation.refused else ""
+        shown = refused if conversation.editing is None else refused + editing_notice(conversation.editing)
+        return gr.update(value=shown, visible=bool(shown))
 
     def add_photo(self, photo: str | None, composed: Composed | None) -> tuple[None, Composed]:
         composed = composed or NOTHING
