@@ -75,8 +75,8 @@ def _shown(look: Look | Answer) -> str:
     if look.picture is None:
         return f'<p>Looking for {name}…</p><progress max="1" value="{look.done:.2f}"></progress>'
     return (
-        f'<figure><img src="{as_data_url(look.picture, JPEG_QUALITY)}" alt="The picture, in colour what mattered">'
-        f"<figcaption>In colour is what made it {name}; the rest matters little.</figcaption></figure>"
+        f'<img src="{as_data_url(look.picture, JPEG_QUALITY)}" alt="The picture, in colour what mattered">'
+        f"<p>In colour is what made it {name}; the rest matters little.</p>"
     )
 
 
