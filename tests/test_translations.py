@@ -196,6 +196,7 @@ ELSEWHERE = {  # what only programs, the shell and whoever starts the server mee
     "The {} must be between {} and {}{}.",  # the page's sliders end there
     "There is no index {}. Check its name.",
     "The index {} could not be written ({}).",
+    "The index {} is of other pictures, such as {}. Give another file, or delete this one first.",
     "There is no folder {}. Check its name.",
     "There are no pictures in the folder {}. Choose another one.",
     "Please ask for at least one picture.",
