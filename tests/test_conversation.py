@@ -17,7 +17,7 @@ from vlm.chat.occlusion import where_it_looked
 from vlm.chat.records import from_record, to_record
 from vlm.chat.trace import certainty_note
 from vlm.serving.browser_copy import copy_of, recover
-from vlm.serving.markdown import to_html
+from vlm.serving.markdown import to_html, to_words
 from vlm.serving.received import Received
 
 ANSWERED = Answer(text="A cat.", stage="done", ended=True, tokens=3, seconds={"total": 1.5})
@@ -175,6 +175,35 @@ def test_markdown_is_rendered_and_html_is_text(markdown: str, html: str) -> None
     assert html in made
     assert "<script" not in made and "<img" not in made
     assert "href" not in to_html("[a](javascript:alert(1)) [b](data:text/html,x)")
+
+
+@pytest.mark.parametrize(
+    ("markdown", "formula"),
+    [
+        (r"So \(a_1 * b_2 < \boxed{391}\) it is.", r"\(a_1 * b_2 &lt; \boxed{391}\)"),
+        (r"\[ 17 \times 23 = 391 \]", r"\[ 17 \times 23 = 391 \]"),
+        ("1. So:\n   \\[\n   391\n   - 1\n   \\]\n2. Then", "\\[\n   391\n   - 1\n   \\]"),
+        (r"Thus $$x_1 * y_2 * z$$ holds.", "$$x_1 * y_2 * z$$"),
+    ],
+)
+def test_a_formula_stays_the_latex_that_it_is(markdown: str, formula: str) -> None:
+    assert f'<code class="formula">{formula}</code>' in to_html(markdown)
+
+
+def test_amounts_in_dollars_are_text() -> None:
+    assert to_html("$5 and $6, or *$7*") == "<p>$5 and $6, or <em>$7</em></p>\n"
+    assert "formula" not in to_html("Use `\\(x\\)` here.")
+
+
+def test_an_answer_is_said_without_the_signs_of_markdown() -> None:
+    written = (
+        "# Steps\n\n1. **Print** it:\n\n```python\nprint(2 * 3)\n```\n\n2. See [here](https://x.org).\n\n- `a_b`\n\n"
+        "| n | name |\n|--|--|\n| 1 | cat |"
+    )
+    said = "Steps\n1. Print it:\nprint(2 * 3)\n2. See here.\na_b\nn, name\n1, cat"
+    assert to_words(written) == said
+    answered = Conversation([Exchange("How?", answer=replace(ANSWERED, text=written)), Exchange("And?")])
+    assert json.loads(copy_of(answered))["words"] == [said, ""]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,23 @@ def test_an_answer_is_rendered_and_nothing_in_it_is_obeyed_or_fetched(
     do(page, "copy-code")
     page.get_by_text("Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == "print('<b>')\n"
+    do(page, "copy")
+    page.wait_for_function("navigator.clipboard.readText().then(text => text.startsWith('Some'))")
+    assert page.evaluate("navigator.clipboard.readText()") == assistant.script["Show me."]
+    told = page.locator("#told").text_content() or ""
+    assert told.startswith("Some bold words.\nprint('<b>')\n<img") and "Copy code" not in told
+
+
+def test_formulas_are_drawn_and_what_is_no_formula_stays(page: Page, assistant: ChattingAssistant) -> None:
+    assistant.slow = 0.02
+    assistant.script["17 * 23?"] = (
+        r"\[ 17 \times 23 = 391 \] so \(\boxed{391}\), not \(\oops{\) or $5 and $6."
+    )
+    ask(page, "17 * 23?")
+    expect(answers(page)).to_have_count(1)
+    expect(answers(page).locator(".formula .katex")).to_have_count(2)
+    expect(answers(page).locator("code.formula")).to_have_text(r"\(\oops{\)")
+    expect(answers(page).locator(".words")).to_contain_text("or $5 and $6.")
 
 
 def test_an_edited_question_begins_a_branch_and_the_other_one_is_turned_back_to(page: Page) -> None:
@@ -584,10 +601,15 @@ def test_answers_are_read_aloud_on_a_click_or_always(
         expect(answers(page)).to_have_count(1)
         do(page, "read")
         assert page.evaluate("window.spoken") == [["Answer 1 to what was spoken", "Anna"]]
-        page.get_by_label("Always read aloud").check()
+        assistant.script[""] = "A **bold** answer."
+        always = page.get_by_label("Always read aloud")
+        always.check()
+        colour = always.evaluate("box => getComputedStyle(box).backgroundColor")
+        assert colour not in ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)")  # its tick is white
         page.locator("input[data-action=recording]").set_input_files(EXAMPLES / "why-is-the-sky-blue.wav")
         expect(answers(page)).to_have_count(2)
         page.wait_for_function("window.spoken.length === 2")
+        assert page.evaluate("window.spoken[1][0]") == "A bold answer."
 
 
 def test_hands_free_listens_answers_aloud_and_listens_again_until_it_is_switched_off(

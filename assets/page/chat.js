@@ -24,10 +24,8 @@ page.follow = tab => {
   new ResizeObserver(keepEnd).observe(chat);     // also when its tab is shown, which may have been filled before
 };
 
-page.lastAnswer = tab => {
-  const numbers = tab.record?.ways[tab.record.shown] || [];
-  return tab.record?.exchanges[numbers.at(-1)]?.answer?.text || "";
-};
+/* As it is said: without the signs of Markdown. */
+page.lastAnswer = tab => tab.words.at(-1) || "";
 
 page.changed.push((tab, wasBusy) => {
   if (tab.busy && !wasBusy) tab.atEnd = true;  // a question was asked
@@ -81,6 +79,7 @@ async function copy(button, text) {
   }
   setTimeout(() => { button.textContent = shown; }, 1500);
 }
-page.words = button => button.closest(".answer").querySelector(".words").innerText;
-page.actions.copy = button => copy(button, page.words(button));
+const numberOf = button => button.closest("[data-at]").dataset.at;
+page.words = (button, tab) => tab.words[numberOf(button)];
+page.actions.copy = (button, {record}) => copy(button, record.exchanges[record.ways[record.shown][numberOf(button)]].answer.text);
 page.actions["copy-code"] = button => copy(button, button.closest(".code").querySelector("code").textContent);

@@ -5,23 +5,25 @@
 const WIDE = 1120;  // pixels, from which there is room for the list beside the talk (70rem in app.css)
 
 const page = {
-  tabs: {},      // name -> the connection to a conversation tab: element, trigger, upload, panel, record, busy
+  tabs: {},      // name -> the connection to a conversation tab: element, trigger, upload, panel, record, words, busy
   waiting: {},   // name -> those who wait for that tab to appear
   actions: {},   // name -> (button, tab) => what it does
   changed: [],   // functions that are told of a tab whose conversation has changed
 
   connect({element, trigger, props, upload, watch}, served) {
-    const tab = {name: props.tab, element, trigger, upload, served, files: {}, record: null, busy: false};
+    const tab = {name: props.tab, element, trigger, upload, served, files: {}, record: null, words: [], busy: false};
     tab.panel = element.closest("[role=tabpanel]");
     page.tabs[tab.name] = tab;
     watch("value", () => {
-      const {busy, record} = JSON.parse(props.value);
+      const {busy, record, words} = JSON.parse(props.value);
       const wasBusy = tab.busy, before = tab.record?.exchanges.length ?? 0;
       const answered = (record?.exchanges.length ?? 0) >= before;  // a question that failed is taken out again
-      Object.assign(tab, {busy, record, answered});
+      Object.assign(tab, {busy, record, words, answered});
       page.changed.forEach(tell => tell(tab, wasBusy));
     });
     page.follow(tab);
+    const chat = tab.panel.querySelector(".conversation");
+    new MutationObserver(() => page.drawFormulas(chat)).observe(chat, {childList: true, subtree: true});
     page.showVoices(tab);
     if (tab.panel.querySelector(".look")) page.focusLook(tab);
     (page.waiting[tab.name] || []).forEach(go => go(tab));

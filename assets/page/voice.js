@@ -127,9 +127,9 @@ page.say = (text, done = () => {}) => {
   speechSynthesis.speak(said);
 };
 
-page.actions.read = button => {
+page.actions.read = (button, tab) => {
   if (window.speechSynthesis?.speaking) return page.hush();
-  page.say(page.words(button));
+  page.say(page.words(button, tab));
 };
 
 /* Show the settings of the Voice tab as they are. */

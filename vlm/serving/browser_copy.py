@@ -8,11 +8,14 @@ import json
 
 from vlm.chat.conversation import Conversation
 from vlm.chat.records import from_record, to_record
+from vlm.serving.markdown import to_words
 from vlm.serving.received import Received
 
 
 def copy_of(conversation: Conversation) -> str:
-    return json.dumps({"busy": conversation.busy, "record": to_record(conversation)})
+    """With the words of each answer that is shown, as they are read aloud."""
+    words = [to_words(each.answer.text) if each.answer else "" for each in conversation.exchanges]
+    return json.dumps({"busy": conversation.busy, "record": to_record(conversation), "words": words})
 
 
 def recover(conversation: Conversation, copy: str | None, received: Received) -> None:

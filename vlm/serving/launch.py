@@ -1,5 +1,6 @@
 """The page and all other routes -> one FastAPI app on a port. It fetches nothing from the internet and reports nothing."""
 
+import json
 import os
 import signal
 import socket
@@ -41,13 +42,23 @@ NO_MICROPHONE = (
 MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16 bit, one channel) are 58 MB
 
 # In assets/page/, in this order
-SCRIPTS = ("page", "translate", "chat", "keeping", "reload", "list", "looking", "pictures", "voice", "voting")
+SCRIPTS = (
+    *("page", "translate", "chat", "formulas", "keeping", "reload"),
+    *("list", "looking", "pictures", "voice", "voting"),
+)
 
 
 def head() -> str:
     """What the page does in the browser beyond Gradio's own components, as one script."""
     code = "\n".join((ASSETS / "page" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-    return f"<script>\n{table_script()}\n{code}\n</script>"
+    return f"<script>\n{table_script()}\nconst KATEX = {json.dumps(katex())};\n{code}\n</script>"
+
+
+def katex() -> list[str]:
+    """The addresses of Gradio's own KaTeX, its code and its style; none if Gradio has it no more."""
+    built = Path(gr.__file__).parent / "templates" / "frontend" / "assets"
+    found = [next(built.glob(f"katex-*.{kind}"), None) for kind in ("js", "css")]
+    return [f"assets/{each.name}" for each in found if each] if all(found) else []
 
 
 def theme() -> gr.themes.Base:
