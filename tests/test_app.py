@@ -17,7 +17,8 @@ from vlm.chat.conversation import NOTHING, Conversation, Exchange, composed_exch
 from vlm.chat.trace import trace_of
 from vlm.serving.messages import messages
 from vlm.serving.page import views_of
-from vlm.serving.plain_errors import UNEXPECTED, plain_sentence, plainly
+from vlm.serving.plain_errors import UNEXPECTED, PlainBlocks, plain_sentence, plainly
+from vlm.serving.settings_panel import settings_panel
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 ANSWERED = Answer(
@@ -168,6 +169,14 @@ def test_what_nobody_foresaw_is_one_sentence_for_the_visitor_and_a_trace_in_the_
 
 def test_the_name_of_a_file_cannot_bring_markup_into_a_message() -> None:
     assert plain_sentence(UserError("<img src=x> is no picture")) == "&lt;img src=x&gt; is no picture"
+
+
+@pytest.mark.parametrize("value", [15, 99999, None])
+def test_a_number_out_of_its_range_is_named(value: float | None) -> None:
+    length = SimpleNamespace(inputs=[settings_panel(Settings()).max_new_tokens])
+    with pytest.raises(gr.Error, match="Longest answer, in tokens: choose a number between 16 and 512."):
+        PlainBlocks().validate_inputs(length, [value])  # type: ignore[arg-type]
+    PlainBlocks().validate_inputs(length, [512])  # type: ignore[arg-type]
 
 
 def test_recordings_and_pictures_in_the_box_are_told_apart() -> None:

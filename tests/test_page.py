@@ -92,6 +92,26 @@ def test_an_answer_is_rendered_and_nothing_in_it_is_obeyed_or_fetched(
     assert told.startswith("Some bold words.\nprint('<b>')\n<img") and "Copy code" not in told
 
 
+def test_a_wide_table_wraps_at_words_and_scrolls_within_its_answer(
+    browser: Browser, address: str, assistant: ChattingAssistant
+) -> None:
+    row = "| " + " | ".join(["unmistakable"] * 8) + " |\n"
+    assistant.script["Compare them."] = row + "|---" * 8 + "|\n" + row
+    with visit(browser, address, BRIEF, viewport={"width": 390, "height": 844}) as page:
+        page.get_by_role("tab", name="Text").click()
+        ask(page, "Compare them.")
+        expect(answers(page)).to_have_count(1)
+        assert (
+            answers(page)
+            .locator("td")
+            .evaluate_all(
+                "all => all.every(each => each.clientHeight < 3 * parseFloat(getComputedStyle(each).lineHeight))"
+            )
+        )
+        assert answers(page).locator(".table").evaluate("each => each.scrollWidth > each.clientWidth")
+        assert page.locator(".bubble-wrap:visible").evaluate("each => each.scrollWidth <= each.clientWidth")
+
+
 def test_formulas_are_drawn_and_what_is_no_formula_stays(page: Page, assistant: ChattingAssistant) -> None:
     assistant.slow = 0.02
     assistant.script["17 * 23?"] = (
@@ -404,13 +424,22 @@ def test_settings_reach_the_assistant_stay_after_a_reload_and_are_reset(
     page.get_by_role("button", name="Advanced").click()
     page.get_by_label("Seed").fill("7")
     page.get_by_label("Seed").press("Tab")
+    page.evaluate(
+        """() => {
+            const name = "ask-a-picture settings", values = JSON.parse(localStorage[name]);
+            localStorage[name] = JSON.stringify(values.map(value => value === 400 ? 99999 : value));
+        }"""
+    )
+    page.reload()
+    page.locator(".bar:visible").wait_for()
+    page.get_by_role("tab", name="Text").click()
     ask(page, "Hello?")
     expect(answers(page)).to_have_count(1)
     used = assistant.asked[-1]["settings"]
-    assert (used.system, used.language, used.seed) == ("In French.", "de", 7)
-    page.reload()
-    page.locator(".bar:visible").wait_for()
+    assert (used.system, used.language, used.seed, used.max_new_tokens) == ("In French.", "de", 7, 512)
     do(page, "show-settings")
+    page.get_by_label("number input for Longest answer").fill("99999")  # not left yet
+    page.wait_for_function("JSON.parse(localStorage['ask-a-picture settings']).includes(512)")
     expect(page.get_by_label("Instructions")).to_have_value("In French.")
     page.get_by_role("button", name="Reset", exact=True).click()
     expect(page.get_by_label("Instructions")).to_have_value("")

@@ -22,7 +22,7 @@ FORMULA = re.compile(r"\\\(.+?\\\)|\\\[.+?\\\]|\$\$.+?\$\$", re.DOTALL)
 
 
 class Renderer(RendererHTML):
-    """Links that keep to themselves, and code with a button that copies it."""
+    """Links that keep to themselves, code with a button that copies it, and tables that scroll sideways."""
 
     def link_open(self, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
         tokens[place].attrSet("target", "_blank")
@@ -35,6 +35,12 @@ class Renderer(RendererHTML):
 
     def code_block(self, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
         return _code(tokens[place].content, "")
+
+    def table_open(self, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+        return '<div class="table"><table>\n'
+
+    def table_close(self, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+        return "</table></div>\n"
 
     def formula(self, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
         return f'<code class="formula">{escape(tokens[place].content, quote=False)}</code>'

@@ -49,8 +49,15 @@ def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
+def range_of(component: Any) -> tuple[float, float] | None:
+    """The ends of a number on the page; None for what is no number, or any."""
+    least, most = getattr(component, "minimum", None), getattr(component, "maximum", None)
+    return None if least is None or most is None else (least, most)
+
+
 class PlainBlocks(gr.Blocks):
-    """Gradio's page, which refuses too few values for an endpoint without quoting them, in its answer and in the log."""
+    """Gradio's page, which refuses too few values for an endpoint without quoting them, in its answer and in the log, and
+    says which number is out of its range."""
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
         wanted = len(block_fn.inputs)
@@ -60,3 +67,10 @@ class PlainBlocks(gr.Blocks):
                 "left out.",
                 print_exception=False,
             )
+        for component, value in zip(block_fn.inputs, inputs, strict=False):
+            ends = range_of(component)
+            if ends and (value is None or isinstance(value, int | float) and not ends[0] <= value <= ends[1]):
+                raise gr.Error(
+                    f"{component.label}: choose a number between {ends[0]} and {ends[1]}.",
+                    print_exception=False,
+                )

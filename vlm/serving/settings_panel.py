@@ -8,6 +8,7 @@ import gradio as gr
 from vlm.chat.answer import LONGEST_QUESTION, Settings, Style
 from vlm.inputs.languages import LANGUAGES
 from vlm.serving.events import AT_ONCE
+from vlm.serving.plain_errors import range_of
 
 STYLES = [("Sentences", "full"), ("Keywords", "keywords")]
 LARGEST_SEED = 2**32 - 1
@@ -19,16 +20,22 @@ STORED = "ask-a-picture settings"  # the name in the browser
 # What is spoken, the last of them, is found out where the browser's language is another than the preset's
 BROWSERS = """const defaults = DEFAULTS, spoken = defaults.length - 1;
     if (!navigator.language.toLowerCase().startsWith(defaults[spoken])) defaults[spoken] = "auto";"""
+# A number that is typed is over its slider's end until the field is left.
+WITHIN = """const ranges = RANGES;
+    const within = (value, place) => !ranges[place] || value === null ? value
+        : Math.min(Math.max(value, ranges[place][0]), ranges[place][1]);"""
 READ = """() => {
     BROWSERS
+    WITHIN
     let stored;
     try { stored = JSON.parse(localStorage.getItem(STORED)); } catch { return defaults; }
     const fits = Array.isArray(stored) && stored.length === defaults.length
         && stored.every((value, place) => typeof (value ?? "") === typeof (defaults[place] ?? ""));
-    return fits ? stored : defaults;
+    return fits ? stored.map(within) : defaults;
 }"""
 WRITE = """(...values) => {
-    try { localStorage.setItem(STORED, JSON.stringify(values)); } catch {}  // it may be full
+    WITHIN
+    try { localStorage.setItem(STORED, JSON.stringify(values.map(within))); } catch {}  // it may be full
     return [];
 }"""
 RESET = """() => {
@@ -136,9 +143,12 @@ def show_settings(page: gr.Blocks, panel: SettingsPanel, personal: PersonalPanel
 def _keep(page: gr.Blocks, components: list[Any], reset: gr.Button) -> None:
     """All in the browser: an answer of the server would come late, over what was typed in the meantime."""
     defaults = [component.value for component in components]
+    ranges = [range_of(component) for component in components]
 
     def script(code: str) -> str:
-        whole = code.replace("BROWSERS", BROWSERS)
+        whole = (
+            code.replace("BROWSERS", BROWSERS).replace("WITHIN", WITHIN).replace("RANGES", json.dumps(ranges))
+        )
         return whole.replace("DEFAULTS", json.dumps(defaults)).replace("STORED", json.dumps(STORED))
 
     page.load(None, None, components, js=script(READ), **AT_ONCE)
