@@ -173,7 +173,7 @@ def test_the_name_of_a_file_cannot_bring_markup_into_a_message() -> None:
 
 @pytest.mark.parametrize("value", [15, 99999, None])
 def test_a_number_out_of_its_range_is_named(value: float | None) -> None:
-    length = SimpleNamespace(inputs=[settings_panel(Settings()).max_new_tokens])
+    length = SimpleNamespace(inputs=[settings_panel(Settings()).max_new_tokens], preprocess=True)
     with pytest.raises(gr.Error, match="Longest answer, in tokens: choose a number between 16 and 512."):
         PlainBlocks().validate_inputs(length, [value])  # type: ignore[arg-type]
     PlainBlocks().validate_inputs(length, [512])  # type: ignore[arg-type]

@@ -345,6 +345,14 @@ def test_two_tabs_on_one_conversation_lose_nothing_of_each_other(page: Page, add
     expect(listed).to_have_count(2)
 
 
+def test_on_a_phone_the_list_makes_way_for_a_new_conversation(browser: Browser, address: str) -> None:
+    with visit(browser, address, BRIEF, viewport={"width": 390, "height": 844}) as page:
+        show_list(page)
+        page.get_by_role("button", name="New conversation").click()
+        expect(page.locator(".conversations")).to_be_hidden()
+        expect(box(page)).to_be_focused()
+
+
 def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> None:
     ask_about_the_cat(page)
     with page.expect_download() as download:
@@ -366,8 +374,11 @@ def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> 
     page.get_by_label("More about").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as Markdown").click()
+    expect(page.locator(".conversations details[open]")).to_have_count(0)
+    page.get_by_label("More about").click()
     assert "## What is this?" in Path(download.value.path()).read_text()
     page.get_by_role("button", name="Delete all").first.click()
+    expect(page.locator(".conversations details[open]")).to_have_count(0)
     page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
     expect(answers(page)).to_have_count(0)
     page.locator(".import input").set_input_files(exported)
@@ -470,16 +481,30 @@ def test_the_api_is_described_from_the_settings_and_at_its_address(browser: Brow
     page.context.close()
 
 
-PICTURE_IN_HAND = """bytes => {
+FILE_IN_HAND = """([name, type, bytes]) => {
     const carried = new DataTransfer();
-    carried.items.add(new File([new Uint8Array(bytes)], "picture.jpg", {type: "image/jpeg"}));
+    carried.items.add(new File([new Uint8Array(bytes)], name, {type}));
     return carried;
 }"""
 
 
-def test_a_picture_dropped_anywhere_goes_to_the_composer(page: Page) -> None:
-    carried = page.evaluate_handle(PICTURE_IN_HAND, list((EXAMPLES / "stop-sign.jpg").read_bytes()))
+def drop(page: Page, path: Path, kind: str) -> None:
+    carried = page.evaluate_handle(FILE_IN_HAND, [path.name, kind, list(path.read_bytes())])
     page.locator(".conversation:visible").dispatch_event("drop", {"dataTransfer": carried})
+
+
+def test_a_recording_dropped_on_the_voice_tab_is_asked_there(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    page.get_by_role("tab", name="Voice").click()
+    drop(page, EXAMPLES / "what-color-is-it.wav", "audio/wav")
+    expect(answers(page)).to_have_count(1)
+    expect(page.get_by_role("tab", name="Voice")).to_have_attribute("aria-selected", "true")
+    assert assistant.asked[-1]["audio"]
+
+
+def test_a_picture_dropped_anywhere_goes_to_the_composer(page: Page) -> None:
+    drop(page, EXAMPLES / "stop-sign.jpg", "image/jpeg")
     page.locator(".thumbnail-item:visible").wait_for()  # on the Image tab
     ask(page, "What is this?")
     expect(answers(page)).to_have_count(1)

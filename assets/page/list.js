@@ -6,7 +6,8 @@ let list, undone;  // the element, and what was deleted last
 page.list = element => {
   list = element.querySelector(".conversations");
   list.addEventListener("click", event => {
-    const button = event.target.closest("[data-list]");
+    const button = event.target.closest("[data-list]"), menu = event.target.closest("details");
+    for (const open of list.querySelectorAll("details[open]")) open.open = open === menu && !button;
     if (button) listActions[button.dataset.list](button.closest("li")?.dataset.key, button);
   });
   list.querySelector("[type=search]").addEventListener("input", page.showList);
@@ -64,11 +65,19 @@ function itemOf(entry) {
   return item;
 }
 
+/* On a small window the list lies over the talk. */
+function leaveList() {
+  if (innerWidth < WIDE) page.toggle("list");
+}
+
 const listActions = {
-  new: () => page.startOver(),
+  new: () => {
+    page.startOver();
+    leaveList();
+  },
   open: key => {
     page.open(key);
-    if (innerWidth < WIDE) page.toggle("list");
+    leaveList();
   },
   rename(key, button) {
     const item = button.closest("li"), entryTitle = item.dataset.title;

@@ -25,13 +25,19 @@ page.scaled = async (blob, side) => {
 
 const isLarge = file => file.type.startsWith("image/") && file.size > LARGE;
 
-async function made_small(files) {
+function carry(files) {
   const carried = new DataTransfer();
+  for (const file of files) carried.items.add(file);
+  return carried.files;
+}
+
+async function made_small(files) {
+  const carried = [];
   for (const file of files) {
     const small = isLarge(file) ? await page.scaled(file, SENT_SIDE) : file;
-    carried.items.add(small === file ? file : new File([small], file.name.replace(/\.\w+$/, "") + ".jpg", {type: small.type}));
+    carried.push(small === file ? file : new File([small], file.name.replace(/\.\w+$/, "") + ".jpg", {type: small.type}));
   }
-  return carried.files;
+  return carry(carried);
 }
 
 // Files that were chosen in a dialog: before Gradio sends them.
@@ -43,8 +49,13 @@ document.addEventListener("change", async event => {
   input.dispatchEvent(new Event("change", {bubbles: true}));
 }, true);
 
-/* Put files into the composer of the Image tab. */
+/* Put files into the composer of the Image tab; a recording is asked on the Voice tab where that is shown. */
 async function give(files) {
+  const shown = page.shown(), recordings = shown?.panel.querySelector("[data-action=recording]");
+  if (recordings && files[0].type.startsWith("audio/")) {
+    recordings.files = carry(files);
+    return recordings.dispatchEvent(new Event("change", {bubbles: true}));
+  }
   const tab = await page.tab("Image");
   const input = tab.panel.querySelector(".composer input[type=file]");
   input.files = await made_small(files);
