@@ -222,6 +222,19 @@ def test_whoever_scrolls_up_is_left_there_while_an_answer_grows(
     assert "word" in page.locator("#told").text_content()  # type: ignore[operator]  # said once, when it is whole
 
 
+def test_a_long_question_is_folded_and_unfolds(page: Page, assistant: ChattingAssistant) -> None:
+    assistant.script[" ".join(["word"] * 1500)] = "I see."
+    ask(page, " ".join(["word"] * 1500))
+    expect(answers(page)).to_have_count(1)
+    words = page.locator(".question:visible .words")
+    lines = "each => Math.round(each.clientHeight / parseFloat(getComputedStyle(each).lineHeight))"
+    assert words.evaluate(lines) <= 13  # with what is around them
+    page.get_by_role("button", name="Show all").press("Enter")
+    assert words.evaluate(lines) > 50
+    page.get_by_role("button", name="Show less").press("Enter")
+    assert words.evaluate(lines) <= 13
+
+
 def ask_about_the_cat(page: Page) -> None:
     """One conversation, which then stands in the list."""
     page.get_by_role("tab", name="Image").click()
@@ -476,6 +489,13 @@ def test_the_api_is_described_from_the_settings_and_at_its_address(browser: Brow
     do(page, "show-settings")
     do(page, "api")
     expect(page.locator(".api-docs")).to_contain_text('api_name="/image"')
+    page.keyboard.press("Escape")
+    expect(page.locator(".api-docs")).to_have_count(0)
+    page.get_by_label("Instructions").press("Escape")
+    expect(page.locator("#settings.open")).to_have_count(0)
+    page.locator("header [data-action=show-settings]").click()
+    page.locator("#settings").get_by_role("button", name="Close").click()
+    expect(page.locator("#settings.open")).to_have_count(0)
     page.goto(f"{address}?view=api")
     expect(page.locator(".api-docs")).to_contain_text('api_name="/image"')
     page.context.close()

@@ -63,6 +63,11 @@ page.actions["show-list"] = () => {
 };
 page.actions["show-settings"] = () => page.toggle("settings");
 
+page.actions.unfold = button => {
+  const folded = button.closest(".question").querySelector(".words").classList.toggle("folded");
+  button.textContent = folded ? "Show all" : "Show less";
+};
+
 /* Gradio's description of the API hangs on a button of its footer, which app.css hides. Its own way by the address, ?view=api,
    opens nothing: its code is fetched by that button only. So the address is read here, before Gradio reads it. */
 page.actions.api = () => document.querySelector("footer button")?.click();
@@ -76,6 +81,18 @@ if (address.searchParams.get("view") === "api") {
     page.actions.api();
   }).observe(document, {childList: true, subtree: true});
 }
+
+/* Escape closes what lies over the talk or beside it; within the talk it is chat.js's. */
+document.addEventListener("keydown", event => {
+  if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
+  const description = document.querySelector(".api-docs .backdrop"), inTalk = event.target.closest("#tabs, #list");
+  const settings = document.querySelector("#settings.open"), menu = event.target.ariaExpanded === "true";
+  if (!description && (!settings || inTalk || menu)) return;
+  event.stopImmediatePropagation();
+  if (description) return description.click();
+  page.toggle("settings");
+  document.querySelector("header [data-action=show-settings]").focus();
+});
 
 function showDark() {
   if (page.settings.dark !== undefined) document.body.classList.toggle("dark", page.settings.dark);

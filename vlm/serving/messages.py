@@ -35,6 +35,8 @@ FOLLOW_UPS = (
     "What is this?",
 )
 SUGGESTED = 3  # of these, the first that were not asked yet
+FOLDED_FROM = 1_000  # characters of a question, as many as fill the lines
+LINES = 12  # of a folded question, as app.css cuts it
 
 
 def messages(conversation: Conversation, kept: str = "") -> list[Message]:
@@ -60,11 +62,13 @@ def _html(role: str, html: str) -> Message:
 
 def _question(conversation: Conversation, number: int, exchange: Exchange) -> str:
     said = f' translate="no">{escape(exchange.asked)}' if exchange.asked else ">Spoken question…"
-    words = f'<p class="words"{said}</p>'
+    long = len(exchange.asked) > FOLDED_FROM or exchange.asked.count("\n") >= LINES
+    words = f'<p class="words{" folded" * long}"{said}</p>'
+    unfold = _button("unfold", "Show all") if long else ""
     edit = _button("edit", "Edit", f"Edit question {number + 1}")
     return (
         f'<article class="question" data-at="{number}">{_pictures(exchange.pictures)}{_recording(exchange)}{words}'
-        f'<div class="actions">{_versions(conversation, number)}{edit}</div></article>'
+        f'<div class="actions">{_versions(conversation, number)}{unfold}{edit}</div></article>'
     )
 
 
