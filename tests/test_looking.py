@@ -55,7 +55,7 @@ def test_a_look_waits_for_a_place_and_takes_one(said: list[str]) -> None:
     assert "Looking for “cat”" in shown and serving.answering == 1
     with closing(serving.stream("Hello?")) as question:
         assert next(question).stage == "waiting"
-    assert "In colour" in list(look)[-1]
+    assert "The coloured parts made the model say “cat” (" in list(look)[-1]
     assert serving.answering == serving.waiting == 0
     assert not said
 
@@ -107,7 +107,10 @@ def test_looks_count_with_the_person_s_questions_and_pictures(said: list[str]) -
     _, serving = talking(replace(PUBLIC, questions_a_minute=3, pictures_a_minute=2), words=1, seconds=0.0)
     with calling("ann"):
         for _ in range(2):
-            assert "In colour" in list(Looking(serving).look(conversation(), CLICKED))[-1]
+            assert (
+                "The coloured parts made the model say “cat” ("
+                in list(Looking(serving).look(conversation(), CLICKED))[-1]
+            )
         assert list(Looking(serving).look(conversation(), CLICKED)) == [""]
     assert "2 pictures a minute" in said[0]
 

@@ -375,6 +375,7 @@ def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> 
     (conversation,) = json.loads(exported.read_text())["conversations"]
     assert [url.startswith("data:image/jpeg") for url in conversation["files"].values()] == [True]
     listed = page.locator(".conversations li")
+    expect(listed.locator("small")).to_have_text(re.compile(r"^Image · \d+:\d\d.[AP]M$"))
     drawn = "image => image.complete && image.naturalWidth > 0"
     assert listed.locator("img").evaluate(drawn)  # its first picture
     expect(listed.locator("[aria-current]")).to_have_count(1)
@@ -589,6 +590,21 @@ def test_a_picture_that_the_browser_cannot_show_has_a_sign_in_the_composer_and_i
     assert Image.open(assistant.asked[-1]["images"][0]).size == (451, 300)
 
 
+def test_a_panorama_stays_a_picture_and_buttons_are_large_enough(page: Page, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Image").click()
+    Image.new("RGB", (6000, 100), "red").save(tmp_path / "wide.png")
+    page.locator(".composer input[type=file]").first.set_input_files(tmp_path / "wide.png")
+    page.locator(".thumbnail-item:visible").wait_for()
+    ask(page, "What is this?")
+    expect(answers(page)).to_have_count(1)
+    shown = page.locator(".pictures img:visible").bounding_box()
+    assert shown and shown["height"] >= 48
+    heights = page.locator(".actions button:visible").evaluate_all(
+        "all => all.map(each => each.clientHeight)"
+    )
+    assert len(heights) >= 3 and min(heights) >= 32
+
+
 def test_speaking_on_the_image_tab_takes_two_clicks_and_can_be_played(
     page: Page, assistant: ChattingAssistant
 ) -> None:
@@ -692,7 +708,11 @@ def test_hands_free_listens_answers_aloud_and_listens_again_until_it_is_switched
     with visit(browser, address, BRIEF) as page:
         page.evaluate(FAKE_SPEECH)
         page.get_by_role("tab", name="Voice").click()
+        before = page.locator("[data-action=speak]:visible").bounding_box()
         page.get_by_label("Hands-free").check()
+        page.get_by_role("button", name="Stop and send").wait_for()
+        after = page.locator("[data-action=speak]:visible").bounding_box()
+        assert before and after and before["y"] == after["y"]
         expect(answers(page)).to_have_count(1)  # the sentence was over, and sent without a click
         page.wait_for_function("window.spoken.length === 1")
         page.get_by_role("button", name="Stop and send").wait_for()

@@ -45,6 +45,12 @@ function thumbnail(blob) {
   return image;
 }
 
+/* There is no room for both. */
+function whenOf(changed) {
+  const today = changed.toDateString() === new Date().toDateString();
+  return today ? changed.toLocaleTimeString([], {timeStyle: "short"}) : changed.toLocaleDateString([], {dateStyle: "short"});
+}
+
 function itemOf(entry) {
   const item = document.createElement("li");
   Object.assign(item.dataset, {key: entry.key, title: entry.title});
@@ -52,7 +58,7 @@ function itemOf(entry) {
   title.textContent = entry.title;
   title.translate = entry.title === UNHEARD;
   const when = document.createElement("small");
-  when.textContent = `${page.translated(entry.tab)} · ${new Date(entry.changed).toLocaleString([], {dateStyle: "short", timeStyle: "short"})}`;
+  when.textContent = `${page.translated(entry.tab)} · ${whenOf(new Date(entry.changed))}`;
   const shown = entry.files[entry.record.exchanges.flatMap(each => each.pictures)[0]];
   if (shown) open.append(thumbnail(shown));
   open.append(title, when);

@@ -71,12 +71,12 @@ def _looks(assistant: Assistant, picture: str, said: str) -> Iterator[Look]:
 def _shown(look: Look | Answer) -> str:
     if isinstance(look, Answer):
         return f"<p>Waiting, about {told(look.seconds['wait'])}…</p><progress></progress>"
-    name = f"“{escape(look.name)}”, {look.chance:.0%}"
+    name = f"“{escape(look.name)}”"
     if look.picture is None:
         return f'<p>Looking for {name}…</p><progress max="1" value="{look.done:.2f}"></progress>'
     return (
         f'<img src="{as_data_url(look.picture, JPEG_QUALITY)}" alt="The picture, in colour what mattered">'
-        f"<p>In colour is what made it {name}; the rest matters little.</p>"
+        f"<p>The coloured parts made the model say {name} ({100 * look.chance:.0f} %).</p>"
     )
 
 

@@ -34,6 +34,12 @@ FOLLOW_UPS = (
     "Where could this be?",
     "What is this?",
 )
+WORDED = {
+    "Clean-up",
+    "Left out",
+    "Set aside",
+    "Speed",
+}  # the rows of the trace whose values are words of the page
 SUGGESTED = 3  # of these, the first that were not asked yet
 FOLDED_FROM = 1_000  # characters of a question, as many as fill the lines
 LINES = 12  # of a folded question, as app.css cuts it
@@ -149,11 +155,14 @@ def _trace(exchange: Exchange) -> str:
     if settings and settings.temperature:
         rows.append(("Temperature", f"{settings.temperature:g}"))
     stopped = "" if answer.stage == "done" else "Stopped early. "
-    shown = "".join(
-        f'<dt>{escape(label)}</dt><dd translate="no">{escape(value)}</dd>' for label, value in rows
-    )
+    shown = "".join(f"<dt>{escape(label)}</dt>{_said(label, value)}" for label, value in rows)
     summary = f"<summary>{stopped}How this answer came about</summary>"
     return f'<details class="trace">{summary}<dl>{shown}</dl></details>'
+
+
+def _said(label: str, value: str) -> str:
+    kept = "" if label in WORDED or value == "off" else ' translate="no"'
+    return f"<dd{kept}>{escape(value)}</dd>"
 
 
 def _notes(exchange: Exchange, last: bool) -> list[str]:

@@ -9,6 +9,7 @@ from vlm.chat.answer import LONGEST_QUESTION, Settings, Style
 from vlm.inputs.languages import LANGUAGES
 from vlm.serving.events import AT_ONCE
 from vlm.serving.plain_errors import range_of
+from vlm.serving.translations import translated
 
 STYLES = [("Sentences", "full"), ("Keywords", "keywords")]
 LARGEST_SEED = 2**32 - 1
@@ -138,6 +139,13 @@ def show_settings(page: gr.Blocks, panel: SettingsPanel, personal: PersonalPanel
     gr.Markdown("Kept in this browser.")
     gr.HTML(API, apply_default_css=False)
     _keep(page, [*panel, *personal], reset)
+    page.load(_spoken, None, personal.language, **AT_ONCE)
+
+
+def _spoken(request: gr.Request) -> dict[str, Any]:
+    """Gradio shows a chosen text where assets/page/translate.js does not reach it."""
+    accepted = request.headers.get("accept-language", "")
+    return gr.update(choices=[(translated(accepted, name), code) for name, code in SPOKEN])
 
 
 def _keep(page: gr.Blocks, components: list[Any], reset: gr.Button) -> None:
