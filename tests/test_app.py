@@ -215,15 +215,20 @@ def test_the_chat_says_what_did_not_fit(answer: Answer, note: str) -> None:
 
 
 def test_what_was_asked_about_a_picture_is_not_suggested_again() -> None:
-    def suggested(*asked: str) -> list[str]:
+    def suggested(*asked: str, pictures: tuple[str, ...] = ("cat.jpg",)) -> list[str]:
         answered = Answer(text="A cat.", route="image", stage="done")
-        talk = Conversation([Exchange(question, answer=answered) for question in asked])
+        talk = Conversation([Exchange(question, pictures, answer=answered) for question in asked])
         return re.findall(r'data-action="suggested">(.+?)<', str(messages(talk)))
 
     assert suggested("And now?") == ["What color is it?", "Describe the picture.", "What is it used for?"]
     assert "Describe the picture." not in suggested("Describe the picture.", "And now?")
     assert "Describe the picture." not in suggested("Beschreibe das Bild.")  # as a German visitor is shown it
     assert len(suggested("What color is it?")) == 3
+    assert "What color is it?" not in suggested("What colours does the cup have?")
+    assert "What is it used for?" not in suggested("What is the thing on the left used for?")
+    both = ("cat.jpg", "dog.jpg")
+    assert suggested("And now?", pictures=both) == ["Describe the pictures."]
+    assert not suggested("Describe both.", pictures=both)
 
 
 def test_the_page_shows_the_assistants_notice_above_the_tabs() -> None:

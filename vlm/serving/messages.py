@@ -4,6 +4,7 @@ A question stays what was typed. An answer's Markdown is rendered (vlm/serving/m
 `data-action`, and assets/page/chat.js sends that to the handlers of vlm/serving/questions.py.
 """
 
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -26,14 +27,15 @@ STAGES = {
     "drafting": "Writing…",
     "cleaning": "Checking the wording…",
 }
-FOLLOW_UPS = (
-    "What color is it?",
-    "Describe the picture.",
-    "What is it used for?",
-    "Is there a person in the picture?",
-    "Where could this be?",
-    "What is this?",
-)
+FOLLOW_UPS = {  # with the word that shows that it was asked already, also of a thing by its name
+    "What color is it?": r"colou?rs?",
+    "Describe the picture.": "describe",
+    "What is it used for?": "used?",
+    "Is there a person in the picture?": "person|people",
+    "Where could this be?": "where",
+    "What is this?": "what is this",
+}
+FOLLOW_UPS_OF_SEVERAL = {"Describe the pictures.": "describe"}
 WORDED = {
     "Clean-up",
     "Left out",
@@ -188,7 +190,14 @@ def _follow_ups(conversation: Conversation) -> str:
     if answer.route != "image" or answer.stage != "done":
         return ""
     asked = {exchange.asked for exchange in conversation.exchanges}
-    new = [words for words in FOLLOW_UPS if asked.isdisjoint(in_all_languages(words))]
+    latest = next((each.pictures for each in reversed(conversation.exchanges) if each.pictures), ())
+    offered = FOLLOW_UPS_OF_SEVERAL if len(latest) > 1 else FOLLOW_UPS
+    new = [
+        words
+        for words, key in offered.items()
+        if asked.isdisjoint(in_all_languages(words))
+        and not re.search(rf"\b(?:{key})\b", " ".join(asked), re.IGNORECASE)
+    ]
     buttons = "".join(_button("suggested", escape(words)) for words in new[:SUGGESTED])
     return f'<div class="follow-ups">{buttons}</div>'
 
