@@ -575,6 +575,21 @@ def test_a_large_picture_is_scaled_down_before_it_is_sent(
     assert max(Image.open(sent).size) == 2048
 
 
+def test_a_picture_that_nobody_can_read_is_refused_when_it_is_chosen(page: Page, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Image").click()
+    (tmp_path / "drawn.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    chosen = page.locator(".composer input[type=file]").first
+    chosen.set_input_files([tmp_path / "drawn.svg", EXAMPLES / "cat.jpg"])
+    page.get_by_text('The picture "drawn.svg" is not a picture that can be read here. Use PNG').wait_for()
+    page.locator(".thumbnail-item:visible").wait_for()
+    (tmp_path / "large.tiff").write_bytes(bytes(5 * 2**20))  # cannot be scaled down, and is sent all the same
+    chosen.set_input_files(tmp_path / "large.tiff")
+    expect(page.locator(".thumbnail-item:visible")).to_have_count(2)
+    drop(page, tmp_path / "drawn.svg", "image/svg+xml")
+    page.get_by_text('The picture "drawn.svg" is not a picture').wait_for()
+    expect(page.locator(".thumbnail-item:visible")).to_have_count(2)
+
+
 def test_a_picture_that_the_browser_cannot_show_has_a_sign_in_the_composer_and_is_answered(
     page: Page, assistant: ChattingAssistant, tmp_path: Path
 ) -> None:

@@ -24,6 +24,8 @@ page.scaled = async (blob, side) => {
 };
 
 const isLarge = file => file.type.startsWith("image/") && file.size > LARGE;
+// The server reads neither (vlm/inputs/images.py); a browser that reads one makes a JPEG of it.
+const isForeign = file => /^image\/(svg|hei[cf])/.test(file.type) || /\.(svg|hei[cf])$/i.test(file.name);
 
 function carry(files) {
   const carried = new DataTransfer();
@@ -31,35 +33,44 @@ function carry(files) {
   return carried.files;
 }
 
-async function made_small(files) {
+/* The files as they are sent. What cannot be read is left out, and said. */
+async function madeReady(files, tab) {
   const carried = [];
+  let refused = "";
   for (const file of files) {
-    const small = isLarge(file) ? await page.scaled(file, SENT_SIDE) : file;
-    carried.push(small === file ? file : new File([small], file.name.replace(/\.\w+$/, "") + ".jpg", {type: small.type}));
+    const made = isLarge(file) || isForeign(file) ? await page.scaled(file, SENT_SIDE) : file;
+    if (made !== file) carried.push(new File([made], file.name.replace(/\.\w+$/, "") + ".jpg", {type: made.type}));
+    else if (isForeign(file)) refused = `The picture "${file.name}" is not a picture that can be read here. Use PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF.`;
+    else carried.push(file);
   }
-  return carry(carried);
+  note(tab, refused);
+  return carried;
+}
+
+let handing = false;
+
+/* Give files to an input, as if they had been chosen there. */
+function hand(input, files) {
+  input.files = carry(files);
+  handing = true;
+  if (files.length) input.dispatchEvent(new Event("change", {bubbles: true}));
+  handing = false;
 }
 
 // Files that were chosen in a dialog: before Gradio sends them.
 document.addEventListener("change", async event => {
   const input = event.target;
-  if (input.type !== "file" || !input.closest(".composer") || ![...input.files].some(isLarge)) return;
+  if (handing || input.type !== "file" || !input.closest(".composer")) return;
   event.stopImmediatePropagation();
-  input.files = await made_small(input.files);
-  input.dispatchEvent(new Event("change", {bubbles: true}));
+  hand(input, await madeReady([...input.files], page.tabOf(input)));
 }, true);
 
 /* Put files into the composer of the Image tab; a recording is asked on the Voice tab where that is shown. */
 async function give(files) {
-  const shown = page.shown(), recordings = shown?.panel.querySelector("[data-action=recording]");
-  if (recordings && files[0].type.startsWith("audio/")) {
-    recordings.files = carry(files);
-    return recordings.dispatchEvent(new Event("change", {bubbles: true}));
-  }
+  const recordings = page.shown()?.panel.querySelector("[data-action=recording]");
+  if (recordings && files[0].type.startsWith("audio/")) return hand(recordings, files);
   const tab = await page.tab("Image");
-  const input = tab.panel.querySelector(".composer input[type=file]");
-  input.files = await made_small(files);
-  input.dispatchEvent(new Event("change", {bubbles: true}));
+  hand(tab.panel.querySelector(".composer input[type=file]"), await madeReady(files, tab));
 }
 
 /* Pictures that wait in the composer are put into another order: one is dragged onto another's place, or moved with Alt and an
