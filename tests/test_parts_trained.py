@@ -51,7 +51,7 @@ def test_a_preset_of_other_parts_is_trained_and_served(
     assert files == written & {"fusion.safetensors", "lora"}
     assistant = load_assistant(preset, str(adapter))
     red, blue = (assistant.answer("Which?", images=[picture(colour)]) for colour in ("red", "blue"))
-    assert (red.stage, red.route, red.adapter) == ("done", "image", "adapter")
+    assert (red.stage, red.route, red.adapter) == ("done", "image", "run")
     assert red.tokens > 0 and blue.tokens > 0
     typed, base = assistant.answer("Which?"), load_assistant(preset).answer("Which?")
     assert (typed.route, typed.text) == ("text", base.text)

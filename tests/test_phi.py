@@ -345,7 +345,7 @@ def test_the_whole_way_both_stages_killed_resumed_and_served(
     assistant = load_assistant(preset, str(resumed))
     assert "4-bit NF4" in assistant.description
     seen = assistant.answer("Which?", images=[picture("red")])
-    assert (seen.stage, seen.route, seen.adapter) == ("done", "image", "adapter")
+    assert (seen.stage, seen.route, seen.adapter) == ("done", "image", "run")
     assert seen.tokens > 0
     typed = assistant.answer("Which?")
     assert (typed.route, typed.adapter) == ("text", None)
