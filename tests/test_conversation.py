@@ -13,7 +13,7 @@ import torch
 from tests.tiny import picture, tiny_eyes
 from vlm import Answer, Settings, UserError
 from vlm.chat.conversation import Conversation, Exchange
-from vlm.chat.occlusion import where_it_looked
+from vlm.chat.occlusion import _named, where_it_looked
 from vlm.chat.records import from_record, to_record
 from vlm.chat.trace import certainty_note
 from vlm.serving.browser_copy import copy_of, recover
@@ -225,6 +225,12 @@ def test_an_answer_that_names_what_is_hardly_seen_says_that_it_is_not_sure(
     assert certainty_note(answer).startswith("I am not sure" if doubts else "") is True
     assert bool(certainty_note(answer)) is doubts
     assert not certainty_note(replace(answer, stage="drafting"))
+
+
+def test_the_look_is_for_a_name_that_was_said_unless_it_was_only_denied() -> None:
+    names, chances = ["cat", "dog"], torch.tensor([0.6, 0.3])
+    assert [_named(names, chances, said) for said in ("A dog.", "Yes, there is a cat.", "Brown.")] == [1, 0, 0]
+    assert _named(names, torch.tensor([0.6, 0.001]), "No, there is no dog.") == 0
 
 
 def test_the_look_leaves_in_colour_what_the_name_depends_on() -> None:

@@ -55,7 +55,7 @@ def test_a_look_waits_for_a_place_and_takes_one(said: list[str]) -> None:
     assert "Looking for “cat”" in shown and serving.answering == 1
     with closing(serving.stream("Hello?")) as question:
         assert next(question).stage == "waiting"
-    assert "The coloured parts made the model say “cat” (" in list(look)[-1]
+    assert "The coloured parts look like “cat” to the model (" in list(look)[-1]
     assert serving.answering == serving.waiting == 0
     assert not said
 
@@ -108,7 +108,7 @@ def test_looks_count_with_the_person_s_questions_and_pictures(said: list[str]) -
     with calling("ann"):
         for _ in range(2):
             assert (
-                "The coloured parts made the model say “cat” ("
+                "The coloured parts look like “cat” to the model ("
                 in list(Looking(serving).look(conversation(), CLICKED))[-1]
             )
         assert list(Looking(serving).look(conversation(), CLICKED)) == [""]

@@ -19,6 +19,7 @@ from vlm.model.eyes import Eyes
 
 CELLS = 7  # a side; the encoder's last map has 9 to 10
 REACH = 2  # cells that are greyed out together, so that a thing on the border of two is covered too
+SEEN_FROM = 0.02  # chance of a name
 SIDE = 512  # pixels of the picture that is shown
 
 
@@ -33,7 +34,9 @@ class Look(NamedTuple):
 
 
 def where_it_looked(eyes: Eyes, picture: Picture, said: str) -> Iterator[Look]:
-    """Looks at the likeliest of the tags that the answer names, or at the likeliest of all. Raises UserError."""
+    """Looks at the likeliest of the tags that the answer names, or at the likeliest of all. Raises UserError.
+
+    A name that the answer only denies ("No, there is no dog.") has next to no chance, and is not looked for."""
     tagger = eyes.tagger
     if tagger is None:
         raise UserError("This model gives no names with a probability, so there is nothing to show.")
@@ -62,7 +65,8 @@ def _chances(eyes: Eyes, images: list[Image.Image]) -> torch.Tensor:
 def _named(names: list[str], chances: torch.Tensor, said: str) -> int:
     spoken = set(content_words(said))
     best = chances.argsort(descending=True).tolist()
-    return next((each for each in best[:20] if set(content_words(names[each])) & spoken), best[0])
+    seen = [each for each in best[:20] if chances[each] >= SEEN_FROM]
+    return next((each for each in seen if set(content_words(names[each])) & spoken), best[0])
 
 
 def _covered(image: Image.Image, row: int, column: int) -> Image.Image:

@@ -76,7 +76,7 @@ def _shown(look: Look | Answer) -> str:
         return f'<p>Looking for {name}…</p><progress max="1" value="{look.done:.2f}"></progress>'
     return (
         f'<img src="{as_data_url(look.picture, JPEG_QUALITY)}" alt="The picture, in colour what mattered">'
-        f"<p>The coloured parts made the model say {name} ({100 * look.chance:.0f} %).</p>"
+        f"<p>The coloured parts look like {name} to the model ({100 * look.chance:.0f} %).</p>"
     )
 
 
