@@ -264,6 +264,7 @@ def pickled(suffix: str, values: torch.Tensor) -> object:
     return found[suffix]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["pkl", "pickle", "joblib", "pt", "bin"])
 def test_the_command_that_is_told_converts_the_pickle(tmp_path: Path, suffix: str) -> None:
     file, values = tmp_path / f"seen.{suffix}", embeddings(6)

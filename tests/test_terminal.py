@@ -34,6 +34,7 @@ def test_without_the_packages_a_command_says_what_to_do(command: str) -> None:
     assert "make run" in done.stderr and ". .venv/bin/activate" in done.stderr
 
 
+@pytest.mark.slow
 def test_accounts_explains_itself_and_asks_no_pipe() -> None:
     accounts = [sys.executable, "-m", "vlm.serving.accounts"]
     told = subprocess.run([*accounts, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
