@@ -195,11 +195,16 @@ def test_a_cut_answer_says_so_and_goes_on(page: Page, assistant: ChattingAssista
     assistant.ended, assistant.script["Tell me."] = False, "once upon a time"
     ask(page, "Tell me.")
     page.get_by_text("cut off at the length limit").wait_for()
+    box(page).fill("A dra")
     do(page, "go_on")
     expect(page.get_by_text("cut off at the length limit")).to_have_count(0)
     expect(answers(page)).to_have_count(1)
     expect(answers(page).locator(".words")).to_have_text("once upon a time once upon a time")
     assert assistant.asked[-1]["begun"] == "once upon a time"
+    do(page, "again")
+    expect(page.get_by_text("2 / 2")).to_be_visible()
+    expect(answers(page)).to_have_count(1)
+    expect(box(page)).to_have_value("A dra")  # what is being written stays
 
 
 FAR_FROM_THE_END = "view => view.scrollHeight - view.scrollTop - view.clientHeight"

@@ -114,10 +114,11 @@ class ConversationTab:
     def _wire_questions(self, model: dict[str, Any]) -> None:
         questions, conversation = self.questions, self.conversation
         self.page = [self.chat, self.question, self.stop, self.notice, self.bar]
-        taken_down = self._taken_down()
-        for each in taken_down:
+        asked = {questions.show: self._asked_in_the_box(), questions.show_beside: self._asked_elsewhere()}
+        taken_down = [(each, show) for show, events in asked.items() for each in events]
+        for each, _ in taken_down:
             each.failure(questions.notice, conversation, self.notice, **AT_ONCE)
-        shown = [each.success(questions.show, conversation, self.page, **AT_ONCE) for each in taken_down]
+        shown = [each.success(show, conversation, self.page, **AT_ONCE) for each, show in taken_down]
         answers = [
             each.success(questions.answer, conversation, self.chat, **ALWAYS, **model) for each in shown
         ]
@@ -126,8 +127,8 @@ class ConversationTab:
         for each in answers:
             each.success(questions.settle_finished, [conversation, self.question], self.page, **AT_ONCE)
 
-    def _taken_down(self) -> list[Any]:
-        """The events that ask a question."""
+    def _asked_in_the_box(self) -> list[Any]:
+        """The events that ask what stands in the composer, which is empty then."""
         questions, conversation, copy, settings = self.questions, self.conversation, self.bar, self.settings
         refusing = questions.refusing
         return [
@@ -137,6 +138,13 @@ class ConversationTab:
             self.bar.spoken(
                 refusing(questions.ask_spoken), [conversation, self.question, copy, *settings], **MAY_REFUSE
             ),
+        ]
+
+    def _asked_elsewhere(self) -> list[Any]:
+        """The events that ask something else, and leave what is typed where it is."""
+        questions, conversation, copy, settings = self.questions, self.conversation, self.bar, self.settings
+        refusing = questions.refusing
+        return [
             self.bar.suggested(
                 refusing(questions.ask_suggested), [conversation, copy, *settings], **MAY_REFUSE
             ),

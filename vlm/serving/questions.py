@@ -168,6 +168,11 @@ class Questions:
         """The question stands in the chat, and the composer is empty, but for what stood there before an edit."""
         return self.page(conversation, conversation.take_unsent())
 
+    def show_beside(self, conversation: Conversation) -> list[Any]:
+        """The question stands in the chat, and the composer holds what was being written."""
+        unsent = conversation.take_unsent()
+        return self.page(conversation, None if unsent == NOTHING else unsent)
+
     def settle(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
         return self.page(conversation, self.put_back(conversation.settle(), composed))
 
