@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from training.compare import read_result
 from training.data import Row
 from training.evaluate import evaluate, open_journal
 from training.scores import second_pictures as second
+from training.scores.answering import _results
 from training.scores.journal import Journal, Reply
 from training.scores.recording import record
 from training.scores.selection import (
@@ -424,3 +426,13 @@ def test_too_few_held_out_pictures_have_no_pairs(tmp_path: Path) -> None:
     assistant = FakeAssistant()
     with pytest.raises(NoQuestions):
         second.second_pictures(assistant, tmp_path, assistant.settings, Journal(None, {}))  # type: ignore[arg-type]
+
+
+def test_a_reply_that_comes_with_a_failure_is_not_lost() -> None:
+    failed, told = Future[Reply](), Future[Reply]()
+    failed.set_exception(KeyboardInterrupt())
+    told.set_result(Reply("", "", "", "A cat.", "", "off", 2, True, "", 0.0))
+    replies = _results([failed, told])
+    assert next(replies).text == "A cat."
+    with pytest.raises(KeyboardInterrupt):
+        next(replies)

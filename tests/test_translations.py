@@ -323,11 +323,12 @@ def test_a_refusal_is_told_in_the_visitors_language(
     monkeypatch.setattr(chatting, "stream", refuse)
     with visit(browser, address, BRIEF, locale="it-IT") as page:
         ask(page, "Cosa vedi?")
-        page.get_by_text("Aggiungi prima un'immagine: caricala").wait_for()
+        page.get_by_text("Aggiungi prima un'immagine: caricala").first.wait_for()
         page.locator(".toast-body").get_by_text("Errore", exact=True).wait_for()
         add_picture(page, "cat.jpg")
         ask(page, "Cosa vedi?")
-        page.get_by_text("La coda è piena: 20 domande sono in attesa. Riprova tra 41 secondi.").wait_for()
+        full = page.get_by_text("La coda è piena: 20 domande sono in attesa. Riprova tra 41 secondi.")
+        full.first.wait_for()  # as a message, and above the box
 
 
 @pytest.mark.browser

@@ -7,7 +7,7 @@ that the assistant encodes it once.
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -85,8 +85,15 @@ def _replies(
             waiting.add(pool.submit(_reply, assistant, pictures[name], image, question, settings))
             if len(waiting) >= 2 * assistant.engine.parallel:
                 ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (each.result() for each in ready)
-    yield from (each.result() for each in as_completed(waiting))
+                yield from _results(ready)
+    while waiting:
+        ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        yield from _results(ready)
+
+
+def _results(ready: Iterable[Future[Reply]]) -> Iterator[Reply]:
+    """What failed comes last, so that no reply beside it is lost."""
+    yield from (each.result() for each in sorted(ready, key=lambda each: each.exception() is not None))
 
 
 def _reply(
