@@ -19,8 +19,8 @@ So the exact product stays (vlm/chat/index.py): it is within 50 ms, needs no bui
 --pictures N embeds N pictures with the shipped aligner, as the app does it, and prints the most memory that the process has
 had after each tenth of them.
 
-10,000 pictures, one thread: 597, 602, 602, 603, 608, 610, 613, 615, 617, 619 MB, of which the vectors are 20. When each batch's
-vectors were a tensor of their own, lying between pictures that came and went, it was 602 to 1,041 MB.
+10,000 pictures, one thread: 597, 602, 602, 603, 608, 610, 613, 615, 617, 619 MB, of which the vectors are 20. When each
+batch's vectors were a tensor of their own, lying between pictures that came and went, it was 602 to 1,041 MB.
 """
 
 import argparse
