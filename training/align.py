@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from training.align_validation import EMBEDDINGS, Side, Validation
 from training.aligner_trainer import LOG, AlignerTrainer, PairCollator, Record
 from training.augmentation import open_view, picture_of, with_views
 from training.checkpoints import last_whole_checkpoint
-from training.config import AlignmentConfig, load_alignment_config
+from training.config import AlignmentConfig, check_report_to, load_alignment_config
+from training.contrast import LOSSES
 from training.data import pictures_of
 from training.features import Averages, FeatureStore
 from training.finetune import GOES_ON, keep_memory
@@ -35,7 +36,7 @@ from training.scores.alignment import report
 from training.token_store import TokenStore
 from vlm.config import AlignerConfig, load_aligner_config, read_yaml, to_dict
 from vlm.errors import UserError
-from vlm.model.aligner import Aligner
+from vlm.model.aligner import STAGES, Aligner
 from vlm.model.alignment import build_aligner, save_aligner
 from vlm.model.text_encoders import pad
 from vlm.terminal import show_anything
@@ -48,12 +49,18 @@ FREE = (
     "chunk_size",
     "report_to",
 )  # settings that change nothing of what is learned
+VALID: dict[str, Collection[str]] = {  # settings -> what they may be
+    "stage": STAGES,
+    "loss": LOSSES,
+    "matryoshka": ("sampled", "all"),
+    "precision": ("float32", "bfloat16", "float16"),
+}
 SIGLIP_SCALE, SIGLIP_BIAS = 10.0, -10.0  # at the start (arXiv:2303.15343)
 
 
 def run(config: AlignmentConfig, extend: bool = False) -> Path:
     """Pairs, features, training, scores, plots. With `extend` a run that is there may go on to more epochs."""
-    config.check()
+    check(config)
     keep_memory()
     set_seed(config.seed)
     process = PartialState(cpu=not torch.cuda.is_available())
@@ -100,6 +107,21 @@ def run(config: AlignmentConfig, extend: bool = False) -> Path:
         scores = report(aligner, Path(config.data), config.aligner)
         save_aligner(aligner, folder, trainer.described, scores)
     return folder
+
+
+def check(config: AlignmentConfig) -> None:
+    """UserError where a setting is none that there is, before anything is read or computed."""
+    for name, valid in VALID.items():
+        if getattr(config, name) not in valid:
+            raise UserError(f"There is no {name} {getattr(config, name)!r}. Valid: {', '.join(valid)}.")
+    for name in ("batch_size", "epochs", "save_steps", "validation_steps"):
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} must be 1 or more.")
+    if config.save_steps % config.validation_steps:  # or the best checkpoint would not be one that was scored
+        raise UserError(
+            f"save_steps ({config.save_steps}) must be a multiple of validation_steps ({config.validation_steps})."
+        )
+    check_report_to(config.report_to)
 
 
 def claim_output(config: AlignmentConfig, preset: AlignerConfig, data: PairData, extend: bool) -> list[int]:

@@ -128,14 +128,6 @@ class PairSource:
     share: float = 1.0
 
 
-VALID = {  # settings of an aligner -> what they may be
-    "stage": ("heads", "full"),
-    "loss": ("infonce", "siglip"),
-    "matryoshka": ("sampled", "all"),
-    "precision": ("float32", "bfloat16", "float16"),
-}
-
-
 @dataclass(frozen=True)
 class AlignmentConfig:
     """A training preset of an aligner (training/align.py)."""
@@ -145,8 +137,8 @@ class AlignmentConfig:
     output: str = "runs/aligner"
     sources: tuple[PairSource, ...] = ()
     without_names_of: str | None = None  # a source whose names are no labels, so that naming it is zero-shot
-    stage: str = "heads"
-    loss: str = "infonce"
+    stage: str = "heads"  # vlm.model.aligner.STAGES
+    loss: str = "infonce"  # training.contrast.LOSSES
     matryoshka: str = "sampled"  # one of the shorter dims a batch; all: each of them
     batch_size: int = 1024  # pairs that are told apart
     chunk_size: int = 128  # of them at once in memory (gradient caching)
@@ -161,27 +153,13 @@ class AlignmentConfig:
     augmentation: AugmentationConfig = AugmentationConfig()
     # of the training pictures; the data's own validation split is for the last test
     validation_share: float = 0.1
-    precision: str = "float32"
+    precision: str = "float32"  # or bfloat16, float16
     seed: int = 0
     logging_steps: int = 10
     save_steps: int = 50
     keep_every: int = 0  # steps between checkpoints that stay; 0: only the latest and the best do
     validation_steps: int = 50
     report_to: str = "none"
-
-    def check(self) -> None:
-        """UserError where a setting is none that there is, before anything is read or computed."""
-        for name, valid in VALID.items():
-            if getattr(self, name) not in valid:
-                raise UserError(f"There is no {name} {getattr(self, name)!r}. Valid: {', '.join(valid)}.")
-        for name in ("batch_size", "epochs", "save_steps", "validation_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be 1 or more.")
-        if self.save_steps % self.validation_steps:  # or the best checkpoint would not be one that was scored
-            raise UserError(
-                f"save_steps ({self.save_steps}) must be a multiple of validation_steps ({self.validation_steps})."
-            )
-        check_report_to(self.report_to)
 
 
 def load_alignment_config(preset: str, **overrides: object) -> AlignmentConfig:
