@@ -80,6 +80,13 @@ def no_network() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def upload_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Gradio names an upload by its content: in a folder that two test processes share, what one deletes the other brings
+    back."""
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     import torch
