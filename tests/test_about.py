@@ -57,16 +57,17 @@ def folder(tmp_path: Path) -> Path:
 
 def test_scores_stand_beside_their_baselines_with_their_interval_and_command(folder: Path) -> None:
     text = about(tiny_config(), folder)
-    assert "| tiny/test | 4 | 75.0% (30.1% to 95.4%) | 0.0% (0.0% to 49.0%) |" in text
-    assert "| — photo | 1 | 100.0% (20.7% to 100.0%) |" in text
+    assert "| tiny/test | 4 | 75.0% (30.1%–95.4%) | 0.0% (0.0%–49.0%) |" in text
+    assert "| — photo | 1 | 100.0% (20.7%–100.0%) |" in text
     assert "score it" in text
 
 
 def test_training_data_and_what_is_missing_are_told(folder: Path) -> None:
     text = about(tiny_config(), folder)
+    assert "Trained on cpu." in text
     assert "| joint | projector+lora | 70 steps | 0.001 | 0.0005 |" in text
-    assert "| tiny | 0.5 | 3 |" in text
-    assert "| tiny | 2 | 6, only choice, yes |" in text
+    assert "| tiny | 0.5 | 3 |  |" in text
+    assert "| tiny | 2 | 6 | choice, yes |" in text
     assert "Fingerprint `abc`." in text
     assert "# Data card" not in text
     assert "The folder has no limits.md." in text

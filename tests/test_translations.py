@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from playwright.sync_api import Browser, Page, expect
 
 from tests.chatting import ChattingAssistant
@@ -18,8 +19,11 @@ from vlm import Answer, Settings, UserError
 from vlm.chat.conversation import Conversation, Exchange
 from vlm.chat.search import check_query
 from vlm.chat.trace import trace_of
+from vlm.config import load_model_config
 from vlm.inputs.audio import open_audio
 from vlm.inputs.images import open_image
+from vlm.model.adapter_folder import ADAPTERS
+from vlm.serving.about import about, parts, scores, training
 from vlm.serving.gate import Gate
 from vlm.serving.launch import SCRIPTS
 from vlm.serving.limits import Limit, TryLater
@@ -128,6 +132,26 @@ def test_all_that_stands_around_an_answer_is_in_the_table() -> None:
     shown += [*Shown(editing_notice(1)).texts, *STAGES.values(), *(label for label, _ in trace_of(answer))]
     shown += [f"Waiting for your turn, about {told}…" for told in ("1 second", "2 seconds", "2 minutes")]
     assert not missing(shown)
+
+
+def test_all_that_the_card_of_the_model_says_is_in_the_table() -> None:
+    """But for the names of sets and files, and what the data card tells below its tables."""
+    config, made = load_model_config("embedded"), {"init_from": "first", "device": "cpu", "seed": 0}
+    stage = {"train": "projector", "max_steps": 0, "epochs": 1, "connector_learning_rate": 1e-3}
+    made |= {"batch_size": 4, "joint_stage": stage, "sources": [{"name": "tiny", "share": 1, "turns": 2}]}
+    card = about(config, ADAPTERS / "embedded")
+    others = about(config, None), about(load_model_config("remote"), None), scores({}), training({})
+    others += training({"imported_from": "llava-hf/llava"}), training(made)  # type: ignore[assignment]
+    render = MarkdownIt("commonmark").enable("table").render
+    html = re.sub(
+        "<pre>.*?</pre>", "", "".join(map(render, (card.split("<summary>Data")[0], *others))), flags=re.DOTALL
+    )
+    told = [" ".join(text.split()) for text in Shown(html).texts]
+    sentences = [text for text in told if re.match("[A-Z].* [a-z]", text)]
+    heads = re.findall(r"<th>([^<]+)</th>", render(card))
+    firsts = re.findall(r"<tr>\s*<td>([^<]+)</td>", render(parts(config)))
+    assert len(sentences) > 20 and len(heads) > 20 and len(firsts) == 6
+    assert not missing({*sentences, *heads, *firsts} - {"LoRA", config.name, "remote"})
 
 
 def test_all_that_the_scripts_say_is_in_the_table() -> None:
@@ -306,6 +330,13 @@ def test_where_the_page_is_in_another_language_it_says_that_pictures_are_told_of
                 expect(page.locator(".foreign")).to_be_visible(visible=shown)
                 if shown:
                     expect(page.locator(".foreign")).to_contain_text("mieux comprises en anglais")
+                    page.get_by_role("tab", name="À propos de ce modèle").click()
+                    page.get_by_role("heading", name="Limites").wait_for()
+                    page.get_by_text("Il ne lit pas le texte : panneaux,").wait_for()
+                    page.get_by_text("Entraînement", exact=True).click()
+                    page.get_by_role("cell", name="1487 pas").wait_for()
+                    page.get_by_text("Composants", exact=True).click()
+                    page.get_by_role("cell", name="images de 320 pixels de côté").wait_for()
                 show_settings(page)
                 spoken = page.locator("#settings").get_by_role("combobox").first
                 expect(spoken).to_have_value(

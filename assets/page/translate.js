@@ -2,7 +2,7 @@
    `TRANSLATIONS`) is replaced before it is painted, Gradio's labels and our own HTML alike. What people or the model said is
    left alone: it stands in an element with translate="no", as for browsers that translate, or in one of `NOT_OURS`. */
 
-const NOT_OURS = "textarea, script, style, code, .api-docs, .found, .file-preview, .output-class, .confidence-set, .english, [contenteditable]";
+const NOT_OURS = "textarea, script, style, code, .api-docs, .found, .file-preview, .output-class, .confidence-set, [contenteditable]";
 const SENTENCES = ["reason", "which"]; // what stands in braces and is a text of the table itself
 const NAMING = ["placeholder", "aria-label", "title", "alt"];
 
@@ -38,8 +38,8 @@ page.translated = text => {
 const isOurs = element => element && !element.closest(NOT_OURS) && element.closest("[translate]")?.getAttribute("translate") !== "no";
 
 function sayText(node) {
-  const english = node.data.trim(), said = english && page.translated(english);
-  if (said !== english && isOurs(node.parentElement)) node.data = node.data.replace(english, () => said);
+  const shown = node.data.trim(), english = shown.replace(/\s+/g, " "), said = english && page.translated(english);
+  if (said !== english && isOurs(node.parentElement)) node.data = node.data.replace(shown, () => said);
 }
 
 function sayNames(element) {

@@ -56,7 +56,7 @@ def parts(config: ModelConfig) -> str:
         ("fusion", config.fusion.kind),
         ("language model", f"{language.weights}, engine {language.engine}"),
         ("LoRA", f"rank {lora.rank} on {', '.join(lora.targets)}" if lora.rank else "none"),
-        ("speech", f"{config.speech.weights} on {config.speech.engine}"),
+        ("speech", f"{config.speech.weights}, engine {config.speech.engine}"),
     ]
     return table(("part", config.name), rows)
 
@@ -66,7 +66,7 @@ def remote_parts(config: ModelConfig) -> str:
     rows = [
         ("base model, for words", config.language.weights),
         ("adapter, for pictures", config.adapter or "none"),
-        ("speech", f"{config.speech.weights} on {config.speech.engine}"),
+        ("speech", f"{config.speech.weights}, engine {config.speech.engine}"),
     ]
     where = "A server has the model: this page holds no weights but those for speech."
     return f"{table(('part', config.name), rows)}\n\n{where}"
@@ -75,7 +75,7 @@ def remote_parts(config: ModelConfig) -> str:
 def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """metrics.json -> a table of right answers beside the two baselines, and the commands that counted them."""
     if not metrics:
-        return "This adapter was not evaluated. Run `python -m training.evaluate` on it."
+        return "This adapter was not evaluated. This does it:\n\n```\npython -m training.evaluate --adapter FOLDER\n```"
     rows = []
     for name, entry in metrics.items():
         shown_as = _points if entry.get("measure") == "cider" else _percent
@@ -95,12 +95,12 @@ def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _percent(share: Mapping[str, float]) -> str:
-    return f"{share['share']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
+    return f"{share['share']:.1%} ({share['low']:.1%}–{share['high']:.1%})"
 
 
 def _points(score: Mapping[str, float]) -> str:
     """CIDEr, which is no share: 100 times the mean."""
-    return f"CIDEr {100 * score['share']:.1f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})"
+    return f"CIDEr {100 * score['share']:.1f} ({100 * score['low']:.1f}–{100 * score['high']:.1f})"
 
 
 def training(trained: Mapping[str, Any]) -> str:
@@ -108,7 +108,8 @@ def training(trained: Mapping[str, Any]) -> str:
     if trained.get("imported_from"):
         return f"It was imported from {trained['imported_from']}, and not trained here."
     sources = [
-        (source["name"], f"{source['share']:g}", _questions(source)) for source in trained.get("sources", ())
+        (source["name"], f"{source['share']:g}", str(source["turns"]), ", ".join(source.get("tasks", ())))
+        for source in trained.get("sources", ())
     ]
     stages = [
         (name.removesuffix("_stage"), stage["train"], _steps(stage), f"{stage['connector_learning_rate']:g}",
@@ -118,19 +119,14 @@ def training(trained: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     if not sources or not stages:
         return "The folder does not say how it was trained."
-    shown = table(("source", "times shown in an epoch", "questions each time"), sources)
+    shown = table(("source", "times shown in an epoch", "questions each time", "only about"), sources)
     steps = table(("stage", "trains", "length", "connector's rate", "LoRA's rate"), stages)
-    device = f", on {trained['device']}" if "device" in trained else ""
-    before = ""
+    facts = [f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}."]
+    if "device" in trained:
+        facts.append(f"Trained on {trained['device']}.")
     if trained.get("init_from"):
-        before = f" It goes on from the adapter {trained['init_from']}."
-    facts = f"Batches of {trained['batch_size']} conversations, seed {trained['seed']}{device}.{before}"
-    return f"{facts}\n\n{steps}\n\n{shown}"
-
-
-def _questions(source: Mapping[str, Any]) -> str:
-    tasks = f", only {', '.join(source['tasks'])}" if source.get("tasks") else ""
-    return f"{source['turns']}{tasks}"
+        facts.append(f"It goes on from the adapter {trained['init_from']}.")
+    return "\n\n".join([*facts, steps, shown])
 
 
 def _steps(stage: Mapping[str, Any]) -> str:

@@ -89,11 +89,10 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
         {"value": notice, "visible": bool(notice)},
         {
             "value": how_to_see(assistant.config.name),
-            "elem_classes": "english",
             "visible": folder is None and not assistant.config.remote_adapter,
         },
         {"value": IN_ENGLISH, "visible": folder is not None},
-        {"value": about(assistant.config, folder), "elem_classes": "english"},
+        {"value": about(assistant.config, folder)},
         {"value": plot, "visible": bool(plot)},
     ]
 
