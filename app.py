@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 
+import vlm.serving.gradio_import  # noqa: F401, I001  # before those that import Gradio
 from vlm import UserError, load_assistant
 from vlm.serving.accounts import Accounts, read_accounts
 from vlm.serving.environment import ServerSettings, base_folder, read_environment
