@@ -338,6 +338,27 @@ def test_an_answer_that_is_left_while_it_is_written_is_kept_as_far_as_it_came(
     expect(box(page)).to_have_value("Unanswered?")
 
 
+def test_what_is_being_written_stays_in_the_box_when_another_conversation_is_shown(page: Page) -> None:
+    page.get_by_role("tab", name="Image").click()
+    add_picture(page, "cat.jpg")
+    ask(page, "First?")
+    expect(answers(page)).to_have_count(1)
+    show_list(page)
+    add_picture(page, "coffee.jpg")
+    box(page).fill("Is it h")
+    page.locator("[data-list=new]").click()
+    expect(page.locator(".question:visible")).to_have_count(0)
+    expect(box(page)).to_have_value("Is it h")
+    expect(page.locator(".thumbnail-item:visible")).to_have_count(1)
+    page.locator(".conversations [data-list=open]").click()
+    expect(answers(page)).to_have_count(1)
+    expect(box(page)).to_have_value("Is it h")
+    do(page, "edit")
+    expect(box(page)).to_have_value("First?")
+    page.locator("[data-list=new]").click()
+    expect(box(page)).to_have_value("Is it h")
+
+
 def test_two_tabs_on_one_conversation_lose_nothing_of_each_other(page: Page, address: str) -> None:
     ask(page, "First?")
     expect(answers(page)).to_have_count(1)

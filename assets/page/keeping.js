@@ -109,14 +109,17 @@ async function leave(tab) {
   await keeping;
 }
 
+/* What was being written, where the question under way is about to come back into the box; else the box is left as it is. */
+const besideQuestion = tab => tab.busy ? page.box(tab)?.value : undefined;
+
 page.open = async key => {
-  const found = await page.store.get(key);
-  if (found) page.show(await page.tab(found.tab), key);
+  const found = await page.store.get(key), tab = found && await page.tab(found.tab);
+  if (found) page.show(tab, key, besideQuestion(tab));
 };
 
 /* Show a conversation in its tab: its files are sent to the server again, which may have deleted them since. `draft` is what
-   the box is to hold. */
-page.show = async (tab, key, draft = "") => {
+   the box is to hold, if not what it holds. */
+page.show = async (tab, key, draft) => {
   if (tab.busy && tab.record.key === key) return;  // it is shown, and grows
   await leave(tab);
   const entry = await page.store.get(key);
@@ -139,9 +142,9 @@ page.show = async (tab, key, draft = "") => {
 };
 
 page.startOver = async () => {
-  const tab = page.shown() || await page.tab("Image");
+  const tab = page.shown() || await page.tab("Image"), draft = besideQuestion(tab);
   await leave(tab);
   sessionStorage.removeItem(`shown ${tab.name}`);
-  tab.trigger("fresh", {});
+  tab.trigger("fresh", {draft});
   page.box(tab)?.focus();
 };

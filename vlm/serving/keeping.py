@@ -19,14 +19,14 @@ class Keeping:
     def __init__(self, questions: Questions) -> None:
         self.questions = questions
 
-    def open(self, conversation: Conversation, chosen: gr.EventData) -> list[Any]:
+    def open(self, conversation: Conversation, composed: Composed | None, chosen: gr.EventData) -> list[Any]:
         """The record that the browser has, with its pictures uploaded anew."""
         opened = from_record(chosen.record, self._readable)
         asked = opened.exchanges[-1] if opened.exchanges else None
         if asked and not asked.text:  # the page was left before there was an answer
             opened.settle()
+        draft = _draft(conversation, composed, chosen)
         conversation.take_over(opened)
-        draft = _draft(chosen)
         back = self.questions.put_back(asked, draft) if asked and not asked.text else None
         return self.questions.page(conversation, back or draft)
 
@@ -40,9 +40,12 @@ class Keeping:
                 return None
         return found
 
-    def start_over(self, conversation: Conversation, chosen: gr.EventData) -> list[Any]:
+    def start_over(
+        self, conversation: Conversation, composed: Composed | None, chosen: gr.EventData
+    ) -> list[Any]:
+        draft = _draft(conversation, composed, chosen)
         conversation.clear()
-        return self.questions.page(conversation, _draft(chosen))
+        return self.questions.page(conversation, draft)
 
     def turn(self, conversation: Conversation, chosen: gr.EventData) -> list[Any]:
         edited = conversation.editing is not None
@@ -72,6 +75,9 @@ def _composed(exchange: Exchange) -> Composed:
     return exchange.composed_before(NOTHING)
 
 
-def _draft(chosen: gr.EventData) -> Composed:
-    """What the box is to hold: after a reload, what was typed there."""
-    return {"text": str(getattr(chosen, "draft", None) or ""), "files": []}
+def _draft(conversation: Conversation, composed: Composed | None, chosen: gr.EventData) -> Composed:
+    """What the box is to hold: what was being written there, before an edit or a reload if there was one."""
+    if conversation.editing is not None:
+        return conversation.take_unsent()
+    typed = getattr(chosen, "draft", None)
+    return (composed or NOTHING) if typed is None else {"text": str(typed), "files": []}
