@@ -308,6 +308,24 @@ def test_the_list_renames_finds_deletes_and_takes_back(page: Page) -> None:
     expect(answers(page)).to_have_count(0)
 
 
+def test_a_name_that_is_being_written_stays_when_an_answer_ends(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    ask(page, "About apples?")
+    expect(answers(page)).to_have_count(1)
+    show_list(page)
+    assistant.slow, assistant.script["Slow?"] = 0.3, " ".join(["word"] * 12)
+    ask(page, "Slow?")
+    page.locator(".answer:visible .words", has_text="word word").wait_for()
+    page.get_by_label("More about About apples?").click()
+    page.get_by_role("button", name="Rename").locator("visible=true").click()
+    page.get_by_label("New name").fill("Fru")
+    expect(answers(page)).to_have_count(2)
+    page.get_by_label("New name").press_sequentially("it")
+    page.get_by_label("New name").press("Enter")
+    page.get_by_label("More about Fruit").wait_for()
+
+
 def test_an_answer_that_is_left_while_it_is_written_is_kept_as_far_as_it_came(
     page: Page, assistant: ChattingAssistant
 ) -> None:

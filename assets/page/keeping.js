@@ -22,7 +22,7 @@ page.store = (() => {
     });
   };
   const others = new BroadcastChannel("ask-a-picture");  // the other tabs of this browser, whose lists follow
-  others.onmessage = () => { if (!document.querySelector(".conversations li input")) page.showList(); };  // nothing is being renamed
+  others.onmessage = () => page.showList();
   const write = async ask => {
     await run("readwrite", ask);
     others.postMessage("changed");

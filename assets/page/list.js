@@ -23,7 +23,7 @@ page.list = element => {
 const textOf = entry => [entry.title, ...entry.record.exchanges.map(each => `${page.asked(each)} ${each.answer?.text || ""}`)].join(" ");
 
 page.showList = async () => {
-  if (!list) return;
+  if (!list || list.querySelector("li input")) return;  // nothing is redrawn under a name that is being written
   const wanted = list.querySelector("[type=search]").value.toLowerCase();
   const entries = (await page.store.all().catch(() => [])).sort((one, other) => other.changed - one.changed);
   const found = entries.filter(entry => !wanted || textOf(entry).toLowerCase().includes(wanted));
@@ -98,6 +98,7 @@ const listActions = {
     field.addEventListener("blur", async () => {
       const entry = await page.store.get(key);
       if (entry && field.value.trim()) await page.store.put({...entry, title: field.value.trim()});
+      field.remove();
       page.showList();
     });
   },
