@@ -7,7 +7,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from training.checkpoints import last_whole_checkpoint
+from training.checkpoints import last_whole_checkpoint, steps_of
 from training.config import TrainingConfig
 from training.data import Row
 from training.run_settings import claim, digest
@@ -64,7 +64,7 @@ def claim_output(
         raise UserError(
             f"{output} has no checkpoint of its joint stage that --extend could go on from. {remedy}"
         )
-    done = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+    done = steps_of(checkpoint)
     if extend and config.joint_stage.max_steps < done:
         raise UserError(f"{output} has {done} joint steps already. Give a larger --extend.")
     settings = trained_with(config, model_config, rows)

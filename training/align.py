@@ -23,7 +23,7 @@ from training.align_plots import draw_all
 from training.align_validation import EMBEDDINGS, Side, Validation
 from training.aligner_trainer import LOG, AlignerTrainer, PairCollator, Record
 from training.augmentation import open_view, picture_of, with_views
-from training.checkpoints import last_whole_checkpoint
+from training.checkpoints import last_whole_checkpoint, steps_of
 from training.config import AlignmentConfig, check_report_to, load_alignment_config
 from training.contrast import LOSSES
 from training.data import pictures_of
@@ -131,7 +131,7 @@ def claim_output(config: AlignmentConfig, preset: AlignerConfig, data: PairData,
     checkpoint = last_whole_checkpoint(output)
     if extend and not checkpoint:
         raise UserError(f"{output} has no checkpoint that --extend could go on from. {remedy}")
-    done = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+    done = steps_of(checkpoint)
     settings = {name: value for name, value in to_dict(config).items() if name not in (*FREE, *PLACES)}
     settings |= {"aligner": to_dict(preset), "pairs": digest(facts_of(data))}
     settings["batch_size"] *= PartialState().num_processes

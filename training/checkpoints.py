@@ -10,7 +10,12 @@ WHOLE = "whole"  # the last file of a checkpoint: without it the run was killed 
 
 def checkpoints_of(folder: Path) -> list[Path]:
     """The oldest first."""
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return sorted(folder.glob("checkpoint-*"), key=steps_of)
+
+
+def steps_of(checkpoint: str | Path | None) -> int:
+    """After how many steps it was written; 0 for none."""
+    return int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else 0
 
 
 def finish_checkpoint(folder: Path, best: str | None) -> None:

@@ -27,7 +27,7 @@ from transformers.trainer import SCHEDULER_NAME
 
 from training.adapter_run import claim_output, describe, is_finished, is_trained
 from training.augmentation import NO_AUGMENTATION, with_views
-from training.checkpoints import finish_checkpoint, last_whole_checkpoint
+from training.checkpoints import finish_checkpoint, last_whole_checkpoint, steps_of
 from training.config import (
     Slice,
     SourceConfig,
@@ -181,9 +181,12 @@ def train_stage(
     if checkpoint:
         restore_adapter(model, Path(checkpoint) / "adapter")
         model.register_load_state_dict_post_hook(let_frozen_weights_be)
-    with model.language.inputs_as_they_are():  # autocast casts them, and once
-        trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(str(folder))
+    if 0 < stage.max_steps <= steps_of(checkpoint):
+        trainer._save(str(folder))  # it was killed after its last step: the Trainer would train another
+    else:
+        with model.language.inputs_as_they_are():  # autocast casts them, and once
+            trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model(str(folder))
     PartialState().wait_for_everyone()  # the folder tells that the stage is finished
 
 
