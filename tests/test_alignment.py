@@ -160,7 +160,8 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch_and_the_same_ra
     whole, cached = gradients(6), gradients(2)
     assert whole.keys() == cached.keys() and "log_scale" in whole
     for name, gradient in whole.items():
-        assert torch.allclose(gradient, cached[name], atol=1e-6), name
+        # sums in another order, rounded as far as their largest parts are
+        assert torch.allclose(gradient, cached[name], atol=1e-6 * max(1.0, float(gradient.abs().max()))), name
 
 
 def test_the_stages_train_exactly_their_parts_and_the_frozen_stay_as_they_are() -> None:
