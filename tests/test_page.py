@@ -402,6 +402,31 @@ def test_two_tabs_on_one_conversation_lose_nothing_of_each_other(page: Page, add
     expect(listed).to_have_count(2)
 
 
+def test_two_tabs_that_write_at_once_keep_both(page: Page, address: str) -> None:
+    ask(page, "First?")
+    expect(answers(page)).to_have_count(1)
+    other = page.context.new_page()
+    other.goto(address)
+    other.locator(".conversations [data-list=open]", has_text="First?").click()
+    expect(answers(other)).to_have_count(1)
+    says = """question => {
+      const get = page.store.get, tab = page.shown();
+      page.store.get = async key => {  // between what was kept and what is to be kept much can happen
+        const found = await get(key);
+        await new Promise(go => setTimeout(go, 1000));
+        return found;
+      };
+      tab.record = structuredClone(tab.record);
+      tab.record.exchanges.push({...tab.record.exchanges[0], question});
+      page.changed.forEach(tell => tell(tab, false));
+    }"""
+    page.evaluate(says, "Second?")
+    other.evaluate(says, "Third?")
+    expect(page.locator(".conversations li")).to_have_count(2)
+    kept = "async () => (await page.store.all()).map(each => each.record.exchanges.map(page.asked).join()).sort()"
+    assert page.evaluate(kept) == ["First?,Second?", "First?,Third?"]
+
+
 def test_on_a_phone_the_list_makes_way_for_a_new_conversation(browser: Browser, address: str) -> None:
     with visit(browser, address, BRIEF, viewport={"width": 390, "height": 844}) as page:
         show_list(page)
@@ -447,6 +472,8 @@ def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> 
     page.locator(".import input").set_input_files(tmp_path / "other.json")
     page.get_by_text("other.json holds no conversations").wait_for()
     expect(page.get_by_role("button", name="Undo")).to_be_hidden()
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.get_by_text("other.json holds no conversations")).to_be_hidden()
 
 
 def test_a_picture_that_is_gone_is_said_and_the_talk_goes_on(

@@ -88,13 +88,15 @@ async function keep(tab, record) {
   page.showList();
 }
 
-// One after the other, or an older state could be the last that is written.
+// One after the other, or an older state could be the last that is written. Tabs take turns, where the page is secure enough
+// for the browser to have locks.
+const inTurn = write => navigator.locks ? navigator.locks.request("ask-a-picture", write) : write();
 let keeping = Promise.resolve();
 page.changed.push(tab => {
   // A question that was left before its first word stays as it was kept: whoever opens its conversation finds it in the box.
   if (tab.leaving && !tab.answered) return;
   const {record} = tab;
-  keeping = keeping.then(() => keep(tab, record)).catch(problem => console.warn(problem));
+  keeping = keeping.then(() => inTurn(() => keep(tab, record))).catch(problem => console.warn(problem));
 });
 
 /* Stop the answer under way and keep what there is of it, before the tab shows something else. */

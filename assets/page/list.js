@@ -8,6 +8,8 @@ page.list = element => {
   list.addEventListener("click", event => {
     const button = event.target.closest("[data-list]"), menu = event.target.closest("details");
     for (const open of list.querySelectorAll("details[open]")) open.open = open === menu && !button;
+    const said = list.querySelector(".undo");
+    if (said.lastElementChild.hidden) said.hidden = true;  // why a file was not taken; what can be undone stays
     if (button) listActions[button.dataset.list](button.closest("li")?.dataset.key, button);
   });
   list.querySelector("[type=search]").addEventListener("input", page.showList);
