@@ -616,6 +616,21 @@ def test_a_run_that_was_killed_goes_on_with_its_own_settings_alone(
 
 
 @pytest.mark.slow
+def test_what_cannot_be_loaded_leaves_the_folder_to_another_try(
+    training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> VisionLanguageModel:
+        raise UserError("There are no weights qwen9.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "start_model", fail)
+        with pytest.raises(SystemExit, match="no weights qwen9"):
+            command(seed=7)
+    assert not Path(training.output).exists()
+    assert command().is_dir()
+
+
+@pytest.mark.slow
 def test_a_finished_run_is_extended_on_request_and_says_so(
     training: TrainingConfig, command: Callable[..., Path]
 ) -> None:

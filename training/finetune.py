@@ -41,6 +41,7 @@ from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.plot import draw, read_log
 from training.resources import disk_limit, memory_limit
+from training.run_settings import SETTINGS
 from training.tags import teach
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
@@ -295,12 +296,14 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     rows = read_rows(data, "train")
     check_sources({row.source for row in rows}, used)  # before the features, which take long
     rows = [row for row in rows if row.source in used and part.holds(row.picture)]
+    # what cannot be loaded has no right to a new folder
+    model = None if (output / SETTINGS).is_file() else start_model(config, model_config, device)
     with process.main_process_first():
         extended_at = claim_output(config, model_config, rows, extend)
     if is_finished(config):
         log.info("the run is finished already; nothing was done")
         return output / "adapter"
-    model = start_model(config, model_config, device)
+    model = model or start_model(config, model_config, device)
     seen = {row.picture for row in rows}
     with process.main_process_first():  # the others read what it wrote
         store = features_of(seen, config, model_config, model.eyes.vision)
