@@ -377,13 +377,19 @@ def test_what_is_being_written_stays_in_the_box_when_another_conversation_is_sho
     expect(box(page)).to_have_value("Is it h")
 
 
-def test_two_tabs_on_one_conversation_lose_nothing_of_each_other(page: Page, address: str) -> None:
+def another_tab_after_first_question(page: Page, address: str) -> Page:
+    """Another tab of the same browser, which shows the same conversation."""
     ask(page, "First?")
     expect(answers(page)).to_have_count(1)
     other = page.context.new_page()
     other.goto(address)
     other.locator(".conversations [data-list=open]", has_text="First?").click()
     expect(answers(other)).to_have_count(1)
+    return other
+
+
+def test_two_tabs_on_one_conversation_lose_nothing_of_each_other(page: Page, address: str) -> None:
+    other = another_tab_after_first_question(page, address)
     listed = page.locator(".conversations li")
     ask(page, "Second?")  # the other tab has only looked at it
     expect(answers(page)).to_have_count(2)
@@ -403,12 +409,7 @@ def test_two_tabs_on_one_conversation_lose_nothing_of_each_other(page: Page, add
 
 
 def test_two_tabs_that_write_at_once_keep_both(page: Page, address: str) -> None:
-    ask(page, "First?")
-    expect(answers(page)).to_have_count(1)
-    other = page.context.new_page()
-    other.goto(address)
-    other.locator(".conversations [data-list=open]", has_text="First?").click()
-    expect(answers(other)).to_have_count(1)
+    other = another_tab_after_first_question(page, address)
     says = """question => {
       const get = page.store.get, tab = page.shown();
       page.store.get = async key => {  // between what was kept and what is to be kept much can happen

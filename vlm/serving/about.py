@@ -108,7 +108,7 @@ def training(trained: Mapping[str, Any]) -> str:
     if trained.get("imported_from"):
         return f"It was imported from {trained['imported_from']}, and not trained here."
     sources = [
-        (source["name"], f"{source['share']:g}", str(source["turns"]), ", ".join(source.get("tasks", ())))
+        (source["name"], f"{source['share']:g}", str(source["turns"]), ", ".join(source.get("tasks") or ()))
         for source in trained.get("sources", ())
     ]
     stages = [
