@@ -23,6 +23,7 @@ class ChattingAssistant:
         self.refuses: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
         self.seen, self.ended, self.slow = "", True, 0.0
+        self.clean_up, self.seconds = "off", dict[str, float]()
 
     def hear(self, audio: Any, language: str = "") -> Heard:
         return Heard("what was spoken", 1.0, 0.1, language or "en")
@@ -59,5 +60,5 @@ class ChattingAssistant:
             said = f"{said} {word}".strip()
             time.sleep(self.slow)
             yield Answer(said, "drafting", route, heard, tokens=1)
-        yield Answer(said, "done", route, heard, self.seen, said, "off", "fake", None, "fake", "CPU",
-                     settings.seed, ended=self.ended or bool(begun), tokens=3)  # fmt: skip
+        yield Answer(said, "done", route, heard, self.seen, said, self.clean_up, "fake", None, "fake", "CPU",
+                     settings.seed, seconds=self.seconds, ended=self.ended or bool(begun), tokens=3)  # fmt: skip

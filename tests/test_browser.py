@@ -88,6 +88,10 @@ def test_the_page_tells_about_its_model(page: Page) -> None:
     page.get_by_text("Curves of the training").click()
     drawn = "image => image.complete && image.naturalWidth > 0"
     assert page.get_by_role("tabpanel").locator("img:visible").first.evaluate(drawn)
+    page.set_viewport_size({"width": 390, "height": 844})  # a table scrolls there, and the page does not
+    table = page.get_by_role("table").filter(has=page.get_by_role("cell", name=SCORED, exact=True))
+    assert table.evaluate("each => each.scrollWidth > each.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_the_preset_is_switched_for_everyone_and_conversations_stay(

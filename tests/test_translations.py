@@ -44,6 +44,7 @@ TEXT_OF = {
     "accordion": ("label",),
 }
 PLACEHOLDER = re.compile(r"{\w+}")
+TIMED = ("transcribe", "look", "first_token", "generate", "clean_up", "total")
 
 
 class Shown(HTMLParser):
@@ -122,7 +123,7 @@ def test_all_that_stands_around_an_answer_is_in_the_table() -> None:
     exchanges = []
     for ended in (True, False):
         answer = Answer("a cat", "done", "image", "heard", "cat 9%", "cat", "accepted", "m", "a", "e", "CPU", 1,
-                        seconds={"draft": 1.0}, tokens=3, ended=ended, left_out=2, set_aside=1)  # fmt: skip
+                        seconds=dict.fromkeys(TIMED, 1.0), tokens=3, ended=ended, left_out=2, set_aside=1)  # fmt: skip
         settings = Settings(temperature=0.5)
         exchanges.append(Exchange("What is this?", ("/lost.png",), settings=settings, answer=answer))
     conversation = Conversation(exchanges)
@@ -132,6 +133,17 @@ def test_all_that_stands_around_an_answer_is_in_the_table() -> None:
     shown += [*Shown(editing_notice(1)).texts, *STAGES.values(), *(label for label, _ in trace_of(answer))]
     shown += [f"Waiting for your turn, about {told}…" for told in ("1 second", "2 seconds", "2 minutes")]
     assert not missing(shown)
+
+
+def test_why_a_clean_up_was_rejected_is_in_the_table() -> None:
+    tree = ast.parse((ROOT / "vlm" / "chat" / "meaning.py").read_text(encoding="utf-8"))
+    functions = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.endswith("_reason")
+    ]
+    reasons = {text for each in functions for text in returned_by(each)}
+    assert {"is empty", 'adds "{}"', "changes {} to {}"} <= reasons
+    known = {PLACEHOLDER.sub("{}", text) for text in table()["de"]}
+    assert reasons <= known
 
 
 def test_all_that_the_card_of_the_model_says_is_in_the_table() -> None:
@@ -235,6 +247,23 @@ def plain(text: str) -> str:
     return re.sub(r"^The (server|picture) {}", "{}", re.sub(r'"?{\w*}"?', "{}", text).replace("{}: {}", "{}"))
 
 
+def filled(parts: list[ast.expr]) -> str:
+    """The text of an f-string, with {} for what changes."""
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
+
+
+def returned_by(function: ast.FunctionDef) -> Iterator[str]:
+    """The texts that a function returns, by either branch of an `if ... else`."""
+    values = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
+    for value in values:
+        for each in [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]:
+            match each:
+                case ast.Constant(str(text)) if text:
+                    yield text
+                case ast.JoinedStr(parts):
+                    yield filled(parts)
+
+
 def told_in(module: str) -> Iterator[str]:
     """The texts of the errors that a module of vlm/ raises; but for those that begin with what another function says."""
     raising = {"UserError", "NoAnswer", "TryLater", "Unavailable", "TooLong"}
@@ -243,9 +272,7 @@ def told_in(module: str) -> Iterator[str]:
             case ast.Call(ast.Name(name), [ast.Constant(str(text)), *_]) if name in raising:
                 yield plain(text)
             case ast.Call(ast.Name(name), [ast.JoinedStr(parts), *_]) if name in raising:
-                yield plain(
-                    "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
-                )
+                yield plain(filled(parts))
 
 
 def test_every_refusal_that_people_meet_is_in_the_table() -> None:
@@ -282,8 +309,10 @@ def show_settings(page: Page) -> None:
 
 @pytest.mark.browser
 def test_a_german_visitor_asks_and_keeps_a_conversation_in_german(
-    browser: Browser, address: str, chatting: ChattingAssistant
+    browser: Browser, address: str, chatting: ChattingAssistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(chatting, "clean_up", 'rejected: drops "brown"')
+    monkeypatch.setattr(chatting, "seconds", {"first_token": 0.2, "total": 1.0})
     with visit(browser, address, BRIEF, locale="de-DE") as page:
         assert tabs(page) == ["Bild", "Text", "Stimme", "Suchen", "Über dieses Modell"]
         expect(page.locator("html")).to_have_attribute("lang", "de")
@@ -298,6 +327,8 @@ def test_a_german_visitor_asks_and_keeps_a_conversation_in_german(
         page.get_by_text("Wie diese Antwort entstand").click()
         expect(page.locator(".trace dt")).to_contain_text(["Entwurf", "Modell"])
         expect(page.locator(".trace dd")).to_contain_text(["aus", "3 Token, 0.0 in der Sekunde"])
+        expect(page.locator(".trace")).to_contain_text("Überarbeitungabgelehnt: lässt „brown“ weg")
+        expect(page.locator(".trace")).to_contain_text("erstes Token 0.2 s, gesamt 1.0 s")
         page.get_by_role("button", name="Welche Farbe hat es?").click()
         expect(answers(page)).to_have_count(2)
         assert [each["question"] for each in chatting.asked] == ["Search", "Welche Farbe hat es?"]

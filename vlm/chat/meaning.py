@@ -116,9 +116,10 @@ def _content_reason(old: _Claim, new: _Claim, question: str) -> str:
     free = _addable(question, numbers=not old.content)
     dropped = [word for word in old.content if base_form(word) not in has]
     added = [word for word in new.content if not had[base_form(word)] and not free[base_form(word)]]
+    if dropped and added:
+        return f'drops "{_list(dropped)}" and adds "{_list(added)}"'
     if dropped or added:
-        parts = [f'{verb} "{_list(found)}"' for verb, found in (("drops", dropped), ("adds", added)) if found]
-        return " and ".join(parts)
+        return f'drops "{_list(dropped)}"' if dropped else f'adds "{_list(added)}"'
     allowed = had + free
     repeated = [word for word in new.content if has[base_form(word)] > allowed[base_form(word)]]
     return f'repeats "{_list(repeated)}"' if repeated else ""

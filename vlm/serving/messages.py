@@ -163,6 +163,8 @@ def _trace(exchange: Exchange) -> str:
 
 
 def _said(label: str, value: str) -> str:
+    if label == "Time":  # each part is a text of the page
+        return f"<dd>{', '.join(f'<span>{escape(part)}</span>' for part in value.split(', '))}</dd>"
     kept = "" if label in WORDED or value == "off" else ' translate="no"'
     return f"<dd{kept}>{escape(value)}</dd>"
 

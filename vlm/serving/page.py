@@ -58,7 +58,7 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
                     built[tab.name] = ConversationTab(serving, tab, [*settings, *personal], MODEL)
             with gr.Tab("Search", id="Search") as search:
                 SearchTab(searcher, serving.allowance, search, built["Image"], tabs)
-            with gr.Tab("About this model"):
+            with gr.Tab("About this model", elem_id="about"):
                 if switchable:
                     show_switch(page, serving, views)
                 card.render()
