@@ -106,6 +106,7 @@ class Llava:
     def __init__(self, config: ModelConfig, device: str, checkpointing: bool) -> None:
         vision, _ = architecture(config.vision.weights)
         language, _ = architecture(config.language.weights)
+        vision = getattr(vision, "vision_config", vision)  # a CLIP of both halves, where it is tiny
         vision = CLIPVisionConfig(**vision.to_dict())
         tokenizer = phi_tokenizer()
         self.image_token = language.vocab_size - 1
