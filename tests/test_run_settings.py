@@ -1,12 +1,15 @@
 """A run is trained with one set of settings: the same go on, others are refused by name, longer ones on request."""
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from training.run_settings import SETTINGS, claim, differences, digest
 from vlm.errors import UserError
+from vlm.locks import alone_in
 
 BEFORE = {"seed": 0, "stage": {"rate": 0.1, "steps": 4}, "sources": [{"name": "a"}]}
 
@@ -87,3 +90,28 @@ def test_a_digest_hangs_on_every_value_and_their_order() -> None:
     known = {digest(values) for values in (["a", "b"], ["b", "a"], ["ab"], ["a"], [], ["a", "\udc80"])}
     assert len(known) == 6
     assert digest(["a"]) == digest(("a",))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "finetune --output {}",
+        "align --output {}",
+        "heads --output {}",
+        "compare_parts --output {}",
+        "bootstrap --texts flickr8k --output {}",
+        "prepare --out {}",
+        "prepare --feedback votes --out {}",
+        "convert csv --file rows.csv --out {}",
+        "evaluate --suite development --output {}",
+    ],
+)
+def test_no_command_begins_in_a_folder_where_another_is_at_work(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *arguments = command.format(tmp_path / "run").split()
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with alone_in(tmp_path / "run"), pytest.raises(SystemExit) as ended:
+        raise SystemExit(importlib.import_module(f"training.{name}").main())
+    assert "Another command is at work in" in f"{ended.value.code} {capsys.readouterr().err}"
+    assert not (tmp_path / "run").exists()

@@ -112,6 +112,16 @@ def test_each_picture_is_encoded_once_and_features_survive_a_restart(data: Path)
     assert torch.equal(again[row.picture], store[row.picture])
 
 
+def test_a_run_reads_what_another_one_on_the_same_data_has_encoded_since(data: Path) -> None:
+    model = tiny_model()
+    early = FeatureStore(data, tiny_config().vision)
+    store = store_of(data, model)
+    model.eyes.vision.register_forward_hook(lambda *_: pytest.fail("encoded twice"))
+    early.add(pictures_of(data, "train"), model.eyes.vision)
+    assert all(torch.equal(early[name], store[name]) for name in pictures_in(data))
+    assert len(list(store.folder.glob("shard-*"))) == 1
+
+
 def test_pictures_are_told_apart_by_their_content_whatever_they_are_called(tmp_path: Path) -> None:
     """Two sources may use one id, and one of them may have a picture twice."""
     pictures = [("one", "red"), ("other", "blue"), ("other", "red")]

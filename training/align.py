@@ -36,6 +36,7 @@ from training.scores.alignment import report
 from training.token_store import TokenStore
 from vlm.config import AlignerConfig, load_aligner_config, read_yaml, to_dict
 from vlm.errors import UserError
+from vlm.locks import alone_in
 from vlm.model.aligner import STAGES, Aligner
 from vlm.model.alignment import build_aligner, save_aligner
 from vlm.model.text_encoders import pad
@@ -317,7 +318,7 @@ def main() -> None:
     try:
         config = load_alignment_config(arguments.pop("preset"), epochs=epochs, **arguments)
         output, data = Path(config.output), Path(config.data)
-        with memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
+        with alone_in(output), memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
             folder = run(config, extend=epochs is not None)
     except UserError as error:
         raise SystemExit(f"align: {error}") from None

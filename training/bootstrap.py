@@ -34,6 +34,7 @@ from training.scores.answering import answer_all, picture_of
 from training.scores.selection import Options, sources_of
 from vlm.chat.assistant import load_assistant
 from vlm.errors import UserError
+from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import load_aligner_model
@@ -196,7 +197,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     arguments = parse()
     try:
-        with disk_limit(arguments.output, arguments.data, resume=GOES_ON):
+        with alone_in(arguments.output), disk_limit(arguments.output, arguments.data, resume=GOES_ON):
             report = run(arguments)
     except UserError as error:
         raise SystemExit(f"bootstrap: {error}") from None

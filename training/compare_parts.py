@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from training.run_settings import digest
 from training.scores.part_scores import chosen_questions, features_of, score_parts
 from vlm.config import ModelConfig, from_dict, read_yaml, to_dict
 from vlm.errors import UserError
+from vlm.locks import alone_in
 from vlm.model.adapter import load_adapter
 from vlm.model.connectors import token_count
 from vlm.model.vlm import VisionLanguageModel, text_size
@@ -254,7 +256,9 @@ def main() -> None:
     arguments = parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        with memory_limit(GOES_ON), disk_limit(arguments.output, resume=GOES_ON, like=arguments.output):
+        output = arguments.output
+        held = nullcontext() if arguments.table else alone_in(output)
+        with held, memory_limit(GOES_ON), disk_limit(output, resume=GOES_ON, like=output):
             print(run(arguments))
     except UserError as error:
         raise SystemExit(f"compare_parts: {error}") from None

@@ -33,6 +33,7 @@ from training.formats.tables import from_datasets, from_pixmo
 from training.formats.texts import SYSTEM, Record, from_csv, from_flickr8k, from_llava
 from training.resources import disk_limit
 from vlm.errors import UserError
+from vlm.locks import alone_in
 from vlm.terminal import show_anything
 from vlm.weights.resolve import sha256_of
 
@@ -194,9 +195,8 @@ def main() -> None:
     show_anything()
     arguments = parse()
     try:
-        with disk_limit(
-            arguments.out, resume="give the same command again; it goes on behind the last whole file"
-        ):
+        again = "give the same command again; it goes on behind the last whole file"
+        with alone_in(arguments.out), disk_limit(arguments.out, resume=again):
             progress = convert(arguments)
     except UserError as error:
         raise SystemExit(f"{error}") from None

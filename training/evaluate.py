@@ -17,6 +17,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from training.scores.suites import SUITES, Run, goal_rows, pooled_rows, runs_of
 from training.scores.tables import describe, goals_table
 from vlm.chat.assistant import Assistant, Settings, load_assistant
 from vlm.errors import UserError
+from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter
 from vlm.terminal import show_anything, to_json
 from vlm.weights.hub import hub_name
@@ -213,8 +215,10 @@ def given_command() -> str:
 
 def main() -> int:
     show_anything()
+    arguments = parse()
     try:
-        print(run(parse()))
+        with alone_in(arguments.output) if arguments.output else nullcontext():
+            print(run(arguments))
     except UserError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1

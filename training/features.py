@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, picture_of
 from vlm.config import VisionConfig
 from vlm.errors import UserError, not_permitted
+from vlm.locks import in_turn
 from vlm.model.embeddings import Embeddings
 from vlm.model.encoders import describe_features
 from vlm.model.tags import Tagger
@@ -43,8 +45,7 @@ class FeatureStore:
             write_whole(self.folder / "encoder.json", description)
         self._shards: list[safe_open] = []
         self._places: dict[str, tuple[int, int]] = {}
-        for file in sorted(self.folder.glob("shard-*.safetensors")):
-            self._open(file)
+        self._open_new()
 
     def __contains__(self, picture: object) -> bool:
         return picture in self._places
@@ -82,18 +83,28 @@ class FeatureStore:
                 broken.add(picture_of(name))
                 return None
 
-        waiting = self._new(pictures)
-        while shard := list(islice(waiting, SHARD_SIZE)):
-            names, encoded = [], []
-            with ThreadPoolExecutor() as threads:  # the next pictures are decoded while these are encoded
-                pixels = threads.map(pixels_of, shard)
-                waiting_pixels = tqdm(pixels, total=len(shard), desc=f"features, shard {len(self._shards)}")
-                named = ((name, each) for (name, _), each in zip(shard, waiting_pixels, strict=True))
-                for batch in chunked(((name, each) for name, each in named if each is not None), batch_size):
-                    names += [name for name, _ in batch]
-                    encoded.append(encoder(torch.stack([each for _, each in batch])).half().cpu())
-            if names:
-                self._write(names, torch.cat(encoded))
+        with self._writing():
+            waiting = self._new(pictures)
+            while shard := list(islice(waiting, SHARD_SIZE)):
+                self._encode(shard, pixels_of, encoder, batch_size)
+
+    def _encode(
+        self,
+        shard: Sequence[tuple[str, bytes]],
+        pixels_of: Callable[[tuple[str, bytes]], Tensor | None],
+        encoder: Any,
+        batch_size: int,
+    ) -> None:
+        names, encoded = [], []
+        with ThreadPoolExecutor() as threads:  # the next pictures are decoded while these are encoded
+            pixels = threads.map(pixels_of, shard)
+            waiting_pixels = tqdm(pixels, total=len(shard), desc=f"features, shard {len(self._shards)}")
+            named = ((name, each) for (name, _), each in zip(shard, waiting_pixels, strict=True))
+            for batch in chunked(((name, each) for name, each in named if each is not None), batch_size):
+                names += [name for name, _ in batch]
+                encoded.append(encoder(torch.stack([each for _, each in batch])).half().cpu())
+        if names:
+            self._write(names, torch.cat(encoded))
 
     def take(self, known: Embeddings, wanted: Collection[str], file: Path) -> None:
         """Keep the embeddings of the pictures in `wanted`, which were computed elsewhere. Raises UserError where some are
@@ -106,13 +117,14 @@ class FeatureStore:
                 "by its picture's image_id in the parquet files, which is not the SHA-256 of your own file where the "
                 "picture was stored anew (training/README.md, Other parts)."
             )
-        for names in chunked(sorted(name for name in wanted if name not in self), SHARD_SIZE):
-            halved = known.features[[places[name] for name in names]].half()
-            if not halved.isfinite().all():
-                raise UserError(
-                    f"{file} holds numbers beyond 65,504, the most that features may be. Scale them down."
-                )
-            self._write(names, halved)
+        with self._writing():
+            for names in chunked(sorted(name for name in wanted if name not in self), SHARD_SIZE):
+                halved = known.features[[places[name] for name in names]].half()
+                if not halved.isfinite().all():
+                    raise UserError(
+                        f"{file} holds numbers beyond 65,504, the most that features may be. Scale them down."
+                    )
+                self._write(names, halved)
 
     def _new(self, pictures: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
         seen: set[str] = set()
@@ -140,6 +152,17 @@ class FeatureStore:
         metadata = {"pictures": json.dumps(names), "encoder": self.description, "dtype": "float16"}
         save_tensors(tensors, file, metadata)
         self._open(file)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Runs that share the data take turns, and each goes on from what the one before has written."""
+        with in_turn(self.folder):
+            self._open_new()
+            yield
+
+    def _open_new(self) -> None:
+        for file in sorted(self.folder.glob("shard-*.safetensors"))[len(self._shards) :]:
+            self._open(file)
 
     def _open(self, file: Path) -> None:
         try:

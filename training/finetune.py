@@ -45,6 +45,7 @@ from training.run_settings import SETTINGS
 from training.tags import teach
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
+from vlm.locks import alone_in
 from vlm.model.adapter import load_adapter, load_trunk, restore_adapter, save_adapter
 from vlm.model.adapter_fit import check_adapter
 from vlm.model.adapter_folder import TAGS, find_adapter
@@ -428,7 +429,7 @@ def main() -> None:
         if steps:
             config = replace(config, joint_stage=replace(config.joint_stage, max_steps=steps))
         output, data = Path(config.output), Path(config.data)
-        with memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
+        with alone_in(output), memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
             adapter = run(config, extend=steps is not None)
     except UserError as error:
         raise SystemExit(f"finetune: {error}") from None

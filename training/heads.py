@@ -30,6 +30,7 @@ from training.scores.task_scores import score_tasks
 from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only
 from vlm.config import PartConfig, TextConfig, VisionConfig, to_dict
 from vlm.errors import UserError
+from vlm.locks import alone_in
 from vlm.model.adapter import HEADS
 from vlm.model.connectors import connector_settings
 from vlm.model.connectors.q_former import QFormer, without_text
@@ -200,7 +201,7 @@ def main() -> None:
             TasksConfig, overrides.pop("preset"), PRESET_FOLDER / "heads", " of heads", overrides
         )
         output = Path(config.output)
-        with memory_limit(GOES_ON), disk_limit(output, resume=GOES_ON, like=output):
+        with alone_in(output), memory_limit(GOES_ON), disk_limit(output, resume=GOES_ON, like=output):
             print(json.dumps(run(config), indent=1))
     except UserError as error:
         raise SystemExit(f"heads: {error}") from None

@@ -44,6 +44,7 @@ from training.sources.packages import fetch
 from training.sources.picture import Picture, flatten_on_white, open_raster
 from training.splits import KeptOut, Likeness, assign_splits, likeness
 from vlm.errors import UserError
+from vlm.locks import alone_in
 from vlm.terminal import show_anything
 from vlm.whole_files import write_whole
 
@@ -275,7 +276,7 @@ def main() -> None:
         if arguments.photos or arguments.downloads or arguments.only_photos:
             parser.error("--feedback makes the rows of the feedback alone: give the other folders without it")
         try:
-            with disk_limit(arguments.out, resume="give the same command again"):
+            with alone_in(arguments.out), disk_limit(arguments.out, resume="give the same command again"):
                 print(prepare_feedback(arguments.out, arguments.feedback))
         except UserError as error:
             raise SystemExit(f"prepare: {error}") from None
@@ -286,9 +287,8 @@ def main() -> None:
     if not arguments.photos:
         print("Folders of photographs are left out; name the folder that holds them with --photos.")
     try:
-        with disk_limit(
-            arguments.out, downloads, resume="give the same command again; what is whole is kept"
-        ):
+        again = "give the same command again; what is whole is kept"
+        with alone_in(arguments.out), disk_limit(arguments.out, downloads, resume=again):
             if arguments.only_photos:
                 card = prepare_photos(arguments.out, arguments.photos)
             else:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vlm.config import TextConfig
+from vlm.locks import in_turn
 from vlm.model.text_encoders import SentenceEncoder
 from vlm.weights.tensor_files import save_tensors
 
@@ -27,6 +28,9 @@ class TokenStore:
         self.file = folder / f"texts-{identity[:12]}.safetensors"
         self.places: dict[str, slice] = {}
         self.features = torch.empty(0, 0)
+        self._read()
+
+    def _read(self) -> None:
         if self.file.is_file():
             with safe_open(self.file, framework="pt") as stored:
                 self._lay_out(json.loads(stored.metadata()["lengths"]), stored.get_tensor("features"))
@@ -46,10 +50,15 @@ class TokenStore:
 
     @torch.inference_mode()
     def add(self, texts: Iterable[str], encoder: SentenceEncoder) -> None:
-        """Encode the texts that are not there yet, and write the file anew."""
-        new = sorted({text for text in texts if text not in self}, key=lambda text: (len(text), text))
-        if not new:
-            return
+        """Encode the texts that are not there yet, and write the file anew. Runs that share the data take turns."""
+        wanted = {text for text in texts if text not in self}
+        if wanted:
+            with in_turn(self.file):
+                self._read()  # which another run may have written since
+                if new := [text for text in wanted if text not in self]:
+                    self._encode(sorted(new, key=lambda text: (len(text), text)), encoder)
+
+    def _encode(self, new: Sequence[str], encoder: SentenceEncoder) -> None:
         lengths = {text: place.stop - place.start for text, place in self.places.items()}
         found = [self.features] if self.places else []
         for part in tqdm(list(chunked(new, AT_ONCE)), desc="texts"):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from vlm.errors import UserError
+from vlm.locks import in_turn
 
 log = logging.getLogger(__name__)
 
@@ -73,21 +73,10 @@ def _stamp(path: Path) -> Path:
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Within it this process alone makes `target`. What the disk refuses is a UserError.
-
-    The operating system takes the lock back from a process that is killed."""
+    """Within it this process alone makes `target`. What the disk refuses is a UserError."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.with_name(f".{target.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.warning("Another process is making %s. Waiting for it.", target)
-            lock.acquire()
-        try:
+        with in_turn(target):
             yield
-        finally:
-            lock.release()
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{target} could not be written ({error}). Free some disk space or set VLM_CACHE to a folder on a disk "
