@@ -573,6 +573,9 @@ def test_the_environment_is_read_or_refused() -> None:
     )
     assert read.public
     assert read_environment({"AUTH": "ann:secret"}).public
+    assert read_environment({"FORWARDED_ALLOW_IPS": "10.0.0.0/8, ::1"}) == read_environment(
+        {"FORWARDED_ALLOW_IPS": "*"}
+    )
     space = read_environment(
         {"SPACE_ID": "a/b", "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": "7861"}
     )
@@ -583,6 +586,8 @@ def test_the_environment_is_read_or_refused() -> None:
         {"MCP": "maybe"},
         {"HOST": "http://a"},
         {"MAX_WAITING": "-1"},
+        {"FORWARDED_ALLOW_IPS": "127.0.0.1, proxy"},
+        {"FORWARDED_ALLOW_IPS": "10.0.0.1/8"},
     ):
         with pytest.raises(UserError, match=next(iter(wrong))):
             read_environment(wrong)

@@ -74,6 +74,7 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         raise UserError("TLS_CERTIFICATE and TLS_KEY go together: set both, or neither.")
     port = "PORT" if "PORT" in given else "GRADIO_SERVER_PORT"
     hosts = given.get("ALLOWED_HOSTS", "*" if space else "")
+    _check_proxies(given.get("FORWARDED_ALLOW_IPS", ""))
     return ServerSettings(
         preset=given.get("VLM_PRESET", default.preset),
         adapter=given.get("VLM_ADAPTER"),
@@ -112,6 +113,18 @@ def _host(text: str) -> str:
     if "/" in text or " " in text:
         raise UserError(f"HOST must be a name or an address such as 0.0.0.0, not {text!r}.")
     return text
+
+
+def _check_proxies(text: str) -> None:
+    """uvicorn reads them, and passes over in silence what is no address."""
+    for each in _listed(text):
+        try:
+            if each != "*":
+                ipaddress.ip_network(each)
+        except ValueError as error:
+            raise UserError(
+                f"FORWARDED_ALLOW_IPS must list addresses or networks such as 10.0.0.0/8, or be *: {error}."
+            ) from None
 
 
 def _file(name: str, path: str | None) -> str | None:
