@@ -2,11 +2,10 @@
 
 import ast
 import importlib.util
-import os
 import re
+import runpy
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -176,7 +175,17 @@ def code_of(text: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_readmes_python_commands_exist_and_know_their_options() -> None:
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_readmes_python_commands_exist_and_know_their_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def help_of(module: str) -> str:  # in this process: most of it is the time that imports take
+        monkeypatch.setattr(sys, "argv", [module, "--help"])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        assert not ended.value.code
+        return capsys.readouterr().out
+
     commands = [
         found for text in READMES.values() for found in re.findall(r"python -m ([\w.]+)([^\n`]*)", text)
     ]
@@ -190,18 +199,12 @@ def test_the_readmes_python_commands_exist_and_know_their_options() -> None:
     modules = sorted({module for module, _ in commands})
     assert all(importlib.util.find_spec(module) for module in modules)
     asked = [module for module in modules if module != "venv"]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of a command's help is the time that imports take
-        helps = dict(zip(asked, pool.map(help_of, asked), strict=True))
+    helps = {module: help_of(module) for module in asked}
     for module in asked:
         assert helps[module].startswith(f"usage: python -m {module} "), module
     for module, rest in commands:
         for option in re.findall(r"(?<!\S)--[\w-]+", rest):
             assert module in helps and option in helps[module], (module, option)
-
-
-def help_of(module: str) -> str:
-    command = [sys.executable, "-m", module, "--help"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_files_that_the_readmes_commands_read_exist() -> None:
