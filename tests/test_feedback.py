@@ -131,12 +131,12 @@ def test_all_is_exported_into_one_file_and_deleted(
         folder.keep(vote(question=f"Question {number}?"))
     place, out = str(folder.folder), tmp_path / "all.parquet"
     assert run("feedback", ["export", str(out), "--folder", place]) == 0
-    assert capsys.readouterr().out == f"40 votes are in {out}.\n"
+    assert capsys.readouterr().out == f"Votes in {out}: 40.\n"
     assert set(parquet.read_table(out)["question"].to_pylist()) == {f"Question {n}?" for n in range(40)}
     assert [file.name for file in tmp_path.iterdir() if file.name.endswith(".partial")] == []
     (folder.folder / "notes.txt").write_text("the owner's")
     assert run("feedback", ["delete", "--folder", place]) == 0
-    assert capsys.readouterr().out == "40 votes were deleted.\n"
+    assert capsys.readouterr().out == "Votes that were deleted: 40.\n"
     assert [file.name for file in folder.folder.iterdir()] == ["notes.txt"]
 
 

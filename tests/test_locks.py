@@ -1,5 +1,6 @@
 """One process at a time: a second command in a folder is refused, and who writes the same features waits."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -72,3 +73,14 @@ def test_those_who_write_the_same_wait_for_each_other(tmp_path: Path) -> None:
         order.append("first")
     second.join(10)
     assert order == ["first", "second"]
+
+
+def test_a_folder_whose_own_place_cannot_be_written_is_held_within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
+    with alone_in(volume), pytest.raises(UserError, match="at work"), alone_in(volume):
+        raise AssertionError("both at once")
+    assert [each.name for each in tmp_path.rglob("*")] == ["volume", ".lock"]

@@ -15,6 +15,7 @@ from tests.chatting import ChattingAssistant
 from tests.conftest import EXAMPLES, free_port, served
 from tests.visiting import add_picture, answers, ask, box, open_page, visit
 from vlm.chat.occlusion import Look
+from vlm.serving.environment import ServerSettings
 from vlm.serving.launch import Site, start
 from vlm.serving.page import build_app
 from vlm.serving.switch import Serving
@@ -356,6 +357,22 @@ def test_an_answer_that_is_left_while_it_is_written_is_kept_as_far_as_it_came(
     expect(box(page)).to_have_value("Unanswered?")
 
 
+def test_a_server_that_is_stopped_leaves_the_page_what_it_has_said(browser: Browser) -> None:
+    assistant = ChattingAssistant()
+    assistant.slow, assistant.script["Slow?"] = 0.05, " ".join(["word"] * 400)
+    serving = Serving(assistant, "one", None, ServerSettings(stop_seconds=0))  # type: ignore[arg-type]
+    with served(serving) as address, visit(browser, address, BRIEF) as page:
+        page.get_by_role("tab", name="Text").click()
+        ask(page, "Slow?")
+        page.locator(".answer:visible .words", has_text="word word").wait_for()
+        assert not serving.stop()
+        expect(answers(page)).to_contain_text("Stopped early.")
+        expect(answers(page)).to_contain_text("word word")
+        page.get_by_text("the answer ends here").first.wait_for()
+        show_list(page)
+        expect(page.locator(".conversations [data-list=open]")).to_have_text(re.compile("Slow"))
+
+
 def test_what_is_being_written_stays_in_the_box_when_another_conversation_is_shown(page: Page) -> None:
     page.get_by_role("tab", name="Image").click()
     add_picture(page, "cat.jpg")
@@ -469,12 +486,22 @@ def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> 
     page.locator(".conversations [data-list=open]").click()
     expect(answers(page)).to_have_count(1)
     expect(page.locator(".pictures img:visible")).to_have_count(1)
-    (tmp_path / "other.json").write_text('{"format": "something else"}')
-    page.locator(".import input").set_input_files(tmp_path / "other.json")
-    page.get_by_text("other.json holds no conversations").wait_for()
+    whole, record = json.loads(exported.read_text()), conversation["record"]
+    for number, changed in enumerate(
+        (
+            {"format": "something else"},
+            whole | {"conversations": [conversation | {"tab": "Nope"}]},
+            whole | {"conversations": [conversation | {"record": record | {"exchanges": [], "ways": []}}]},
+        )
+    ):
+        other = tmp_path / f"other{number}.json"
+        other.write_text(json.dumps(changed))
+        page.locator(".import input").set_input_files(other)
+        page.get_by_text(f"other{number}.json holds no conversations").wait_for()
+    expect(listed).to_have_count(1)
     expect(page.get_by_role("button", name="Undo")).to_be_hidden()
     page.get_by_role("button", name="New conversation").click()
-    expect(page.get_by_text("other.json holds no conversations")).to_be_hidden()
+    expect(page.get_by_text("holds no conversations")).to_be_hidden()
 
 
 def test_a_picture_that_is_gone_is_said_and_the_talk_goes_on(

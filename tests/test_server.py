@@ -635,6 +635,22 @@ def test_an_answer_under_way_ends_before_the_server_does() -> None:
     assert answered.result().text == "done"
 
 
+def test_an_answer_that_does_not_end_in_time_is_cut_off_and_says_so() -> None:
+    _, serving = talking(ServerSettings(stop_seconds=0), words=200, seconds=0.02)
+    said: list[str] = []
+
+    def ask() -> str:
+        with pytest.raises(UserError) as cut:
+            said.extend(snapshot.text for snapshot in serving.stream("Hello?"))
+        return str(cut.value)
+
+    asked = Running(ask)
+    wait_until(lambda: bool(said) and bool(said[-1]))
+    assert not serving.stop()
+    assert asked.result().startswith("The server is being stopped, and the answer ends here.")
+    assert len(said) < 100 and not serving.answering
+
+
 def test_what_nobody_listens_to_any_more_ends() -> None:
     assistant, serving = talking()
     listens = threading.Event()

@@ -28,6 +28,6 @@ def feedback(arguments: Sequence[str]) -> None:
     if not folder.is_dir():
         raise UserError(f"There is no folder {chosen.folder!r}. Give the one that FEEDBACK names.")
     if chosen.what == "export":
-        print(f"{export(folder, chosen.file):,} votes are in {chosen.file}.")
+        print(f"Votes in {chosen.file}: {export(folder, chosen.file):,}.")
     else:
-        print(f"{FeedbackFolder(folder, MEGABYTE).delete_all():,} votes were deleted.")
+        print(f"Votes that were deleted: {FeedbackFolder(folder, MEGABYTE).delete_all():,}.")

@@ -48,4 +48,6 @@ def alone_in(folder: Path) -> Iterator[None]:
 def _lock_of(target: Path) -> FileLock:
     target = target.absolute()  # a folder may be given as "."
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir() and not os.access(target.parent, os.W_OK):  # such as a volume, /data
+        return FileLock(target / ".lock")
     return FileLock(target.with_name(f".{target.name}.lock"))

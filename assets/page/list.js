@@ -140,13 +140,15 @@ const listActions = {
   },
   async markdown(key) {
     const {title, record} = await page.store.get(key);
-    const said = record.ways[record.shown].map(number => record.exchanges[number]).map(each => {
+    const said = wayShown(record).map(each => {
       const pictures = each.pictures.map(path => path.split("/").pop()).join(", ");
       return `## ${page.asked(each) || page.translated("A recording")}\n\n${pictures ? `${page.translated("Pictures")}: ${pictures}\n\n` : ""}${each.answer?.text || page.translated("(no answer)")}\n`;
     });
     save("conversation.md", [`# ${title}\n`, ...said].join("\n"), "text/markdown");
   },
 };
+
+const wayShown = record => record.ways[record.shown].map(number => record.exchanges[number]);
 
 function save(name, text, type) {
   const link = document.createElement("a");
@@ -185,7 +187,8 @@ async function taken(file) {
         blobs[path] = new Blob([Uint8Array.from(atob(data), each => each.charCodeAt(0))], {type});
       }
       record.exchanges.forEach(page.asked);
-      if (![key, tab, title].every(each => typeof each === "string")) throw Error();
+      const strange = ![key, title].every(each => typeof each === "string") || !CONVERSATION_TABS.includes(tab);
+      if (strange || !wayShown(record).every(each => Array.isArray(each.pictures))) throw Error();
       await page.store.put({key, tab, title, changed: Number(changed) || 0, record: {...record, key}, files: blobs});
     }
     said.hidden = true;

@@ -4,6 +4,8 @@
 
 const WIDE = 1120;  // pixels, from which there is room for the list beside the talk (70rem in app.css)
 
+const CONVERSATION_TABS = ["Image", "Text", "Voice"];  // of vlm/serving/tabs.py
+
 const page = {
   tabs: {},      // name -> the connection to a conversation tab: element, trigger, upload, panel, record, words, busy
   waiting: {},   // name -> those who wait for that tab to appear

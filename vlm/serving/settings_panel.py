@@ -98,8 +98,8 @@ def settings_panel(defaults: Settings) -> SettingsPanel:
     hidden: dict[str, Any] = {"render": False}
     return SettingsPanel(
         gr.Slider(16, 512, defaults.max_new_tokens, step=1, label="Longest answer, in tokens", **hidden),
-        gr.Slider(0, 1.5, defaults.temperature, step=0.1, label="Temperature", info="0 always gives the same "
-                  "answer; higher values vary it.", **hidden),
+        gr.Slider(0, 1.5, defaults.temperature, step=0.1, label="Temperature", info="0 takes the likeliest "
+                  "words; higher values vary them.", **hidden),
         gr.Checkbox(defaults.clean_up, label="Clean up answers about pictures", **hidden),
         gr.Radio(STYLES, value=defaults.style, label="Answer style", **hidden),
         gr.Slider(0.05, 1, defaults.top_p, step=0.05, label="Top-p", info="Considers the likeliest tokens that "

@@ -31,6 +31,8 @@ LOOK_UP_SECONDS = 0.5  # how often an answer that waits for its turn looks wheth
 WAITING_EACH = 2  # questions of one person, where the page is public
 RECORDINGS_AT_ONCE = 2  # so that a short one need not wait for one of ten minutes
 STOPPING = "The server is being stopped and takes no more questions. Please try again in a minute."
+CUT_OFF = "The server is being stopped, and the answer ends here. Please try again in a minute."
+CUT_OFF_SECONDS = 5.0  # for the next token, at which an answer ends
 
 Snapshots = Generator[Answer, None, None]
 Seen = TypeVar("Seen")
@@ -61,7 +63,7 @@ class Serving:
         self._gate, self._speech = Gate(), Gate()
         self.preset, self.settings = preset, settings or ServerSettings()
         self.measures, self.searcher = Measures(), SharedSearcher()
-        self._stopping = False
+        self._stopping = self._out_of_time = False
         self.allowance = Allowance(self.settings)
         self.feedback: FeedbackFolder | None = None
         if self.settings.feedback:
@@ -134,14 +136,14 @@ class Serving:
                 heard = yield from self._hear(caller, audio, settings.language if settings else "")
             ticket = yield from self._turn(caller)
             try:
-                caller.check()
+                self._check(caller)
                 with closing(
                     self.assistant.stream(question, images, heard, history, settings, begun)
                 ) as snapshots:  # type: ignore[type-var]
                     for snapshot in snapshots:
                         measured.tokens = snapshot.tokens
                         yield snapshot
-                        caller.check()
+                        self._check(caller)
             finally:
                 self._gate.leave(ticket)
 
@@ -157,7 +159,7 @@ class Serving:
         ticket = yield from self._turn(caller)
         try:
             for each in looks(self.assistant):
-                caller.check()
+                self._check(caller)
                 yield each
         finally:
             self._gate.leave(ticket)
@@ -167,12 +169,18 @@ class Serving:
         ticket = self._gate.line_up(caller.person, self.settings.max_waiting, self._most_each)
         try:
             while not self._gate.enter(ticket, lambda: self.parallel, LOOK_UP_SECONDS):
-                caller.check()
+                self._check(caller)
                 yield waiting(self._gate.seconds_left(ticket, self.parallel))
         except BaseException:  # also GeneratorExit: closed while it waits
             self._gate.leave(ticket)
             raise
         return ticket
+
+    def _check(self, caller: Caller) -> None:
+        """Raises UserError where the answer is not to go on."""
+        caller.check()
+        if self._out_of_time:
+            raise UserError(CUT_OFF)
 
     def transcribe(self, audio: str) -> Generator[Heard | None, None, None]:
         """What is said in a recording; until it is its turn, None every now and then."""
@@ -199,7 +207,7 @@ class Serving:
         ticket = self._speech.line_up(caller.person, self.settings.max_waiting, self._most_each)
         try:
             while not self._speech.enter(ticket, lambda: RECORDINGS_AT_ONCE, LOOK_UP_SECONDS):
-                caller.check()
+                self._check(caller)
                 yield waiting(self._speech.seconds_left(ticket, RECORDINGS_AT_ONCE))
             yield Answer(stage="transcribing")
             heard = self.assistant.hear(audio, language)
@@ -218,11 +226,16 @@ class Serving:
         return last
 
     def stop(self) -> bool:
-        """Take no more questions, and let the answers under way end. Whether all did within the time that is set."""
+        """Take no more questions, and let the answers under way end; whatever does not end within the time that is set is
+        cut off and says so. Whether all did."""
         self._stopping = True
         end = time.monotonic() + self.settings.stop_seconds
         heard = self._speech.wait_until_empty(self.settings.stop_seconds)
-        return heard and self._gate.wait_until_empty(max(0.0, end - time.monotonic()))
+        if heard and self._gate.wait_until_empty(max(0.0, end - time.monotonic())):
+            return True
+        self._out_of_time = True
+        self._gate.wait_until_empty(CUT_OFF_SECONDS)
+        return False
 
     def switch(self, preset: str) -> None:
         """Serve another preset, once the answers under way are given. Where it cannot be loaded, the one before is
