@@ -146,7 +146,7 @@ def test_a_picture_is_seen_then_drafted_with_the_adapter_then_cleaned_up_without
     assert f"user\n@@@@\nTags: {answer.seen}.\nWhich?<|im_end|>" in draft.prompt
     assert "@" not in rewriting.prompt and "Question: Which?\nNote: A red square.<" in rewriting.prompt
     assert (rewriting.sampling.temperature, rewriting.sampling.repetition_penalty) == (0, 1)
-    assert set(answer.seconds) == {"look", "first_token", "generate", "clean_up", "total"}
+    assert list(answer.seconds) == ["look", "first_token", "generate", "clean_up", "total"]
     assert answer.seconds["total"] >= answer.seconds["generate"] >= answer.seconds["first_token"] > 0
     assert answer.tokens == len("a red square") + 1  # and the end of the turn
     assert json.loads(json.dumps(answer.to_dict()))["text"] == answer.text

@@ -144,7 +144,9 @@ class Pipeline:
             for written in writing:
                 if written is not None:
                     passed = time.perf_counter() - start
-                    seconds = {"first_token": passed} | answer.seconds | {"generate": passed}
+                    seconds = dict(answer.seconds)
+                    seconds.setdefault("first_token", passed)
+                    seconds["generate"] = passed
                     answer = replace(answer, stage="drafting", seconds=seconds, **written._asdict())
                 yield answer
         since_first = answer.seconds.get("generate", 0.0) - answer.seconds.get("first_token", 0.0)
