@@ -303,6 +303,11 @@ def test_the_list_renames_finds_deletes_and_takes_back(page: Page) -> None:
     expect(page.locator(".conversations [data-list=open]")).to_have_count(2)
     page.locator(".conversations [data-list=open]", has_text="Fruit").click()
     expect(answers(page)).to_contain_text("About apples?")
+    page.get_by_label("More about Fruit").click()  # the one that is shown
+    page.get_by_role("button", name="Delete", exact=True).locator("visible=true").click()
+    expect(answers(page)).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(answers(page)).to_contain_text("About apples?")
     page.get_by_role("button", name="Delete all").first.click()
     page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
     expect(page.locator(".conversations [data-list=open]")).to_have_count(0)

@@ -1,7 +1,7 @@
 /* The list of conversations at the side. */
 
 const FORMAT = "ask-a-picture conversations";
-let list, undone;  // the element, and what was deleted last
+let list, undone, wasShown;  // the element, what was deleted last, and whether its tab showed it
 
 page.list = element => {
   list = element.querySelector(".conversations");
@@ -107,7 +107,8 @@ const listActions = {
   async delete(key) {
     undone = await page.store.get(key);
     await page.store.delete(key);
-    for (const tab of Object.values(page.tabs)) if (tab.record?.key === key) tab.trigger("fresh", {});
+    wasShown = page.tabs[undone.tab]?.record?.key === key;
+    if (wasShown) page.tabs[undone.tab].trigger("fresh", {});
     const said = list.querySelector(".undo");
     said.hidden = false;
     said.lastElementChild.hidden = false;
@@ -115,10 +116,13 @@ const listActions = {
     page.showList();
   },
   async undo() {
-    if (undone) await page.store.put(undone);
+    const entry = undone;
     undone = null;
     list.querySelector(".undo").hidden = true;
+    if (entry) await page.store.put(entry);
     page.showList();
+    const begun = page.tabs[entry?.tab]?.record?.exchanges.length;  // another conversation since
+    if (entry && wasShown && !begun) page.open(entry.key);
   },
   "delete-all"() {
     const dialog = list.querySelector("dialog");
