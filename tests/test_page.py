@@ -332,6 +332,22 @@ def test_a_name_that_is_being_written_stays_when_an_answer_ends(
     page.get_by_label("More about Fruit").wait_for()
 
 
+def test_a_menu_of_the_list_stays_open_when_an_answer_ends(page: Page) -> None:
+    ask(page, "First?")
+    expect(answers(page)).to_have_count(1)
+    show_list(page)
+    page.get_by_label("More about First?").click()
+    drawn = page.locator(".conversations li").element_handle()
+    ask(page, "Second?")
+    expect(answers(page)).to_have_count(2)
+    page.wait_for_function("before => !before.isConnected", arg=drawn)  # the list is drawn anew
+    page.get_by_role("button", name="Rename").locator("visible=true").click()
+    page.get_by_label("New name").fill("Fruit")
+    page.get_by_label("New name").press("Enter")
+    page.get_by_label("More about Fruit").wait_for()
+    expect(page.locator(".conversations details[open]")).to_have_count(0)
+
+
 def test_an_answer_that_is_left_while_it_is_written_is_kept_as_far_as_it_came(
     page: Page, assistant: ChattingAssistant
 ) -> None:

@@ -29,7 +29,9 @@ page.showList = async () => {
   const wanted = list.querySelector("[type=search]").value.toLowerCase();
   const entries = (await page.store.all().catch(() => [])).sort((one, other) => other.changed - one.changed);
   const found = entries.filter(entry => !wanted || textOf(entry).toLowerCase().includes(wanted));
+  const menu = list.querySelector("details[open]")?.closest("li").dataset.key;
   list.querySelector("ul").replaceChildren(...found.map(itemOf));
+  for (const item of list.querySelectorAll("ul > li")) item.querySelector("details").open = item.dataset.key === menu;  // it stays
   list.querySelector(".none").hidden = entries.length > 0;
   list.querySelector(".not-found").hidden = !entries.length || found.length > 0;
 };
