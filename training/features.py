@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from more_itertools import chunked
+from more_itertools import chunked, peekable
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
@@ -83,9 +83,12 @@ class FeatureStore:
                 broken.add(picture_of(name))
                 return None
 
+        waiting = peekable(self._new(pictures))
+        if not waiting:  # nothing to wait for, while another run encodes other pictures
+            return
         with self._writing():
-            waiting = self._new(pictures)
-            while shard := list(islice(waiting, SHARD_SIZE)):
+            new = (each for each in waiting if each[0] not in self)
+            while shard := list(islice(new, SHARD_SIZE)):
                 self._encode(shard, pixels_of, encoder, batch_size)
 
     def _encode(

@@ -118,8 +118,10 @@ def _content_reason(old: _Claim, new: _Claim, question: str) -> str:
     added = [word for word in new.content if not had[base_form(word)] and not free[base_form(word)]]
     if dropped and added:
         return f'drops "{_list(dropped)}" and adds "{_list(added)}"'
-    if dropped or added:
-        return f'drops "{_list(dropped)}"' if dropped else f'adds "{_list(added)}"'
+    if dropped:
+        return f'drops "{_list(dropped)}"'
+    if added:
+        return f'adds "{_list(added)}"'
     allowed = had + free
     repeated = [word for word in new.content if has[base_form(word)] > allowed[base_form(word)]]
     return f'repeats "{_list(repeated)}"' if repeated else ""
