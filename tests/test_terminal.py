@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from tests.test_layout import MODULES, ROOT
+from vlm.__main__ import main
+from vlm.chat.answer import Answer, Settings
 from vlm.terminal import show_anything, to_json
 
 COMMANDS = [
@@ -69,6 +72,29 @@ def test_every_command_starts_by_making_ready_for_any_terminal(name: str) -> Non
 
 def test_there_are_commands() -> None:
     assert {"vlm.__main__", "vlm.describe", "training.convert", "training.finetune"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("style", "texts", "shown"),
+    [
+        ("full", ["\n1. one", "\n1. one\n", "1. one"], "1. one\n"),
+        ("keywords", ["The capital", "The capital is Paris.", "capital paris"], "capital paris\n"),
+    ],
+)
+def test_the_shell_prints_an_answer_once(
+    style: str,
+    texts: list[str],
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stages = ["drafting", "drafting", "done"]
+    snapshots = [Answer(text, stage) for text, stage in zip(texts, stages, strict=True)]  # type: ignore[arg-type]
+    assistant = SimpleNamespace(settings=Settings(), stream=lambda *_, **__: iter(snapshots))
+    monkeypatch.setattr("vlm.__main__.load_assistant", lambda *_: assistant)
+    monkeypatch.setattr(sys, "argv", ["vlm", "Why?", "--style", style])
+    assert main() == 0
+    assert capsys.readouterr().out.lstrip("\n") == shown
 
 
 @pytest.mark.slow

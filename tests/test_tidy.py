@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm.chat.tidy import content_words, keeps_meaning, strip_echo, tidy, to_keywords
-from vlm.chat.words import base_form, words
+from vlm.chat.meaning import keeps_meaning
+from vlm.chat.tidy import strip_echo, tidy
+from vlm.chat.words import base_form, content_words, to_keywords, words
 
 VOCABULARY = (
     """

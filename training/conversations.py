@@ -20,7 +20,7 @@ from training.config import SourceConfig
 from training.data import Row
 from training.features import FeatureStore
 from training.several_pictures import Asked, compose
-from vlm.chat.tidy import to_keywords
+from vlm.chat.words import to_keywords
 from vlm.errors import UserError
 from vlm.model.prompts import Encoded, PromptTurn, collate, encode
 from vlm.model.vlm import VisionLanguageModel
@@ -60,7 +60,7 @@ class Conversations(Dataset):
         self.store, self.tags, self.tokenizer = store, tags, tokenizer
         self.tokens_per_picture, self.system, self.style = tokens_per_picture, system, style
         self.tag_dropout, self.seed, self.augmentation = tag_dropout, seed, augmentation
-        self.max_tokens = max_tokens
+        self.max_tokens, self.batch_size = max_tokens, batch_size
         known = {row.source for row in rows}
         by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in self._short_enough(rows):

@@ -1,7 +1,7 @@
 """python -m training.plot RUN --out assets/plots/training.png: a run's log -> one picture of how it went.
 
 In: `log.jsonl` of the run's folder. Out: loss (with its running mean and, where it was looked at, the validation loss)
-and the learning rate of each part, over the steps of both stages. Unusual: a run that was killed and went on has some
+and the learning rate of each part, over the steps of both stages. A run that was killed and went on has some
 steps twice; the later one counts.
 """
 

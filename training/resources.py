@@ -1,6 +1,6 @@
 """A disk or a memory that is full -> one sentence with the remedy.
 
-Unusual: safetensors and torch do not raise OSError where the disk is full, so their messages are looked at too.
+Safetensors and torch do not raise OSError where the disk is full, so their messages are looked at too.
 """
 
 import errno

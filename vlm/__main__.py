@@ -58,9 +58,10 @@ def main() -> int:
             arguments.question, arguments.image, arguments.audio, settings=settings
         ):
             # a draft may still be rewritten, so only text that stays is printed as it comes
-            if answer.route == "text" or answer.stage == "done":
-                print(answer.text.removeprefix(printed), end="", flush=True)
-                printed = answer.text
+            if answer.stage == "done" or (answer.route == "text" and settings.style == "full"):
+                text = answer.text.strip()
+                print(text.removeprefix(printed), end="", flush=True)
+                printed = text
         print()
     except UserError as error:
         print(f"vlm: {error}", file=sys.stderr)

@@ -257,22 +257,19 @@ def preset_names() -> list[str]:
 
 def load_model_config(preset: str) -> ModelConfig:
     """A preset's name, or the path of a YAML file of one's own -> ModelConfig."""
-    path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESET_FOLDER / f"{preset}.yaml"
-    if not os.path.isfile(path):  # False, and no error, where the name is too long
-        names = ", ".join(preset_names())
-        raise UserError(
-            f"There is no preset {preset!r}. Shipped presets: {names}; or give the path of a YAML file."
-        )
-    return from_dict(ModelConfig, read_yaml(path), path.name)
+    return _load(ModelConfig, preset, PRESET_FOLDER, "preset")
 
 
 def load_aligner_config(preset: str) -> AlignerConfig:
     """A preset's name, or the path of a YAML file of one's own -> AlignerConfig."""
-    folder = PRESET_FOLDER / "aligners"
+    return _load(AlignerConfig, preset, PRESET_FOLDER / "aligners", "aligner")
+
+
+def _load(kind: type[Config], preset: str, folder: Path, noun: str) -> Config:
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
     if not os.path.isfile(path):  # False, and no error, where the name is too long
         names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise UserError(
-            f"There is no aligner {preset!r}. Shipped presets: {names}; or give the path of a YAML file."
+            f"There is no {noun} {preset!r}. Shipped presets: {names}; or give the path of a YAML file."
         )
-    return from_dict(AlignerConfig, read_yaml(path), path.name)
+    return from_dict(kind, read_yaml(path), path.name)

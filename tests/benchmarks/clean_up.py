@@ -20,7 +20,8 @@ from training.scores.metrics import share_of  # noqa: E402
 from vlm import Assistant, load_assistant  # noqa: E402
 from vlm.chat.answer import Answer, Settings  # noqa: E402
 from vlm.chat.clean_up import is_whole  # noqa: E402
-from vlm.chat.tidy import tidy, to_keywords  # noqa: E402
+from vlm.chat.tidy import tidy  # noqa: E402
+from vlm.chat.words import to_keywords  # noqa: E402
 
 SEED = 15
 FEWEST_WORDS = 3  # keywords of a sentence; "gray" and "brown dog" are left as they are by design

@@ -22,7 +22,7 @@ from vlm.chat.reply import Pipeline, Steps
 from vlm.chat.writer import Writer
 from vlm.config import ModelConfig, SpeechConfig
 from vlm.engines import Host
-from vlm.engines.build import build_engine
+from vlm.engines.build import build_engine, closed_on_failure
 from vlm.engines.remote import server_of_environment
 from vlm.errors import UserError
 from vlm.inputs.speech import Transcriber, import_packages
@@ -30,7 +30,7 @@ from vlm.model.adapter import load_eyes, lora_folder
 from vlm.model.adapter_fit import model_config_of
 from vlm.model.adapter_folder import adapter_name, fusion_file, knows_several_pictures
 from vlm.model.eyes import build_eyes
-from vlm.weights.resolve import resolve
+from vlm.weights.resolve import public_name, resolve
 
 __all__ = ["Answer", "Assistant", "Picture", "Settings", "Style", "Turn", "load_assistant"]
 
@@ -56,11 +56,16 @@ class Assistant:
             answers.max_new_tokens,
             answers.temperature,
             answers.clean_up,
-            "keywords" if answers.style == "keywords" else "full",
+            answers.style,  # type: ignore[arg-type]  # checked there
             answers.top_p,
             answers.min_p,
             answers.repetition_penalty,
         )
+
+    @property
+    def model(self) -> str:
+        """The language model, as everyone may know it."""
+        return public_name(self.config.language.weights)
 
     @property
     def engine(self) -> Host:
@@ -68,7 +73,7 @@ class Assistant:
 
     @property
     def description(self) -> str:
-        parts = self.config.language.weights, f"adapter {self.adapter or 'none'}", self.engine.name
+        parts = self.model, f"adapter {self.adapter or 'none'}", self.engine.name
         return " · ".join([*parts, self.engine.device])
 
     def warm_up(self) -> None:
@@ -107,9 +112,7 @@ class Assistant:
         words are added to the typed ones. Raises UserError for input that cannot be answered."""
         start = time.perf_counter()
         settings = settings or self.settings
-        answer = Answer(
-            model=self.config.language.weights, engine=self.engine.name, device=self.engine.device
-        )
+        answer = Answer(model=self.model, engine=self.engine.name, device=self.engine.device)
         if audio is not None:
             yield replace(answer, stage="transcribing")
             heard = audio if isinstance(audio, Heard) else self.hear(audio, settings.language)
@@ -204,9 +207,10 @@ def load_assistant(
                 "free some of it."
             ) from error
         answers = config.answers
-        several = folder is None or knows_several_pictures(folder)
-        pipeline = Pipeline(writer, answers.image_system, answers.text_system, several)
-        return Assistant(pipeline, transcriber.result(), config, folder, notice)
+        with closed_on_failure(writer.engine):
+            several = folder is None or knows_several_pictures(folder)
+            pipeline = Pipeline(writer, answers.image_system, answers.text_system, several)
+            return Assistant(pipeline, transcriber.result(), config, folder, notice)
 
 
 def _local(config: ModelConfig, folder: Path | None, device: str) -> tuple[Writer, str]:
@@ -215,9 +219,10 @@ def _local(config: ModelConfig, folder: Path | None, device: str) -> tuple[Write
     built = build_engine(config, lora, device, fusion)
     sights = None
     if folder:
-        eyes = build_eyes(config, built.embedding_size, device)
-        load_eyes(eyes, folder)
-        sights = Sights(eyes)
+        with closed_on_failure(built.engine):
+            eyes = build_eyes(config, built.embedding_size, device)
+            load_eyes(eyes, folder)
+            sights = Sights(eyes)
     return LocalWriter(built.engine, built.tokenizer, sights), built.notice
 
 

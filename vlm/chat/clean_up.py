@@ -1,14 +1,15 @@
 """Draft -> answer: what the base model is asked to put right, and whether what it makes is taken.
 
 Keywords become a sentence, and an answer that is one already stays as it is. The base model is small, so it is shown a few
-of both first, and what it makes is taken only where it keeps the draft's meaning (`vlm.chat.tidy.keeps_meaning`).
+of both first, and what it makes is taken only where it keeps the draft's meaning (`vlm.chat.meaning.keeps_meaning`).
 """
 
 import re
 from dataclasses import replace
 
 from vlm.chat.answer import Settings
-from vlm.chat.tidy import keeps_meaning, strip_echo, tidy
+from vlm.chat.meaning import keeps_meaning
+from vlm.chat.tidy import strip_echo, tidy
 from vlm.chat.words import FUNCTION_WORDS, words
 from vlm.model.prompts import PromptTurn
 

@@ -1,6 +1,6 @@
 """What was asked and answered so far -> the history for the next question.
 
-Plain data, without a model or a browser. Unusual: a `Conversation` is changed in place, so that an answer that
+Plain data, without a model or a browser. A `Conversation` is changed in place, so that an answer that
 is cut off in the middle leaves what there was of it.
 """
 
@@ -163,7 +163,7 @@ class Conversation:
         if not self.exchanges or not self.exchanges[-1].is_cut:
             raise UserError("There is no answer here that was cut off.")
         self.exchanges[-1] = replace(self.exchanges[-1], begun=self.exchanges[-1].answer)
-        self._before = None
+        self._before = self.editing = None
         self.busy, self.finished, self.refused = True, False, ""
 
     def grow(self, exchange: Exchange, answer: Answer) -> Exchange | None:

@@ -118,7 +118,7 @@ class LocalWriter:
         room, left_out = self.engine.context - answer_length - len(begun), 0
         ids = ids_of(turns)
         if len(ids) > room:
-            for left_out in _beginnings([len(ids_of([turn])) for turn in turns], room // 2):
+            for left_out in _beginnings([len(ids_of([turn])) for turn in turns], max(1, room // 2)):
                 ids = ids_of(_from(turns, left_out))
                 if len(ids) <= room:
                     break

@@ -1,6 +1,6 @@
 """A draft and a candidate to replace it -> whether the candidate says the same; pure functions.
 
-Unusual: a small model rewrites badly ("The picture is a dog wearing a white dog."), so the verdict errs on
+A small model rewrites badly ("The picture is a dog wearing a white dog."), so the verdict errs on
 the side of the draft. It compares words, with their inflections taken off, and knows no synonyms.
 """
 

@@ -13,7 +13,8 @@ from typing import Any
 from vlm.chat import clean_up
 from vlm.chat.answer import Answer, NoAnswer, Picture, Settings, Turn
 from vlm.chat.one_by_one import is_beyond, joined, own_answer, since_latest_pictures
-from vlm.chat.tidy import strip_echo, tidy, to_keywords
+from vlm.chat.tidy import strip_echo, tidy
+from vlm.chat.words import to_keywords
 from vlm.chat.writer import Writer
 from vlm.errors import UserError
 from vlm.model.prompts import PromptTurn
@@ -21,6 +22,7 @@ from vlm.model.prompts import PromptTurn
 Steps = Generator[Answer, None, Answer]  # yields snapshots on the way, returns the last one
 
 MAX_PICTURES = 8  # in one conversation
+SECONDS_ONCE = {"transcribe", "look", "first_token"}  # of several answers together
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,12 @@ class Pipeline:
         if not any(turn.images for turn in turns):
             prompt = [PromptTurn(turn.question, turn.answer) for turn in turns]
             answer = yield from self._draft(answer, prompt, (), settings, begun)
-            answer = replace(answer, text=answer.text.strip())
+            answer = _styled(replace(answer, text=answer.text.strip()), settings)
         else:
             answer = yield from self._reply_about_pictures(answer, turns, settings, begun)
         if not answer.text:
             raise NoAnswer("The model had nothing to say to this. Please ask it in other words.")
-        return replace(answer, text=to_keywords(answer.text) if settings.style == "keywords" else answer.text)
+        return answer
 
     def _reply_about_pictures(
         self, answer: Answer, turns: Sequence[Turn], settings: Settings, begun: str
@@ -92,14 +94,7 @@ class Pipeline:
                 for snapshot in _with_last(steps):
                     answers[place:] = [snapshot]
                     yield replace(snapshot, text=joined([each.text for each in answers]))
-        return replace(
-            answers[-1],
-            text=joined([each.text for each in answers]),
-            draft=joined([each.draft or "" for each in answers]),
-            ended=all(each.ended for each in answers),
-            tokens=sum(each.tokens for each in answers),
-            prompt_tokens=sum(each.prompt_tokens for each in answers),
-        )
+        return _together(answers)
 
     def _reply_to(
         self,
@@ -120,7 +115,7 @@ class Pipeline:
         if not answer.ended and not draft.endswith("."):
             text = text.removesuffix(".")  # it was cut off, and no sentence ends there
         answer = replace(answer, draft=draft, text=text)
-        return (yield from self.clean_up(answer, question, settings))
+        return _styled((yield from self.clean_up(answer, question, settings)), settings)
 
     def _look(self, turns: Sequence[Turn]) -> list[list[Any]]:
         """What is seen in the pictures before each question."""
@@ -173,6 +168,28 @@ class Pipeline:
                 break
         seconds = answer.seconds | {"clean_up": time.perf_counter() - start}
         return replace(answer, text=text, clean_up=verdict, seconds=seconds)
+
+
+def _together(answers: Sequence[Answer]) -> Answer:
+    """Answers about pictures in order -> one, with what all of them took."""
+    taken = {name: sum(each.seconds.get(name, 0.0) for each in answers) for name in answers[-1].seconds}
+    tokens = sum(each.tokens for each in answers)
+    verdicts = [each.clean_up for each in answers]
+    return replace(
+        answers[-1],
+        text=joined([each.text for each in answers]),
+        draft=joined([each.draft or "" for each in answers]),
+        clean_up=next((each for each in verdicts if each != "unchanged"), "unchanged"),
+        ended=all(each.ended for each in answers),
+        seconds=taken | {name: answers[0].seconds[name] for name in SECONDS_ONCE & answers[0].seconds.keys()},
+        tokens=tokens,
+        prompt_tokens=sum(each.prompt_tokens for each in answers),
+        tokens_per_second=tokens / taken["generate"] if taken.get("generate") else 0.0,
+    )
+
+
+def _styled(answer: Answer, settings: Settings) -> Answer:
+    return replace(answer, text=to_keywords(answer.text)) if settings.style == "keywords" else answer
 
 
 def _with_last(steps: Steps) -> Iterator[Answer]:

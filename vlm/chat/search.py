@@ -74,7 +74,7 @@ class Searcher:
         """The index of a folder, or of files. `index.report` tells what is new, broken or there twice.
 
         It is kept in `file`, or for a folder in the cache, and next time only what changed is embedded."""
-        kept = Path(file) if file else None
+        kept = Path(file).expanduser() if file else None
         if isinstance(source, str | Path):
             folder = Path(source).expanduser()
             files = picture_files(folder)

@@ -1,17 +1,12 @@
-"""A model's words -> a tidy answer; pure functions. Also the door to keywords and the verdict on a clean-up.
+"""A model's words -> a tidy answer; pure functions.
 
 In: a short answer about a picture. Out: the same words with spaces, stops, repetition and echoes put right.
-Unusual: nothing is ever added but a capital, a space and a stop, and doing it twice changes nothing. Answers
+Nothing is ever added but a capital, a space and a stop, and doing it twice changes nothing. Answers
 to text questions, with their lists and code, do not come through here.
 """
 
 import re
 import unicodedata
-
-from vlm.chat.meaning import keeps_meaning
-from vlm.chat.words import content_words, to_keywords
-
-__all__ = ["content_words", "keeps_meaning", "strip_echo", "tidy", "to_keywords"]
 
 LONGEST_PHRASE_WORDS = 40  # a repeated phrase longer than this is left alone, so that the search stays linear
 _MEANT_TWICE = frozenset({"bye", "choo", "ha", "had", "that", "yo", "so", "no", "tom", "knock", "cha"})

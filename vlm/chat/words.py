@@ -1,6 +1,6 @@
 """Text -> its words, and a word -> the form by which two texts are compared; pure functions.
 
-Unusual: the function words are NLTK's English stop words, written out because NLTK downloads them, less the
+The function words are NLTK's English stop words, written out because NLTK downloads them, less the
 words that can be the whole answer to a question about a picture: negations, quantities and positions.
 `base_form` takes off inflections only ("dogs", "sitting"), where a stemmer would also make a photographer a
 photograph.

@@ -1,11 +1,13 @@
 """A preset and its adapter -> the engine that serves them on this machine."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm.config import REMOTE, LanguageConfig, ModelConfig
-from vlm.engines import Engine
+from vlm.engines import Engine, Host
 from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.errors import UserError
 from vlm.model.adapter import load_fusion
@@ -26,6 +28,16 @@ class Built(NamedTuple):
     tokenizer: Any
     embedding_size: int
     notice: str = ""
+
+
+@contextmanager
+def closed_on_failure(engine: Host) -> Iterator[None]:
+    """What fails while the rest of an assistant is built leaves no model behind: an engine's thread holds it."""
+    try:
+        yield
+    except BaseException:
+        engine.close()
+        raise
 
 
 def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Path | None = None) -> Built:
@@ -70,7 +82,8 @@ def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None, fusion: Pa
         adapter = lora_as_gguf(lora, weights) if lora else None
         fused = load_fused_words(config.fusion, weights, fusion) if config.fusion.kind == "fused" else None
         engine = LlamaCppEngine(weights, adapter, language.context, language.cache_tokens, fused)
-        return Built(engine, tokenizer.result(), engine.embedding_size)
+        with closed_on_failure(engine):
+            return Built(engine, tokenizer.result(), engine.embedding_size)
 
 
 def _load_tokenizer(language: LanguageConfig) -> Any:

@@ -92,7 +92,12 @@ class LlamaCppEngine:
         )
         self.embedding_size = self._library.llama_model_n_embd(self._model)
         self._memory = self._library.llama_get_memory(self._context)
-        self._lora = _load_lora(self._library, self._model, lora) if lora else None
+        self._freed = False
+        try:
+            self._lora = _load_lora(self._library, self._model, lora) if lora else None
+        except BaseException:
+            self._free()
+            raise
         self._adapter_is_on = False
         self._slots = Slots(SLOTS, cells)
         self._rows = BatchRows(CHUNK + PARALLEL, self.embedding_size)
@@ -104,7 +109,7 @@ class LlamaCppEngine:
         self._torch_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         self._changed = threading.Condition()
-        self._closed = self._freed = False
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="llama.cpp", daemon=True)
         self._thread.start()
 
@@ -142,10 +147,13 @@ class LlamaCppEngine:
             self._changed.notify()
         self._thread.join()
         if not self._freed:
-            self._library.llama_free(self._context)
-            self._library.llama_model_free(self._model)  # frees the LoRA with it
+            self._free()
             torch.set_num_threads(self._torch_threads)
-            self._freed = True
+
+    def _free(self) -> None:
+        self._library.llama_free(self._context)
+        self._library.llama_model_free(self._model)  # frees the LoRA with it
+        self._freed = True
 
     def _work(self) -> None:
         while True:

@@ -69,8 +69,7 @@ class RemoteServer:
         """The answer to a chat request; None while nothing comes. Closing the iterator closes the connection.
 
         A connection that fails before the first piece is tried again. Raises UserError."""
-        if self._closed:
-            raise UserError("The server was let go of. Please ask again.")
+        self._check_open()
         pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
         asking = asyncio.run_coroutine_threadsafe(self._answer(request, pieces.put), self._loop)
         try:
@@ -83,6 +82,7 @@ class RemoteServer:
 
     def models(self) -> list[str]:
         """The names of the models that the server has; of llama.cpp's also their aliases. Raises UserError."""
+        self._check_open()
         return asyncio.run_coroutine_threadsafe(self._models(), self._loop).result()
 
     def close(self) -> None:
@@ -91,6 +91,10 @@ class RemoteServer:
         self._closed = True
         asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UserError("The server was let go of. Please ask again.")
 
     async def _answer(self, request: dict[str, Any], put: Callable[[Any], None]) -> None:
         """Put the pieces of the answer, then an error or ENDED."""

@@ -1,7 +1,7 @@
 """A picture from anywhere -> an upright RGB picture for the encoder, or a UserError that says what to do.
 
 In: a path, the bytes of a file, or a Pillow image. Out: RGB, upright by its EXIF, flattened on white, the
-first frame of an animation, at most MAX_SIDE pixels on a side. Unusual: uploads are hostile until shown
+first frame of an animation, at most MAX_SIDE pixels on a side. Uploads are hostile until shown
 otherwise, so the formats, the bytes and the pixels are bounded here, per call; Pillow's own limits are
 process-wide and are left alone.
 """

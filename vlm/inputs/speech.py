@@ -84,7 +84,7 @@ def plausible(segments: Sequence[Segment], seconds: float) -> list[Segment]:
 def import_packages(engine: str) -> None:
     """Import what a transcriber needs, so that one made in another thread need not: where two threads import
     packages that need each other, as faster-whisper and Transformers need tokenizers, one of them may fail."""
-    with suppress(ImportError):  # which the transcriber tells
+    with suppress(ImportError, UserError):  # which the transcriber tells
         _faster_whisper()
         if engine == "openai-whisper":
             import whisper  # noqa: F401
@@ -95,7 +95,7 @@ def _faster_whisper() -> Any:
     try:
         import faster_whisper.vad
     except ImportError as error:
-        raise ImportError(f"Speech needs faster-whisper: {INSTALL_FASTER_WHISPER}") from error
+        raise UserError(f"Speech needs faster-whisper: {INSTALL_FASTER_WHISPER}") from error
     return faster_whisper
 
 
@@ -172,15 +172,15 @@ class Transcriber:
 
     def __init__(self, engine: str, folder: Path, language: str | None = "en", device: str = "cpu") -> None:
         if engine not in ENGINES:
-            raise ValueError(f"Unknown speech engine {engine!r}. Choose one of: {', '.join(ENGINES)}.")
+            raise UserError(f"Unknown speech engine {engine!r}. Choose one of: {', '.join(ENGINES)}.")
         # Checked here because faster-whisper looks on the model hub for a tokenizer that is missing.
         for name in FILES:
             if not any(folder.glob(name)):
-                raise FileNotFoundError(f"{folder / name} is missing. For the installed weights: {REMEDY}")
+                raise UserError(f"{folder / name} is missing. For the installed weights: {REMEDY}")
         self._engine = ENGINES[engine](folder, device)
         if language is not None and language not in self._engine.languages:
             known = ", ".join(sorted(self._engine.languages))
-            raise ValueError(f"This speech model does not know the language {language!r}. It knows: {known}.")
+            raise UserError(f"This speech model does not know the language {language!r}. It knows: {known}.")
         self.language = language
         self.description = f"{engine}, {folder.name}, {device}"
 
@@ -189,9 +189,7 @@ class Transcriber:
         code, "auto" to detect it, or "" for this transcriber's own."""
         spoken = {"": self.language, "auto": None}.get(language, language)
         if spoken is not None and spoken not in self._engine.languages:
-            raise UserError(
-                f"The speech model does not know the language {spoken!r}. Choose another in Settings."
-            )
+            raise UserError(f"The speech model does not know the language {spoken!r}. Please choose another.")
         samples = open_audio(audio)
         seconds = len(samples) / SAMPLE_RATE
         speech = keep_speech(samples)

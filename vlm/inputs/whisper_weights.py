@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vlm.errors import UserError
 from vlm.weights.resolve import REMEDY
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def load_openai_whisper(folder: Path, device: str) -> "Whisper":
     try:
         from whisper.model import ModelDimensions, Whisper
     except ImportError as error:
-        raise ImportError(f"The engine openai-whisper is not installed: {INSTALL_OPENAI_WHISPER}") from error
+        raise UserError(f"The engine openai-whisper is not installed: {INSTALL_OPENAI_WHISPER}") from error
 
     path = folder / "model.bin"
     variables = read_variables(path)

@@ -23,6 +23,7 @@ from vlm.model.checkpoints import find_checkpoint, is_checkpoint
 from vlm.model.fusion import fusion_settings
 from vlm.weights.cache import cache_folder, made_folder
 from vlm.weights.hub import fetch, hub_name, is_hub_name, split_revision
+from vlm.weights.tensor_files import PICKLES
 
 ADAPTERS = Path(__file__).parents[2] / "assets" / "adapters"
 PROJECTOR, FUSION, TAGS = "projector.safetensors", "fusion.safetensors", "tags.safetensors"
@@ -42,7 +43,6 @@ FILES = [
     "*.md",
     "training.png",
 ]
-PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
 
 def find_adapter(name: str) -> Path:

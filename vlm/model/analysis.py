@@ -16,9 +16,10 @@ from torch import Tensor
 from vlm.config import ModelConfig, PartConfig, VisionConfig, read_yaml
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.connectors import token_count
-from vlm.model.embeddings import PICKLES, conversion, read_embeddings, unnamed
+from vlm.model.embeddings import conversion, read_embeddings, unnamed
 from vlm.model.sizes import SHIPPED, architecture, describe
 from vlm.model.vision_transformer import outline_transformer, vision_half
+from vlm.weights.tensor_files import PICKLES
 
 FEW = 64  # visual tokens that a small language model reads quickly
 SHOWN = 12  # tensors that are listed
@@ -180,10 +181,10 @@ def misfit(found: Analysis, config: ModelConfig) -> str:
 
 def report(found: Analysis) -> str:
     """For people: what the file holds, and what lies between it and each language model."""
-    shapes = Counter(held.dtype for held in found.tensors)
+    dtypes = dict.fromkeys(held.dtype for held in found.tensors)
     of_picture = f"; a picture: {found.features} x {found.size}" if found.features else ""
     lines = [
-        f"{found.kind}, {len(found.tensors)} tensors of {', '.join(shapes)}{of_picture}",
+        f"{found.kind}, {len(found.tensors)} tensors of {', '.join(dtypes)}{of_picture}",
         *(_line(held) for held in found.tensors[:SHOWN]),
     ]
     if len(found.tensors) > SHOWN:

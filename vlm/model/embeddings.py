@@ -20,8 +20,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from vlm.errors import UserError, plain_load_errors
+from vlm.weights.tensor_files import PICKLES
 
-PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
 TORCH = (".pt", ".pth", ".bin", ".ckpt")  # of those, what torch.save writes
 COLUMNS = ("picture", "embedding")  # of a parquet file
 

@@ -216,8 +216,8 @@ def weights_are_divided() -> bool:
 
 
 def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Four-bit NormalFloat with double quantisation (QLoRA, arXiv:2305.14314), computed in `dtype`. The layer that
-    gives the vocabulary's scores is left as it is; the projector is no part of the language model to begin with."""
+    """Four-bit NormalFloat with double quantisation (QLoRA, arXiv:2305.14314), computed in `dtype`. `lm_head` stays
+    unquantised."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             "4-bit weights need the package bitsandbytes. Install it with: pip install bitsandbytes"

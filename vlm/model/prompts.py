@@ -17,10 +17,8 @@ from torch import Tensor
 
 IGNORE = -100  # label of a position that is not learned (the convention of torch's cross_entropy)
 VISUAL = -1  # in `Encoded.ids`: a visual token stands here
-USER, ASSISTANT = (
-    "\ue000",
-    "\ue001",
-)  # characters of nobody's, that stand for contents while a template is split
+# Characters of nobody's, that stand for contents while a template is split
+USER, ASSISTANT, SYSTEM = "\ue000", "\ue001", "\ue002"
 # Whether control tokens are split is state of a tokenizer: of two threads, one would read with the other's setting
 _TOKENISING = threading.Lock()
 
@@ -62,9 +60,15 @@ def encode(
         ids.extend(new)
         labels.extend(new if learn else [IGNORE] * len(new))
 
-    frame = template_frame(tokenizer, len(turns), bool(turns[-1].answer), system)
+    if not all(turn.answer for turn in turns[:-1]):
+        raise ValueError("Only the last turn may be without an answer.")
+    apart = bool(system) and any(each in system for each in (*_special(tokenizer), USER, ASSISTANT, SYSTEM))  # type: ignore[operator]
+    frame = template_frame(tokenizer, len(turns), bool(turns[-1].answer), SYSTEM if apart else system)
     for turn, (before_user, before_answer, after_answer) in zip(turns, frame, strict=True):
         before, words = before_user, ""
+        if apart and SYSTEM in before:
+            head, before = before.split(SYSTEM)
+            add(_control(tokenizer, head) + text_ids(tokenizer, system or ""), learn=False)
         for tags in turn.picture_tags:
             add(_together(tokenizer, before, words, ""), learn=False)
             add([VISUAL] * tokens_per_picture, learn=False)
@@ -164,10 +168,14 @@ def _together(tokenizer: Any, before: str, words: str, after: str) -> list[int]:
     """The template's text around somebody's words, read as one text: some tokenizers put a space in front of whatever
     they are given. Words that spell a control token are read apart."""
     whole = f"{before}{words}{after}"
-    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    if all(whole.count(token) == before.count(token) + after.count(token) for token in special):
+    if all(whole.count(token) == before.count(token) + after.count(token) for token in _special(tokenizer)):
         return _control(tokenizer, whole)
     return _control(tokenizer, before) + text_ids(tokenizer, words) + _control(tokenizer, after)
+
+
+def _special(tokenizer: Any) -> list[str]:
+    """The control tokens, as they are spelled."""
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
 def _control(tokenizer: Any, text: str) -> list[int]:

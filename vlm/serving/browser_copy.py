@@ -25,3 +25,4 @@ def recover(conversation: Conversation, copy: str | None, received: Received) ->
     record = json.loads(copy).get("record") or {}
     if record.get("exchanges"):
         conversation.take_over(from_record(record, received))
+        conversation.settle()  # a restart in mid-answer left a question without words

@@ -13,6 +13,9 @@ from torch import Tensor
 from vlm.whole_files import whole_file
 
 TOLD = 3  # names in a message
+PICKLES = frozenset(
+    {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
+)  # endings; such files can run code
 
 
 def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
