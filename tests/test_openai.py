@@ -25,6 +25,7 @@ from tests.test_assistant import ANSWERS, Recording, asked, assistant_of
 from tests.tiny import overfit, picture, tiny_model
 from vlm import Answer, Assistant, Settings
 from vlm.chat.local_writer import LocalWriter
+from vlm.errors import UserError
 from vlm.inputs.speech import Transcript
 from vlm.model.adapter import save_adapter
 from vlm.model.prompts import PromptTurn, encode
@@ -45,7 +46,9 @@ class Reading:
     """A transcriber that hears the words that the file is made of."""
 
     def transcribe(self, audio: str, language: str = "") -> Transcript:
-        return Transcript(Path(audio).read_text(), "en", 1.5)
+        if language == "xx":
+            raise UserError("The speech model does not know the language 'xx'. Please choose another.")
+        return Transcript(Path(audio).read_text(), language or "en", 1.5)
 
 
 @pytest.fixture(scope="module")
@@ -329,9 +332,11 @@ def test_a_recording_is_transcribed(client: OpenAI) -> None:
     )
     verbose = transcribe(file=recording, model="whisper-1", response_format="verbose_json", language="en")
     assert (verbose.language, verbose.duration) == ("en", 1.5)
+    verbose = transcribe(file=recording, model="whisper-1", response_format="verbose_json", language="de")
+    assert verbose.language == "de"
     for wrong, message in (
         ({"model": "gpt-4o-transcribe"}, "heard by: whisper-1"),
-        ({"language": "fr"}, "only language"),
+        ({"language": "xx"}, "does not know the language"),
         ({"response_format": "srt"}, "json, text, verbose_json"),
         ({"stream": True}, "comes whole"),
     ):

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.chatting import ChattingAssistant
 from tests.conftest import EXAMPLES, free_port, served
-from tests.visiting import add_picture, answers, ask, box, open_page, visit
+from tests.visiting import add_picture, answers, ask, box, open_page, visit, wait_until_idle
 from vlm.chat.occlusion import Look
 from vlm.serving.environment import ServerSettings
 from vlm.serving.launch import Site, start
@@ -521,8 +521,31 @@ def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> 
         page.get_by_text(f"other{number}.json holds no conversations").wait_for()
     expect(listed).to_have_count(1)
     expect(page.get_by_role("button", name="Undo")).to_be_hidden()
+    ask(page, "And now?")
+    expect(answers(page)).to_have_count(2)
+    wait_until_idle(page)
+    page.locator(".import input").set_input_files(exported)  # an older state of it
+    page.get_by_text("holds no conversations").wait_for(state="hidden")
+    page.reload()
+    expect(answers(page)).to_have_count(2)
     page.get_by_role("button", name="New conversation").click()
     expect(page.get_by_text("holds no conversations")).to_be_hidden()
+
+
+def test_a_conversation_whose_files_cannot_be_sent_is_kept_with_them(browser: Browser, address: str) -> None:
+    page = open_page(browser, address, BRIEF)
+    ask_about_the_cat(page)
+    page.get_by_role("button", name="New conversation").click()
+    expect(answers(page)).to_have_count(0)
+    page.route("**/gradio_api/upload*", lambda route: route.fulfill(status=507, body="There is no room."))
+    page.locator(".conversations [data-list=open]").click()
+    expect(page.locator(".bar-note:visible")).to_contain_text("its files could not be sent")
+    expect(answers(page)).to_have_count(0)
+    page.unroute("**/gradio_api/upload*")
+    page.locator(".conversations [data-list=open]").click()
+    expect(answers(page)).to_have_count(1)
+    expect(page.locator(".pictures img:visible")).to_have_count(1)
+    page.context.close()
 
 
 def test_a_picture_that_is_gone_is_said_and_the_talk_goes_on(

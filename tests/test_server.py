@@ -22,10 +22,13 @@ from vlm import Answer, Settings, UserError
 from vlm.chat.answer import Heard, Turn
 from vlm.serving import callers, uploads
 from vlm.serving.accounts import Accounts, hash_password, read_accounts
+from vlm.serving.arguments import number_of
 from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings, read_environment
 from vlm.serving.gate import Gate
-from vlm.serving.limits import Limit, TryLater, told
+from vlm.serving.guard import person_at
+from vlm.serving.limits import Limit, NotNow, TryLater, told
+from vlm.serving.openai.errors import api_error
 from vlm.serving.switch import Serving
 from vlm.serving.uploads import Uploads, own_uploads
 
@@ -179,7 +182,7 @@ def test_a_name_that_a_stranger_pointed_here_is_not_served(address: str, host: s
 
 
 def test_pages_of_other_sites_can_neither_upload_nor_ask(address: str) -> None:
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "http://localhost"):
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "http://[x"):
         sent = httpx.post(
             f"{address}gradio_api/upload", files={"files": CAT.read_bytes()}, headers={"Origin": origin}
         )
@@ -664,6 +667,34 @@ def test_what_nobody_listens_to_any_more_ends() -> None:
     finally:
         CALLER.reset(token)
     assert not assistant.under_way
+    assert 'ended="stopped"} 1' in serving.measures.exposition({})
+
+
+def test_what_is_not_the_callers_fault_is_told_so_by_its_status() -> None:
+    _, serving = talking()
+    serving.stop()
+    with pytest.raises(NotNow) as stopping:
+        next(serving.stream("Hello?"))
+    assert api_error(stopping.value).status == 503
+
+
+@pytest.mark.parametrize(
+    ("address", "person"),
+    [
+        ("::ffff:203.0.113.5", "203.0.113.5"),
+        ("::ffff:127.0.0.1", "loopback"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+    ],
+)
+def test_an_address_of_the_old_kind_in_the_new_ones_form_is_itself(address: str, person: str) -> None:
+    assert person_at(address) == person
+
+
+def test_a_whole_number_without_bounds_is_a_number_and_infinity_is_none() -> None:
+    assert number_of(10**400, "seed") == 10**400
+    for value in (float("inf"), float("nan"), True, "1"):
+        with pytest.raises(UserError, match="seed must be a number"):
+            number_of(value, "seed")
 
 
 def test_uploads_are_swept_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,19 @@ def test_what_is_written_counts_before_it_is_measured(tmp_path: Path) -> None:
     uploads.hold(4)
 
 
+def test_what_is_announced_counts_until_it_has_arrived(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path, 10)
+    uploads.announce(9)
+    uploads._measured = -10.0  # however slowly it comes
+    with pytest.raises(NoRoom):
+        uploads.announce(9)
+    (tmp_path / "arrived").write_bytes(bytes(2))
+    uploads.arrived(9)
+    uploads._measured = -10.0
+    assert uploads.size() == 2
+    uploads.announce(8)
+
+
 def test_a_small_body_with_a_file_as_text_counts_too(folder: Path) -> None:
     sent = "data:image/png;base64," + base64.b64encode(bytes(600_000)).decode()
     with site(folder, 1) as address:

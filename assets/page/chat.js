@@ -66,7 +66,7 @@ document.addEventListener("keydown", event => {
 });
 
 async function copy(button, text) {
-  const shown = button.textContent;
+  const shown = button.dataset.shown ||= button.textContent;  // a second click finds "Copied" there
   try {
     await navigator.clipboard.writeText(text);
     button.textContent = "Copied";

@@ -123,17 +123,23 @@ page.open = async key => {
    the box is to hold, if not what it holds. */
 page.show = async (tab, key, draft) => {
   if (tab.busy && tab.record.key === key) return;  // it is shown, and grows
+  const mine = tab.opening = {};  // of two that are opened one after the other, the last one is shown
   await leave(tab);
   const entry = await page.store.get(key);
   if (!entry) return tab.trigger("fresh", {draft});  // another tab has deleted it
   const record = structuredClone(entry.record);
-  const places = {};
-  tab.files = {};
-  for (const [path, blob] of Object.entries(entry.files)) {
-    const name = path.split("/").pop().replace(/\.\w+$/, "") + (blob.type.startsWith("image/") ? ".jpg" : path.match(/\.\w+$/)?.[0] || "");
-    places[path] = (await tab.upload(new File([blob], name, {type: blob.type}))).path;
-    tab.files[places[path]] = blob;
+  const places = {}, files = {};
+  try {
+    for (const [path, blob] of Object.entries(entry.files)) {
+      const name = path.split("/").pop().replace(/\.\w+$/, "") + (blob.type.startsWith("image/") ? ".jpg" : path.match(/\.\w+$/)?.[0] || "");
+      places[path] = (await tab.upload(new File([blob], name, {type: blob.type}))).path;
+      files[places[path]] = blob;
+    }
+  } catch {  // without its files it would be kept without them
+    return note(tab, "The conversation could not be opened: its files could not be sent. Please try again in a moment.");
   }
+  if (tab.opening !== mine) return;
+  tab.files = files;
   for (const exchange of record.exchanges) {
     exchange.pictures = exchange.pictures.map(path => places[path] || path);
     exchange.recording = exchange.recording && (places[exchange.recording] || exchange.recording);
@@ -145,6 +151,7 @@ page.show = async (tab, key, draft) => {
 
 page.startOver = async () => {
   const tab = page.shown() || await page.tab("Image"), draft = besideQuestion(tab);
+  tab.opening = null;
   await leave(tab);
   sessionStorage.removeItem(`shown ${tab.name}`);
   tab.trigger("fresh", {draft});

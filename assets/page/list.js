@@ -97,7 +97,10 @@ const listActions = {
     field.select();
     field.addEventListener("keydown", event => {
       if (event.key === "Enter") field.blur();
-      if (event.key === "Escape") { field.value = entryTitle; field.blur(); }
+      if (event.key !== "Escape") return;
+      event.stopPropagation();  // it would stop the answer as well
+      field.value = entryTitle;
+      field.blur();
     });
     field.addEventListener("blur", async () => {
       const entry = await page.store.get(key);
@@ -186,6 +189,7 @@ async function taken(file) {
   try {
     const read = JSON.parse(await file.text());
     if (read.format !== FORMAT) throw Error();
+    const entries = [];
     for (const {key, tab, title, changed, record, files} of read.conversations) {
       const blobs = {};
       for (const [path, url] of Object.entries(files)) {
@@ -195,7 +199,11 @@ async function taken(file) {
       record.exchanges.forEach(page.asked);
       const strange = ![key, title].every(each => typeof each === "string") || !CONVERSATION_TABS.includes(tab);
       if (strange || !wayShown(record).every(each => Array.isArray(each.pictures))) throw Error();
-      await page.store.put({key, tab, title, changed: Number(changed) || 0, record: {...record, key}, files: blobs});
+      entries.push({key, tab, title, changed: Number(changed) || 0, record: {...record, key}, files: blobs});
+    }
+    for (const entry of entries) {
+      const there = await page.store.get(entry.key);
+      if (!there || there.changed < entry.changed) await page.store.put(entry);  // what was said since stays
     }
     said.hidden = true;
   } catch {

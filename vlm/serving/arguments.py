@@ -41,7 +41,10 @@ def text_of(value: Any, name: str) -> str:
 
 
 def number_of(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):  # whole numbers know no bound
         raise UserError(f"{name} must be a number.")
     return value
 

@@ -59,10 +59,15 @@ class ConversationTab:
             [self.chat, self.bar],
             **MAY_REFUSE | {"trigger_mode": "multiple"},
         )
-        looking = Looking(serving)
+        looking = Looking(self.questions)
         if tab.pictures:
             looks = self.bar.looked(
-                looking.look, self.conversation, self.looked, show_progress="hidden", **ALWAYS, **LOOKING
+                looking.look,
+                [self.conversation, self.bar],
+                self.looked,
+                show_progress="hidden",
+                **ALWAYS,
+                **LOOKING,
             )
             closes = self.bar.close(None, None, None, cancels=[looks], api_visibility="private")
             closes.then(lambda: "", None, self.looked, **AT_ONCE)
@@ -160,9 +165,9 @@ class ConversationTab:
         for listen, handler, inputs in (
             (self.bar.opened, keeping.open, [conversation, self.question]),
             (self.bar.fresh, keeping.start_over, [conversation, self.question]),
-            (self.bar.turn, keeping.turn, [conversation]),
+            (self.bar.turn, keeping.turn, [conversation, self.bar]),
             (self.bar.edit, keeping.edit, [conversation, self.question, self.bar]),
-            (self.bar.leave, keeping.leave_as_it_was, [conversation]),
+            (self.bar.leave, keeping.leave_as_it_was, [conversation, self.bar]),
         ):
             listen(plainly(handler), inputs, self.page, **MAY_REFUSE)
 

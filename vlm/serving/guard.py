@@ -75,7 +75,7 @@ class Guard:
             headers = Headers(scope=scope)
             self._check_place(scope, headers)
             person = await self._person(scope, headers)
-            most = self._most_bytes(scope, headers, person)
+            most, announced = self._most_bytes(scope, headers, person)
             body = BoundedBody(receive, send, scope["path"], most, _holds_files(headers))
         except (Refused, TryLater) as refused:
             await refusal(scope, refused)(scope, receive, send)
@@ -90,6 +90,8 @@ class Guard:
             await self.app(scope, body.receive, body.send)
         finally:
             body.end()
+            if self.uploads:
+                self.uploads.arrived(announced)
             if key and self.listeners.go(key):
                 self.heard_out(key)
 
@@ -103,7 +105,7 @@ class Guard:
             )
         origin = headers.get("origin")
         if origin is not None and "*" not in self._hosts:
-            origin_host = urlsplit(origin).netloc.lower()
+            origin_host = origin.lower().partition("://")[2]
             if origin_host != host.lower() and hostname(origin_host) not in self.settings.allowed_hosts:
                 raise Refused(
                     403, "Pages of other sites may not use this server. Add theirs to ALLOWED_HOSTS."
@@ -131,8 +133,9 @@ class Guard:
             raise Refused(401, "Please give your name and password.")
         return f"user {user}"
 
-    def _most_bytes(self, scope: Scope, headers: Headers, person: str) -> int:
-        """How large the body may be. Raises Refused where it says of itself that it is larger."""
+    def _most_bytes(self, scope: Scope, headers: Headers, person: str) -> tuple[int, int]:
+        """How large the body may be, and as how much it counts among the uploads while it comes. Raises Refused where it
+        says of itself that it is larger."""
         length = int(headers.get("content-length") or 0)
         most = JSON_BYTES
         if _holds_files(headers):
@@ -144,16 +147,17 @@ class Guard:
         files, told = _holds_files(headers) or _is_upload(scope), "content-length" in headers
         if files and not told:
             raise Refused(411, "Please say how large the files are (Content-Length).")
-        size = length if told or scope["method"] != "POST" else most
+        size, announced = length if told or scope["method"] != "POST" else most, 0
         if files or size > LARGE_BYTES:  # JSON may hold files as data URLs
             if self.settings.public:
                 self._megabytes.take(person, size / 2**20)
             if self.uploads:
                 try:
-                    self.uploads.hold(max(size, 1))
+                    announced = max(size, 1)
+                    self.uploads.announce(announced)
                 except NoRoom as full:
                     raise Refused(507, str(full)) from full
-        return most
+        return most, announced
 
     def _with_headers(self, send: Send) -> Send:
         async def sending(message: Message) -> None:
@@ -208,6 +212,7 @@ def person_at(address: str) -> str:
         number = ipaddress.ip_address(address)
     except ValueError:
         return address or "loopback"
+    number = getattr(number, "ipv4_mapped", None) or number  # of which all have one network
     if number.is_loopback:
         return "loopback"
     return str(ipaddress.ip_network((number, 64), strict=False)) if number.version == 6 else str(number)

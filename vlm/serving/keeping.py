@@ -1,6 +1,7 @@
 """What the list of conversations and the buttons beside a question ask for: open, start over, turn back, edit."""
 
 from dataclasses import replace
+from mimetypes import guess_type
 from typing import Any
 
 import gradio as gr
@@ -33,7 +34,8 @@ class Keeping:
     def _readable(self, path: str) -> str | None:
         """A file that arrived; None if it is lost, or neither a picture nor a recording."""
         found = self.questions.received(path)
-        if found and not found.endswith((".webm", ".ogg", ".mp4", ".wav")):
+        kind = guess_type(found.lower())[0] if found else None
+        if found and not (kind or "").startswith(("audio/", "video/")):
             try:
                 open_image(found)
             except UserError:
@@ -47,7 +49,8 @@ class Keeping:
         conversation.clear()
         return self.questions.page(conversation, draft)
 
-    def turn(self, conversation: Conversation, chosen: gr.EventData) -> list[Any]:
+    def turn(self, conversation: Conversation, copy: str | None, chosen: gr.EventData) -> list[Any]:
+        recover(conversation, copy, self.questions.received)
         edited = conversation.editing is not None
         conversation.turn(int(chosen.at), int(chosen.step))
         return self.questions.page(conversation, conversation.take_unsent() if edited else None)
@@ -66,7 +69,8 @@ class Keeping:
         words = replace(asked, question=asked.asked, recording=None, pictures=asked.present_pictures)
         return self.questions.page(conversation, _composed(words))
 
-    def leave_as_it_was(self, conversation: Conversation) -> list[Any]:
+    def leave_as_it_was(self, conversation: Conversation, copy: str | None) -> list[Any]:
+        recover(conversation, copy, self.questions.received)
         conversation.editing = None
         return self.questions.page(conversation, conversation.take_unsent())
 

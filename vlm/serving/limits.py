@@ -8,6 +8,10 @@ from threading import Lock
 from vlm.errors import UserError
 
 
+class NotNow(UserError):
+    """Refused through no fault of who asks: the server stops, or changes its model."""
+
+
 class TryLater(UserError):
     """Refused for now. `seconds` is when to come back."""
 

@@ -15,21 +15,23 @@ from vlm.chat.occlusion import Look, where_it_looked
 from vlm.chat.one_by_one import own_answer
 from vlm.errors import UserError
 from vlm.inputs.images import as_data_url
+from vlm.serving.browser_copy import recover
 from vlm.serving.limits import told
 from vlm.serving.plain_errors import plain_sentence
-from vlm.serving.switch import Serving
+from vlm.serving.questions import Questions
 
 JPEG_QUALITY = 85
 CLOSE = '<button type="button" data-action="close-look">Close</button>'
 
 
 class Looking:
-    def __init__(self, serving: Serving) -> None:
-        self.serving = serving
+    def __init__(self, questions: Questions) -> None:
+        self.questions, self.serving = questions, questions.serving
 
-    def look(self, conversation: Conversation, chosen: gr.EventData) -> Iterator[str]:
+    def look(self, conversation: Conversation, copy: str | None, chosen: gr.EventData) -> Iterator[str]:
         """The pictures that an answer is about, each covered piece by piece. -> what lies over the page"""
         try:
+            recover(conversation, copy, self.questions.received)
             about = _about(conversation, int(chosen.at))
             done = ""  # the pictures that are looked through
             with closing(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from vlm.errors import UserError
+from vlm.serving.callers import NobodyListens
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +30,12 @@ class Measures:
 
     @contextmanager
     def question(self, route: str) -> Iterator[Measured]:
-        """Counts what happens within. A question that is closed before its end was stopped."""
+        """Counts what happens within. A question that is closed before its end was stopped, also by who left."""
         measured, start, ended = Measured(), time.monotonic(), "failed"
         try:
             yield measured
             ended = "answered"
-        except GeneratorExit:
+        except (GeneratorExit, NobodyListens):
             ended = "stopped"
             raise
         except UserError:

@@ -86,7 +86,7 @@ class Questions:
         self, conversation: Conversation, copy: str | None, chosen: gr.EventData, *settings: Any
     ) -> None:
         recover(conversation, copy, self.received)
-        self._take_down(conversation, Exchange(str(chosen.text)), settings)
+        self._begin(conversation, Exchange(str(chosen.text)), settings_from(*settings), at=None)
 
     def ask_example(
         self, conversation: Conversation, request: gr.Request, chosen: gr.SelectData, *settings: Any

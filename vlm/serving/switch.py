@@ -23,6 +23,7 @@ from vlm.serving.allowance import Allowance
 from vlm.serving.callers import Caller, current_caller
 from vlm.serving.environment import ServerSettings
 from vlm.serving.gate import Gate, Ticket
+from vlm.serving.limits import NotNow
 from vlm.serving.measures import Measures
 from vlm.serving.shared_searcher import SharedSearcher
 from vlm.serving.thumbs import notice_of
@@ -73,7 +74,7 @@ class Serving:
     def assistant(self) -> Assistant:
         """To ask about, not to ask: questions go through `stream`, which a change of the preset waits for."""
         if self._assistant is None:
-            raise UserError(
+            raise NotNow(
                 "No model is loaded now. Wait if one is being changed, or choose one under About this model."
             )
         return self._assistant
@@ -126,7 +127,7 @@ class Serving:
         "waiting", so that it can be closed while it waits. It ends when whoever asked is gone."""
         caller = current_caller()
         if self._stopping:
-            raise UserError(STOPPING)
+            raise NotNow(STOPPING)
         self.allowance.take(len(images), audio is not None)
         looks = images or any(turn.images for turn in history)
         route = "image" if looks else "voice" if audio is not None else "text"
@@ -154,7 +155,7 @@ class Serving:
         "waiting". It ends when whoever asked is gone."""
         caller = current_caller()
         if self._stopping:
-            raise UserError(STOPPING)
+            raise NotNow(STOPPING)
         self.allowance.take(pictures=pictures)
         ticket = yield from self._turn(caller)
         try:
@@ -177,18 +178,18 @@ class Serving:
         return ticket
 
     def _check(self, caller: Caller) -> None:
-        """Raises UserError where the answer is not to go on."""
+        """Raises NotNow or NobodyListens where the answer is not to go on."""
         caller.check()
         if self._out_of_time:
-            raise UserError(CUT_OFF)
+            raise NotNow(CUT_OFF)
 
-    def transcribe(self, audio: str) -> Generator[Heard | None, None, None]:
-        """What is said in a recording; until it is its turn, None every now and then."""
+    def transcribe(self, audio: str, language: str = "") -> Generator[Heard | None, None, None]:
+        """What is said in a recording; until it is its turn, None every now and then. `language` as in `Settings`."""
         caller = current_caller()
         if self._stopping:
-            raise UserError(STOPPING)
+            raise NotNow(STOPPING)
         self.allowance.take(spoken=True)
-        with closing(self._hear(caller, audio)) as hearing:
+        with closing(self._hear(caller, audio, language)) as hearing:
             while True:
                 try:
                     next(hearing)

@@ -30,7 +30,8 @@ class Uploads:
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
         self.folder, self.most_bytes = folder, most_bytes
-        self._size, self._measured = 0, 0.0
+        self._on_disk, self._measured = 0, 0.0
+        self._announced = 0
         self._lock = threading.Lock()
 
     def size(self) -> int:
@@ -43,13 +44,27 @@ class Uploads:
         with self._lock:
             if self._measure() + more > self.most_bytes:
                 raise NoRoom
-            self._size += more
+            self._on_disk += more
+
+    def announce(self, more: int) -> None:
+        """So many bytes are about to come, however slowly: they count until `arrived`. Raises NoRoom."""
+        with self._lock:
+            if self._measure() + more > self.most_bytes:
+                raise NoRoom
+            self._announced += more
+
+    def arrived(self, size: int) -> None:
+        """What was announced is on the disk, or does not come."""
+        with self._lock:
+            self._announced -= size
+            self._on_disk += size  # until it is measured anew
 
     def _measure(self) -> int:
+        """Bytes on the disk and to come: what is half here counts twice for so long, rather than not at all."""
         if time.monotonic() - self._measured > 1:
-            self._size = sum(size for _, size, _ in self._files())
+            self._on_disk = sum(size for _, size, _ in self._files())
             self._measured = time.monotonic()
-        return self._size
+        return self._on_disk + self._announced
 
     def sweep(self) -> None:
         """Delete what is older than KEEP_SECONDS, and folders that are empty since."""

@@ -4,6 +4,7 @@ Off unless whoever runs the page names a folder. assets/page/voting.js sends wha
 """
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import gradio as gr
@@ -21,13 +22,15 @@ class Voting:
 
     def __init__(self, questions: Questions) -> None:
         self.questions, self.serving = questions, questions.serving
+        self._one_by_one = Lock()  # a double click would keep two votes, of which one is forgotten
 
     def vote(self, conversation: Conversation, copy: str | None, chosen: gr.EventData) -> list[Any]:
         """`thumb` is up, down, or "" to take the vote back."""
         recover(conversation, copy, self.questions.received)
         number, thumb, right_answer = int(chosen.at), str(chosen.thumb), str(chosen.right_answer)
-        voted = self._keep(conversation, number, thumb, right_answer)
-        conversation.vote(number, voted)
+        with self._one_by_one:
+            voted = self._keep(conversation, number, thumb, right_answer)
+            conversation.vote(number, voted)
         return [messages(conversation, self.serving.feedback_notice), copy_of(conversation)]
 
     def _keep(self, conversation: Conversation, number: int, thumb: str, right_answer: str) -> Voted | None:

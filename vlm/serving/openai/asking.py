@@ -78,9 +78,9 @@ class Asking:
                     async for answer in answers:
                         yield answer
 
-    async def heard(self, request: Request, recording: Path) -> Heard:
+    async def heard(self, request: Request, recording: Path, language: str = "") -> Heard:
         """What is said in a recording. Raises Gone as well."""
-        async with aclosing(self._each(request, self.serving.transcribe(str(recording)))) as heard:
+        async with aclosing(self._each(request, self.serving.transcribe(str(recording), language))) as heard:
             return await anext(heard)
 
     async def _turn(self, request: Request, said: Said, folder: Path) -> Turn:

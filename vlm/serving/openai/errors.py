@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from vlm.engines.remote import Unavailable
 from vlm.errors import UserError
-from vlm.serving.limits import TryLater
+from vlm.serving.limits import NotNow, TryLater
 from vlm.serving.plain_errors import UNEXPECTED
 
 KINDS = {
@@ -50,7 +50,7 @@ def api_error(problem: Exception) -> ApiError:
     """A sentence of ours stays as it is; what nobody foresaw goes into the log."""
     if isinstance(problem, ApiError):
         return problem
-    if isinstance(problem, Unavailable):
+    if isinstance(problem, Unavailable | NotNow):
         return ApiError(503, str(problem))
     if isinstance(problem, TryLater):  # clients wait so long, and ask again by themselves
         return ApiError(

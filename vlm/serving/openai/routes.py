@@ -26,7 +26,6 @@ from vlm.serving.openai.media import Media
 from vlm.serving.openai.requests import read_request
 from vlm.serving.openai.uploads import Uploads, copy, suffix_of
 from vlm.serving.switch import Serving
-from vlm.weights.resolve import public_name
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it
 EVERY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -92,7 +91,7 @@ class Endpoint:
                 recording = folder / f"recording{suffix_of(file.filename or '')}"
                 await run_in_threadpool(copy, file.file, recording)
                 try:
-                    heard = await self.asking.heard(request, recording)
+                    heard = await self.asking.heard(request, recording, str(form.get("language") or ""))
                 except Gone:
                     return Response(status_code=CLIENT_CLOSED_REQUEST)
         if shape == "text":
@@ -121,7 +120,7 @@ class Endpoint:
         assistant = self.serving.assistant
         return [
             *([assistant.adapter] if assistant.adapter else []),
-            public_name(assistant.config.language.weights),
+            assistant.model,
         ]
 
     def _answering(self, chat: Chat) -> str:
@@ -143,9 +142,6 @@ class Endpoint:
         if form.get("model") not in names:
             told = ", ".join(names)
             raise ApiError(404, f"Recordings are heard by: {told}.", "model_not_found", "model")
-        heard = self.serving.assistant.config.speech.language
-        if heard and form.get("language") not in (None, "", heard):
-            raise ApiError(400, f"The only language that is heard here is {heard!r}.", None, "language")
         shape = str(form.get("response_format") or "json")
         if shape not in TRANSCRIPT_SHAPES:
             shapes = ", ".join(TRANSCRIPT_SHAPES)

@@ -1,0 +1,100 @@
+"""The handlers of a conversation tab without a page: what a click means while a question is edited, after the server forgot
+the conversation, twice at once, or with files of every kind."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.conftest import EXAMPLES
+from tests.test_serving import FakeAssistant
+from vlm import Answer, Settings
+from vlm.chat.conversation import Conversation, Exchange
+from vlm.chat.records import to_record
+from vlm.serving import questions as asking
+from vlm.serving.browser_copy import copy_of
+from vlm.serving.environment import ServerSettings
+from vlm.serving.keeping import Keeping
+from vlm.serving.questions import Questions
+from vlm.serving.switch import Serving
+from vlm.serving.tabs import conversation_tabs
+from vlm.serving.voting import Voting
+
+ANSWERED = Answer(text="A cat.", stage="done", ended=True, tokens=3, seconds={"total": 1.5})
+CAT = str(EXAMPLES / "cat.jpg")
+
+
+def clicked(**what: object) -> Any:
+    return SimpleNamespace(**what)
+
+
+@pytest.fixture
+def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Questions:
+    monkeypatch.setattr(asking, "settings_from", lambda *_: Settings())
+    (tmp_path / "votes").mkdir()
+    settings = ServerSettings(feedback=tmp_path / "votes")
+    serving = Serving(FakeAssistant("one"), settings=settings)  # type: ignore[arg-type]
+    return Questions(serving, conversation_tabs(EXAMPLES)[0], tmp_path, set())
+
+
+def talk() -> Conversation:
+    first = Exchange("What is this?", (CAT,), answer=ANSWERED)
+    return Conversation([first, Exchange("And?", answer=replace(ANSWERED, ended=False))])
+
+
+@pytest.mark.parametrize("edited", [0, 1])
+def test_a_follow_up_goes_to_the_end_whatever_is_edited(questions: Questions, edited: int) -> None:
+    conversation = talk()
+    conversation.edit(edited, {"text": "a draft", "files": []})
+    questions.ask_suggested(conversation, None, clicked(text="What color is it?"))
+    assert [each.question for each in conversation.exchanges][-1] == "What color is it?"
+    assert len(conversation.exchanges) == 3 and conversation.editing is None
+
+
+def test_going_on_with_an_answer_ends_an_edit(questions: Questions) -> None:
+    conversation = talk()
+    conversation.edit(0, {"text": "a draft", "files": []})
+    questions.go_on(conversation, None)
+    assert conversation.editing is None
+
+
+def test_what_the_server_forgot_is_there_again_for_every_button(questions: Questions) -> None:
+    keeping, copy = Keeping(questions), copy_of(talk())
+    for click in (
+        lambda forgotten: keeping.turn(forgotten, copy, clicked(at=0, step=1)),
+        lambda forgotten: keeping.leave_as_it_was(forgotten, copy),
+    ):
+        forgotten = Conversation()
+        shown, *_ = click(forgotten)
+        assert len(shown) == 4 and len(forgotten.exchanges) == 2
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.m4a", "a.flac", "a.WAV", "a.ogg", "a.webm", "a.png", "bad.png"])
+def test_a_conversation_keeps_the_files_that_could_be_asked(
+    questions: Questions, tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / name
+    if name == "a.png":
+        Image.new("RGB", (8, 8)).save(file)
+    else:
+        file.write_bytes(b"a recording")
+    talked = Conversation([Exchange("What?", (), str(file), answer=ANSWERED)])
+    opened = Conversation()
+    Keeping(questions).open(opened, None, clicked(record=json.loads(json.dumps(to_record(talked)))))
+    assert (opened.exchanges[0].recording is None) == (name == "bad.png")
+
+
+def test_a_double_click_on_a_thumb_is_one_vote(questions: Questions) -> None:
+    voting, conversation, folder = Voting(questions), talk(), questions.serving.feedback
+    assert folder is not None
+    with ThreadPoolExecutor(2) as pool:
+        press = clicked(at=0, thumb="up", right_answer="")
+        list(pool.map(lambda _: voting.vote(conversation, None, press), range(2)))
+    assert len(list(folder.folder.glob("*.parquet"))) == 1
+    voting.vote(conversation, None, clicked(at=0, thumb="", right_answer=""))
+    assert not list(folder.folder.glob("*.parquet"))
