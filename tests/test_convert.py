@@ -22,6 +22,9 @@ from training.features import FeatureStore
 from training.formats import rows, texts
 from training.formats.texts import Record, stream_json
 from training.questions import DESCRIBE
+from training.scores.selection import with_all_known
+from training.scores.verdicts import is_right
+from training.task_data import examples_of
 from vlm.errors import UserError
 
 COLOURS = ("red", "lime", "blue", "white", "black", "gold")
@@ -835,3 +838,40 @@ def test_what_is_written_is_read_and_laid_out_for_training(tmp_path: Path, photo
         assert len({turn.row.conversation for turn in drawn}) == 1
         assert [turn.row.turn for turn in drawn] == [0, 1]
     assert laid_out[0]["encoded"].labels
+
+
+def test_a_split_is_one_that_training_knows(tmp_path: Path, photos: Path) -> None:
+    lines = [("red.png", "q?", "a", split) for split in ("Training", "val", "testing", "train_sft", "")]
+    file = write_csv(tmp_path / "mine.csv", lines, header="image,question,answer,split")
+    out = run(tmp_path, "csv", "--file", file, "--images", photos)
+    assert [row["split"] for row in table(out)][:3] == ["train", "validation", "test"] and len(
+        table(out)
+    ) == 4
+    assert reasons(out) == [(4, "a split that is none of train, validation, test")]
+
+
+def test_captions_are_descriptions_that_are_scored_against_all_of_their_pictures(
+    tmp_path: Path, photos: Path
+) -> None:
+    (tmp_path / "captions.txt").write_text(
+        "image,caption\nred.png,A red wall.\nred.png,A wall that is red.\nblue.png,A blue wall.\n"
+    )
+    out = run(
+        tmp_path,
+        "flickr8k",
+        "--file",
+        tmp_path / "captions.txt",
+        "--images",
+        photos,
+        "--validation-share",
+        0.9,
+    )
+    known = read_rows(out, "validation")
+    (one, *_) = rows = with_all_known(known, known)
+    assert {row.task for row in rows} == {"describe"} and one.references == (
+        "A red wall.",
+        "A wall that is red.",
+    )
+    assert is_right(one, "A wall, red.") is None
+    captions = examples_of(known)["captions"]
+    assert sorted(len(each.texts) for each in captions) == [1, 2]

@@ -17,6 +17,7 @@ from training.evaluate import evaluate, open_journal
 from training.scores import second_pictures as second
 from training.scores.answering import _results
 from training.scores.journal import Journal, Reply
+from training.scores.metrics import normalise
 from training.scores.recording import record
 from training.scores.selection import (
     NoQuestions,
@@ -377,8 +378,8 @@ def test_each_picture_is_named_and_described_once_in_the_plainest_words() -> Non
 def test_the_question_only_baseline_is_the_most_frequent_training_answer() -> None:
     rows = [row("yes", "a?", "Yes."), row("no", "b?", "No.")]
     training = [row("yes", "c?", "Yes, it is."), row("name", "d?", "A dog."), row("name", "d?", "A dog.")]
-    assert blind_guesses(rows, training) == ["yes", "yes"]
-    assert blind_guesses([row("name", "d?", "A cat.")], training) == ["dog"]
+    assert [normalise(each) for each in blind_guesses(rows, training)] == ["yes", "yes"]
+    assert blind_guesses([row("name", "d?", "A cat.")], training) == ["A dog."]
 
 
 def test_the_most_frequent_number_is_that_of_the_questions_themselves() -> None:

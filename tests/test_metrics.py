@@ -257,8 +257,8 @@ def test_the_share_has_the_wilson_interval() -> None:
 
 def test_the_most_frequent_answer_is_counted_for_each_question() -> None:
     answers = majority_answers([("Q?", "Yes."), ("q", "no"), ("Q", "yes"), ("Other", "Blue.")])
-    assert answers["q"] == "yes"
-    assert answers[""] == "yes"
+    assert answers["q"] == "Yes."
+    assert answers[""] == "Yes."
 
 
 def test_mcnemar_is_exact() -> None:

@@ -415,9 +415,27 @@ def test_several_things_are_named_with_their_number():
     ],
 )  # fmt: skip
 def test_clumsy_questions_and_short_answers_become_plain_english(question, answer, asked, said, task):
-    row = questions_asked.make_row(question, answer)
+    row = questions_asked.cleaned(question, answer)
     assert (row.question, row.answer, row.task) == (asked, said, task)
     assert answer.replace("_", " ").split(", ")[0] in row.accepted
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "task"),
+    [
+        ("Blue.", "Blue.", "colour"),
+        ("Yes.", "Yes.", "yes"),
+        ("no, there is none", "No, there is none.", "no"),
+        ("It is a dog.", "It is a dog.", "vqa"),
+        ("He is sitting on a bench, reading a book.", "He is sitting on a bench, reading a book.", "vqa"),
+        ("Two", "Two.", "count"),
+        ("On the table.", "On the table.", "vqa"),
+    ],
+)
+def test_answers_of_ones_own_stay_as_they_are_written(answer, said, task):
+    known = [Known("a.jpg", questions=(("What is there?", answer),))]
+    (row,) = questions_asked.ask("mine", known, "train")["a.jpg"]
+    assert (row.question, row.answer, row.task) == ("What is there?", said, task)
 
 
 # Conversations

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
@@ -19,8 +20,9 @@ from training.card import make_card, to_markdown
 from training.colours import main_colour
 from training.instructions import Phrases, make_rows
 from training.phrases import accepted_nouns, concept_of, head_noun, may_be_confused, with_article
+from training.prepare import held_out_likenesses
 from training.sources import art4apps, composited, easyvqa, emoji, packages, sweethome, tuxpaint
-from training.sources.picture import Picture, flatten_on_white, render_svg
+from training.sources.picture import Picture, encode, flatten_on_white, render_svg
 
 CIRCLE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="7"/></svg>'
 ANIMALS = "zebra lion tiger giraffe elephant camel donkey horse koala wombat badger beaver".split()
@@ -546,3 +548,23 @@ def test_an_altered_package_is_refused_and_a_whole_one_is_extracted_once(tmp_pat
     wheel.unlink()
     assert (packages.fetch("easy-vqa", tmp_path) / "easy_vqa/data/answers.txt").read_text() == "circle"
     assert folder.parent.name == "extracted"
+
+
+def test_held_out_pictures_of_other_makings_are_known_by_what_they_show(tmp_path: Path) -> None:
+    """Without a path, with the path of another, and as bare bytes."""
+    shown = [encode(flatten_on_white(paint(number))) for number in range(4)]
+    images: list[list[object]] = [
+        [{"bytes": shown[0], "path": ""}, {"bytes": shown[1], "path": ""}, {"bytes": shown[1], "path": ""}],
+        [{"bytes": shown[2], "path": "1.jpg"}],
+        [{"bytes": shown[3], "path": "1.jpg"}],
+    ]
+    files = [tmp_path / f"{number}.parquet" for number in range(3)]
+    for file, some in zip(files, images, strict=True):
+        rows = [{"image": image, "kind": "photo", "split": "validation"} for image in some]
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    rows = [{"image": shown[0], "kind": "photo", "split": "validation"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "bare.parquet")
+    found = held_out_likenesses([*files, tmp_path / "bare.parquet"])
+    assert len(found) == 4
+    kept_out = splits.KeptOut(found)
+    assert all(kept_out.find_twin(flatten_on_white(paint(number))) for number in range(4))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -30,7 +31,7 @@ from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
 from training.conversations import Collator, Conversations
 from training.data import Row, iterate_rows, pictures_of, read_rows
 from training.features import FeatureStore
-from training.finetune import lay_out, tags_of, train_stage
+from training.finetune import lay_out, tags_of, train_stage, within_epochs
 from vlm.config import PartConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
@@ -414,7 +415,7 @@ def train(model: VisionLanguageModel, stage: StageConfig, config: TrainingConfig
 
 def weights_after(config: TrainingConfig, steps: int) -> dict[str, torch.Tensor]:
     model = tiny_model()
-    train(model, StageConfig(epochs=4, max_steps=steps), config)
+    train(model, StageConfig(epochs=8, max_steps=steps), config)
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -527,6 +528,20 @@ def test_fresh_visual_tokens_begin_as_large_as_text_and_standardised(
     assert model.connector.normalise(features).mean((0, 1)).abs().max() < 0.02
 
 
+def alpha_of(adapter: Path) -> float:
+    return json.loads((adapter / "lora" / "adapter_config.json").read_text())["lora_alpha"]
+
+
+def test_a_stage_ends_with_its_epochs_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """Beyond them the Trainer would go through the same drawn questions again."""
+    examples: Any = type("Laid", (list,), {"batch_size": 4})(range(9))
+    assert within_epochs("joint", StageConfig(epochs=2, max_steps=3), examples).max_steps == 3
+    assert within_epochs("joint", StageConfig(epochs=2), examples).max_steps == -1
+    assert not caplog.records
+    assert within_epochs("joint", StageConfig(epochs=2, max_steps=90), examples).max_steps == 3
+    assert "its epochs, 2, have 3 steps" in caplog.text and "raise epochs" in caplog.text
+
+
 @pytest.mark.slow
 def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on the tiny model: fresh, then from its own adapter, whose weights are where it starts."""
@@ -534,11 +549,13 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
     training = replace(training, validation_steps=1)
     (Path(training.data) / "card.md").write_text("# Data card\n")
     short = StageConfig(epochs=1, max_steps=1)
-    first = finetune.run(replace(training, projector_stage=short, joint_stage=short))
+    first = finetune.run(replace(training, projector_stage=short, joint_stage=short, lora_share=0.8))
     assert {file.name for file in first.iterdir()} >= {"data.md", "training.png"}
     still = StageConfig(epochs=1, max_steps=1, connector_learning_rate=0.0, lora_learning_rate=0.0)
     again = replace(training, output=training.output + "-again", init_from=str(first), joint_stage=still)
     second = finetune.run(again)
+    # of what was learned all is gone on from, though a share of it was applied
+    assert [alpha_of(each) for each in (first, second)] == [pytest.approx(0.8 * alpha_of(second)), 8]
     for file in ("projector.safetensors", "lora/adapter_model.safetensors"):
         before, after = load_file(first / file), load_file(second / file)
         assert before.keys() == after.keys()
@@ -561,7 +578,7 @@ def command(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """python -m training.finetune on the tiny model, with changes of its preset; gives the folder of the joint stage."""
     monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))
     short = StageConfig("projector", max_steps=1)
-    config = replace(training, projector_stage=short, joint_stage=StageConfig(epochs=4, max_steps=10))
+    config = replace(training, projector_stage=short, joint_stage=StageConfig(epochs=8, max_steps=10))
 
     def give(*words: str, **changes: object) -> Path:
         changed = replace(config, **changes)  # type: ignore[arg-type]
@@ -583,8 +600,8 @@ def test_a_finished_run_is_trained_no_other_way_and_keeps_what_is_known_of_it(
     before = {file: file.read_bytes() for file in adapter.parent.rglob("*") if file.is_file()}
     command()
     command(report_to="none", logging_steps=3, gradient_checkpointing=True)
-    faster = StageConfig(epochs=4, max_steps=10, lora_learning_rate=1.0)
-    longer = StageConfig(epochs=4, max_steps=12)
+    faster = StageConfig(epochs=8, max_steps=10, lora_learning_rate=1.0)
+    longer = StageConfig(epochs=8, max_steps=12)
     for changes, told in (
         ({"joint_stage": faster}, r"joint_stage\.lora_learning_rate was 0\.0003 and is 1\.0"),
         ({"seed": 7, "joint_stage": longer}, "max_steps was 10 and is 12; seed was 0 and is 7"),
@@ -616,7 +633,7 @@ def test_a_run_that_was_killed_goes_on_with_its_own_settings_alone(
         patch.setattr(finetune.AdapterTrainer, "training_step", step_or_not)
         with pytest.raises(KeyboardInterrupt):
             command()
-    slower = StageConfig(epochs=4, max_steps=10, lora_learning_rate=1.0e-5)
+    slower = StageConfig(epochs=8, max_steps=10, lora_learning_rate=1.0e-5)
     with pytest.raises(SystemExit, match=r"lora_learning_rate was 0\.0003 and is 1e-05"):
         command(joint_stage=slower)
     joint = command()

@@ -33,7 +33,7 @@ class StageConfig:
     lora_learning_rate: float = 3e-4
     language_learning_rate: float = 5e-5  # of the language model itself, where a stage trains it
     epochs: int = 1
-    max_steps: int = -1  # optimizer steps; -1 for all of the epochs
+    max_steps: int = -1  # at most so many optimizer steps; -1 for all of the epochs
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,10 @@ class TrainingConfig:
     validation_steps: int = 0  # steps between two looks at the validation loss; 0 for none
     validation_conversations: int = 100
     report_to: str = "none"
+
+    @property
+    def source_names(self) -> list[str]:
+        return [source.name for source in self.sources]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Row:
     accepted: tuple[str, ...]
     conversation: str = ""  # of one conversation are the rows with the same; empty: the order does not matter
     turn: int = 0
-    task: str = ""  # training.instructions.Row.task; empty where the data does not say
+    task: str = ""  # training.sources.picture.Row.task; empty where the data does not say
     style: str = ""
     references: tuple[str, ...] = ()  # what people wrote about the picture
     objects: tuple[str, ...] = ()  # names of what is known to be in it
@@ -66,7 +66,7 @@ def iterate_rows(
             for number, values in zip(numbers, batch.filter(wanted).to_pylist(), strict=True):
                 place = f"{file.name}, row {first + number}"
                 try:
-                    content = _content(values["image"], place)
+                    content = picture_bytes(values["image"], place)
                     row = _row(values | {"source": own[number].as_py()}, content, place)
                 except UserError:
                     if skipped is None:
@@ -88,7 +88,7 @@ def _batches(file: Path) -> Iterator[pyarrow.RecordBatch]:
         raise UserError(f"{file} is not a whole parquet file. Make it again. ({problem})") from problem
 
 
-def _content(image: Any, place: str) -> bytes:
+def picture_bytes(image: Any, place: str) -> bytes:
     """The picture's bytes, alone or as `datasets.Image` stores them."""
     content = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(content, bytes):
@@ -117,7 +117,7 @@ def _row(values: dict[str, Any], content: bytes, place: str) -> Row:
     )
 
 
-def read_rows(folder: Path, split: str, source: str | None = None) -> list[Row]:
+def read_rows(folder: Path, split: str, source: str | Collection[str] | None = None) -> list[Row]:
     return [row for row, _ in iterate_rows(folder, split, source)]
 
 

@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -48,7 +49,7 @@ from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter import load_adapter, load_trunk, restore_adapter, save_adapter
 from vlm.model.adapter_fit import check_adapter
-from vlm.model.adapter_folder import TAGS, find_adapter
+from vlm.model.adapter_folder import TAGS, find_adapter, read_description
 from vlm.model.embeddings import Precomputed, unnamed
 from vlm.model.language import weights_are_divided
 from vlm.model.sizes import check_fit
@@ -163,6 +164,7 @@ def train_stage(
         log.info("stage %s is finished already; its adapter is loaded", name)
         restore_adapter(model, folder / "adapter")
         return
+    stage = within_epochs(name, stage, examples)
     parts = model.train_only(stage.train)
     rates = dict.fromkeys(("connector", "fusion"), stage.connector_learning_rate)
     rates |= {"lora": stage.lora_learning_rate, "language": stage.language_learning_rate}
@@ -190,6 +192,19 @@ def train_stage(
             trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(folder))
     PartialState().wait_for_everyone()  # the folder tells that the stage is finished
+
+
+def within_epochs(name: str, stage: StageConfig, examples: Conversations) -> StageConfig:
+    """`max_steps` that the epochs have: to go through them again would show the same drawn questions once more."""
+    steps = math.ceil(len(examples) / examples.batch_size)
+    if stage.max_steps <= steps:
+        return stage
+    log.warning(
+        "stage %s: its epochs, %d, have %d steps, which is fewer than its max_steps, %d. It ends with them; raise epochs "
+        "to train for longer.",
+        name, stage.epochs, steps, stage.max_steps,
+    )  # fmt: skip
+    return replace(stage, max_steps=steps)
 
 
 def lay_out(
@@ -226,7 +241,7 @@ def lay_out_validation(
     store: FeatureStore, tags: Mapping[str, str], model: VisionLanguageModel, config: TrainingConfig
 ) -> Conversations | None:
     """Conversations about the validation pictures of the sources that have any; None where none has."""
-    rows = read_rows(Path(config.data), "validation")
+    rows = read_rows(Path(config.data), "validation", config.source_names)
     sources = [source for source in config.sources if any(row.source == source.name for row in rows)]
     if not sources:
         return None
@@ -293,10 +308,9 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     check_fit(model_config)  # before the output belongs to a run that cannot be
     data, output = Path(config.data), Path(config.output)
     part = Slice.parse(config.slice)
-    used = [source.name for source in config.sources]
     rows = read_rows(data, "train")
-    check_sources({row.source for row in rows}, used)  # before the features, which take long
-    rows = [row for row in rows if row.source in used and part.holds(row.picture)]
+    check_sources({row.source for row in rows}, config.source_names)  # before the features, which take long
+    rows = [row for row in rows if row.source in config.source_names and part.holds(row.picture)]
     # what cannot be loaded has no right to a new folder
     model = None if (output / SETTINGS).is_file() else start_model(config, model_config, device)
     with process.main_process_first():
@@ -356,13 +370,13 @@ def features_of(
     if isinstance(encoder, Precomputed):
         if not encoder.known.pictures:
             raise UserError(unnamed(encoder.file))
-        asked = read_rows(data, "validation") if config.validation_steps else []
+        asked = read_rows(data, "validation", config.source_names) if config.validation_steps else []
         store.take(encoder.known, seen | {row.picture for row in asked}, encoder.file)
         return store
     pictures = ((name, image) for name, image in pictures_of(data, "train") if name in seen)
     store.add(with_views(pictures, config.augmentation), encoder, config.augmentation)
     if config.validation_steps:
-        store.add(pictures_of(data, "validation"), encoder)
+        store.add(pictures_of(data, "validation", config.source_names), encoder)
     return store
 
 
@@ -393,6 +407,9 @@ def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) 
         known = find_adapter(config.init_from)
         check_adapter(known, model_config)
         load_adapter(model, known, trainable=True)
+        if model.language.has_adapter:  # all of what was learned, of which a share was applied
+            told = read_description(known).get("training") or {}
+            model.language.apply_share(1 / told.get("lora_share", 1.0))
     elif model_config.lora.rank:
         model.language.add_adapter(model_config.lora)
     model.language.prepare_training(config.gradient_checkpointing)

@@ -5,7 +5,7 @@ in an order and a wording drawn by a seed made of the picture's own path, so tha
 gets the same rows. Wrong answers are drawn from the phrases as often as these are right answers elsewhere, so
 that no noun gives the answer away: "is there a zebra" is yes and no about equally often, and what training has
 never named stands among others that it has never named. A phrase is never the wrong answer where an honest
-person could call it right (phrases.may_be_confused, phrases.GENERIC).
+person could call it right (phrases.may_be_confused, words.GENERIC).
 """
 
 import random

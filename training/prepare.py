@@ -19,12 +19,14 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from training.card import make_card, read_dropped, to_markdown
+from training.data import picture_bytes
 from training.instructions import Phrases
 from training.parquet_file import kept_out_of, made_of, origin_of, write_source
 from training.resources import disk_limit
@@ -234,16 +236,24 @@ def is_kept_apart(kind: str, split: str) -> bool:
 def held_out_likenesses(files: Sequence[Path]) -> dict[str, Likeness]:
     """The pictures of these parquet files that training must show nothing like, as `keep_out` finds them."""
     likenesses: dict[str, Likeness] = {}
+    seen: set[tuple[str, str]] = set()
     for file in files:
         columns = ["image", "kind", "split"]
         if not {*columns} <= set(pq.read_schema(file).names):
             continue  # of somebody's own making
         for batch in pq.ParquetFile(file).iter_batches(batch_size=256, columns=columns):
             for row in batch.to_pylist():
-                path = row["image"]["path"]
-                apart = is_kept_apart(row["kind"], row["split"])
-                if apart and path not in likenesses:
-                    likenesses[path] = likeness(flatten_on_white(open_raster(row["image"]["bytes"])))
+                if not is_kept_apart(row["kind"], row["split"]):
+                    continue
+                content = picture_bytes(row["image"], file.name)
+                path = row["image"].get("path") or "" if isinstance(row["image"], dict) else ""
+                digest = sha256(content).hexdigest()
+                if (path, digest) in seen:
+                    continue
+                seen.add((path, digest))
+                # not all have a path, and of two data sets both may have a 1.jpg
+                name = path if path and path not in likenesses else f"{path or file.name} {digest[:12]}"
+                likenesses[name] = likeness(flatten_on_white(open_raster(content)))
     return likenesses
 
 

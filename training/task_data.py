@@ -32,13 +32,14 @@ def examples_of(rows: Iterable[Row]) -> dict[str, list[Example]]:
     questions = []
     for row in rows:
         if row.references:
-            captions[row.picture] = row.references
+            captions[row.picture] = tuple(dict.fromkeys([*captions.get(row.picture, ()), *row.references]))
         elif row.task in ("vqa", "count", "colour", "") and len(row.answer.split()) <= SHORT:
             answers = dict.fromkeys(map(official_form, (row.answer, *short_answers(row))))
             questions.append(Example(row.picture, (row.question,), tuple(filter(None, answers))))
     return {
         "captions": [Example(*each) for each in captions.items()],
-        "questions": [each for each in questions if each.answers],
+        # a question comes again in conversations
+        "questions": [each for each in dict.fromkeys(questions) if each.answers],
     }
 
 

@@ -33,6 +33,7 @@ def from_coco_captions(file: Path) -> Iterator[Record]:
         yield Record(
             names=names_of(value["image_id"], named),
             turns=((describe(str(value["image_id"]), str(said)), said),),
+            caption=True,
         )
 
 

@@ -24,10 +24,17 @@ from training.splits import hash_fraction
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
 
-MAX_SIDE = 512  # px; twice what the encoder here reads, enough for others
+MAX_SIDE = 512  # px; more than the encoder here reads (320), enough for most others
 BYTES_A_TOKEN = 4  # about, of most tokenizers
 LONG = f"longer than {TrainingConfig.max_tokens} tokens, the max_tokens of training"
-SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}
+SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "training": "train",
+    "testing": "test",
+}
 NOT_TEXT = re.compile(
     "[\ud800-\udfff\ufffd]"
 )  # bytes that were not UTF-8, and halves of characters from JSON
@@ -128,16 +135,23 @@ def rows_of(
     if isinstance(picture, Problem):
         return [], [*problems, picture]
     split = record.split.strip().lower()
+    split = SPLIT_NAMES.get(split, split)
+    if split and split not in SPLITS:
+        return [], [*problems, Problem("a split that is none of " + ", ".join(SPLITS), repr(record.split))]
     hashed = hash_fraction("validation", picture.picture) < labels.validation_share
     known = {
         "image": {"bytes": picture.content, "path": picture.name},
         "image_id": picture.picture,
         "source": labels.source,
         "kind": labels.kind,
-        "split": SPLIT_NAMES.get(split, split) or ("validation" if hashed else "train"),
+        "split": split or ("validation" if hashed else "train"),
         # LLaVA's own ids repeat: they name the picture, not the conversation.
         "conversation": f"{picture.picture[:12]}-{number}" if record.ordered else "",
     }
+    if record.caption:
+        return [
+            known | turn | {"task": "describe", "references": [turn["answer"]]} for turn in turns
+        ], problems
     return [known | turn for turn in turns], problems
 
 

@@ -31,6 +31,11 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("conversation", pa.string()),  # empty: the picture's rows are in no order
         ("turn", pa.int32()),
+        ("task", pa.string()),  # describe, or not known
+        (
+            "references",
+            pa.list_(pa.string()),
+        ),  # what people wrote about the picture, as far as the record tells
     ]
 )
 

@@ -50,14 +50,15 @@ def pixmo_record(values: dict[str, Any]) -> Record:
         names += tuple(sha256 + ending for ending in ENDINGS)
     if name := last_part(address):
         names += (name,)
-    if "question" in values and "answer" in values:
+    captioned = not ("question" in values and "answer" in values)
+    if not captioned:
         question, answer = values["question"], values["answer"]
         if isinstance(question, str):  # CapQA marks who speaks
             question = question.strip().removeprefix("[USER]").removesuffix("[ASSISTANT]")
     else:
         answer = values["caption"]
         question = describe(sha256 or address, str(answer))
-    return Record(names=names, content=content, turns=((question, answer),))
+    return Record(names=names, content=content, turns=((question, answer),), caption=captioned)
 
 
 def last_part(address: str) -> str:
@@ -104,7 +105,7 @@ def from_datasets(name: str, split: str, image: str, question: str, answer: str)
                 continue
             content, names = picture_of(values[image], folder)
             turns = ((values[question], values[answer]),)
-            yield Record(names=names, content=content, turns=turns, split=re.split(r"\W", split)[0])
+            yield Record(names=names, content=content, turns=turns, split=re.split(r"[\W_]", split)[0])
     except UserError:
         raise
     except Exception as problem:  # `datasets` passes on whatever its readers and the network raise

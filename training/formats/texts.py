@@ -45,6 +45,7 @@ class Record:
     content: bytes | None = None  # the picture's file, where the record itself holds it
     turns: tuple[tuple[Any, Any], ...] = ()  # (question, answer)
     ordered: bool = False  # the turns build on each other: a conversation
+    caption: bool = False  # the answer is what somebody wrote about the picture
     split: str = ""  # empty: decided by the picture
     problems: tuple[Problem, ...] = ()
 
@@ -117,7 +118,7 @@ def from_flickr8k(file: Path) -> Iterator[Record]:
                 reference, caption = (part.strip() for part in line.partition("\t")[::2])
                 name = reference.rpartition("#")[0] or reference
             if line.strip():
-                yield Record(names=(name,), turns=((describe(name, caption), caption),))
+                yield Record(names=(name,), turns=((describe(name, caption), caption),), caption=True)
 
 
 def from_llava(file: Path) -> Iterator[Record]:

@@ -62,8 +62,7 @@ def is_exact(answer: str, truth: str) -> bool:
 def restates(answer: str, truth: str, question: str) -> bool:
     """Whether the answer says the short truth and adds nothing but words of the question: "The ball is red." for "Red."
 
-    The alternatives of a question with "or" may not be added. Words are compared in their base forms. The gate of the
-    clean-up (vlm/chat) has a rule of its own, so that it is not judged by itself."""
+    The alternatives of a question with "or" may not be added. Words are compared in their base forms."""
     said, right = set(content_words(answer)), set(content_words(truth))
     asked = question
     if re.search(r"\bor\b", question, re.IGNORECASE):
@@ -142,9 +141,12 @@ def _forms(noun: str) -> set[str]:
 
 
 def majority_answers(examples: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The most frequent answer to each question: the best that can be done without looking. "" for any question."""
+    """The most frequent answer to each question, as it was first written: the best that can be done without looking. ""
+    for any question."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
+    written: dict[str, str] = {}
     for question, answer in examples:
+        written.setdefault(normalise(answer), answer)
         counts[normalise(question)][normalise(answer)] += 1
         counts[""][normalise(answer)] += 1
-    return {question: answers.most_common(1)[0][0] for question, answers in counts.items()}
+    return {question: written[answers.most_common(1)[0][0]] for question, answers in counts.items()}

@@ -33,7 +33,7 @@ def make_result(
     texts = {
         "draft": [to_keywords(each.draft) if options.style == "keywords" else each.draft for each in given],
         "blank_picture": [replies[BLANK, row.question].text for row in rows],
-        "question_only": list(guesses),
+        "question_only": [to_keywords(each) if options.style == "keywords" else each for each in guesses],
     }
     if other:
         texts["shuffled_pictures"] = [replies[other[row.picture], row.question].text for row in rows]

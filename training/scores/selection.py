@@ -88,7 +88,7 @@ def questions_of(folder: Path, options: Options) -> list[Row]:
     """The rows to score; none is an error that says where they come from."""
     known = from_sources(rows_of(folder, options.split), options.source)
     rows = [row for row in known if options.kind in (None, row.kind)]
-    rows = select(with_objects(rows, known), options.task, options.limit)
+    rows = select(with_all_known(rows, known), options.task, options.limit)
     if not rows:
         asked = f"{options.source}, split {options.split}"
         asked += "".join(
@@ -112,13 +112,17 @@ def there(folder: Path, known: Sequence[Row] = ()) -> str:
     return f"It has these sources and splits: {', '.join(told)}."
 
 
-def with_objects(rows: Sequence[Row], known: Sequence[Row]) -> list[Row]:
-    """Descriptions get the objects that any row of their picture knows of."""
+def with_all_known(rows: Sequence[Row], known: Sequence[Row]) -> list[Row]:
+    """Descriptions get the objects, and the captions, that any row of their picture knows of."""
     objects: dict[str, set[str]] = defaultdict(set)
+    captions: dict[str, dict[str, None]] = defaultdict(dict)
     for row in known:
         objects[row.picture].update(row.objects)
+        captions[row.picture] |= dict.fromkeys(row.references)
     return [
-        replace(row, objects=tuple(sorted(objects[row.picture]))) if row.task == "describe" else row
+        replace(row, objects=tuple(sorted(objects[row.picture])), references=tuple(captions[row.picture]))
+        if row.task == "describe"
+        else row
         for row in rows
     ]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-MAX_SIDE = 256  # px; the vision encoder reads 224 to 260
+MAX_SIDE = 256  # px of drawings and renders
 
 
 class Row(NamedTuple):
@@ -38,7 +38,7 @@ class Picture:
     kind: str  # photo | drawing | render | synthetic | composited
     load: Callable[[], Image.Image]
     phrase: str = ""  # noun phrase with its article: "a great blue heron"; empty where `turns` says it all
-    group: str = ""  # key of phrases.GROUPS: what it may be confused with
+    group: str = ""  # key of words.GROUPS: what it may be confused with
     action: str = ""  # "swimming", where somebody does something
     turns: tuple[tuple, ...] = ()  # the rows that the source itself brings: Row, or its first three fields
     split: str = ""  # the source's own split; empty: decided by splits.py

@@ -1,4 +1,4 @@
-"""Questions that people asked of a picture, cleaned: DAQUAR's clumsy English becomes plain, its short answers sentences."""
+"""Questions that people asked of a picture. DAQUAR's are cleaned: clumsy English becomes plain, short answers sentences."""
 
 import re
 from collections.abc import Sequence
@@ -8,8 +8,10 @@ from training.phrases import is_plural, sentence, with_article
 from training.sources.index_lines import Known
 from training.sources.nouns import is_countable, join, number, plural
 from training.sources.picture import Row
+from vlm.chat.words import base_form, words
 
 LONGEST = 25  # words of a question
+CLEANED = "daquar"
 SPELLING = {
     "refridgerator": "refrigerator", "refridgerators": "refrigerators", "excercise": "exercise",
     "fornt": "front", "cair": "chair",
@@ -52,14 +54,28 @@ def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]
     for each in known:
         asked: dict[str, Row] = {}
         for question, answer in each.questions:
-            row = make_row(question, answer)
+            row = cleaned(question, answer) if source == CLEANED else as_written(question, answer)
             if row:
                 asked.setdefault(row.question, row)
         rows[each.image] = list(asked.values())
     return rows
 
 
-def make_row(question: str, answer: str) -> Row | None:
+def as_written(question: str, answer: str) -> Row:
+    """Somebody's own question with its answer, of which nothing changes but the first letter and the stop."""
+    bare = answer.strip().rstrip(".!").lower()
+    first = words(answer)[:1]
+    if first in (["yes"], ["no"]):
+        task = first[0]
+    elif bare in COLOURS:
+        task = "colour"
+    else:
+        task = "count" if base_form(bare).isdigit() else "vqa"
+    return Row(task, question.strip(), sentence(answer.strip()), accepted=(bare,))
+
+
+def cleaned(question: str, answer: str) -> Row | None:
+    """None where it is not worth asking."""
     question = clean_question(question)
     parts = [clean_answer(part) for part in answer.replace("_", " ").split(",") if part.strip()]
     if not parts or not all(parts) or not 2 < len(question.split()) <= LONGEST:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from training.sources.picture import Picture, open_raster, render_svg
 
-FOLDERS = {  # the longest matching prefix wins -> phrases.GROUPS
+FOLDERS = {  # the longest matching prefix wins -> words.GROUPS
     "animals/birds": "bird", "animals/fish": "sea animal", "animals/insects": "insect",
     "animals/lizards": "reptile", "animals/amphibians": "reptile", "animals/shellfish": "sea animal",
     "animals/mammals/aquatic": "sea animal", "animals": "mammal",
