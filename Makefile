@@ -3,7 +3,7 @@
 # Both set up .venv first and fetch 1.5 GB of weights into ~/.cache/vlm (VLM_CACHE moves it); once that is done neither
 # needs the network.
 # make quick     the tests that need no real model, no browser and no running server, for the loop while you write
-# make adapter   the data and the run that make the shipped adapter: runs/embedded/adapter; killed, it goes on.
+# make adapter   the data and the run that make an adapter like the shipped one: runs/embedded/adapter; killed, it goes on.
 #                PHOTOS is the folder of photographs (training/README.md)
 
 PYTHON ?= python3

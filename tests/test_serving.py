@@ -222,7 +222,7 @@ def test_the_page_offers_the_switch_and_tells_how_to_train(serving: Serving) -> 
     with served(serving) as address:
         shown = str(Client(address, verbose=False).config["components"])
     assert "Use this preset" in shown
-    assert "training.finetune --preset one" in shown
+    assert "training.finetune --preset mine.yaml" in shown and "with the line model: one" in shown
 
 
 def test_a_space_shows_no_switch(serving: Serving) -> None:

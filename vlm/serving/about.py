@@ -9,6 +9,7 @@ from typing import Any
 
 from vlm.config import ModelConfig
 from vlm.model.adapter_folder import read_description, read_metrics
+from vlm.weights.resolve import public_name
 
 SHOWN = "accuracy", "blank_picture", "question_only"
 PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
@@ -36,11 +37,12 @@ def folded(title: str, text: str) -> str:
 
 
 def how_to_see(preset: str) -> str:
-    """What to do about a preset without an adapter."""
+    """What to do about a preset without an adapter. Not each has a training preset of its own."""
     return (
         f"**The preset {preset} has no adapter yet: it answers text and speech, but cannot see.** Train one, as the "
         f"README tells, or take one that was trained for it, and start the page with its folder:\n\n"
-        f"```\npython -m training.finetune --preset {preset} --output runs/{preset}\n"
+        f"```\n# mine.yaml: a copy of training/presets/phi-3.5.yaml with the line model: {preset}\n"
+        f"python -m training.finetune --preset mine.yaml --output runs/{preset}\n"
         f"VLM_PRESET={preset} VLM_ADAPTER=runs/{preset}/adapter python app.py\n```"
     )
 
@@ -51,12 +53,12 @@ def parts(config: ModelConfig) -> str:
     seen = f"pictures of {vision.image_size} pixels a side" if own else f"{vision.features} features"
     settings = "".join(f", {name} {value}" for name, value in connector.settings.items())
     rows = [
-        ("vision encoder", f"{vision.weights}, {seen}"),
+        ("vision encoder", f"{public_name(vision.weights)}, {seen}"),
         ("connector", f"{connector.kind}{settings}"),
         ("fusion", config.fusion.kind),
-        ("language model", f"{language.weights}, engine {language.engine}"),
+        ("language model", f"{public_name(language.weights)}, engine {language.engine}"),
         ("LoRA", f"rank {lora.rank} on {', '.join(lora.targets)}" if lora.rank else "none"),
-        ("speech", f"{config.speech.weights}, engine {config.speech.engine}"),
+        ("speech", f"{public_name(config.speech.weights)}, engine {config.speech.engine}"),
     ]
     return table(("part", config.name), rows)
 
@@ -75,7 +77,10 @@ def remote_parts(config: ModelConfig) -> str:
 def scores(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """metrics.json -> a table of right answers beside the two baselines, and the commands that counted them."""
     if not metrics:
-        return "This adapter was not evaluated. This does it:\n\n```\npython -m training.evaluate --adapter FOLDER\n```"
+        command = (
+            "python -m training.evaluate --adapter FOLDER --suite development --output development --save"
+        )
+        return f"This adapter was not evaluated. This does it:\n\n```\n{command}\n```"
     rows = []
     for name, entry in metrics.items():
         shown_as = _points if entry.get("measure") == "cider" else _percent

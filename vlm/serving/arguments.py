@@ -87,13 +87,13 @@ def _path_of(value: Any, name: str, most_bytes: int) -> str:
     return own_path(reference)
 
 
-def is_address(reference: str) -> bool:
+def is_web_address(reference: str) -> bool:
     return reference.lower().startswith(("http://", "https://"))
 
 
 def own_path(reference: str) -> str:
     """The path of an uploaded file by its path or its address here. Raises UserError for anything else."""
-    if is_address(reference):
+    if is_web_address(reference):
         _, found, path = reference.partition(OWN_FILE)
         if not found:
             raise UserError(NOT_FETCHED)

@@ -10,6 +10,8 @@ MAX_WAITING = 100  # events in Gradio's own queue, before the searches
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": None}
 
 LOOKING: dict[str, Any] = {"concurrency_id": "looking", "concurrency_limit": 1}  # a minute of both cores
+EMBEDDING: dict[str, Any] = {"concurrency_id": "embedding", "concurrency_limit": 1}
+SEARCHING: dict[str, Any] = {"concurrency_id": "searching", "concurrency_limit": 2}
 
 # Events that occur while an earlier one is under way are sent as well. Otherwise the browser would drop the answer to a
 # question that follows closely upon a stop.

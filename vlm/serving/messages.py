@@ -1,7 +1,7 @@
 """A conversation -> the messages of a Gradio chat: pictures and question, answer, how it came about.
 
 A question stays what was typed. An answer's Markdown is rendered (vlm/serving/markdown.py). Buttons name what they do in
-`data-action`, and assets/page/chat.js sends that to the handlers of vlm/serving/questions.py.
+`data-action`, and assets/page/page.js sends that to the handlers of the tab (vlm/serving/conversation_tab.py).
 """
 
 import re

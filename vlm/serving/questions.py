@@ -14,25 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_pil_to_cache
 
 from vlm.chat.answer import Answer, Settings
 from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange
 from vlm.errors import UserError
-from vlm.inputs.images import open_image
 from vlm.serving.browser_copy import copy_of, recover
-from vlm.serving.callers import current_caller
 from vlm.serving.messages import Message, editing_notice, messages
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.received import Received
 from vlm.serving.settings_panel import LARGEST_SEED, settings_from
+from vlm.serving.shown_files import shown_file
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import Tab
 from vlm.serving.translations import translated
 
 SPOKEN = "spoken"  # the name of a recording that assets/page/voice.js makes
 REFRESH_SECONDS = 0.1  # while an answer grows: redrawing the page at every token would slow the model down
-BROWSERS_SHOW = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}
 OTHER_TEMPERATURE = 0.7  # of another try where the temperature is 0, which would say the same again
 
 
@@ -126,18 +123,10 @@ class Questions:
             raise UserError("Questions about pictures go on the Image tab.")
         if self.tab.pictures and not any(each.pictures for each in [*conversation.exchanges[:at], exchange]):
             raise UserError("Please add a picture first: upload, paste or drop one, or use the camera.")
-        pictures = tuple(map(self._presentable, exchange.present_pictures))
+        pictures = tuple(
+            shown_file(path, Path(path).parent, self.temporary_files) for path in exchange.present_pictures
+        )
         conversation.begin(replace(exchange, pictures=pictures, settings=settings), at)
-
-    def _presentable(self, path: str) -> str:
-        """The path of a file that browsers can show: few of them know TIFF. UserError if it is no picture."""
-        picture = open_image(path)
-        if Path(path).suffix.lower() in BROWSERS_SHOW:
-            return path
-        current_caller().hold(3 * picture.width * picture.height)
-        converted = save_pil_to_cache(picture, str(Path(path).parent), Path(path).stem, "png")
-        self.temporary_files.add(converted)
-        return converted
 
     # It is answered.
 

@@ -19,8 +19,8 @@ from vlm.serving.allowance import Allowance
 from vlm.serving.arguments import file_of, files_of, text_of, whole_of
 from vlm.serving.callers import current_caller
 from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
+from vlm.serving.events import EMBEDDING, SEARCHING
 from vlm.serving.plain_errors import plainly
-from vlm.serving.search_tab import EMBEDDING, SEARCHING
 from vlm.serving.sent_files import sent_files
 from vlm.serving.shared_searcher import SharedSearcher
 

@@ -1,21 +1,18 @@
 """The Search tab: its components, and which handler of `Searches` each of their events calls."""
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from vlm.serving.allowance import Allowance
 from vlm.serving.conversation_tab import ConversationTab
-from vlm.serving.events import ALWAYS, AT_ONCE, MAY_REFUSE
+from vlm.serving.events import ALWAYS, AT_ONCE, EMBEDDING, MAY_REFUSE, SEARCHING
 from vlm.serving.plain_errors import plainly
 from vlm.serving.search_views import said
 from vlm.serving.searches import INVITATION, Searches, SearchSession
 from vlm.serving.shared_searcher import SharedSearcher
 
 # One visitor's pictures are embedded at a time, and searches do not wait for that.
-EMBEDDING: dict[str, Any] = {"concurrency_id": "embedding", "concurrency_limit": 1}
-SEARCHING: dict[str, Any] = {"concurrency_id": "searching", "concurrency_limit": 2}
 
 DOWNLOAD = """file => {
     const link = document.createElement("a");

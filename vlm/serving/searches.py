@@ -13,7 +13,6 @@ from typing import Any
 from weakref import WeakSet
 
 import gradio as gr
-from gradio.processing_utils import save_pil_to_cache
 from PIL import Image
 
 from vlm.chat.conversation import NOTHING, Composed, Conversation, composed_exchange
@@ -21,14 +20,13 @@ from vlm.chat.index import Found, PictureIndex, Report
 from vlm.chat.indexing import add_pictures
 from vlm.chat.search import checked_names, split_names
 from vlm.errors import UserError
-from vlm.inputs.images import open_image
 from vlm.serving.allowance import Allowance
 from vlm.serving.callers import current_caller
 from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
 from vlm.serving.plain_errors import plain_sentence
-from vlm.serving.questions import BROWSERS_SHOW
 from vlm.serving.search_views import card, progress_bar, said
 from vlm.serving.shared_searcher import SharedSearcher
+from vlm.serving.shown_files import BROWSERS_SHOW, shown_file
 
 SHOWN = 24  # pictures in the gallery
 MAX_HELD_BYTES = 128 * 1024 * 1024  # of the vectors of all visitors
@@ -226,9 +224,5 @@ class Searches:
         if path is None or not Path(path).is_file():
             return None
         if Path(path).suffix.lower() not in BROWSERS_SHOW:
-            picture = open_image(path)
-            current_caller().hold(3 * picture.width * picture.height)
-            path = save_pil_to_cache(picture, str(self.cache), Path(path).stem, "png")
-            self.temporary_files.add(path)
-            session.files[sha256] = path
-        return path
+            session.files[sha256] = shown_file(path, self.cache, self.temporary_files)
+        return session.files[sha256]

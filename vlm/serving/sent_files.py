@@ -5,7 +5,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.components import Component
 
-from vlm.serving.arguments import NOT_FETCHED, is_address
+from vlm.serving.arguments import NOT_FETCHED, is_web_address
 
 
 def sent_files(label: str, example: str, several: bool = False) -> gr.File:
@@ -32,7 +32,7 @@ def _keep_here(component: Component) -> None:
     move = component.async_move_resource_to_block_cache
 
     async def move_what_is_here(url_or_file_path: str | Path | None) -> str | None:
-        if url_or_file_path is None or not is_address(str(url_or_file_path)):
+        if url_or_file_path is None or not is_web_address(str(url_or_file_path)):
             return await move(url_or_file_path)
         if component.data_model is None:  # an endpoint's, which knows this server's own addresses
             return str(url_or_file_path)

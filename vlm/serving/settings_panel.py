@@ -78,7 +78,7 @@ def settings_from(
     system: str = "",
     language: str = "",
 ) -> Settings:
-    """What the page's components and JSON give, as the assistant takes it."""
+    """What the page's components give, as the assistant takes it."""
     return Settings(
         max_new_tokens=int(max_new_tokens),
         temperature=float(temperature),

@@ -1,7 +1,7 @@
 """The assistant that answers now, for whom and in which order, and the change to another preset while the page is up.
 
-Every question passes through `Serving.stream`, from whichever route it comes: the page, the API, MCP. There is one model at
-a time. It is let go of before the next is loaded, so that a machine needs the memory of one only.
+Every question passes through `Serving.stream`, from whichever route it comes: the page, the API, MCP, /v1. There is one
+model at a time. It is let go of before the next is loaded, so that a machine needs the memory of one only.
 """
 
 import time

@@ -107,7 +107,7 @@ class Said:
     question: str
     answer: str = ""
     pictures: tuple[str, ...] = ()  # data URLs, addresses, identifiers of uploads
-    recordings: tuple[InputAudio | str, ...] = ()  # identifiers of uploads
+    recordings: tuple[InputAudio | str, ...] = ()  # what was sent, or identifiers of uploads
 
 
 def read_request(body: Mapping[str, Any]) -> ChatRequest:
