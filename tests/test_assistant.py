@@ -356,9 +356,20 @@ def test_settings_are_bounded(name: str, bad: tuple[float, ...], good: tuple[flo
         assert getattr(Settings(**{name: value}), name) == value  # type: ignore[arg-type]
 
 
-def test_an_unknown_style_is_refused() -> None:
+def test_an_unknown_style_is_refused_a_presets_too(tiny: Assistant) -> None:
     with pytest.raises(UserError, match="full or keywords"):
         Settings(style="loud")  # type: ignore[arg-type]
+    config = replace(tiny.config, answers=replace(tiny.config.answers, style="keyword"))
+    with pytest.raises(UserError, match="full or keywords"):
+        Assistant(tiny.pipeline, tiny.transcriber, config, None)
+
+
+def test_what_is_told_of_a_model_names_no_folder_of_this_machine(tiny: Assistant, tmp_path: Path) -> None:
+    (mine := tmp_path / "mine.gguf").touch()
+    config = replace(tiny.config, language=replace(tiny.config.language, weights=str(mine)))
+    mine_served = Assistant(tiny.pipeline, tiny.transcriber, config, None)
+    told = mine_served.answer("Hello?", settings=SHORT).model + mine_served.description
+    assert "mine.gguf" in told and str(tmp_path) not in told
 
 
 def test_settings_reach_the_engine_and_the_presets_are_the_default(tiny: Assistant) -> None:

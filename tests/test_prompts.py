@@ -9,6 +9,7 @@ import torch
 
 from tests.tiny import CONTROL, tiny_tokenizer
 from tests.tiny_phi import GEMMA_CONTROL, GEMMA_TEMPLATE, phi_tokenizer, tokenizer_with
+from vlm.errors import UserError
 from vlm.model.prompts import IGNORE, VISUAL, PromptTurn, collate, encode, end_ids, pad_id, segments
 
 TOKENIZER = tiny_tokenizer()
@@ -78,7 +79,7 @@ def test_instructions_are_words_as_well(hostile: str) -> None:
 
 
 def test_an_earlier_turn_without_an_answer_is_refused() -> None:
-    with pytest.raises(ValueError, match="Only the last turn"):
+    with pytest.raises(UserError, match="has no answer"):
         encode(TOKENIZER, [PromptTurn("x"), PromptTurn("z")], 2)
 
 

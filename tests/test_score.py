@@ -256,7 +256,8 @@ def test_cocos_files_and_results_of_evaluate_are_read(tmp_path: Path) -> None:
     assert found == Prediction("a cat", ("a cat", "one cat"), picture="7")
     captions.write_text(json.dumps({"annotations": []}))
     with pytest.raises(UserError, match="no captions of the picture '7'"):
-        with_references([found], captions)
+        with_references(read_predictions(results), captions)
+    assert with_references([found], captions) == [found]  # a line with its own needs none
     evaluated = tmp_path / "evaluated.json"
     evaluated.write_text(json.dumps({"answers": [{"answer": "a", "references": ["a"], "task": "name"}]}))
     assert read_predictions(evaluated) == [Prediction("a", ("a",))]

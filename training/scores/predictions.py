@@ -111,7 +111,7 @@ def _checked(value: Any, name: str, where: str) -> Any:
 
 
 def with_references(predictions: Sequence[Prediction], file: Path) -> list[Prediction]:
-    """The predictions with the captions of COCO's annotation file, by their picture."""
+    """The predictions; those without references get the captions of their picture in COCO's annotation file."""
     try:
         annotations = json.loads(file.read_text(encoding="utf-8"))["annotations"]
         captions = _by_picture(annotations)
@@ -119,10 +119,13 @@ def with_references(predictions: Sequence[Prediction], file: Path) -> list[Predi
         raise UserError(not_readable(file, error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is no annotation file of COCO's captions ({error!r}).") from error
-    missing = sorted({each.picture for each in predictions} - set(captions))
+    missing = sorted({each.picture for each in predictions if not each.references} - set(captions))
     if missing:
         raise UserError(f"{file} has no captions of the picture {missing[0]!r} and {len(missing) - 1} more.")
-    return [replace(each, references=tuple(captions[each.picture])) for each in predictions]
+    return [
+        each if each.references else replace(each, references=tuple(captions[each.picture]))
+        for each in predictions
+    ]
 
 
 def _by_picture(annotations: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -94,7 +94,7 @@ class Pipeline:
                 for snapshot in _with_last(steps):
                     answers[place:] = [snapshot]
                     yield replace(snapshot, text=joined([each.text for each in answers]))
-        return _together(answers)
+        return _summed(answers)
 
     def _reply_to(
         self,
@@ -170,9 +170,10 @@ class Pipeline:
         return replace(answer, text=text, clean_up=verdict, seconds=seconds)
 
 
-def _together(answers: Sequence[Answer]) -> Answer:
+def _summed(answers: Sequence[Answer]) -> Answer:
     """Answers about pictures in order -> one, with what all of them took."""
-    taken = {name: sum(each.seconds.get(name, 0.0) for each in answers) for name in answers[-1].seconds}
+    names = dict.fromkeys(name for each in answers for name in each.seconds)
+    taken = {name: sum(each.seconds.get(name, 0.0) for each in answers) for name in names}
     tokens = sum(each.tokens for each in answers)
     verdicts = [each.clean_up for each in answers]
     return replace(

@@ -15,6 +15,8 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 
+from vlm.errors import UserError
+
 IGNORE = -100  # label of a position that is not learned (the convention of torch's cross_entropy)
 VISUAL = -1  # in `Encoded.ids`: a visual token stands here
 # Characters of nobody's, that stand for contents while a template is split
@@ -61,7 +63,7 @@ def encode(
         labels.extend(new if learn else [IGNORE] * len(new))
 
     if not all(turn.answer for turn in turns[:-1]):
-        raise ValueError("Only the last turn may be without an answer.")
+        raise UserError("An earlier question has no answer. Leave it out, or give its answer.")
     apart = bool(system) and any(each in system for each in (*_special(tokenizer), USER, ASSISTANT, SYSTEM))  # type: ignore[operator]
     frame = template_frame(tokenizer, len(turns), bool(turns[-1].answer), SYSTEM if apart else system)
     for turn, (before_user, before_answer, after_answer) in zip(turns, frame, strict=True):
