@@ -61,7 +61,7 @@ def test_an_index_at_home_is_known_again_and_guarded(
     monkeypatch.setenv("HOME", str(tmp_path))
     searcher.index(folder, "~/mine.safetensors")
     again = searcher.index(folder, "~/mine.safetensors")
-    assert again.report.new == 0 and (tmp_path / "mine.safetensors").is_file()
+    assert again.report.added == 0 and (tmp_path / "mine.safetensors").is_file()
     Image.new("RGB", (16, 16), "navy").save(tmp_path / "other.png")
     with pytest.raises(UserError, match="of other pictures"):
         searcher.index([tmp_path / "other.png"], "~/mine.safetensors")
