@@ -114,7 +114,8 @@ def test_the_preset_is_switched_for_everyone_and_conversations_stay(
         ask(page, "After?")
         expect(page.locator("details.trace:visible")).to_have_count(2, timeout=PATIENCE)
         traces = page.locator("details.trace:visible").all_text_contents()
-        assert ["/one" in traces[0], "/two" in traces[1]] == [True, True]
+        models = [re.search(r"Model\s*(one|two)", trace) for trace in traces]
+        assert [found and found[1] for found in models] == ["one", "two"]
         page.context.close()
         other = open_page(browser, address)
         expect(other.locator("header")).to_contain_text("two ·")

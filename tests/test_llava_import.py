@@ -141,7 +141,7 @@ def test_a_checkpoint_is_served_as_it_is_with_any_preset(
     monkeypatch.setattr("vlm.chat.assistant._load_transcriber", lambda speech: None)
     assistant = load_assistant("embedded", str(checkpoint), "cpu")
     answer = assistant.answer("What is this?", images=pictures(1))
-    assert (answer.route, answer.model, answer.engine) == ("image", str(checkpoint), "torch")
+    assert (answer.route, answer.model, answer.engine) == ("image", checkpoint.name, "torch")
     assert answer.tokens > 0 and assistant.adapter.startswith(checkpoint.name)
     assert assistant.answer("What is this?").route == "text"
     assert find_adapter(str(checkpoint)) == find_adapter(str(checkpoint))
