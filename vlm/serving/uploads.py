@@ -42,15 +42,13 @@ class Uploads:
     def hold(self, more: int) -> None:
         """To be called before so many bytes are written: they count at once. Raises NoRoom."""
         with self._lock:
-            if self._measure() + more > self.most_bytes:
-                raise NoRoom
+            self._check_room(more)
             self._on_disk += more
 
     def announce(self, more: int) -> None:
         """So many bytes are about to come, however slowly: they count until `arrived`. Raises NoRoom."""
         with self._lock:
-            if self._measure() + more > self.most_bytes:
-                raise NoRoom
+            self._check_room(more)
             self._announced += more
 
     def arrived(self, size: int) -> None:
@@ -58,6 +56,10 @@ class Uploads:
         with self._lock:
             self._announced -= size
             self._on_disk += size  # until it is measured anew
+
+    def _check_room(self, more: int) -> None:
+        if self._measure() + more > self.most_bytes:
+            raise NoRoom
 
     def _measure(self) -> int:
         """Bytes on the disk and to come: what is half here counts twice for so long, rather than not at all."""
