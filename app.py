@@ -45,11 +45,11 @@ def main() -> None:
 
 def run(settings: ServerSettings, accounts: Accounts | None, uploads: Uploads) -> None:
     assistant = load_assistant(settings.preset, settings.adapter)
+    serving = Serving(assistant, settings.preset, settings.adapter, settings)
     if spaces and spaces.config.Config.zero_gpu:
         borrow_gpu(assistant, spaces)
     else:
-        threading.Thread(target=assistant.warm_up, name="warm up", daemon=True).start()
-    serving = Serving(assistant, settings.preset, settings.adapter, settings)
+        threading.Thread(target=serving.warm_up, name="warm up", daemon=True).start()
     # Visitors did not choose the preset, and ZeroGPU takes weights at the start only.
     page = build_app(serving, switchable=not settings.public)
     serve(Site(page, serving, uploads, accounts))

@@ -22,6 +22,7 @@ class ChattingAssistant:
         self.script: dict[str, str] = {}
         self.refuses: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
+        self.read: list[tuple[Any, Any]] = []  # pictures and what was said before, ahead of a question
         self.seen, self.ended, self.slow = "", True, 0.0
         self.clean_up, self.seconds = "off", dict[str, float]()
 
@@ -30,6 +31,10 @@ class ChattingAssistant:
 
     def close(self) -> None:
         """Holds nothing."""
+
+    def read_ahead(self, images: Any, history: Any = ()) -> Iterator[None]:
+        self.read.append((images, history))
+        yield
 
     def stream(
         self,

@@ -8,6 +8,5 @@ from tests.test_server import TalkingAssistant
 
 if __name__ == "__main__":
     assistant = TalkingAssistant(words=30, seconds=0.1)
-    assistant.warm_up = lambda: None  # type: ignore[attr-defined]
     app.load_assistant = lambda *_: assistant  # type: ignore[assignment]
     app.main()

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
+from tests.engine_world import Decoding
 from tests.tiny import SYSTEM, overfit, picture, tiny_config, tiny_model, tiny_pipeline
 from vlm import Answer, Assistant, Settings, Turn, UserError
 from vlm.chat import clean_up
@@ -41,7 +43,7 @@ class Asked:
 class Recording:
     """The tiny engine, noting what it is asked for. `rewrites`: what the base model says, where it is not to babble."""
 
-    name, device, parallel = "tiny", "CPU", 1
+    name, device, parallel, reads_ahead = "tiny", "CPU", 1, True
 
     def __init__(self, engine: Engine, tokenizer: Any, rewrites: str = "") -> None:
         self.engine, self.tokenizer, self.rewrites = engine, tokenizer, rewrites
@@ -217,7 +219,7 @@ def test_warming_up_reads_what_every_conversation_begins_with(
     tiny: Assistant, learned: VisionLanguageModel
 ) -> None:
     cold = assistant_of(learned).answer("Which?", [picture("red")])
-    tiny.warm_up()
+    list(tiny.warm_up())
     warmed = asked(tiny)[:]
     assert tiny.answer("Which?", [picture("red")]).text == cold.text
     tiny.answer("Which?", settings=SHORT)
@@ -484,6 +486,36 @@ def test_several_people_at_once_get_their_own_answers(tiny: Assistant) -> None:
     for thread in threads:
         thread.join()
     assert sorted(got) == sorted([*ANSWERS.items()] * 2)
+
+
+@pytest.mark.parametrize("history", [[], [Turn("Which?", "white", (picture("white"),))]])
+def test_a_picture_is_looked_at_and_read_before_its_question_is_known(
+    learned: VisionLanguageModel, looks: list[int], history: list[Turn]
+) -> None:
+    asking, at_once, ahead = "Which is it?", assistant_of(learned), assistant_of(learned)
+    expected = at_once.answer(asking, [picture("blue")], history=history, settings=SHORT)
+    decoding = Decoding(ahead.engine.engine)  # type: ignore[attr-defined]
+    assert list(ahead.read_ahead([picture("blue")], history)) and decoding.positions
+    (read_ahead,), seen = asked(ahead), len(looks)
+    assert read_ahead.adapter and read_ahead.sampling.max_new_tokens == 1
+    decoding.sizes.clear()
+    got = ahead.answer(asking, [picture("blue")], history=history, settings=SHORT)
+    assert (got.text, got.draft, got.seen) == (expected.text, expected.draft, expected.seen)
+    assert len(looks) == seen
+    ids = asked(ahead)[-1].ids
+    assert decoding.sizes[0] == len(ids) - len(commonprefix([ids, read_ahead.ids])) < len(ids) / 2
+
+
+def test_nothing_is_read_ahead_where_a_question_would_have_to_wait_for_it_or_is_looked_for(
+    learned: VisionLanguageModel, tiny: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blind = replace(tiny.pipeline.writer, sights=None)  # type: ignore[type-var]
+    assert not blind.reads_ahead
+    with monkeypatch.context() as patch:
+        patch.setattr(learned.eyes.connector, "reads_questions", True)
+        assert not list(tiny.read_ahead([picture("blue")]))
+    monkeypatch.setattr(tiny.engine, "reads_ahead", False)
+    assert not list(tiny.read_ahead([picture("blue")])) and not asked(tiny)
 
 
 def one_at_a_time(model: VisionLanguageModel) -> Assistant:

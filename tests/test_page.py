@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.chatting import ChattingAssistant
 from tests.conftest import EXAMPLES, free_port, served
+from tests.test_serving import wait_until
 from tests.visiting import add_picture, answers, ask, box, open_page, visit, wait_until_idle
 from vlm.chat.occlusion import Look
 from vlm.serving.environment import ServerSettings
@@ -676,6 +677,23 @@ def test_a_picture_dropped_anywhere_goes_to_the_composer(page: Page) -> None:
     page.locator("dialog.zoom img").wait_for()
     page.keyboard.press("Escape")
     expect(page.locator("dialog.zoom")).to_have_count(0)
+
+
+def test_a_picture_is_looked_at_as_soon_as_it_stands_in_the_composer(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    page.get_by_role("tab", name="Image").click()
+    add_picture(page, "cat.jpg")
+    wait_until(lambda: len(assistant.read) == 1)
+    ask(page, "What is this?")
+    wait_until_idle(page)
+    add_picture(page, "coffee.jpg")
+    wait_until(lambda: len(assistant.read) == 2)
+    box(page).type("And that?")
+    (first, before), (second, after) = assistant.read
+    assert [Path(path).name for path in (*first, *second)] == ["cat.jpg", "coffee.jpg"]
+    assert not before and [(turn.question, len(turn.images)) for turn in after] == [("What is this?", 1)]
+    assert [each["question"] for each in assistant.asked] == ["What is this?"]
 
 
 def test_pictures_in_the_composer_are_put_into_another_order_by_dragging_or_with_keys(

@@ -232,11 +232,11 @@ def test_a_server_that_is_down_or_somewhere_else_is_one_sentence(server: ChatSer
 def test_warming_up_says_in_the_log_what_the_server_lacks(
     server: ChatServer, far: Assistant, caplog: pytest.LogCaptureFixture
 ) -> None:
-    far.warm_up()
+    list(far.warm_up())
     assert not caplog.messages
     server.models.remove("adapter")
-    far.warm_up()
-    assistant_at(f"http://127.0.0.1:{free_port()}/v1").warm_up()
+    list(far.warm_up())
+    list(assistant_at(f"http://127.0.0.1:{free_port()}/v1").warm_up())
     first, second = caplog.messages
     assert "no model 'adapter', only: base" in first
     assert "cannot be reached" in second

@@ -385,6 +385,37 @@ def test_whoever_has_answers_under_way_comes_after_those_who_have_none() -> None
     assert gate.enter(other, lambda: 2, 0)
 
 
+def test_reading_ahead_ends_when_anyone_asks_and_counts_as_no_answer() -> None:
+    assistant, serving = talking(parallel=8, seconds=0.0, words=3)
+    each = serving.seconds_a_question
+    ahead = Running(serving.read_ahead, [EXAMPLES / "cat.jpg"])
+    wait_until(lambda: len(assistant.under_way) == 1)
+    with closing(serving.stream("Hello?")) as question:
+        next(question)
+        ahead.result()
+        assert len(assistant.under_way) == 1  # the question
+        serving.read_ahead([EXAMPLES / "cat.jpg"])  # returns at once: somebody is here
+        assert next(question).tokens == 1
+    assert serving.answering == serving.waiting == 0
+    asked = serving.seconds_a_question
+    assert asked != each
+    assistant.go_on.set()
+    serving.read_ahead([EXAMPLES / "cat.jpg"])
+    assert serving.seconds_a_question == asked and serving.answering == 0
+
+
+def test_warming_up_makes_room_for_whoever_asks_and_goes_on_afterwards() -> None:
+    assistant, serving = talking(parallel=1, seconds=0.0, words=3)
+    warming = Running(serving.warm_up)
+    wait_until(lambda: len(assistant.under_way) == 1)
+    *_, last = serving.stream("Hello?")
+    assert last.text == "done" and warming.thread.is_alive()
+    wait_until(lambda: len(assistant.under_way) == 1)
+    assistant.go_on.set()
+    warming.result()
+    assert serving.answering == 0
+
+
 def test_whoever_does_not_come_when_it_is_their_turn_holds_up_nobody() -> None:
     gate = Gate()
     gone, here = gate.line_up("ann"), gate.line_up("bob")

@@ -38,6 +38,20 @@ class FakeAssistant:
     def close(self) -> None:
         self.closed = True
 
+    def warm_up(self) -> Iterator[None]:
+        yield from self.read_ahead()
+
+    def read_ahead(self, *_: Any) -> Iterator[None]:
+        """Goes on until it is closed, or `go_on` is set."""
+        reading = object()
+        self.under_way.append(reading)
+        try:
+            while not self.go_on.wait(0.02):
+                assert not self.closed
+                yield
+        finally:
+            self.under_way.remove(reading)
+
     def stream(self, *_: Any) -> Iterator[Answer]:
         answer = Answer(text=self.name)
         self.under_way.append(answer)
@@ -133,6 +147,19 @@ def test_memory_that_does_not_suffice_for_a_preset_is_freed_before_the_one_befor
     with pytest.raises(UserError, match="too little memory for the preset 'two'.*smaller"):
         serving.switch("two")
     assert held and serving.assistant.answer("Hello?", settings=SHORT).model.endswith("one")
+
+
+def test_a_change_of_the_model_and_a_stop_do_not_wait_for_what_is_read_ahead(two: FakeAssistant) -> None:
+    serving = fake_serving(FakeAssistant("one"))
+    for ends in (lambda: serving.switch("two"), serving.stop):
+        ahead = Running(serving.read_ahead, [EXAMPLES / "cat.jpg"])
+        wait_until(lambda: serving.answering == 1)
+        ends()
+        ahead.result()
+        assert serving.answering == 0
+    assert serving.preset == "two"
+    serving.read_ahead([EXAMPLES / "cat.jpg"])  # it takes no more questions
+    assert not two.under_way
 
 
 @pytest.mark.slow

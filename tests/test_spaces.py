@@ -72,7 +72,7 @@ class Lender:
 class CountingEngine:
     """Streams the length of each part of the prompt, then fails with `problem` if there is one."""
 
-    name, device, parallel, context = "torch", "GPU", 1, 2048
+    name, device, parallel, context, reads_ahead = "torch", "GPU", 1, 2048, True
 
     def __init__(self, problem: Exception | None = None) -> None:
         self.problem, self.under_way, self.closed = problem, False, False
@@ -98,6 +98,7 @@ def test_an_engine_on_a_borrowed_gpu_gives_the_same_tokens_and_asks_for_time_by_
     engine, lender = CountingEngine(), Lender()
     borrowed = on_borrowed_gpu(engine, lender)
     assert (borrowed.name, borrowed.device, borrowed.parallel, borrowed.context) == ("torch", "GPU", 1, 2048)
+    assert not borrowed.reads_ahead
     for length in (16, 200, 1024):
         assert list(borrowed.stream(PROMPT, True, Sampling(length))) == [3, 2, 1]
     assert lender.durations == sorted(set(lender.durations))

@@ -28,6 +28,7 @@ const page = {
     new MutationObserver(() => page.drawFormulas(chat)).observe(chat, {childList: true, subtree: true});
     page.showVoices(tab);
     if (tab.panel.querySelector(".look")) page.focusLook(tab);
+    page.tellOfPictures(tab);
     (page.waiting[tab.name] || []).forEach(go => go(tab));
     if (!page.waiting[tab.name]) page.reopen(tab);
   },

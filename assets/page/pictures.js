@@ -73,6 +73,17 @@ async function give(files) {
   hand(tab.panel.querySelector(".composer input[type=file]"), await madeReady(files, tab));
 }
 
+/* The server looks at a picture as soon as it stands in the composer, while its question is typed or spoken. */
+page.tellOfPictures = tab => {
+  const composer = tab.panel.querySelector(".composer");
+  let before = 0;
+  new MutationObserver(() => {
+    const count = composer.querySelectorAll(".thumbnail-wrapper").length;
+    if (count > before) tab.trigger("attached");
+    before = count;
+  }).observe(composer, {childList: true, subtree: true});
+};
+
 /* Pictures that wait in the composer are put into another order: one is dragged onto another's place, or moved with Alt and an
    arrow key. What was moved waits in `page.moved` for the event of the bar, which has the composer's value. */
 let dragged = null;

@@ -63,6 +63,7 @@ FLOORS = {
     "text_follow_up_seconds": Floor("first token, follow-up in the same one, s", most=0.4),
     "picture_first_seconds": Floor("first token, question about a picture, s", most=1.2),
     "picture_follow_up_seconds": Floor("first token, follow-up about it, s", most=0.5),
+    "picture_read_ahead_seconds": Floor("first token, question about one that was read ahead, s", most=0.5),
     "import_and_load_seconds": Floor("import and load, files in the page cache, s", most=6.0),
     "eight_to_one": Floor(
         "eight text answers at once, tokens a second in all: times those of one", least=2.5
@@ -262,7 +263,7 @@ def waiting_figures(assistant: Any, size: Size) -> dict[str, float]:
 
     settings = Settings(max_new_tokens=size.tokens)
     found: dict[str, list[float]] = {
-        name: [] for name in FLOORS if name.endswith(("first_seconds", "up_seconds"))
+        name: [] for name in FLOORS if name.endswith(("first_seconds", "up_seconds", "ahead_seconds"))
     }
     first_seconds(assistant, question="Hello", settings=settings)  # as the page warms up
     first_seconds(assistant, question=LOOKS[0], images=[Image.new("RGB", (64, 64))], settings=settings)
@@ -280,6 +281,11 @@ def waiting_figures(assistant: Any, size: Size) -> dict[str, float]:
         history = [Turn(LOOKS[0], text, (picture,))]
         seconds, _ = first_seconds(assistant, question=LOOKS[1], history=history, settings=settings)
         found["picture_follow_up_seconds"].append(seconds)
+        another = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        for _ in assistant.read_ahead([another]):  # as the page does, once it stands in the composer
+            pass
+        seconds, _ = first_seconds(assistant, question=LOOKS[0], images=[another], settings=settings)
+        found["picture_read_ahead_seconds"].append(seconds)
     return {name: statistics.median(each) for name, each in found.items()}
 
 

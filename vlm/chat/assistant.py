@@ -76,9 +76,9 @@ class Assistant:
         parts = self.model, f"adapter {self.adapter or 'none'}", self.engine.name
         return " · ".join([*parts, self.engine.device])
 
-    def warm_up(self) -> None:
-        """Make ready for the first answers; may run while others are given."""
-        self.pipeline.warm_up()
+    def warm_up(self) -> Iterator[None]:
+        """Make ready for the first answers, bit by bit; may run while others are given."""
+        return self.pipeline.warm_up()
 
     def close(self) -> None:
         """Give the model's memory back."""
@@ -149,6 +149,11 @@ class Assistant:
             "The GPU has too little memory for this answer. Please ask for a shorter one, with fewer pictures, or "
             "start a new conversation."
         )
+
+    def read_ahead(self, images: Sequence[Picture], history: Sequence[Turn] = ()) -> Iterator[None]:
+        """Look at pictures while the question about them is still typed or spoken, so that its answer begins sooner. It is
+        read bit by bit; closing the iterator stops it. Raises UserError for what cannot be looked at."""
+        return self.pipeline.read_ahead(images, history)
 
     def hear(self, audio: Any, language: str = "") -> Heard:
         """The words of a recording. `language` as in `Settings`."""

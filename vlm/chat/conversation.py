@@ -240,4 +240,8 @@ class Conversation:
 
     def history(self) -> list[Turn]:
         """All that came before the last question, as the assistant takes it, with the pictures that are still there."""
-        return [Turn(each.asked, each.text, each.present_pictures) for each in self.exchanges[:-1]]
+        return self.history_before(-1)
+
+    def history_before(self, number: int | None) -> list[Turn]:
+        """The same of exchange `number`; of one that is to come for None."""
+        return [Turn(each.asked, each.text, each.present_pictures) for each in self.exchanges[:number]]

@@ -57,6 +57,12 @@ class LocalWriter:
     def sees(self) -> bool:
         return self.sights is not None
 
+    @property
+    def reads_ahead(self) -> bool:
+        if self.sights is None or self.sights.eyes.connector.reads_questions:
+            return False
+        return self.engine.reads_ahead
+
     def look(self, pictures: Sequence[Picture], question: str) -> list[Sight]:
         assert self.sights is not None, "checked by the assistant"
         return self.sights.see(pictures, question)
@@ -84,16 +90,20 @@ class LocalWriter:
                     text = decoded
                 yield Written(text, len(ids) - before, read, left_out, ended=token in ends)
 
-    def warm_up(self, image_system: str, text_system: str | None) -> None:
-        """Read what every conversation begins with, so that the first answers need not wait for it."""
+    def warm_up(self, image_system: str, text_system: str | None) -> Iterator[None]:
+        """Read what every conversation begins with, so that the first answers need not wait for it: the longest last."""
         hello = [PromptTurn("Hello")]
         for turns, system, adapter in (
+            (hello, image_system, True),
             (hello, text_system, False),
             (clean_up.request("What is this?", "A cat."), clean_up.SYSTEM, False),
-            (hello, image_system, True),
         ):
             ids = encode(self.tokenizer, turns, 0, system).ids
-            list(self.engine.stream(segments(ids, []), adapter, Sampling(max_new_tokens=1)))
+            with closing(
+                self.engine.stream(segments(ids, []), adapter, Sampling(max_new_tokens=1))
+            ) as reading:  # type: ignore[type-var]
+                for _ in reading:
+                    yield
 
     def _fit(
         self,

@@ -41,6 +41,10 @@ class RemoteWriter:
     def sees(self) -> bool:
         return self.adapter is not None
 
+    @property
+    def reads_ahead(self) -> bool:
+        return False  # a server may be paid by what it reads
+
     def look(self, pictures: Sequence[Picture], question: str) -> list[SentPicture]:
         return [_sent(picture) for picture in pictures]
 
@@ -65,8 +69,9 @@ class RemoteWriter:
                     raise
             left_out += (last - left_out + 1) // 2
 
-    def warm_up(self, image_system: str, text_system: str | None) -> None:
+    def warm_up(self, image_system: str, text_system: str | None) -> Iterator[None]:
         """See that the server has both models, and say in the log where it has not."""
+        yield
         try:
             names = self.engine.models()
         except UserError as problem:

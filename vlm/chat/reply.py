@@ -22,6 +22,7 @@ from vlm.model.prompts import PromptTurn
 Steps = Generator[Answer, None, Answer]  # yields snapshots on the way, returns the last one
 
 MAX_PICTURES = 8  # in one conversation
+ANY_QUESTION = "What"  # its words are read as well, and forgotten once the real ones come
 SECONDS_ONCE = {"transcribe", "look", "first_token"}  # of several answers together
 
 
@@ -34,8 +35,16 @@ class Pipeline:
     text_system: str | None = None  # None: the template's own
     several_pictures: bool = True  # whether the adapter was trained on conversations about more than one
 
-    def warm_up(self) -> None:
-        self.writer.warm_up(self.image_system, self.text_system)
+    def warm_up(self) -> Iterator[None]:
+        return self.writer.warm_up(self.image_system, self.text_system)
+
+    def read_ahead(self, pictures: Sequence[Picture], history: Sequence[Turn]) -> Iterator[None]:
+        """Read what stands before a question that is still to come, pictures and tags, so that its answer begins sooner;
+        closing the iterator stops it. Raises UserError."""
+        if self.writer.reads_ahead:
+            one_token = Settings(max_new_tokens=1, clean_up=False)
+            for _ in self.reply(Answer(), ANY_QUESTION, pictures, history, one_token):
+                yield
 
     def reply(
         self,

@@ -31,6 +31,11 @@ class Writer(Protocol):
     @property
     def sees(self) -> bool: ...
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether what stands before a question about a picture may be read before the question is known."""
+        ...
+
     def look(self, pictures: Sequence[Picture], question: str) -> list[Any]:
         """What of each picture goes into a prompt, in the writer's own form; its `tags` are in words, "" for none.
         `question`: what is asked where they are shown, which some connectors read."""
@@ -52,6 +57,6 @@ class Writer(Protocol):
         head of what is written. Raises UserError."""
         ...
 
-    def warm_up(self, image_system: str, text_system: str | None) -> None:
-        """Make ready for the first answers; may run while others are written."""
+    def warm_up(self, image_system: str, text_system: str | None) -> Iterator[None]:
+        """Make ready for the first answers, bit by bit; may run while others are written."""
         ...

@@ -46,9 +46,11 @@ class Host(Protocol):
 
 
 class Engine(Host, Protocol):
-    """`context`: the longest prompt and answer together, in tokens."""
+    """`context`: the longest prompt and answer together, in tokens. `reads_ahead`: whether it may read what nobody waits
+    for yet, since a question that comes meanwhile is taken on at once."""
 
     context: int
+    reads_ahead: bool
 
     def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
         """The new token ids one by one, the end token among them; None now and then while there is none yet, so that

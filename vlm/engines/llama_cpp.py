@@ -75,6 +75,7 @@ class LlamaCppEngine:
     name = "llama.cpp"
     device = "CPU"
     parallel = PARALLEL
+    reads_ahead = True
 
     def __init__(
         self, weights: Path, lora: Path | None, context: int, cells: int, fused: FusedWords | None = None

@@ -39,6 +39,7 @@ class TorchEngine:
 
     name = "torch"
     parallel = 1
+    reads_ahead = False  # a question would have to wait
 
     def __init__(
         self, language: LanguageModel, device: str, context: int, cells: int, fusion: Fusion | None = None

@@ -17,7 +17,8 @@ from vlm.serving.voting import Voting
 
 # What assets/page/ sends here: the events of the bar, by their names.
 CONNECT = """page.connect({element, trigger, props, upload, watch}, ["spoken", "suggested", "again", "go_on", "edit",
-    "leave", "turn", "opened", "fresh", "looked", "close", "voted", "arranged"])"""
+    "leave", "turn", "opened", "fresh", "looked", "close", "voted", "arranged",
+    "attached"])"""
 SPEAK = """<div class="bar"><button type="button" data-action="speak" aria-pressed="false"
     title="One click starts, the next one sends">Speak</button>"""
 NOTE = """<span class="bar-note" role="status"></span></div>"""
@@ -114,6 +115,9 @@ class ConversationTab:
             )
             add = self.questions.add_photo
             photo.input(add, [photo, self.question], [photo, self.question], **AT_ONCE)
+            self.bar.attached(
+                plainly(self.questions.read_ahead), [self.conversation, self.question], None, **AT_ONCE
+            )
             self.bar.arranged(None, self.question, self.question, js="page.arranged", **AT_ONCE)
 
     def _wire_questions(self, model: dict[str, Any]) -> None:

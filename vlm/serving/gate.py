@@ -18,6 +18,7 @@ class Ticket:
     person: str = ""
     turn: int = 0  # the round that it goes in with
     alone: bool = False
+    ahead: bool = False  # of a question that is still to come
     asked: float = field(default_factory=time.monotonic)  # when its turn was last asked for
 
 
@@ -79,6 +80,15 @@ class Gate:
             self._changed.notify_all()
             return True
 
+    def enter_idle(self) -> Ticket | None:
+        """Go in where nobody is inside or waits; None elsewhere. Whoever is inside so is to leave when others come."""
+        with self._changed:
+            if self._line or self._inside:
+                return None
+            ticket = Ticket(ahead=True)
+            self._inside.append(ticket)
+            return ticket
+
     def seconds_left(self, ticket: Ticket, places: int) -> float:
         """About how long the ticket will wait for its turn."""
         with self._changed:
@@ -91,7 +101,8 @@ class Gate:
         with self._changed:
             if ticket in self._inside:
                 self._inside.remove(ticket)
-                self.seconds_each += 0.2 * (time.monotonic() - ticket.asked - self.seconds_each)
+                if not ticket.ahead:
+                    self.seconds_each += 0.2 * (time.monotonic() - ticket.asked - self.seconds_each)
             else:
                 self._line.remove(ticket)
             self._changed.notify_all()

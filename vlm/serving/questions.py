@@ -7,7 +7,7 @@ browser names is trusted.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -127,6 +127,14 @@ class Questions:
             shown_file(path, Path(path).parent, self.temporary_files) for path in exchange.present_pictures
         )
         conversation.begin(replace(exchange, pictures=pictures, settings=settings), at)
+
+    def read_ahead(self, conversation: Conversation, composed: Composed | None) -> None:
+        """Pictures have come to the composer: they are looked at while their question is typed or spoken."""
+        with suppress(UserError):  # said when the question comes, which cannot be answered either
+            exchange = composed_exchange(composed or NOTHING)
+            if exchange.pictures and not conversation.busy:
+                history = conversation.history_before(conversation.editing)
+                self.serving.read_ahead(exchange.present_pictures, history)
 
     # It is answered.
 

@@ -148,6 +148,32 @@ class Serving:
             finally:
                 self._gate.leave(ticket)
 
+    def read_ahead(self, images: Sequence[Picture], history: Sequence[Turn] = ()) -> None:
+        """`Assistant.read_ahead` while nobody else is here. A question that follows is answered the same without it, only
+        later. Raises UserError for what cannot be looked at."""
+        self._while_idle(lambda assistant: assistant.read_ahead(images, history))
+
+    def warm_up(self) -> None:
+        """`Assistant.warm_up`, whenever nobody else is here."""
+        while not (self._while_idle(lambda assistant: assistant.warm_up()) or self._stopping):
+            time.sleep(LOOK_UP_SECONDS)
+
+    def _while_idle(self, work: Callable[[Assistant], Iterator[None]]) -> bool:
+        """Work until somebody comes; whether it was all done. What was read of a prompt by then stays."""
+        ticket = self._gate.enter_idle()
+        if ticket is None:
+            return False
+        try:
+            if not self.ready:
+                return False
+            with closing(work(self.assistant)) as steps:  # type: ignore[type-var]
+                for _ in steps:
+                    if self._stopping or self.waiting or self.answering > 1:
+                        return False
+            return True
+        finally:
+            self._gate.leave(ticket)
+
     def look(
         self, looks: Callable[[Assistant], Iterator[Seen]], pictures: int = 1
     ) -> Generator[Seen | Answer, None, None]:

@@ -31,6 +31,8 @@ def gpu_seconds(prompt: Prompt, adapter: bool, sampling: Sampling) -> int:
 class BorrowedGpuEngine:
     """`engine`, whose `stream` is `on_gpu`."""
 
+    reads_ahead = False  # a visitor's quota is for answers
+
     def __init__(
         self, engine: Engine, on_gpu: Callable[..., Generator[int | None | Exception, None, None]]
     ) -> None:
