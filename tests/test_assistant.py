@@ -506,6 +506,20 @@ def test_a_picture_is_looked_at_and_read_before_its_question_is_known(
     assert decoding.sizes[0] == len(ids) - len(commonprefix([ids, read_ahead.ids])) < len(ids) / 2
 
 
+def test_reading_ahead_can_be_stopped_between_pictures_and_needs_no_words(
+    learned: VisionLanguageModel, looks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = assistant_of(learned)
+    reading = tiny.read_ahead([picture("blue"), picture("lime")])
+    next(reading)
+    assert len(looks) == 1 and not asked(tiny)
+    monkeypatch.setattr(
+        tiny.engine, "stream", lambda prompt, adapter, sampling: (each for each in sampling.end_ids[:1])
+    )
+    list(reading)  # the model ends at once, which is no answer
+    assert len(looks) == 2
+
+
 def test_nothing_is_read_ahead_where_a_question_would_have_to_wait_for_it_or_is_looked_for(
     learned: VisionLanguageModel, tiny: Assistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:

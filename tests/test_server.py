@@ -404,6 +404,16 @@ def test_reading_ahead_ends_when_anyone_asks_and_counts_as_no_answer() -> None:
     assert serving.seconds_a_question == asked and serving.answering == 0
 
 
+def test_on_a_public_server_a_person_can_have_so_many_pictures_read_ahead_and_still_ask_about_them() -> None:
+    limited = {"pictures_a_minute": 2}
+    assistant, public = talking(replace(PUBLIC, **limited), words=1, seconds=0.0)
+    assistant.go_on.set()
+    public.read_ahead(["a.png", "b.png"])
+    with pytest.raises(TryLater):
+        public.read_ahead(["a.png"])
+    assert public.answer("What?", ["a.png", "b.png"]).text == "done"
+
+
 def test_warming_up_makes_room_for_whoever_asks_and_goes_on_afterwards() -> None:
     assistant, serving = talking(parallel=1, seconds=0.0, words=3)
     warming = Running(serving.warm_up)

@@ -74,10 +74,12 @@ def retrieval_scores(model: MultiTask, batches: Sequence[TaskBatch]) -> dict[str
 
 
 def matching_scores(model: MultiTask, batches: Sequence[TaskBatch]) -> dict[str, Any]:
-    """Whether a picture's own caption is likelier to belong to it than the next picture's. Training shows two wrong ones for
-    each right one, so that what is likelier than not would say no to nearly all."""
+    """Whether a picture's own caption is likelier to belong to it than the next picture's. Training shows two wrong ones
+    for each right one, so that what is likelier than not would say no to nearly all."""
     right = []
     for batch in batches:
+        if len(batch.ids) < 2:
+            continue
         wrong = batch._replace(ids=batch.ids.roll(1, 0), present=batch.present.roll(1, 0))
         for_own, for_wrong = (model.heads["matching"].scores(model.trunk, each) for each in (batch, wrong))
         right += ((for_own - for_wrong).diff(dim=-1)[:, 0] > 0).tolist()

@@ -77,7 +77,7 @@ class Assistant:
         return " · ".join([*parts, self.engine.device])
 
     def warm_up(self) -> Iterator[None]:
-        """Make ready for the first answers, bit by bit; may run while others are given."""
+        """Make ready for the first answers, a bit with each step of the iterator; may run while others are given."""
         return self.pipeline.warm_up()
 
     def close(self) -> None:
@@ -153,7 +153,12 @@ class Assistant:
     def read_ahead(self, images: Sequence[Picture], history: Sequence[Turn] = ()) -> Iterator[None]:
         """Look at pictures while the question about them is still typed or spoken, so that its answer begins sooner. It is
         read bit by bit; closing the iterator stops it. Raises UserError for what cannot be looked at."""
-        return self.pipeline.read_ahead(images, history)
+        try:
+            yield from self.pipeline.read_ahead(images, history)
+            return
+        except torch.OutOfMemoryError:
+            pass  # said when the question comes
+        free_memory()
 
     def hear(self, audio: Any, language: str = "") -> Heard:
         """The words of a recording. `language` as in `Settings`."""

@@ -6,7 +6,7 @@ language model with the adapter on, and its draft through a clean-up pass with t
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,8 +41,13 @@ class Pipeline:
     def read_ahead(self, pictures: Sequence[Picture], history: Sequence[Turn]) -> Iterator[None]:
         """Read what stands before a question that is still to come, pictures and tags, so that its answer begins sooner;
         closing the iterator stops it. Raises UserError."""
-        if self.writer.reads_ahead:
-            one_token = Settings(max_new_tokens=1, clean_up=False)
+        if not self.writer.reads_ahead:
+            return
+        for picture in pictures[:MAX_PICTURES]:  # one by one, so that it can be stopped between them
+            self.writer.look([picture], ANY_QUESTION)
+            yield
+        one_token = Settings(max_new_tokens=1, clean_up=False)
+        with suppress(NoAnswer):  # the token need not be a word
             for _ in self.reply(Answer(), ANY_QUESTION, pictures, history, one_token):
                 yield
 

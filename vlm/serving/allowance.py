@@ -12,6 +12,7 @@ class Allowance:
         self.settings = settings
         self._asked = Limit("questions", settings.questions_a_minute)
         self._pictures = Limit("pictures", settings.pictures_a_minute)
+        self._ahead = Limit("pictures before their question", settings.pictures_a_minute)
         self._searched = Limit("pictures to search in", settings.search_pictures_a_minute)
         self._votes = Limit("votes", settings.questions_a_minute)  # as many as answers
         self._spoken = Limit("seconds of speech", settings.speech_seconds_a_minute)
@@ -26,6 +27,11 @@ class Allowance:
             self._pictures.take(person, pictures)
         if spoken:
             self._spoken.check(person)
+
+    def take_ahead(self, pictures: int) -> None:
+        """Pictures that are read before their question comes, which counts them by itself."""
+        if self.settings.public:
+            self._ahead.take(current_caller().person, pictures)
 
     def take_searched(self, pictures: int) -> None:
         """Pictures that become part of an index, each a small share of the work of a question."""

@@ -42,8 +42,9 @@ class Gate:
         return len(self._line)
 
     @property
-    def inside(self) -> int:
-        return len(self._inside)
+    def answering(self) -> int:
+        """Inside, without what is read ahead."""
+        return sum(not each.ahead for each in self._inside)
 
     def line_up(self, person: str = "", most: int | None = None, most_each: int | None = None) -> Ticket:
         """Raises TryLater where `most` wait already, or `most_each` of this person."""

@@ -90,7 +90,7 @@ class Serving:
 
     @property
     def answering(self) -> int:
-        return self._gate.inside + self._speech.inside
+        return self._gate.answering + self._speech.answering
 
     @property
     def seconds_a_question(self) -> float:
@@ -150,7 +150,9 @@ class Serving:
 
     def read_ahead(self, images: Sequence[Picture], history: Sequence[Turn] = ()) -> None:
         """`Assistant.read_ahead` while nobody else is here. A question that follows is answered the same without it, only
-        later. Raises UserError for what cannot be looked at."""
+        later. One at a time: what comes meanwhile is left out. Raises UserError for what cannot be looked at, or is too
+        much of one person."""
+        self.allowance.take_ahead(len(images))
         self._while_idle(lambda assistant: assistant.read_ahead(images, history))
 
     def warm_up(self) -> None:
@@ -160,15 +162,14 @@ class Serving:
 
     def _while_idle(self, work: Callable[[Assistant], Iterator[None]]) -> bool:
         """Work until somebody comes; whether it was all done. What was read of a prompt by then stays."""
-        ticket = self._gate.enter_idle()
-        if ticket is None:
+        if self.waiting or self.answering or (ticket := self._gate.enter_idle()) is None:
             return False
         try:
             if not self.ready:
                 return False
             with closing(work(self.assistant)) as steps:  # type: ignore[type-var]
                 for _ in steps:
-                    if self._stopping or self.waiting or self.answering > 1:
+                    if self._stopping or self.waiting or self.answering:
                         return False
             return True
         finally:
