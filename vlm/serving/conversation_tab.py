@@ -17,8 +17,7 @@ from vlm.serving.voting import Voting
 
 # What assets/page/ sends here: the events of the bar, by their names.
 CONNECT = """page.connect({element, trigger, props, upload, watch}, ["spoken", "suggested", "again", "go_on", "edit",
-    "leave", "turn", "opened", "fresh", "looked", "close", "voted", "arranged",
-    "attached"])"""
+    "leave", "turn", "opened", "fresh", "looked", "close", "voted", "arranged", "attached"])"""
 SPEAK = """<div class="bar"><button type="button" data-action="speak" aria-pressed="false"
     title="One click starts, the next one sends">Speak</button>"""
 NOTE = """<span class="bar-note" role="status"></span></div>"""

@@ -130,7 +130,7 @@ class Questions:
 
     def read_ahead(self, conversation: Conversation, composed: Composed | None) -> None:
         """Pictures have come to the composer: they are looked at while their question is typed or spoken."""
-        with suppress(UserError):  # said when the question comes, which cannot be answered either
+        with suppress(UserError):  # whatever is in the way is said when the question comes
             exchange = composed_exchange(composed or NOTHING)
             if exchange.pictures and not conversation.busy:
                 history = conversation.history_before(conversation.editing)
