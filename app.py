@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 
 import vlm.serving.gradio_import  # noqa: F401, I001  # before those that import Gradio
 from vlm import UserError, load_assistant
@@ -49,7 +48,7 @@ def run(settings: ServerSettings, accounts: Accounts | None, uploads: Uploads) -
     if spaces and spaces.config.Config.zero_gpu:
         borrow_gpu(assistant, spaces)
     else:
-        threading.Thread(target=serving.warm_up, name="warm up", daemon=True).start()
+        serving.warm_up()
     # Visitors did not choose the preset, and ZeroGPU takes weights at the start only.
     page = build_app(serving, switchable=not settings.public)
     serve(Site(page, serving, uploads, accounts))

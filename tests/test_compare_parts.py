@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 from tests.test_training import png
 from tests.tiny import SYSTEM, overfit, picture, tiny_model
 from training import compare_parts, finetune
-from training.compare_parts import cell_config, load_comparison
+from training.compare_parts import cell_config, cell_training, load_comparison
 from training.parts_table import table
 from training.scores.batch_answers import Asked, answer_in_batches
 from vlm.config import PartConfig, preset_names
@@ -62,6 +63,14 @@ def test_the_shipped_comparison_names_parts_that_there_are() -> None:
     configs = {name: cell_config(comparison, name) for name in comparison.cells}
     assert {config.fusion.kind for config in configs.values()} == {"prefix", "cross-attention", "fused"}
     assert len({config.connector.kind for config in configs.values()}) >= 7
+    for name in ("q-former", "q-former-instructed"):
+        staged = f"{name}-staged"
+        assert configs[staged] == replace(configs[name], name=staged)
+        alone, after = (
+            cell_training(comparison, configs[each], Path("model.yaml"), 1600, Path("run"), Path("data"))
+            for each in (name, staged)
+        )
+        assert alone.connector_from is None and after == replace(alone, connector_from="runs/q-former")
     assert "smollm2-135m" not in preset_names()  # it is compared on, not served
     reads = configs["q-former-instructed"].connector.settings
     assert reads["vocabulary"] == len(load_words(reads["instructions"])) + 1
@@ -145,6 +154,15 @@ def test_a_wrong_cell_and_a_wrong_part_are_told_before_anything_is_trained(
     monkeypatch.setattr(finetune, "run", None)
     arguments.cells = "mlp,perceiver"
     with pytest.raises(UserError, match="no cell perceiver. There are: untrained, mlp, fused"):
+        compare_parts.run(arguments)
+    arguments.cells = None
+    preset = compare_parts.PRESET_FOLDER / "parts" / "tiny.yaml"
+    preset.write_text(
+        preset.read_text().replace("{kind: linear}", "{kind: q-former}, connector_from: runs/none")
+    )
+    with pytest.raises(
+        UserError, match="fused begins as the run runs/none, which is not there. Make it with"
+    ):
         compare_parts.run(arguments)
     arguments.table = True
     with pytest.raises(UserError, match="holds no results yet"):

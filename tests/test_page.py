@@ -694,6 +694,25 @@ def test_a_picture_is_looked_at_as_soon_as_it_stands_in_the_composer(
     assert [Path(path).name for path in (*first, *second)] == ["cat.jpg", "coffee.jpg"]
     assert not before and [(turn.question, len(turn.images)) for turn in after] == [("What is this?", 1)]
     assert [each["question"] for each in assistant.asked] == ["What is this?"]
+    page.locator("[data-action=edit]:visible").first.click()  # one picture stands where another did
+    wait_until(lambda: len(assistant.read) == 3)
+    assert [Path(path).name for path in assistant.read[-1][0]] == ["cat.jpg"] and not assistant.read[-1][1]
+
+
+def test_a_picture_that_comes_while_an_answer_grows_is_looked_at_behind_it(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    page.get_by_role("tab", name="Image").click()
+    assistant.slow, assistant.script["What is this?"] = 0.5, "one two three four five six seven eight"
+    add_picture(page, "cat.jpg")
+    ask(page, "What is this?")
+    page.get_by_text("one two").wait_for()
+    assistant.read.clear()
+    add_picture(page, "coffee.jpg")
+    expect(answers(page)).to_have_count(0)  # finished
+    wait_until(lambda: len(assistant.read) == 1)
+    ((read,), (turn,)) = assistant.read[0]
+    assert Path(read).name == "coffee.jpg" and turn.answer.endswith("eight")
 
 
 def test_pictures_in_the_composer_are_put_into_another_order_by_dragging_or_with_keys(
@@ -743,6 +762,11 @@ def test_a_picture_that_nobody_can_read_is_refused_when_it_is_chosen(page: Page,
     chosen.set_input_files([tmp_path / "drawn.svg", EXAMPLES / "cat.jpg"])
     page.get_by_text('The picture "drawn.svg" is not a picture that can be read here. Use PNG').wait_for()
     page.locator(".thumbnail-item:visible").wait_for()
+    (tmp_path / "layers.psd").write_bytes(b"8BPS" + bytes(64))
+    chosen.set_input_files(tmp_path / "layers.psd")
+    page.get_by_text('The picture "layers.psd" is not a picture that can be read here.').wait_for()
+    drop(page, tmp_path / "layers.psd", "image/vnd.adobe.photoshop")
+    page.get_by_text('The picture "layers.psd" is not a picture that can be read here.').wait_for()
     (tmp_path / "large.tiff").write_bytes(bytes(5 * 2**20))  # cannot be scaled down, and is sent all the same
     chosen.set_input_files(tmp_path / "large.tiff")
     expect(page.locator(".thumbnail-item:visible")).to_have_count(2)

@@ -17,7 +17,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from tests.conftest import EXAMPLES, ROOT, served
-from tests.test_serving import FakeAssistant, Running, fake_serving, wait_until
+from tests.test_serving import FakeAssistant, Running, fake_serving, reads_ahead, wait_until
 from vlm import Answer, Settings, UserError
 from vlm.chat.answer import Heard, Turn
 from vlm.serving import callers, uploads
@@ -385,44 +385,76 @@ def test_whoever_has_answers_under_way_comes_after_those_who_have_none() -> None
     assert gate.enter(other, lambda: 2, 0)
 
 
-def test_reading_ahead_ends_when_anyone_asks_and_counts_as_no_answer() -> None:
+def test_reading_ahead_ends_when_anyone_asks_goes_on_afterwards_and_counts_as_no_answer() -> None:
     assistant, serving = talking(parallel=8, seconds=0.0, words=3)
     each = serving.seconds_a_question
-    ahead = Running(serving.read_ahead, [EXAMPLES / "cat.jpg"])
-    wait_until(lambda: len(assistant.under_way) == 1)
+    serving.read_ahead("ann", ["a.png"], list)
+    wait_until(lambda: assistant.under_way == [(["a.png"], [])])
     with closing(serving.stream("Hello?")) as question:
         next(question)
-        ahead.result()
-        assert len(assistant.under_way) == 1  # the question
-        serving.read_ahead([EXAMPLES / "cat.jpg"])  # returns at once: somebody is here
-        assert next(question).tokens == 1
-    assert serving.answering == serving.waiting == 0
+        wait_until(lambda: len(assistant.under_way) == 1)  # the question
+        serving.read_ahead("bob", ["b.png"], lambda: [Turn("Hello?", "word")])  # waits: somebody is here
+        assert next(question).tokens == 1 and len(assistant.under_way) == 1
     asked = serving.seconds_a_question
     assert asked != each
+    wait_until(lambda: assistant.under_way == [(["b.png"], [Turn("Hello?", "word")])])  # the latest first
+    assert serving.answering == serving.waiting == 0
+    serving.no_more_ahead("bob")
+    wait_until(lambda: assistant.under_way == [(["a.png"], [])])
     assistant.go_on.set()
-    serving.read_ahead([EXAMPLES / "cat.jpg"])
-    assert serving.seconds_a_question == asked and serving.answering == 0
+    wait_until(lambda: not reads_ahead(serving))
+    assert serving.seconds_a_question == asked and not assistant.under_way
+
+
+def test_newer_pictures_take_the_place_of_those_before_and_none_is_waited_for_too_long() -> None:
+    assistant, serving = talking()
+    serving.read_ahead("ann", ["a.png"], list)
+    wait_until(lambda: assistant.under_way == [(["a.png"], [])])
+    serving.read_ahead("ann", ["a.png", "b.png"], list)
+    wait_until(lambda: assistant.under_way == [(["a.png", "b.png"], [])])
+    assistant.go_on.set()
+    wait_until(lambda: not reads_ahead(serving))
+    with closing(serving.stream("Hello?")) as question:
+        next(question)
+        serving._ahead.wish("ann", lambda assistant: assistant.read_ahead(), seconds=0.1)
+        wait_until(lambda: not reads_ahead(serving))
+    assert not serving._ahead._wishes
+
+
+def test_what_fails_while_it_is_read_ahead_is_written_to_the_log_and_holds_up_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assistant, serving = talking(words=1)
+
+    def broken(*_: Any) -> Iterator[None]:
+        raise RuntimeError("a layer is gone")
+        yield
+
+    serving._ahead.wish("ann", broken)
+    wait_until(lambda: not reads_ahead(serving))
+    assert "a layer is gone" in caplog.text and "answered without it" in caplog.text
+    assert serving.answer("Hello?").text == "done"
 
 
 def test_on_a_public_server_a_person_can_have_so_many_pictures_read_ahead_and_still_ask_about_them() -> None:
     limited = {"pictures_a_minute": 2}
     assistant, public = talking(replace(PUBLIC, **limited), words=1, seconds=0.0)
     assistant.go_on.set()
-    public.read_ahead(["a.png", "b.png"])
+    public.read_ahead("ann", ["a.png", "b.png"], list)
     with pytest.raises(TryLater):
-        public.read_ahead(["a.png"])
+        public.read_ahead("ann", ["a.png"], list)
     assert public.answer("What?", ["a.png", "b.png"]).text == "done"
 
 
 def test_warming_up_makes_room_for_whoever_asks_and_goes_on_afterwards() -> None:
     assistant, serving = talking(parallel=1, seconds=0.0, words=3)
-    warming = Running(serving.warm_up)
-    wait_until(lambda: len(assistant.under_way) == 1)
+    serving.warm_up()
+    wait_until(lambda: assistant.under_way == [()])
     *_, last = serving.stream("Hello?")
-    assert last.text == "done" and warming.thread.is_alive()
-    wait_until(lambda: len(assistant.under_way) == 1)
+    assert last.text == "done" and reads_ahead(serving)
+    wait_until(lambda: assistant.under_way == [()])
     assistant.go_on.set()
-    warming.result()
+    wait_until(lambda: not reads_ahead(serving))
     assert serving.answering == 0
 
 

@@ -17,6 +17,7 @@ from tests.conftest import EXAMPLES, served
 from tests.tiny import tiny_config
 from vlm import Answer, Assistant, Settings, UserError
 from vlm.engines import Prompt, Sampling
+from vlm.serving.ahead import LOOK_UP_SECONDS
 from vlm.serving.switch import Serving
 
 pytestmark = pytest.mark.server
@@ -41,16 +42,15 @@ class FakeAssistant:
     def warm_up(self) -> Iterator[None]:
         yield from self.read_ahead()
 
-    def read_ahead(self, *_: Any) -> Iterator[None]:
+    def read_ahead(self, *read: Any) -> Iterator[None]:
         """Goes on until it is closed, or `go_on` is set."""
-        reading = object()
-        self.under_way.append(reading)
+        self.under_way.append(read)
         try:
             while not self.go_on.wait(0.02):
                 assert not self.closed
                 yield
         finally:
-            self.under_way.remove(reading)
+            self.under_way.remove(read)
 
     def stream(self, *_: Any) -> Iterator[Answer]:
         answer = Answer(text=self.name)
@@ -77,6 +77,10 @@ def two(monkeypatch: pytest.MonkeyPatch) -> FakeAssistant:
     monkeypatch.setattr("vlm.serving.switch.model_config_of", lambda *_: None)
     monkeypatch.setattr("vlm.serving.switch.load_assistant", lambda *_: assistant)
     return assistant
+
+
+def reads_ahead(serving: Serving) -> bool:
+    return serving._ahead._thread is not None
 
 
 class Running:
@@ -151,15 +155,19 @@ def test_memory_that_does_not_suffice_for_a_preset_is_freed_before_the_one_befor
 
 def test_a_change_of_the_model_and_a_stop_do_not_wait_for_what_is_read_ahead(two: FakeAssistant) -> None:
     serving = fake_serving(FakeAssistant("one"))
-    for ends in (lambda: serving.switch("two"), serving.stop):
-        ahead = Running(serving.read_ahead, [EXAMPLES / "cat.jpg"])
-        wait_until(lambda: bool(serving.assistant.under_way))  # type: ignore[attr-defined]
-        assert serving.answering == 0  # nobody is
-        ends()
-        ahead.result()
-    assert serving.preset == "two"
-    serving.read_ahead([EXAMPLES / "cat.jpg"])  # it takes no more questions
-    assert not two.under_way
+    one = serving.assistant
+    serving.read_ahead("ann", ["a.png"], list)
+    wait_until(lambda: one.under_way == [(["a.png"], [])])  # type: ignore[attr-defined]
+    assert serving.answering == 0  # nobody is
+    serving.switch("two")
+    assert not one.under_way  # type: ignore[attr-defined]
+    wait_until(lambda: two.under_way == [()])  # the other model is warmed up, the latest wish first
+    serving.no_more_ahead("ann")
+    serving.stop()
+    assert serving.preset == "two" and not two.under_way
+    serving.read_ahead("ann", ["a.png"], list)  # it takes no more questions
+    time.sleep(2 * LOOK_UP_SECONDS)
+    assert not two.under_way and not reads_ahead(serving)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ from vlm.whole_files import write_whole
 log = logging.getLogger("training")
 ROOT = Path(__file__).parents[1]
 UNTRAINED = "untrained"
+FIRST_STAGE = "connector_from"
 TIMED = 2  # steps; the first is slower
 
 
@@ -51,7 +53,8 @@ class Comparison:
     model: dict[str, Any] = field(default_factory=dict)  # of every cell, as in a model preset
     training: TrainingConfig = field(default_factory=TrainingConfig)
     projector_share: float = 0.25  # of the examples, for the projector's own stage
-    cells: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> what is its own in the model
+    # name -> what is its own in the model, and connector_from for one that begins as a run of training.heads
+    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def load_comparison(language: str) -> Comparison:
@@ -68,7 +71,7 @@ def own_parts(comparison: Comparison, name: str) -> dict[str, Any]:
 
 
 def cell_config(comparison: Comparison, name: str) -> ModelConfig:
-    own = own_parts(comparison, name)
+    own = {part: value for part, value in own_parts(comparison, name).items() if part != FIRST_STAGE}
     return from_dict(ModelConfig, {"name": name, **comparison.model, **own}, f"cell {name}")
 
 
@@ -90,6 +93,7 @@ def cell_training(
         model=str(preset),
         data=str(data),
         output=str(output),
+        connector_from=own_parts(comparison, config.name).get(FIRST_STAGE),
         projector_stage=replace(training.projector_stage, max_steps=alone),
         joint_stage=replace(training.joint_stage, train=train, max_steps=steps - alone),
     )
@@ -216,7 +220,8 @@ def run(arguments: argparse.Namespace) -> str:
     results.mkdir(parents=True, exist_ok=True)
     for name in cells:
         cell_config(comparison, name)  # a wrong one is told before the first is trained
-    if any(not (results / f"{name}.json").is_file() for name in cells):
+    if waiting := [name for name in cells if not (results / f"{name}.json").is_file()]:
+        check_first_stages(comparison, waiting)
         check_data(comparison, arguments)
     for name in cells:
         asked = {
@@ -234,6 +239,17 @@ def run(arguments: argparse.Namespace) -> str:
             file, json.dumps(run_cell(comparison, name, arguments) | {"asked": asked}, indent=1) + "\n"
         )
     return write_table(results, arguments.language)
+
+
+def check_first_stages(comparison: Comparison, cells: Sequence[str]) -> None:
+    """The runs that some cells begin as are there. Raises UserError."""
+    for name in cells:
+        run = own_parts(comparison, name).get(FIRST_STAGE)
+        if run and not Path(run).is_dir():
+            raise UserError(
+                f"The cell {name} begins as the run {run}, which is not there. Make it with python -m training.heads "
+                f"--preset q-former --output {run}, or name the other cells with --cells."
+            )
 
 
 def check_data(comparison: Comparison, arguments: argparse.Namespace) -> None:

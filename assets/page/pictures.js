@@ -24,8 +24,9 @@ page.scaled = async (blob, side) => {
 };
 
 const isLarge = file => file.type.startsWith("image/") && file.size > LARGE;
-// The server reads neither (vlm/inputs/images.py); a browser that reads one makes a JPEG of it.
-const isForeign = file => /^image\/(svg|hei[cf])/.test(file.type) || /\.(svg|hei[cf])$/i.test(file.name);
+// What the server does not read (vlm/inputs/images.py); a browser that reads one makes a JPEG of it.
+const READ = /^image\/(a?png|jpeg|webp|gif|bmp|x-(ms-)?bmp|tiff|avif)$/;
+const isForeign = file => file.type.startsWith("image/") ? !READ.test(file.type) : /\.(svg|hei[cf]|jxl|psd|ico)$/i.test(file.name);
 
 function carry(files) {
   const carried = new DataTransfer();
@@ -76,12 +77,13 @@ async function give(files) {
 /* The server looks at a picture as soon as it stands in the composer, while its question is typed or spoken. */
 page.tellOfPictures = tab => {
   const composer = tab.panel.querySelector(".composer");
-  let before = 0;
+  let before = [];
   new MutationObserver(() => {
-    const count = composer.querySelectorAll(".thumbnail-wrapper").length;
-    if (count > before) tab.trigger("attached");
-    before = count;
-  }).observe(composer, {childList: true, subtree: true});
+    const sources = [...composer.querySelectorAll(".thumbnail-wrapper img")].map(image => image.src);
+    const now = sources.filter(each => !each.startsWith("data:"));  // the sign of a picture that cannot be shown
+    if (now.some(each => !before.includes(each))) tab.trigger("attached");
+    before = now;
+  }).observe(composer, {childList: true, subtree: true, attributeFilter: ["src"]});
 };
 
 /* Pictures that wait in the composer are put into another order: one is dragged onto another's place, or moved with Alt and an

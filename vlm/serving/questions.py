@@ -112,6 +112,7 @@ class Questions:
 
     def _take_down(self, conversation: Conversation, exchange: Exchange, settings: tuple[Any, ...]) -> None:
         self._begin(conversation, exchange, settings_from(*settings), conversation.editing)
+        self.serving.no_more_ahead(conversation)  # of what stood in the composer
 
     def _begin(
         self, conversation: Conversation, exchange: Exchange, settings: Settings, at: int | None
@@ -131,10 +132,10 @@ class Questions:
     def read_ahead(self, conversation: Conversation, composed: Composed | None) -> None:
         """Pictures have come to the composer: they are looked at while their question is typed or spoken."""
         with suppress(UserError):  # whatever is in the way is said when the question comes
-            exchange = composed_exchange(composed or NOTHING)
-            if exchange.pictures and not conversation.busy:
-                history = conversation.history_before(conversation.editing)
-                self.serving.read_ahead(exchange.present_pictures, history)
+            if pictures := composed_exchange(composed or NOTHING).present_pictures:
+                self.serving.read_ahead(
+                    conversation, pictures, lambda: conversation.history_before(conversation.editing)
+                )
 
     # It is answered.
 

@@ -6,7 +6,7 @@ model at a time. It is let go of before the next is loaded, so that a machine ne
 
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from vlm.chat.feedback import MEGABYTE, FeedbackFolder
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
 from vlm.model.adapter_fit import model_config_of
+from vlm.serving.ahead import LOOK_UP_SECONDS, Ahead, Work
 from vlm.serving.allowance import Allowance
 from vlm.serving.callers import Caller, current_caller
 from vlm.serving.environment import ServerSettings
@@ -28,11 +29,11 @@ from vlm.serving.measures import Measures
 from vlm.serving.shared_searcher import SharedSearcher
 from vlm.serving.thumbs import notice_of
 
-LOOK_UP_SECONDS = 0.5  # how often an answer that waits for its turn looks whether it is still wanted
 WAITING_EACH = 2  # questions of one person, where the page is public
 RECORDINGS_AT_ONCE = 2  # so that a short one need not wait for one of ten minutes
 STOPPING = "The server is being stopped and takes no more questions. Please try again in a minute."
 CUT_OFF = "The server is being stopped, and the answer ends here. Please try again in a minute."
+WAITS_SECONDS = 30.0  # for its question, a picture in a composer
 CUT_OFF_SECONDS = 5.0  # for the next token, at which an answer ends
 
 Snapshots = Generator[Answer, None, None]
@@ -66,6 +67,7 @@ class Serving:
         self.measures, self.searcher = Measures(), SharedSearcher()
         self._stopping = self._out_of_time = False
         self.allowance = Allowance(self.settings)
+        self._ahead = Ahead(self._while_idle, over=lambda: self._stopping)
         self.feedback: FeedbackFolder | None = None
         if self.settings.feedback:
             self.feedback = FeedbackFolder(self.settings.feedback, self.settings.feedback_mb * MEGABYTE)
@@ -148,20 +150,23 @@ class Serving:
             finally:
                 self._gate.leave(ticket)
 
-    def read_ahead(self, images: Sequence[Picture], history: Sequence[Turn] = ()) -> None:
-        """`Assistant.read_ahead` while nobody else is here. A question that follows is answered the same without it, only
-        later. One at a time: what comes meanwhile is left out. Raises UserError for what cannot be looked at, or is too
-        much of one person."""
+    def read_ahead(
+        self, asker: Hashable, images: Sequence[Picture], history: Callable[[], Sequence[Turn]]
+    ) -> None:
+        """`Assistant.read_ahead` as soon as nobody is answered, unless `asker` has newer pictures by then, or asks
+        (`no_more_ahead`). `history` is asked for then. Raises TryLater."""
         self.allowance.take_ahead(len(images))
-        self._while_idle(lambda assistant: assistant.read_ahead(images, history))
+        self._ahead.wish(asker, lambda assistant: assistant.read_ahead(images, history()), WAITS_SECONDS)
+
+    def no_more_ahead(self, asker: Hashable) -> None:
+        self._ahead.forget(asker)
 
     def warm_up(self) -> None:
-        """`Assistant.warm_up`, whenever nobody else is here."""
-        while not (self._while_idle(lambda assistant: assistant.warm_up()) or self._stopping):
-            time.sleep(LOOK_UP_SECONDS)
+        """`Assistant.warm_up`, as soon as nobody is answered."""
+        self._ahead.wish("warm up", lambda assistant: assistant.warm_up())
 
-    def _while_idle(self, work: Callable[[Assistant], Iterator[None]]) -> bool:
-        """Work until somebody comes; whether it was all done. What was read of a prompt by then stays."""
+    def _while_idle(self, work: Work, enough: Callable[[], bool]) -> bool:
+        """Work until somebody comes, or it is `enough`; whether it was all done. What was read of a prompt stays."""
         if self.waiting or self.answering or (ticket := self._gate.enter_idle()) is None:
             return False
         try:
@@ -169,7 +174,7 @@ class Serving:
                 return False
             with closing(work(self.assistant)) as steps:  # type: ignore[type-var]
                 for _ in steps:
-                    if self._stopping or self.waiting or self.answering:
+                    if self._stopping or self.waiting or self.answering or enough():
                         return False
             return True
         finally:
@@ -283,6 +288,7 @@ class Serving:
                 let_go(problem)
                 self._load(before)
                 raise
+        self.warm_up()
 
     def _load(self, preset: str) -> None:
         if self._assistant:
