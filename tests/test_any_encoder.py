@@ -217,6 +217,12 @@ def test_embeddings_are_read_from_every_form(tmp_path: Path, form: str, shape: t
         encoder.see([Image.new("RGB", (5, 5))])
 
 
+def test_a_name_beside_an_npy_may_have_spaces(tmp_path: Path) -> None:
+    np.save(tmp_path / "e.npy", np.ones((2, 3, 4), np.float32))
+    (tmp_path / "e.txt").write_text("my cat\nmy dog\n")
+    assert list(read_embeddings(tmp_path / "e.npy").pictures) == ["my cat", "my dog"]
+
+
 def test_embeddings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     broken = embeddings(4, 6)
     broken[1, 2, 3] = float("nan")

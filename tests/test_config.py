@@ -52,6 +52,7 @@ def test_an_unknown_key_is_refused_and_the_valid_ones_are_named() -> None:
     [
         ({"image_size": "320"}, "preset.vision.image_size must be a whole number, and is '320'"),
         ({"image_size": True}, "must be a whole number, and is True"),
+        ({"blocks": ["six"]}, "Each of preset.vision.blocks must be a whole number, and is 'six'"),
         ({"encoder": 5}, "preset.vision.encoder must be a text, and is 5"),
     ],
 )

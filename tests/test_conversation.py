@@ -81,6 +81,13 @@ def test_only_an_answer_that_was_cut_off_goes_on_and_it_keeps_its_words() -> Non
     assert conversation.busy and conversation.exchanges[-1].begun
     assert conversation.settle() is None  # it was stopped before a word came
     assert conversation.exchanges[-1].text == "A cat." and not conversation.exchanges[-1].begun
+    cut = conversation.exchanges[-1]
+    conversation.go_on()
+    looking = conversation.grow(conversation.exchanges[-1], Answer("A cat.", "looking"))
+    assert looking
+    conversation.finish(looking, "It cannot go on.")  # it was refused before a word came
+    conversation.settle()
+    assert conversation.exchanges[-1] == cut and cut.is_cut
 
 
 def test_a_record_brings_back_every_branch_and_the_files_that_arrived() -> None:

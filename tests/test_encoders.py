@@ -71,6 +71,8 @@ def test_features_are_told_apart_by_what_they_depend_on() -> None:
     [
         (replace(SMALL, encoder="siglip"), "no vision encoder 'siglip'. Valid: efficientnet-lite2, clip"),
         (replace(SMALL, image_size=100), "multiple of 32, and 100 was given"),
+        (replace(SMALL, blocks=(6, 40)), r"blocks are numbers from 0 to 20, and \[6, 40\] was given"),
+        (replace(SMALL, blocks=(-1,)), "blocks are numbers from 0 to 20"),
         (replace(SMALL, encoder="clip"), "no classes of its own.*Set vision.tags to 0"),
     ],
 )

@@ -134,10 +134,12 @@ def test_all_is_exported_into_one_file_and_deleted(
     assert capsys.readouterr().out == f"Votes in {out}: 40.\n"
     assert set(parquet.read_table(out)["question"].to_pylist()) == {f"Question {n}?" for n in range(40)}
     assert [file.name for file in tmp_path.iterdir() if file.name.endswith(".partial")] == []
-    (folder.folder / "notes.txt").write_text("the owner's")
+    others = {"notes.txt", "film.partial"}
+    for name in others:
+        (folder.folder / name).write_text("the owner's")
     assert run("feedback", ["delete", "--folder", place]) == 0
     assert capsys.readouterr().out == "Votes that were deleted: 40.\n"
-    assert [file.name for file in folder.folder.iterdir()] == ["notes.txt"]
+    assert {file.name for file in folder.folder.iterdir()} == others
 
 
 def test_what_cannot_be_exported_is_told(

@@ -398,6 +398,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [{"role": "user", "content": [{"type": "video_url"}]}]},
         r"messages\.0\.content",
     ),
+    "an address that is none": (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://["}}]}
+            ]
+        },
+        "address is none",
+    ),
     "an empty part": (
         {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
         "no image_url",

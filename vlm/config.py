@@ -176,6 +176,8 @@ def _check_entries(values: list[Any], item: Any, where: str) -> None:
             keys = ", ".join(each.name for each in dataclasses.fields(item))
             raise UserError(f"{where} must be a list of mappings with the keys {keys}, and has {other!r}.")
     if item is not str:
+        for value in values:
+            _check_kind(value, item, f"Each of {where}")
         return
     for value in values:
         if isinstance(value, dict | list):

@@ -209,8 +209,9 @@ class Conversation:
         if not self.exchanges:
             return None
         last = self.exchanges[-1]
-        if last.begun:
-            self.exchanges[-1] = replace(last, begun=None)
+        if last.begun:  # not a word more came: the cut answer stays as it was
+            answer = last.begun if last.text == last.begun.text else last.answer
+            self.exchanges[-1] = replace(last, answer=answer, begun=None)
         if last.text:
             return None
         self.exchanges.pop()

@@ -111,7 +111,7 @@ class FeedbackFolder:
     def delete_all(self) -> int:
         """-> how many votes there were. Files of others are left alone."""
         files = _vote_files(self.folder)
-        for file in [*files, *self.folder.glob("*.partial")]:
+        for file in [*files, *self.folder.glob("*.parquet.partial")]:
             file.unlink(missing_ok=True)
         return len(files)
 

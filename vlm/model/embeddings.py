@@ -147,7 +147,7 @@ def _npy(file: Path) -> tuple[list[str], Tensor]:
 
 def _names_beside(file: Path) -> list[str]:
     names = file.with_suffix(".txt")
-    return names.read_text(encoding="utf-8").split() if names.is_file() else []
+    return names.read_text(encoding="utf-8").splitlines() if names.is_file() else []
 
 
 READERS: dict[str, Callable[[Path], tuple[list[str], Tensor]]] = {

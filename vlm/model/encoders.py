@@ -39,6 +39,9 @@ class EfficientNetLite2(nn.Module):
         self.network.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
         self.image_size, self.blocks = image_size, tuple(blocks)
+        count = len(self.network._blocks)
+        if not all(0 <= place < count for place in self.blocks):
+            raise UserError(f"vision.blocks are numbers from 0 to {count - 1}, and {list(blocks)} was given.")
         inner = sum(self.network._blocks[place]._block_args.output_filters for place in self.blocks)
         self.feature_size = self.classifier.in_features + inner
         self.classes = IMAGENET_CLASSES.read_text(encoding="utf-8").splitlines()

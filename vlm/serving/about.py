@@ -68,7 +68,7 @@ def remote_parts(config: ModelConfig) -> str:
     rows = [
         ("base model, for words", config.language.weights),
         ("adapter, for pictures", config.adapter or "none"),
-        ("speech", f"{config.speech.weights}, engine {config.speech.engine}"),
+        ("speech", f"{public_name(config.speech.weights)}, engine {config.speech.engine}"),
     ]
     where = "A server has the model: this page holds no weights but those for speech."
     return f"{table(('part', config.name), rows)}\n\n{where}"

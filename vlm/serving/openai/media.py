@@ -50,7 +50,7 @@ class Media:
 
     async def _fetched(self, address: str) -> bytes:
         """No redirection is followed: it could lead to a host that is not allowed."""
-        if urlsplit(address).netloc.lower() not in self.picture_hosts:
+        if _host(address) not in self.picture_hosts:
             raise ApiError(
                 400,
                 "Pictures from other machines are not fetched here. Send them as data:image/...;base64,... Whoever runs "
@@ -78,6 +78,13 @@ class Media:
         path = folder / f"recording-{len(list(folder.iterdir()))}.{given.format}"
         path.write_bytes(_decoded(given.data, "recording"))
         return path
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).netloc.lower()
+    except ValueError as error:  # "http://["
+        raise ApiError(400, "The picture's address is none.") from error
 
 
 def _decoded(data: str, what: str) -> bytes:

@@ -26,6 +26,7 @@ from vlm.serving.openai.media import Media
 from vlm.serving.openai.requests import read_request
 from vlm.serving.openai.uploads import Uploads, copy, suffix_of
 from vlm.serving.switch import Serving
+from vlm.weights.resolve import public_name
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it
 EVERY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -138,7 +139,7 @@ class Endpoint:
 
     def _transcript_shape(self, form: FormData) -> str:
         """The wanted form of a transcript. ApiError where anything is wanted that is not to be had."""
-        names = [TRANSCRIPTION_NAME, self.serving.assistant.config.speech.weights]
+        names = [TRANSCRIPTION_NAME, public_name(self.serving.assistant.config.speech.weights)]
         if form.get("model") not in names:
             told = ", ".join(names)
             raise ApiError(404, f"Recordings are heard by: {told}.", "model_not_found", "model")
