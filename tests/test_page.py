@@ -280,6 +280,26 @@ def test_conversations_outlive_a_reload_with_their_pictures(page: Page, assistan
     assert Image.open(before.images[0]).size == Image.open(EXAMPLES / "cat.jpg").size
 
 
+def test_a_reload_in_the_middle_of_an_answer_keeps_what_there_was_of_it(
+    browser: Browser, address: str, assistant: ChattingAssistant
+) -> None:
+    page = open_page(browser, address, BRIEF)  # Gradio's client complains of the answer that is broken off
+    page.get_by_role("tab", name="Text").click()
+    assistant.slow, assistant.script["Slow?"] = 0.1, " ".join(map(str, range(600)))
+    ask(page, "Slow?")
+    page.locator(".answer:visible .words", has_text="40 41 42").wait_for()
+    page.reload()
+    expect(answers(page)).to_contain_text("Stopped early.")
+    expect(answers(page).locator(".words")).to_contain_text("10 11 12")
+    expect(page.locator(".question:visible .words")).to_have_text(["Slow?"])
+    expect(box(page)).to_have_value("")
+    assistant.slow = 0.0
+    ask(page, "And now?")
+    expect(answers(page)).to_have_count(2)
+    assert assistant.asked[-1]["history"][0].answer.startswith("0 1 2 ")
+    page.context.close()
+
+
 def test_the_list_renames_finds_deletes_and_takes_back(page: Page) -> None:
     for question in ("About apples?", "About pears?"):
         ask(page, question)

@@ -42,7 +42,7 @@ def visit(browser: Browser, address: str, patience: int = PATIENCE, **options: o
     )
     yield opened
     opened.context.close()
-    assert not problems
+    assert not problems, problems
 
 
 def box(page: Page) -> Locator:

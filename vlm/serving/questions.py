@@ -30,6 +30,7 @@ from vlm.serving.translations import translated
 
 SPOKEN = "spoken"  # the name of a recording that assets/page/voice.js makes
 REFRESH_SECONDS = 0.1  # while an answer grows: redrawing the page at every token would slow the model down
+COPY_SECONDS = 2.0  # while an answer grows: the copy is the whole conversation
 OTHER_TEMPERATURE = 0.7  # of another try where the temperature is 0, which would say the same again
 
 
@@ -139,12 +140,13 @@ class Questions:
 
     # It is answered.
 
-    def answer(self, conversation: Conversation) -> Iterator[list[Message]]:
-        """The chat as its last answer grows. Gradio closes it on Stop, and when the browser goes away."""
+    def answer(self, conversation: Conversation) -> Iterator[tuple[list[Message], Any]]:
+        """The chat as its last answer grows, and every now and then the browser's copy, which a reload goes on from. Gradio
+        closes it on Stop, and when the browser goes away."""
         exchange = conversation.to_answer()
         if exchange is None:
             return  # it was stopped while it waited in the queue
-        drawn_stage, drawn_at, refused = "", 0.0, ""
+        drawn_stage, drawn_at, copied_at, refused = "", 0.0, time.monotonic(), ""
         try:
             with closing(self.serving.stream(*_asked(conversation, exchange))) as snapshots:
                 for snapshot in snapshots:
@@ -153,8 +155,10 @@ class Questions:
                         return
                     exchange = grown
                     if snapshot.stage != drawn_stage or time.monotonic() - drawn_at > REFRESH_SECONDS:
-                        yield messages(conversation, self.serving.feedback_notice)
-                        drawn_stage, drawn_at = snapshot.stage, time.monotonic()
+                        drawn_stage, drawn_at, copy = snapshot.stage, time.monotonic(), gr.skip()
+                        if snapshot.text and drawn_at - copied_at > COPY_SECONDS:
+                            copied_at, copy = drawn_at, copy_of(conversation)
+                        yield messages(conversation, self.serving.feedback_notice), copy
         except Exception as problem:
             refused = plain_sentence(problem)
             gr.Warning(refused)
