@@ -70,7 +70,12 @@ def test_the_shipped_comparison_names_parts_that_there_are() -> None:
             cell_training(comparison, configs[each], Path("model.yaml"), 1600, Path("run"), Path("data"))
             for each in (name, staged)
         )
-        assert alone.connector_from is None and after == replace(alone, connector_from="runs/q-former")
+        assert alone.connector_from is None and after.connector_from == "runs/q-former"
+        for one, other in (
+            (alone.projector_stage, after.projector_stage),
+            (alone.joint_stage, after.joint_stage),
+        ):
+            assert other == replace(one, connector_learning_rate=1e-4) != one
     assert "smollm2-135m" not in preset_names()  # it is compared on, not served
     reads = configs["q-former-instructed"].connector.settings
     assert reads["vocabulary"] == len(load_words(reads["instructions"])) + 1

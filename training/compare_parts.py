@@ -42,7 +42,7 @@ from vlm.whole_files import write_whole
 log = logging.getLogger("training")
 ROOT = Path(__file__).parents[1]
 UNTRAINED = "untrained"
-FIRST_STAGE = "connector_from"
+FIRST_STAGE, RATE = "connector_from", "connector_learning_rate"  # keys of a cell that are training's
 TIMED = 2  # steps; the first is slower
 
 
@@ -53,7 +53,8 @@ class Comparison:
     model: dict[str, Any] = field(default_factory=dict)  # of every cell, as in a model preset
     training: TrainingConfig = field(default_factory=TrainingConfig)
     projector_share: float = 0.25  # of the examples, for the projector's own stage
-    # name -> what is its own in the model, and connector_from for one that begins as a run of training.heads
+    # name -> what is its own in the model; and for one that begins as a run of training.heads, connector_from and the
+    # connector_learning_rate with which it goes on
     cells: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -71,7 +72,9 @@ def own_parts(comparison: Comparison, name: str) -> dict[str, Any]:
 
 
 def cell_config(comparison: Comparison, name: str) -> ModelConfig:
-    own = {part: value for part, value in own_parts(comparison, name).items() if part != FIRST_STAGE}
+    own = {
+        part: value for part, value in own_parts(comparison, name).items() if part not in (FIRST_STAGE, RATE)
+    }
     return from_dict(ModelConfig, {"name": name, **comparison.model, **own}, f"cell {name}")
 
 
@@ -84,7 +87,8 @@ def cell_training(
     comparison: Comparison, config: ModelConfig, preset: Path, examples: int, output: Path, data: Path
 ) -> TrainingConfig:
     """Both stages together see `examples` conversations. Without a LoRA the language model itself learns."""
-    training = comparison.training
+    training, own = comparison.training, own_parts(comparison, config.name)
+    rate = {RATE: own[RATE]} if RATE in own else {}
     train = "projector+lora" if config.lora.rank else "projector+language"
     steps = max(2, examples // training.batch_size)
     alone = max(1, round(comparison.projector_share * steps))
@@ -93,9 +97,9 @@ def cell_training(
         model=str(preset),
         data=str(data),
         output=str(output),
-        connector_from=own_parts(comparison, config.name).get(FIRST_STAGE),
-        projector_stage=replace(training.projector_stage, max_steps=alone),
-        joint_stage=replace(training.joint_stage, train=train, max_steps=steps - alone),
+        connector_from=own.get(FIRST_STAGE),
+        projector_stage=replace(training.projector_stage, max_steps=alone, **rate),
+        joint_stage=replace(training.joint_stage, train=train, max_steps=steps - alone, **rate),
     )
 
 
