@@ -49,7 +49,7 @@ def weights(files: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> st
     content = (files / "tiny.gguf").read_bytes()
     own_cache.mkdir()
     (own_cache / "tiny.gguf").write_bytes(content)
-    download = Gguf("MIT", "tiny.gguf", hashlib.sha256(content).hexdigest(), (), "someone/tiny")
+    download = Gguf("tiny.gguf", hashlib.sha256(content).hexdigest(), (), "someone/tiny")
     monkeypatch.setitem(WHEELS, "tiny", download)
     return "tiny"
 
