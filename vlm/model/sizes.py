@@ -32,6 +32,7 @@ GIGABYTE = 1e9
 # bytes a weight: half of one, an 8-bit scale for each 64 weights, and a 32-bit scale for each 256 of those
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 WORKING_BYTES = 0.3e9  # what a forward pass of one prompt needs beside weights and cache
+TRAINING_BATCH, TRAINING_TOKENS = 2, 512  # examples and tokens of each, for which training is estimated
 TRAINED_BYTES = 16  # of a trained parameter: itself, its gradient and AdamW's two averages, all float32
 
 
@@ -69,19 +70,11 @@ class Description:
         cache = self.cache_values * self.context * value_bytes
         return self.language_bytes(nf4, value_bytes) + adapter + cache + WORKING_BYTES
 
-    def training_bytes(
-        self,
-        nf4: bool,
-        value_bytes: int = 2,
-        batch_size: int = 2,
-        tokens: int = 512,
-        checkpointing: bool = True,
-    ) -> float:
-        """An estimate: with gradient checkpointing a layer keeps its input and one layer its activations, which are
-        about 20 vectors of a token's embedding; without it each layer keeps them."""
-        kept = self.layers + 20 if checkpointing else 20 * self.layers
-        activations = batch_size * tokens * self.embedding_size * kept * 4
-        return self.language_bytes(nf4, value_bytes) + self.trainable * TRAINED_BYTES + activations
+    def training_bytes(self, nf4: bool) -> float:
+        """An estimate: with gradient checkpointing each layer keeps its input, and one layer its activations, which are
+        about 20 vectors of a token's embedding."""
+        activations = TRAINING_BATCH * TRAINING_TOKENS * self.embedding_size * (self.layers + 20) * 4
+        return self.language_bytes(nf4, value_bytes=2) + self.trainable * TRAINED_BYTES + activations
 
 
 def architecture(name: str) -> tuple[Any, str]:
