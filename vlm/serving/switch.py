@@ -253,11 +253,6 @@ class Serving:
     def _most_each(self) -> int | None:
         return WAITING_EACH if self.settings.public else None
 
-    def answer(self, *question: Any) -> Answer:
-        """The finished answer. Arguments as for `stream`."""
-        *_, last = self.stream(*question)
-        return last
-
     def stop(self) -> bool:
         """Take no more questions, and let the answers under way end; whatever does not end within the time that is set is
         cut off and says so. Whether all did."""
