@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vlm.chat.answer import LONGEST_QUESTION, Answer, Heard, Picture, Settings, Style, Turn
+from vlm.chat.answer import LONGEST_QUESTION, Answer, Heard, Picture, Settings, Turn
 from vlm.chat.local_writer import LocalWriter, Sights
 from vlm.chat.remote_writer import RemoteWriter
 from vlm.chat.reply import Pipeline, Steps
@@ -31,8 +31,6 @@ from vlm.model.adapter_fit import model_config_of
 from vlm.model.adapter_folder import adapter_name, fusion_file, knows_several_pictures
 from vlm.model.eyes import build_eyes
 from vlm.weights.resolve import public_name, resolve
-
-__all__ = ["Answer", "Assistant", "Picture", "Settings", "Style", "Turn", "load_assistant"]
 
 
 class Assistant:

@@ -176,5 +176,8 @@ class ConversationTab:
 
 
 def _caption(example: Exchange) -> str:
-    """What a recording says stands in quotes: it is said in English, whatever the page's language."""
-    return f"“{example.caption}”" if example.recording else example.caption
+    """How an example is named. A recording's file is named by what it says, which stands in quotes: it is said in English,
+    whatever the page's language."""
+    words = Path(example.recording or "").stem.replace("-", " ")
+    caption = example.question or f"{words[:1].upper()}{words[1:]}?"
+    return f"“{caption}”" if example.recording else caption
