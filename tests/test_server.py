@@ -19,7 +19,8 @@ from gradio_client.exceptions import AppError
 from tests.conftest import EXAMPLES, ROOT, served
 from tests.test_serving import FakeAssistant, Running, answered, fake_serving, reads_ahead, wait_until
 from vlm import Answer, Settings, UserError
-from vlm.chat.answer import Heard, Turn
+from vlm.chat.answer import Turn
+from vlm.inputs.speech import Heard
 from vlm.serving import callers, uploads
 from vlm.serving.accounts import Accounts, hash_password, read_accounts
 from vlm.serving.arguments import number_of

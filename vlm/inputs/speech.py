@@ -9,6 +9,7 @@ and improbable text is dropped.
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,12 +46,15 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-class Transcript(NamedTuple):
-    """`text` is "" where nothing was heard, and then so is `language` if it was to be detected."""
+@dataclass(frozen=True)
+class Heard:
+    """A recording that was listened to: its words, how long it is, and how long that took. `text` is "" where there are no
+    words, and then so is `language` if it was to be detected."""
 
     text: str
-    language: str
     audio_seconds: float
+    seconds: float = 0.0
+    language: str = ""
 
 
 class Segment(NamedTuple):
@@ -178,7 +182,7 @@ class Transcriber:
             raise UserError(f"This speech model does not know the language {language!r}. It knows: {known}.")
         self.language = language
 
-    def transcribe(self, audio: str | Path | tuple[int, np.ndarray], language: str = "") -> Transcript:
+    def transcribe(self, audio: str | Path | tuple[int, np.ndarray], language: str = "") -> Heard:
         """A path, or (rate, samples) as Gradio gives; UserError where it cannot be read or is too long. `language` is a
         code, "auto" to detect it, or "" for this transcriber's own."""
         spoken = {"": self.language, "auto": None}.get(language, language)
@@ -188,10 +192,10 @@ class Transcriber:
         seconds = len(samples) / SAMPLE_RATE
         speech = keep_speech(samples)
         if len(speech) < MIN_SECONDS * SAMPLE_RATE:
-            return Transcript("", spoken or "", seconds)
+            return Heard("", seconds, language=spoken or "")
         segments, heard_as = self._engine.read(speech, spoken)
         kept = [each.text for each in plausible(segments, len(speech) / SAMPLE_RATE)]
-        return Transcript(" ".join(" ".join(kept).split()), heard_as, seconds)
+        return Heard(" ".join(" ".join(kept).split()), seconds, language=heard_as)
 
 
 def keep_speech(samples: np.ndarray) -> np.ndarray:
