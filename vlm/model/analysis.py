@@ -163,7 +163,7 @@ def misfit(found: Analysis, config: ModelConfig) -> str:
     """Why the preset of the plan would not hold the projection that was found; empty where it does."""
     if not found.made_for:
         return ""
-    inward, *_, outward = map(int, describe(config).projector.split(" -> "))
+    inward, *_, outward = describe(config).widths
     if outward != found.made_for:
         fitting = [name for name, size in hidden_sizes().items() if size == found.made_for]
         wide = f"{found.made_for} wide, such as {fitting[0]}" if fitting else f"{found.made_for} wide"

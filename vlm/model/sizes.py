@@ -20,6 +20,7 @@ from vlm.config import ModelConfig, VisionConfig, read_yaml
 from vlm.errors import UserError
 from vlm.model.clip import Clip, clip_dtype
 from vlm.model.connectors import build_connector, token_count
+from vlm.model.encoder import Encoder
 from vlm.model.encoders import build_encoder, check_encoder, in_tiles
 from vlm.model.fusion import build_fusion, fusion_settings
 from vlm.model.language import attach_lora, choose_dtype, is_nf4
@@ -42,7 +43,7 @@ class Description:
 
     preset: str
     encoder: str
-    projector: str
+    widths: tuple[int, ...]  # of the connector, from the encoder's to the language model's
     visual_tokens: int  # of one picture
     embedding_size: int
     parameters: dict[str, int]  # vision, connector, fusion, language, lora
@@ -51,6 +52,10 @@ class Description:
     layers: int
     context: int  # the longest prompt and its answer, in tokens
     found: dict[str, str]
+
+    @property
+    def projector(self) -> str:
+        return " -> ".join(map(str, self.widths))
 
     @property
     def trainable(self) -> int:
@@ -105,14 +110,14 @@ def language_architecture(name: str) -> tuple[Any, str]:
     return getattr(sizes, "text_config", sizes), found
 
 
-def _outline_vision(config: VisionConfig) -> tuple[Any, str]:
+def _outline_vision(config: VisionConfig) -> tuple[Encoder, str]:
     """An encoder with its sizes, those of Transformers without their weights, and where they were found."""
     check_encoder(config)
     if config.encoder not in ("clip", "transformers"):
         return build_encoder(config), "the program and its installed weights"
     sizes, found = architecture(config.weights)
     if config.encoder == "transformers":
-        outline: Any = outline_transformer(sizes, config.weights, config.features, config.layer)
+        outline: Encoder = outline_transformer(sizes, config.weights, config.features, config.layer)
         return in_tiles(outline, config.tiles), found
     sizes = getattr(sizes, "vision_config", sizes)  # of a whole CLIP or its half
     if not isinstance(sizes, CLIPVisionConfig):
@@ -162,7 +167,7 @@ def describe(config: ModelConfig) -> Description:
     return Description(
         preset=config.name,
         encoder=f"{vision.feature_count} x {vision.feature_size}",
-        projector=" -> ".join(map(str, connector.widths)),
+        widths=tuple(connector.widths),
         visual_tokens=token_count(config.connector, vision.feature_count),
         embedding_size=embedding_size,
         parameters=parameters,
