@@ -118,7 +118,7 @@ def test_a_file_is_hashed_once_and_again_when_it_was_altered(
 
 def test_what_a_killed_run_left_is_removed_before_the_next(tmp_path: Path) -> None:
     target = tmp_path / "made"
-    left = tmp_path / ".made.making"
+    left = tmp_path / ".made.partial"
     left.mkdir()
     (left / "half").write_bytes(b"half")
     made_folder(target, lambda folder: (folder / "whole").touch())
