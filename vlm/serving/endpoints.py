@@ -18,8 +18,7 @@ from vlm.inputs.audio import MAX_BYTES as MAX_RECORDING_BYTES
 from vlm.inputs.images import MAX_BYTES as MAX_PICTURE_BYTES
 from vlm.serving.arguments import file_of, files_of, text_of
 from vlm.serving.events import MODEL
-from vlm.serving.plain_errors import plainly
-from vlm.serving.sent_files import sent_files
+from vlm.serving.sent_files import publish_function, sent_files
 from vlm.serving.settings_panel import SettingsPanel, checked_settings
 from vlm.serving.switch import Serving
 
@@ -149,7 +148,4 @@ def publish(endpoints: Endpoints, settings: SettingsPanel) -> None:
         (endpoints.text, [question, *without_clean_up]),
         (endpoints.voice, [audio, *without_clean_up]),
     ):
-        button = gr.Button(visible=False)
-        button.click(
-            plainly(function), inputs, results, api_name=function.__name__, preprocess=False, **MODEL
-        )
+        publish_function(function, inputs, results, MODEL)
