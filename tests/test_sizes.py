@@ -10,7 +10,8 @@ import pytest
 from huggingface_hub import constants
 
 from tests.tiny import tiny_config, tiny_model
-from vlm.config import PartConfig, load_model_config
+from vlm.config import load_model_config
+from vlm.config_reader import PartConfig
 from vlm.describe import table
 from vlm.errors import UserError
 from vlm.model import sizes as measuring

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from vlm.config import ModelConfig, load_model_config, to_dict
+from vlm.config import ModelConfig, load_model_config
+from vlm.config_reader import to_dict
 from vlm.errors import UserError
 from vlm.model.adapter_fit import check_adapter, with_all_settings
 from vlm.model.adapter_folder import find_adapter

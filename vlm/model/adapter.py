@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from vlm.config import ModelConfig, to_dict
+from vlm.config import ModelConfig
+from vlm.config_reader import to_dict
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.adapter_fit import with_all_settings
 from vlm.model.adapter_folder import FUSION, LANGUAGE, PROJECTOR, TAGS, adapter_config, fusion_file

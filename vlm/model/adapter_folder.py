@@ -17,7 +17,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vlm.config import ModelConfig, from_dict, read_yaml
+from vlm.config import ModelConfig
+from vlm.config_reader import from_dict, read_yaml
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.checkpoints import find_checkpoint, is_checkpoint
 from vlm.model.fusion import fusion_settings

@@ -10,7 +10,8 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from vlm.config import AlignerConfig, from_dict, read_yaml, to_dict
+from vlm.config import AlignerConfig
+from vlm.config_reader import from_dict, read_yaml, to_dict
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.adapter_folder import refuse_pickles
 from vlm.model.aligner import Aligner

@@ -13,7 +13,8 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from vlm.config import ModelConfig, PartConfig, VisionConfig, read_yaml
+from vlm.config import ModelConfig, VisionConfig
+from vlm.config_reader import PartConfig, read_yaml
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.connectors import token_count
 from vlm.model.embeddings import conversion, read_embeddings, unnamed

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlm.config import ModelConfig, PartConfig
+from vlm.config import ModelConfig
+from vlm.config_reader import PartConfig
 from vlm.errors import UserError
 from vlm.model.connectors import build_connector, connector_settings, token_count
 from vlm.model.connectors.connector import NO_WORD, Connector

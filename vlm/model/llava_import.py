@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from vlm.config import ModelConfig, from_dict, to_dict
+from vlm.config import ModelConfig
+from vlm.config_reader import from_dict, to_dict
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.chat_templates import VICUNA, text_template
 from vlm.model.checkpoints import LORA_FILES, is_llava

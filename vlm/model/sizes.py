@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from vlm.config import ModelConfig, VisionConfig, read_yaml
+from vlm.config import ModelConfig, VisionConfig
+from vlm.config_reader import read_yaml
 from vlm.errors import UserError
 from vlm.model.clip import Clip, clip_dtype
 from vlm.model.connectors import build_connector, token_count
