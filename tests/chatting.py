@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.tiny import tiny_config
 from vlm import Answer, Settings, UserError
-from vlm.chat.answer import Heard
+from vlm.inputs.speech import Heard
 
 
 class ChattingAssistant:

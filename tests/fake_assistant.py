@@ -16,7 +16,7 @@ from tests.tiny import picture
 from training.evaluate import evaluate
 from training.scores.journal import Journal
 from training.scores.selection import Options
-from vlm.chat.assistant import Settings, Turn
+from vlm.chat.answer import Settings, Turn
 
 COLOURS = ("red", "blue", "lime")
 

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from tests.tiny import colour_batch, picture, shake_lora, tiny_config, tiny_eyes, tiny_model
-from vlm.config import ModelConfig, PartConfig
+from vlm.config import ModelConfig
+from vlm.config_reader import PartConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
 from vlm.model.adapter import load_adapter, load_eyes, lora_folder, restore_adapter, save_adapter

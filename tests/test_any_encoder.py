@@ -37,7 +37,8 @@ from training.config import TrainingConfig
 from training.data import read_rows
 from training.features import FeatureStore
 from training.finetune import features_of
-from vlm.config import ModelConfig, PartConfig, VisionConfig, from_dict, load_model_config
+from vlm.config import ModelConfig, VisionConfig, load_model_config
+from vlm.config_reader import PartConfig, from_dict
 from vlm.describe import analysis, table
 from vlm.errors import UserError
 from vlm.model.analysis import hidden_sizes

@@ -18,10 +18,9 @@ from tests.engine_world import Decoding
 from tests.tiny import SYSTEM, overfit, picture, tiny_config, tiny_model, tiny_pipeline
 from vlm import Answer, Assistant, Settings, Turn, UserError
 from vlm.chat import clean_up
-from vlm.chat.answer import Heard
 from vlm.chat.local_writer import REMEMBERED_PICTURES, LocalWriter
 from vlm.engines import Engine, Prompt, Sampling
-from vlm.inputs.speech import Transcript
+from vlm.inputs.speech import Heard
 from vlm.model.prompts import end_ids
 from vlm.model.vlm import VisionLanguageModel
 
@@ -73,8 +72,8 @@ class Recording:
 class Hearing:
     """A transcriber that hears what it is given."""
 
-    def transcribe(self, audio: str, language: str = "") -> Transcript:
-        return Transcript(audio, "en", 1.0)
+    def transcribe(self, audio: str, language: str = "") -> Heard:
+        return Heard(audio, 1.0, language="en")
 
 
 def assistant_of(model: VisionLanguageModel, context: int = 2048, rewrites: str = "") -> Assistant:

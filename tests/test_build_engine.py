@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.engine_world import answer, greedy
 from tests.tiny_gguf import WORDS, save_lora, tiny_causal, tiny_gguf_with_words
-from vlm.config import LanguageConfig, ModelConfig, PartConfig
+from vlm.config import LanguageConfig, ModelConfig
+from vlm.config_reader import PartConfig
 from vlm.engines import build, llama_library
 from vlm.engines.build import Built, build_engine
 from vlm.engines.llama_cpp import LlamaCppEngine
@@ -49,7 +50,7 @@ def weights(files: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> st
     content = (files / "tiny.gguf").read_bytes()
     own_cache.mkdir()
     (own_cache / "tiny.gguf").write_bytes(content)
-    download = Gguf("MIT", "tiny.gguf", hashlib.sha256(content).hexdigest(), (), "someone/tiny")
+    download = Gguf("tiny.gguf", hashlib.sha256(content).hexdigest(), (), "someone/tiny")
     monkeypatch.setitem(WHEELS, "tiny", download)
     return "tiny"
 

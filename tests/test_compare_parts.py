@@ -16,7 +16,8 @@ from training import compare_parts, finetune
 from training.compare_parts import cell_config, cell_training, load_comparison
 from training.parts_table import table
 from training.scores.batch_answers import Asked, answer_in_batches
-from vlm.config import PartConfig, preset_names
+from vlm.config import preset_names
+from vlm.config_reader import PartConfig
 from vlm.engines import Sampling
 from vlm.engines.torch_engine import TorchEngine
 from vlm.errors import UserError

@@ -7,7 +7,8 @@ import pytest
 from training.config import PRESET_FOLDER as TRAINING_PRESETS
 from training.config import TrainingConfig, load_training_config
 from training.heads import TasksConfig
-from vlm.config import PRESET_FOLDER, ModelConfig, from_dict, load_model_config, to_dict
+from vlm.config import PRESET_FOLDER, ModelConfig, load_model_config
+from vlm.config_reader import from_dict, to_dict
 from vlm.errors import UserError
 
 MODEL_PRESETS = sorted(PRESET_FOLDER.glob("*.yaml"))

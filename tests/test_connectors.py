@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from vlm.config import ModelConfig, PartConfig, from_dict, to_dict
+from vlm.config import ModelConfig
+from vlm.config_reader import PartConfig, from_dict, to_dict
 from vlm.errors import UserError
 from vlm.model.connectors import CONNECTORS, build_connector, connector_settings, token_count
 from vlm.model.connectors.connector import NO_WORD

@@ -22,7 +22,7 @@ from tests.test_phi import training_on
 from tests.tiny_phi import save_preset, tiny_phi_config
 from training import finetune
 from training.config import StageConfig
-from vlm.config import to_dict
+from vlm.config_reader import to_dict
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow  # each test starts processes, which import torch anew

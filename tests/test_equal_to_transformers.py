@@ -19,7 +19,7 @@ from transformers.models.idefics.perceiver import IdeficsPerceiverResampler
 from transformers.models.idefics3.modeling_idefics3 import Idefics3Connector
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from vlm.config import PartConfig
+from vlm.config_reader import PartConfig
 from vlm.model.connectors import build_connector
 from vlm.model.connectors.connector import NO_WORD
 from vlm.model.connectors.mlp import MlpProjector

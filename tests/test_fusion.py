@@ -10,7 +10,7 @@ from transformers import IdeficsConfig
 from transformers.models.idefics.modeling_idefics import IdeficsGatedCrossAttentionLayer
 
 from tests.tiny import SYSTEM, colour_batch, overfit, picture, shake_lora, tiny_config, tiny_model
-from vlm.config import PartConfig
+from vlm.config_reader import PartConfig
 from vlm.engines import Prompt, Sampling, prompt_keys
 from vlm.engines.torch_engine import TorchEngine
 from vlm.errors import UserError

@@ -22,7 +22,8 @@ from training.data import Row
 from training.heads import TasksConfig
 from training.scores.task_scores import score_tasks
 from training.task_data import Example, TaskSteps, Vocabulary, check_tasks, examples_of
-from vlm.config import PartConfig, TextConfig
+from vlm.config import TextConfig
+from vlm.config_reader import PartConfig
 from vlm.errors import UserError
 from vlm.model.adapter import HEADS, load_trunk
 from vlm.model.connectors import build_connector

@@ -16,13 +16,14 @@ README = READMES["README.md"]
 LINKED = {**READMES, "training/trials.md": (ROOT / "training/trials.md").read_text(encoding="utf-8")}
 
 # Room -> the rooms and modules of this project that it may import, besides itself.
-FLOOR = ["vlm.errors", "vlm.config", "vlm.terminal", "vlm.whole_files", "vlm.locks"]
+FLOOR = ["vlm.errors", "vlm.config", "vlm.config_reader", "vlm.terminal", "vlm.whole_files", "vlm.locks"]
 MAY_IMPORT = {
     "vlm.errors": [],
     "vlm.terminal": [],
     "vlm.whole_files": [],
     "vlm.locks": ["vlm.errors"],
-    "vlm.config": ["vlm.errors"],
+    "vlm.config": ["vlm.errors", "vlm.config_reader"],
+    "vlm.config_reader": ["vlm.errors"],
     "vlm.weights": FLOOR,
     "vlm.inputs": [*FLOOR, "vlm.weights"],
     "vlm.model": [*FLOOR, "vlm.weights", "vlm.inputs"],

@@ -26,7 +26,7 @@ from tests.tiny import overfit, picture, tiny_model
 from vlm import Answer, Assistant, Settings
 from vlm.chat.local_writer import LocalWriter
 from vlm.errors import UserError
-from vlm.inputs.speech import Transcript
+from vlm.inputs.speech import Heard
 from vlm.model.adapter import save_adapter
 from vlm.model.prompts import PromptTurn, encode
 from vlm.serving.environment import read_environment
@@ -45,10 +45,10 @@ Messages = list[Any]
 class Reading:
     """A transcriber that hears the words that the file is made of."""
 
-    def transcribe(self, audio: str, language: str = "") -> Transcript:
+    def transcribe(self, audio: str, language: str = "") -> Heard:
         if language == "xx":
             raise UserError("The speech model does not know the language 'xx'. Please choose another.")
-        return Transcript(Path(audio).read_text(), language or "en", 1.5)
+        return Heard(Path(audio).read_text(), 1.5, language=language or "en")
 
 
 @pytest.fixture(scope="module")

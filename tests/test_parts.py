@@ -33,7 +33,6 @@ def sha256(content: bytes) -> str:
 
 
 TINY = Download(
-    licence="MIT",
     file="tiny.gguf",
     sha256=sha256(WHOLE),
     parts=tuple(

@@ -13,7 +13,8 @@ from tests.tiny_phi import phi_tokenizer, save_preset, tiny_phi_config
 from training import finetune
 from training.config import StageConfig
 from vlm import load_assistant
-from vlm.config import ModelConfig, PartConfig
+from vlm.config import ModelConfig
+from vlm.config_reader import PartConfig
 from vlm.errors import UserError
 from vlm.model.connectors.q_former import QFormer
 

@@ -15,7 +15,8 @@ from tests.tiny_alignment import COLOURS, write_pairs
 from training import align
 from training.config import AlignmentConfig, PairSource, load_alignment_config
 from vlm import load_aligner
-from vlm.config import AlignerConfig, TextConfig, load_aligner_config, to_dict
+from vlm.config import AlignerConfig, TextConfig, load_aligner_config
+from vlm.config_reader import to_dict
 from vlm.model.alignment import build_aligner, save_aligner
 from vlm.model.text_encoders import ClipText, build_text_encoder
 

@@ -42,7 +42,7 @@ from vlm.chat.reply import MAX_PICTURES, Pipeline
 from vlm.config import REMOTE, LanguageConfig, ModelConfig, load_model_config
 from vlm.engines.remote import ADDRESS, KEY, RemoteServer
 from vlm.inputs.images import as_jpeg
-from vlm.inputs.speech import Transcript
+from vlm.inputs.speech import Heard
 from vlm.model.prompts import PromptTurn
 from vlm.weights.resolve import gguf_file
 
@@ -52,8 +52,8 @@ CONFIG = ModelConfig("far", language=LanguageConfig(weights="base", engine=REMOT
 
 
 class Hearing:
-    def transcribe(self, audio: str, language: str = "") -> Transcript:
-        return Transcript(audio, "en", 1.0)
+    def transcribe(self, audio: str, language: str = "") -> Heard:
+        return Heard(audio, 1.0, language="en")
 
 
 def assistant_at(address: str, silence: float = 20.0, key: str = "") -> Assistant:

@@ -175,7 +175,7 @@ def packed(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLAT
 
 def unpacked(source: Path, folder: Path) -> list[str]:
     folder.mkdir(exist_ok=True)
-    return [each.name for each in unpack_pictures(source, folder, SUFFIXES)]
+    return [each.name for each in unpack_pictures(source, folder, SUFFIXES, lambda size: None)]
 
 
 def test_only_the_pictures_of_a_zip_are_unpacked_and_nothing_lands_outside(tmp_path: Path) -> None:

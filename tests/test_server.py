@@ -17,9 +17,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from tests.conftest import EXAMPLES, ROOT, served
-from tests.test_serving import FakeAssistant, Running, fake_serving, reads_ahead, wait_until
+from tests.test_serving import FakeAssistant, Running, answered, fake_serving, reads_ahead, wait_until
 from vlm import Answer, Settings, UserError
-from vlm.chat.answer import Heard, Turn
+from vlm.chat.answer import Turn
+from vlm.inputs.speech import Heard
 from vlm.serving import callers, uploads
 from vlm.serving.accounts import Accounts, hash_password, read_accounts
 from vlm.serving.arguments import number_of
@@ -433,7 +434,7 @@ def test_what_fails_while_it_is_read_ahead_is_written_to_the_log_and_holds_up_no
     serving._ahead.wish("ann", broken)
     wait_until(lambda: not reads_ahead(serving))
     assert "a layer is gone" in caplog.text and "answered without it" in caplog.text
-    assert serving.answer("Hello?").text == "done"
+    assert answered(serving, "Hello?").text == "done"
 
 
 def test_on_a_public_server_a_person_can_have_so_many_pictures_read_ahead_and_still_ask_about_them() -> None:
@@ -443,7 +444,7 @@ def test_on_a_public_server_a_person_can_have_so_many_pictures_read_ahead_and_st
     public.read_ahead("ann", ["a.png", "b.png"], list)
     with pytest.raises(TryLater):
         public.read_ahead("ann", ["a.png"], list)
-    assert public.answer("What?", ["a.png", "b.png"]).text == "done"
+    assert answered(public, "What?", ["a.png", "b.png"]).text == "done"
 
 
 def test_warming_up_makes_room_for_whoever_asks_and_goes_on_afterwards() -> None:
@@ -526,16 +527,16 @@ def test_on_a_public_server_a_person_reaches_the_limits_and_on_ones_own_machine_
     _, public = talking(replace(PUBLIC, **limited), words=1, seconds=0.0)
     with calling("ann"):
         for _ in range(3):
-            public.answer("Hello?")
+            answered(public, "Hello?")
         with pytest.raises(TryLater, match="3 questions a minute"):
-            public.answer("Hello?")
+            answered(public, "Hello?")
     with calling("bob"):
-        public.answer("What?", ["a.png", "b.png"])
+        answered(public, "What?", ["a.png", "b.png"])
         with pytest.raises(TryLater, match="2 pictures a minute"):
-            public.answer("What?", ["a.png"])
+            answered(public, "What?", ["a.png"])
     _, own = talking(ServerSettings(**limited), words=1, seconds=0.0)
     for _ in range(10):
-        own.answer("What?", ["a.png"])
+        answered(own, "What?", ["a.png"])
 
 
 def test_a_long_recording_takes_no_place_of_the_model_and_is_counted() -> None:
@@ -543,17 +544,17 @@ def test_a_long_recording_takes_no_place_of_the_model_and_is_counted() -> None:
 
     def ask_by_voice() -> Answer:
         with calling("ann"):
-            return serving.answer("", (), "ten-minutes.wav")
+            return answered(serving, "", (), "ten-minutes.wav")
 
     speaking = Running(ask_by_voice)
     wait_until(lambda: serving.answering == 1)
     with calling("bob"):
-        assert serving.answer("Hello?").text == "done"  # while it is still listened to
+        assert answered(serving, "Hello?").text == "done"  # while it is still listened to
     assistant.go_on.set()
     assert speaking.result().text == "done"
     assert assistant.asked[-1][2].text == "What is this?"
     with calling("ann"), pytest.raises(TryLater, match="300 seconds of speech a minute"):
-        serving.answer("", (), "again.wav")
+        answered(serving, "", (), "again.wav")
 
 
 @pytest.mark.slow
@@ -687,7 +688,7 @@ def test_health_and_metrics_tell_how_it_goes_and_nothing_of_what_is_said(
         assert 'vlm_questions_total{route="text",ended="answered"} 1' in metrics
         assert "vlm_tokens_total 5" in metrics
         shown = [Turn("Which?", "A cat.", (EXAMPLES / "cat.jpg",))]
-        serving.answer("And what is it used for?", (), None, shown)
+        answered(serving, "And what is it used for?", (), None, shown)
         assert 'vlm_questions_total{route="image",ended="answered"} 1' in httpx.get(f"{address}metrics").text
         for line in metrics.splitlines():
             assert line.startswith("# TYPE ") or float(line.rsplit(" ", 1)[1]) >= 0
@@ -705,10 +706,10 @@ def test_health_and_metrics_tell_how_it_goes_and_nothing_of_what_is_said(
 
 def test_an_answer_under_way_ends_before_the_server_does() -> None:
     _, serving = talking(words=20, seconds=0.02)
-    answered = Running(serving.answer, "Hello?")
+    asked = Running(answered, serving, "Hello?")
     wait_until(lambda: serving.answering == 1)
     assert serving.stop()
-    assert answered.result().text == "done"
+    assert asked.result().text == "done"
 
 
 def test_an_answer_that_does_not_end_in_time_is_cut_off_and_says_so() -> None:

@@ -68,6 +68,12 @@ def fake_serving(assistant: FakeAssistant) -> Serving:
     return Serving(assistant, assistant.name)  # type: ignore[arg-type]
 
 
+def answered(serving: Serving, *question: Any) -> Answer:
+    """The finished answer. Arguments as for `Serving.stream`."""
+    *_, last = serving.stream(*question)
+    return last
+
+
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> FakeAssistant:
     """What is loaded for the preset "two"."""
@@ -185,7 +191,7 @@ def test_the_adapter_of_the_start_comes_back_with_its_preset(
 def test_as_many_answers_run_at_once_as_the_engine_decodes_together() -> None:
     assistant = FakeAssistant("one", parallel=3)
     serving = fake_serving(assistant)
-    asked = [Running(serving.answer, "Hello?") for _ in range(5)]
+    asked = [Running(answered, serving, "Hello?") for _ in range(5)]
     wait_until(lambda: len(assistant.under_way) == 3)
     time.sleep(0.3)
     assert len(assistant.under_way) == 3
@@ -200,11 +206,11 @@ def test_a_switch_waits_for_the_answers_under_way_and_later_questions_wait_for_t
 ) -> None:
     one = FakeAssistant("one")
     serving = fake_serving(one)
-    early = [Running(serving.answer, "Hello?") for _ in range(2)]
+    early = [Running(answered, serving, "Hello?") for _ in range(2)]
     wait_until(lambda: len(one.under_way) == 2)
     switching = Running(serving.switch, "two")
     wait_until(lambda: len(serving._gate._line) == 1)
-    late = [Running(serving.answer, "Hello?") for _ in range(3)]
+    late = [Running(answered, serving, "Hello?") for _ in range(3)]
     time.sleep(0.3)
     assert (serving.preset, len(one.under_way), one.closed) == ("one", 2, False)
     one.go_on.set()
@@ -239,9 +245,9 @@ def test_an_answer_that_fails_leaves_its_place_to_the_next(monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         patched.setattr(assistant, "stream", lambda *_: iter([][0]))
         with pytest.raises(IndexError):
-            serving.answer("Hello?")
+            answered(serving, "Hello?")
     assistant.go_on.set()
-    assert serving.answer("Hello?").text == "one"
+    assert answered(serving, "Hello?").text == "one"
 
 
 @pytest.mark.slow

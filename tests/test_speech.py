@@ -202,13 +202,11 @@ def test_a_missing_file_is_named_instead_of_fetched_from_the_hub(folder: Path, t
 
 
 @pytest.mark.slow
-def test_unknown_engines_languages_and_devices_list_what_there_is(folder: Path) -> None:
+def test_unknown_engines_and_languages_list_what_there_is(folder: Path) -> None:
     with pytest.raises(UserError, match="faster-whisper, openai-whisper"):
         Transcriber("whisper.cpp", folder)
     with pytest.raises(UserError, match=r"'xx'.*de, el, en"):
         Transcriber("faster-whisper", folder, language="xx")
-    with pytest.raises(ValueError, match="'cpu' or 'cuda'"):
-        Transcriber("faster-whisper", folder, device="mps")
 
 
 def test_a_missing_engine_names_its_install_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from training.conversations import Collator, Conversations
 from training.data import Row, iterate_rows, pictures_of, read_rows
 from training.features import FeatureStore
 from training.finetune import lay_out, tags_of, train_stage, within_epochs
-from vlm.config import PartConfig
+from vlm.config_reader import PartConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
 from vlm.model.adapter import load_adapter, restore_adapter

@@ -19,7 +19,7 @@ from tests.conftest import served
 from tests.test_server import TalkingAssistant, talking
 from tests.test_tools import uploaded, use
 from tests.tiny_aligner import tiny_searcher
-from vlm.chat.answer import Heard
+from vlm.inputs.speech import Heard
 from vlm.serving.allowance import Allowance
 from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings

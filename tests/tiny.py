@@ -13,7 +13,8 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from vlm.chat.local_writer import LocalWriter, Sights
 from vlm.chat.reply import Pipeline
-from vlm.config import LoraConfig, ModelConfig, PartConfig
+from vlm.config import LoraConfig, ModelConfig
+from vlm.config_reader import PartConfig
 from vlm.engines.torch_engine import TorchEngine
 from vlm.model.connectors import build_connector
 from vlm.model.eyes import Eyes

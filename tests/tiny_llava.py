@@ -25,7 +25,8 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from tests.tiny import CHAT_TEMPLATE
 from tests.tiny import CONTROL as CHATML
 from tests.tiny_gguf import LINEAR, PAIR, WORDS
-from vlm.config import ModelConfig, from_dict, read_yaml
+from vlm.config import ModelConfig
+from vlm.config_reader import from_dict, read_yaml
 from vlm.model.adapter import save_adapter
 from vlm.model.chat_templates import VICUNA
 from vlm.model.vlm import build_model

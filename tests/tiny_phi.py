@@ -17,7 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from vlm.config import ModelConfig, PartConfig, load_model_config, to_dict
+from vlm.config import ModelConfig, load_model_config
+from vlm.config_reader import PartConfig, to_dict
 
 PHI_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'system' and message['content'] %}"

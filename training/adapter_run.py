@@ -11,7 +11,8 @@ from training.checkpoints import last_whole_checkpoint, steps_of
 from training.config import TrainingConfig
 from training.data import Row
 from training.run_settings import claim, digest
-from vlm.config import ModelConfig, to_dict
+from vlm.config import ModelConfig
+from vlm.config_reader import to_dict
 from vlm.errors import UserError
 from vlm.model.adapter_fit import with_all_settings
 from vlm.model.adapter_folder import adapter_name, find_adapter, read_description

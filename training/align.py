@@ -34,7 +34,8 @@ from training.resources import disk_limit, memory_limit
 from training.run_settings import claim, digest
 from training.scores.alignment import report
 from training.token_store import TokenStore
-from vlm.config import AlignerConfig, load_aligner_config, read_yaml, to_dict
+from vlm.config import AlignerConfig, load_aligner_config
+from vlm.config_reader import read_yaml, to_dict
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.aligner import STAGES, Aligner

@@ -30,7 +30,8 @@ from training.parts_table import PLOT, TABLE, draw, table
 from training.resources import disk_limit, memory_limit
 from training.run_settings import digest
 from training.scores.part_scores import chosen_questions, features_of, score_parts
-from vlm.config import ModelConfig, from_dict, read_yaml, to_dict
+from vlm.config import ModelConfig
+from vlm.config_reader import from_dict, read_yaml, to_dict
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter import load_adapter

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from training.augmentation import AugmentationConfig
-from vlm.config import Config, from_dict, read_yaml
+from vlm.config_reader import Config, from_dict, read_yaml
 from vlm.errors import UserError
 
 PRESET_FOLDER = Path(__file__).parent / "presets"

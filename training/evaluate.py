@@ -41,7 +41,8 @@ from training.scores.selection import (
 )
 from training.scores.suites import SUITES, Run, goal_rows, pooled_rows, runs_of
 from training.scores.tables import describe, goals_table
-from vlm.chat.assistant import Assistant, Settings, load_assistant
+from vlm.chat.answer import Settings
+from vlm.chat.assistant import Assistant, load_assistant
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter

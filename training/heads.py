@@ -28,7 +28,8 @@ from training.resources import disk_limit, memory_limit
 from training.run_settings import claim, digest
 from training.scores.task_scores import score_tasks
 from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only
-from vlm.config import PartConfig, TextConfig, VisionConfig, to_dict
+from vlm.config import TextConfig, VisionConfig
+from vlm.config_reader import PartConfig, to_dict
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter import HEADS

@@ -13,7 +13,8 @@ from pathlib import Path
 import yaml
 from huggingface_hub import HfApi, ModelCardData
 
-from vlm.config import ModelConfig, to_dict
+from vlm.config import ModelConfig
+from vlm.config_reader import to_dict
 from vlm.errors import UserError
 from vlm.model.adapter_folder import FILES, adapter_config, find_adapter, read_description
 from vlm.serving.about import PLOT, about

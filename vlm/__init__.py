@@ -23,7 +23,8 @@ with suppress(ImportError):
 # Before bitsandbytes is imported, which warns of a kernel that it would fetch from the hub and can do without
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-from vlm.chat.assistant import Answer, Assistant, Settings, Turn, load_assistant  # noqa: E402
+from vlm.chat.answer import Answer, Settings, Turn  # noqa: E402
+from vlm.chat.assistant import Assistant, load_assistant  # noqa: E402
 from vlm.chat.search import Searcher, load_aligner  # noqa: E402
 from vlm.errors import UserError  # noqa: E402
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import yaml
 
-from vlm.config import ModelConfig, load_model_config, to_dict
+from vlm.config import ModelConfig, load_model_config
+from vlm.config_reader import to_dict
 from vlm.errors import UserError
 from vlm.model.adapter_fit import check_adapter, with_all_settings
 from vlm.model.adapter_folder import find_adapter
 from vlm.model.analysis import analyse, misfit, plan, report
 from vlm.model.fusion import fusion_settings
-from vlm.model.sizes import GIGABYTE, Description, describe
+from vlm.model.sizes import GIGABYTE, TRAINING_BATCH, TRAINING_TOKENS, Description, describe
 from vlm.terminal import show_anything
 
 
@@ -40,7 +41,8 @@ def table(sizes: Description, config: ModelConfig) -> str:
         served, trained = sizes.serving_bytes(nf4) / GIGABYTE, sizes.training_bytes(nf4) / GIGABYTE
         lines += [
             f"{served:>9.1f} GB  to serve in {name}, prompt and answer of {sizes.context} tokens",
-            f"{trained:>9.1f} GB  to train in {name}, batch of 2, 512 tokens, gradient checkpointing",
+            f"{trained:>9.1f} GB  to train in {name}, batch of {TRAINING_BATCH}, {TRAINING_TOKENS} tokens, "
+            "gradient checkpointing",
         ]
     return "\n".join(lines)
 

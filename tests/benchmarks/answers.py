@@ -300,7 +300,8 @@ def blank_adapter(preset: str, folder: Path) -> Path:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM
 
-    from vlm.config import load_model_config, to_dict
+    from vlm.config import load_model_config
+    from vlm.config_reader import to_dict
     from vlm.model.eyes import build_eyes
     from vlm.model.language import attach_lora
     from vlm.model.sizes import architecture

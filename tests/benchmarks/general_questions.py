@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from vlm import load_assistant  # noqa: E402
-from vlm.config import load_model_config, to_dict  # noqa: E402
+from vlm.config import load_model_config  # noqa: E402
+from vlm.config_reader import to_dict  # noqa: E402
 
 QUESTIONS = (ROOT / "tests/data/general-questions.txt").read_text(encoding="utf-8").splitlines()
 

@@ -15,8 +15,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from training.scores.journal import Journal, Key, Reply
-from vlm.chat.answer import Answer, NoAnswer
-from vlm.chat.assistant import Assistant, Settings
+from vlm.chat.answer import Answer, NoAnswer, Settings
+from vlm.chat.assistant import Assistant
 from vlm.inputs.images import open_image
 
 BLANK = "blank"  # id of the white picture

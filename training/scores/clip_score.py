@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.scores.predictions import Prediction
-from vlm.chat.search import Aligner
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
+from vlm.model.aligner import Aligner
 from vlm.model.alignment import ALIGNERS, HEADS, load_aligner_model
 
 SCALE = 2.5  # of the cosine, with which the paper spreads CLIP's over 0 to 1

@@ -14,6 +14,7 @@ Picture = Image.Image | str | Path
 Style = Literal["full", "keywords"]
 LONGEST_ANSWER = 1024  # tokens
 LONGEST_QUESTION = 8_000  # characters
+LARGEST_SEED = 2**32 - 1
 
 
 class NoAnswer(UserError):
@@ -42,7 +43,7 @@ class Settings:
             "top_p": ("top-p", 0, 1),
             "min_p": ("min-p", 0, 1),
             "repetition_penalty": ("repetition penalty", 1, 2),
-            "seed": ("seed", 0, 2**32 - 1),
+            "seed": ("seed", 0, LARGEST_SEED),
         }
         for name, (told, least, most) in bounds.items():
             if not least <= getattr(self, name) <= most:  # false for NaN as well
@@ -66,16 +67,6 @@ class Settings:
             self.seed,
             end_ids,
         )
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A recording that was listened to: its words, "" where there are none, how long it is, and how long that took."""
-
-    text: str
-    audio_seconds: float
-    seconds: float
-    language: str = ""
 
 
 @dataclass(frozen=True)

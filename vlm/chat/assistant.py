@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vlm.chat.answer import LONGEST_QUESTION, Answer, Heard, Picture, Settings, Style, Turn
+from vlm.chat.answer import LONGEST_QUESTION, Answer, Picture, Settings, Turn
 from vlm.chat.local_writer import LocalWriter, Sights
 from vlm.chat.remote_writer import RemoteWriter
 from vlm.chat.reply import Pipeline, Steps
@@ -25,14 +25,12 @@ from vlm.engines import Host
 from vlm.engines.build import build_engine, closed_on_failure
 from vlm.engines.remote import server_of_environment
 from vlm.errors import UserError
-from vlm.inputs.speech import Transcriber, import_packages
+from vlm.inputs.speech import Heard, Transcriber, import_packages
 from vlm.model.adapter import load_eyes, lora_folder
 from vlm.model.adapter_fit import model_config_of
 from vlm.model.adapter_folder import adapter_name, fusion_file, knows_several_pictures
 from vlm.model.eyes import build_eyes
 from vlm.weights.resolve import public_name, resolve
-
-__all__ = ["Answer", "Assistant", "Picture", "Settings", "Style", "Turn", "load_assistant"]
 
 
 class Assistant:
@@ -164,7 +162,7 @@ class Assistant:
         """The words of a recording. `language` as in `Settings`."""
         start = time.perf_counter()
         heard = self.transcriber.transcribe(audio, language)
-        return Heard(heard.text, heard.audio_seconds, time.perf_counter() - start, heard.language)
+        return replace(heard, seconds=time.perf_counter() - start)
 
     def _check_sight(self) -> None:
         if not self.pipeline.writer.sees:

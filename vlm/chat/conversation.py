@@ -67,12 +67,6 @@ class Exchange:
         return tuple(path for path in self.pictures if Path(path).is_file())
 
     @property
-    def caption(self) -> str:
-        """How it is named where it is offered as an example; a recording bears its words as its file's name."""
-        words = Path(self.recording or "").stem.replace("-", " ")
-        return self.question or f"{words[:1].upper()}{words[1:]}?"
-
-    @property
     def files(self) -> list[str]:
         return [*self.pictures, *([self.recording] if self.recording else [])]
 

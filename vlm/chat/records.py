@@ -26,7 +26,7 @@ _UNREADABLE = "This conversation cannot be read: it was not written by this page
 
 
 def to_record(conversation: Conversation) -> Record:
-    """Every exchange once, and the ways through them by their numbers."""
+    """Every exchange once, without what only matters while its answer grows, and the ways through them by their numbers."""
     numbers: dict[int, int] = {}
     exchanges: list[Exchange] = []
     for exchange in (each for way in conversation.ways for each in way):
@@ -35,15 +35,10 @@ def to_record(conversation: Conversation) -> Record:
             exchanges.append(exchange)
     return {
         "key": conversation.key,
-        "exchanges": [dataclasses.asdict(replaced(each)) for each in exchanges],
+        "exchanges": [dataclasses.asdict(dataclasses.replace(each, begun=None)) for each in exchanges],
         "ways": [[numbers[id(each)] for each in way] for way in conversation.ways],
         "shown": conversation.shown,
     }
-
-
-def replaced(exchange: Exchange) -> Exchange:
-    """Without what only matters while an answer grows."""
-    return dataclasses.replace(exchange, begun=None)
 
 
 def from_record(record: Any, received: Callable[[str], str | None]) -> Conversation:

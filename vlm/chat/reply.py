@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from vlm.chat import clean_up
 from vlm.chat.answer import Answer, NoAnswer, Picture, Settings, Turn
@@ -20,6 +20,8 @@ from vlm.errors import UserError
 from vlm.model.prompts import PromptTurn
 
 Steps = Generator[Answer, None, Answer]  # yields snapshots on the way, returns the last one
+Step = TypeVar("Step")
+Last = TypeVar("Last")
 
 MAX_PICTURES = 8  # in one conversation
 ANY_QUESTION = "What"  # its words are read as well, and forgotten once the real ones come
@@ -104,8 +106,8 @@ class Pipeline:
         for place, sight in enumerate(sights):
             own = [replace(turn, answer=own_answer(turn.answer, place)) for turn in turns]
             alone = [[sight], *([] for _ in own[1:])]
-            with closing(self._reply_to(answer, own, alone, settings)) as steps:
-                for snapshot in _with_last(steps):
+            with closing(with_last(self._reply_to(answer, own, alone, settings))) as snapshots:
+                for snapshot in snapshots:
                     answers[place:] = [snapshot]
                     yield replace(snapshot, text=joined([each.text for each in answers]))
         return _summed(answers)
@@ -207,7 +209,7 @@ def _styled(answer: Answer, settings: Settings) -> Answer:
     return replace(answer, text=to_keywords(answer.text)) if settings.style == "keywords" else answer
 
 
-def _with_last(steps: Steps) -> Iterator[Answer]:
+def with_last(steps: Generator[Step, None, Last]) -> Generator[Step | Last, None, None]:
     """The snapshots, and what is returned behind them."""
     last = yield from steps
     yield last

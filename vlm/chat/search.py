@@ -11,10 +11,9 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -24,6 +23,9 @@ from vlm.chat.indexing import PictureFile, picture_files, update
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
 from vlm.weights.cache import cache_folder, writing
+
+if TYPE_CHECKING:
+    from vlm.model.aligner import Aligner
 
 log = logging.getLogger(__name__)
 
@@ -37,22 +39,10 @@ MAX_NAMES = 1_000
 TEMPLATES = ("{}", "a photo of a {}.")
 
 
-class Aligner(Protocol):
-    """Puts pictures and words in one space (vlm/model/alignment.py). Vectors are float32, on the CPU, of unit length."""
-
-    dims: tuple[int, ...]  # that a vector may be cut to, the largest first
-    scale: float  # times a cosine: what a softmax makes calibrated probabilities of
-    identity: str
-
-    def embed_pictures(self, images: Sequence[Image.Image], dim: int | None = None) -> Tensor: ...
-
-    def embed_texts(self, texts: Sequence[str], dim: int | None = None) -> Tensor: ...
-
-
 class Searcher:
     """`identity` tells this aligner, with these weights, from all others."""
 
-    def __init__(self, aligner: Aligner) -> None:
+    def __init__(self, aligner: "Aligner") -> None:
         self.aligner, self.identity = aligner, aligner.identity  # it is computed from all weights
 
     def new_index(self) -> PictureIndex:
@@ -156,7 +146,7 @@ def _share_pictures(index: PictureIndex, files: Sequence[PictureFile]) -> bool:
     return any(Path(entry.path).name in names for entry in index.entries)
 
 
-def names_vectors(aligner: Aligner, names: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Tensor:
+def names_vectors(aligner: "Aligner", names: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Tensor:
     """[N, D]: for each name the mean over the templates, at unit length."""
     texts = [template.replace("{}", name) for name in names for template in templates]
     vectors = aligner.embed_texts(texts)

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from vlm.config import REMOTE, LanguageConfig, ModelConfig
 from vlm.engines import Engine, Host
 from vlm.engines.llama_library import LibraryProblem, load_library
@@ -106,7 +108,7 @@ def _torch(config: ModelConfig, lora: Path | None, fusion: Path | None, device: 
     fused = build_fusion(config.fusion, language.causal)
     if fusion:
         load_fusion(fused, fusion)
-    name = _device_name(device)
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
     engine = TorchEngine(
         language,
         f"{name}, {language.precision}",
@@ -115,9 +117,3 @@ def _torch(config: ModelConfig, lora: Path | None, fusion: Path | None, device: 
         fused.to(language.model.device, language.dtype).eval(),
     )
     return Built(engine, language.tokenizer, language.embedding_size, notice)
-
-
-def _device_name(device: str) -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"

@@ -9,7 +9,7 @@ import torch
 from gguf.quants import dequantize
 from torch import Tensor
 
-from vlm.config import PartConfig
+from vlm.config_reader import PartConfig
 from vlm.errors import UserError
 from vlm.model.adapter import load_fusion
 from vlm.model.fusion import Fusion, fusion_settings

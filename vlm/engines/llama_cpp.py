@@ -6,66 +6,28 @@ cache (slots.py), so that a conversation's next question reads only what is new.
 """
 
 import ctypes
-import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import psutil  # comes with accelerate
 import torch
 from torch import Tensor
 
-from vlm.engines import Prompt, Sampling, keys_within, next_key, picture_digest
+from vlm.engines import Prompt, Sampling, keys_within, picture_digest
 from vlm.engines.fused_words import FusedWords
-from vlm.engines.llama_library import Batch, load_library
+from vlm.engines.llama_batch import BatchRows, Job
+from vlm.engines.llama_library import load_library, load_lora, load_model
 from vlm.engines.sampling import Sampler
 from vlm.engines.slots import Slot, Slots
+from vlm.engines.waiting import ENDED, next_of
 from vlm.errors import UserError
 
 PARALLEL = 8  # answers decoded at once
 SLOTS = 24  # conversations whose beginnings are remembered, while there is room
 CHUNK = 64  # positions of a prompt read in one step: others go on meanwhile, and a stop takes effect after it
 FEW = 4  # next tokens decoded at once: from eight to fifteen on, this build's products take as long as for sixteen
-PATIENCE = 0.25  # seconds without a token, after which whoever waits may stop
-ENDED = object()
-# llama.cpp's load mode: mapped, the file would stay in memory beside the repacked weights
-LOAD_INTO_MEMORY = 0
-
-
-@dataclass(eq=False)
-class Job:
-    """One answer under way. `fuse`: ids [n] -> their embeddings with the last picture in them; None where words are read as
-    they are. `in_sight`: the digest of that picture."""
-
-    prompt: list[np.ndarray]  # runs still to read: ids [n], or embeddings [n, Dl] in float32
-    keys: list[Hashable]
-    adapter: bool
-    sampling: Sampling
-    sampler: Sampler
-    fuse: Callable[[np.ndarray], np.ndarray] | None = None
-    in_sight: bytes | None = None
-    out: "queue.SimpleQueue[Any]" = field(default_factory=queue.SimpleQueue)  # tokens, an error, ENDED
-    stopped: bool = False
-    slot: Slot | None = None
-    token: int = -1  # the last one chosen, to be decoded next; -1 while the prompt is read
-    written: int = 0
-
-    def next(self) -> Any:
-        """A token, an error or ENDED; None where nothing has come for a while."""
-        try:
-            return self.out.get(timeout=PATIENCE)
-        except queue.Empty:
-            return None
-
-    def read(self, count: int) -> np.ndarray:
-        """The next `count` positions of the first run, taken off it."""
-        piece, rest = self.prompt[0][:count], self.prompt[0][count:]
-        self.prompt[:1] = [rest] if len(rest) else []
-        return piece
 
 
 class LlamaCppEngine:
@@ -87,7 +49,7 @@ class LlamaCppEngine:
         self.context = context
         self._fused = fused
         self._library = load_library()
-        self._model, self._context = _load(self._library, weights, cells)
+        self._model, self._context = load_model(self._library, weights, cells, SLOTS, CHUNK + PARALLEL)
         self._vocabulary = self._library.llama_vocab_n_tokens(
             self._library.llama_model_get_vocab(self._model)
         )
@@ -95,7 +57,7 @@ class LlamaCppEngine:
         self._memory = self._library.llama_get_memory(self._context)
         self._freed = False
         try:
-            self._lora = _load_lora(self._library, self._model, lora) if lora else None
+            self._lora = load_lora(self._library, self._model, lora) if lora else None
         except BaseException:
             self._free()
             raise
@@ -125,7 +87,7 @@ class LlamaCppEngine:
             self._waiting.append(job)
             self._changed.notify()
         try:
-            while (item := job.next()) is not ENDED:
+            while (item := next_of(job.out)) is not ENDED:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -269,94 +231,7 @@ class LlamaCppEngine:
         self._adapter_is_on = on
 
 
-class BatchRows:
-    """The arrays of a llama.cpp batch, used again for every step."""
-
-    def __init__(self, size: int, embedding_size: int) -> None:
-        self.tokens: np.ndarray = np.zeros(size, np.int32)
-        self.embeddings: np.ndarray = np.zeros((size, embedding_size), np.float32)
-        self.positions: np.ndarray = np.zeros(size, np.int32)
-        self.slots: np.ndarray = np.zeros(size, np.int32)
-        self.wanted: np.ndarray = np.zeros(size, np.int8)
-        # llama.cpp takes a list of slots for each row: here a list of one
-        self.counts: np.ndarray = np.ones(size, np.int32)
-        self.pointers: np.ndarray = self.slots.ctypes.data + self.slots.itemsize * np.arange(
-            size, dtype=np.uint64
-        )
-        self.count = 0
-        self.visual = False
-        self.wanting: list[tuple[Job, int]] = []
-
-    def add(self, job: Job, piece: np.ndarray, wants_scores: bool) -> None:
-        """The next positions of a job: ids [n], or embeddings [n, Dl]; scores are wanted of the last. Behind the prompt it
-        is one position, the token that was chosen last."""
-        slot, rows = job.slot, slice(self.count, self.count + len(piece))
-        assert slot is not None
-        self.visual = piece.ndim == 2
-        (self.embeddings if self.visual else self.tokens)[rows] = piece
-        start = len(slot.keys)
-        self.positions[rows] = np.arange(start, start + len(piece))
-        self.slots[rows], self.wanted[rows] = slot.number, 0
-        in_prompt = job.keys[start : start + len(piece)]
-        slot.keys += in_prompt or [next_key(job.token, job.in_sight)]
-        self.count += len(piece)
-        if wants_scores:
-            self.wanted[self.count - 1] = 1
-            self.wanting.append((job, self.count - 1))
-
-    def take(self) -> tuple[Batch, list[tuple[Job, int]]]:
-        """The batch, and the rows whose scores are wanted; what is added next makes another."""
-        batch = Batch(n_tokens=self.count)
-        if self.visual:
-            batch.embd = _pointer(self.embeddings, ctypes.c_float)
-        else:
-            batch.token = _pointer(self.tokens, ctypes.c_int32)
-        batch.pos = _pointer(self.positions, ctypes.c_int32)
-        batch.n_seq_id = _pointer(self.counts, ctypes.c_int32)
-        batch.seq_id = _pointer(self.pointers, ctypes.POINTER(ctypes.c_int32))
-        batch.logits = _pointer(self.wanted, ctypes.c_int8)
-        wanting, self.wanting, self.count = self.wanting, [], 0
-        return batch, wanting
-
-
-def _pointer(array: np.ndarray, kind: Any) -> Any:
-    return array.ctypes.data_as(ctypes.POINTER(kind))
-
-
 def _as_run(segment: list[int] | Tensor) -> np.ndarray:
     if isinstance(segment, Tensor):
         return np.ascontiguousarray(segment.detach().float().cpu().numpy())
     return np.array(segment, np.int32)
-
-
-def _load(library: Any, weights: Path, cells: int) -> tuple[int, int]:
-    """The model of a GGUF file, and a context with a cache of `cells` positions."""
-    how = library.llama_model_default_params()
-    how.n_gpu_layers, how.load_mode = 0, LOAD_INTO_MEMORY
-    model = library.llama_model_load_from_file(str(weights).encode(), how)
-    if not model:
-        raise UserError(
-            f"llama.cpp could not load {weights}. Where the file is damaged, remove it; it is fetched again."
-        )
-    sizes = library.llama_context_default_params()
-    sizes.n_ctx, sizes.n_seq_max, sizes.kv_unified = cells, SLOTS, True
-    sizes.n_batch = sizes.n_ubatch = CHUNK + PARALLEL
-    sizes.n_outputs_max = sizes.n_seq_max
-    sizes.n_threads = sizes.n_threads_batch = psutil.cpu_count(logical=False) or 1
-    context = library.llama_init_from_model(model, sizes)
-    if not context:
-        library.llama_model_free(model)
-        raise UserError(
-            f"There is too little memory for a cache of {cells} tokens. Lower language.cache_tokens in the preset."
-        )
-    return model, context
-
-
-def _load_lora(library: Any, model: int, lora: Path) -> int:
-    loaded = library.llama_adapter_lora_init(model, str(lora).encode())
-    if not loaded:
-        raise UserError(
-            f"llama.cpp could not load the adapter {lora}: it does not fit this language model, or is damaged. "
-            "Remove the file; it is made again from the adapter's folder."
-        )
-    return loaded

@@ -1,4 +1,4 @@
-"""llama.cpp's C interface, declared for ctypes: the part that the engine uses.
+"""llama.cpp's C interface, declared for ctypes: the part that the engine uses; and what is loaded by it.
 
 The functions are those of the shared library in the wheel `xllamacpp`. Structs have no version in C, so a library whose
 defaults do not read back as those of the pinned build is refused before anything else is called.
@@ -23,10 +23,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil  # comes with accelerate
+
 from vlm.errors import UserError
 
 PACKAGE, VERSION = "xllamacpp", "2026.10.11549"
 INSTALL = f"Install it with: pip install {PACKAGE}=={VERSION}"
+# A load mode: mapped, the file would stay in memory beside the repacked weights
+LOAD_INTO_MEMORY = 0
 
 
 class ModelParams(Structure):
@@ -182,3 +186,38 @@ def check_defaults(library: Any) -> None:
 @LogCallback
 def _keep_silent(level: int, text: bytes, data: Any) -> None:
     """llama.cpp's own log is for its developers; what goes wrong is told by the engine."""
+
+
+def load_model(library: Any, weights: Path, cells: int, slots: int, rows: int) -> tuple[int, int]:
+    """The model of a GGUF file, and a context with a cache of `cells` positions for so many `slots`, that decodes at most
+    `rows` at once. Raises UserError."""
+    how = library.llama_model_default_params()
+    how.n_gpu_layers, how.load_mode = 0, LOAD_INTO_MEMORY
+    model = library.llama_model_load_from_file(str(weights).encode(), how)
+    if not model:
+        raise UserError(
+            f"llama.cpp could not load {weights}. Where the file is damaged, remove it; it is fetched again."
+        )
+    sizes = library.llama_context_default_params()
+    sizes.n_ctx, sizes.n_seq_max, sizes.kv_unified = cells, slots, True
+    sizes.n_batch = sizes.n_ubatch = rows
+    sizes.n_outputs_max = sizes.n_seq_max
+    sizes.n_threads = sizes.n_threads_batch = psutil.cpu_count(logical=False) or 1
+    context = library.llama_init_from_model(model, sizes)
+    if not context:
+        library.llama_model_free(model)
+        raise UserError(
+            f"There is too little memory for a cache of {cells} tokens. Lower language.cache_tokens in the preset."
+        )
+    return model, context
+
+
+def load_lora(library: Any, model: int, lora: Path) -> int:
+    """The LoRA of a GGUF file, for this model. Raises UserError."""
+    loaded = library.llama_adapter_lora_init(model, str(lora).encode())
+    if not loaded:
+        raise UserError(
+            f"llama.cpp could not load the adapter {lora}: it does not fit this language model, or is damaged. "
+            "Remove the file; it is made again from the adapter's folder."
+        )
+    return loaded

@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from vlm.errors import UserError, plain_load_errors
+from vlm.model.plain_lora import LORA_CONFIG, LORA_WEIGHTS
 from vlm.weights.cache import cache_folder, sha256_of, writing
 from vlm.weights.tensor_files import load_tensors
 from vlm.whole_files import whole_file
@@ -36,7 +37,7 @@ FORM = f"float16, ranks filled up to {STEP}, checked to be whole and finite"
 
 def lora_as_gguf(lora: Path, weights: Path) -> Path:
     """`lora`: PEFT's folder. `weights`: the GGUF file of the base model that it was trained for."""
-    parts = [lora / "adapter_config.json", lora / "adapter_model.safetensors"]
+    parts = [lora / LORA_CONFIG, lora / LORA_WEIGHTS]
     content = hashlib.sha256("".join([FORM, *map(sha256_of, parts)]).encode()).hexdigest()[:16]
     file = cache_folder() / "lora" / f"{content}-{weights.stem}.gguf"
     if not file.is_file():
@@ -63,10 +64,10 @@ def _keep_the_latest(folder: Path) -> None:
 def write_lora(lora: Path, weights: Path, file: Path) -> None:
     """`lora`: PEFT's folder. `weights`: the GGUF file of its base model. `file`: the LoRA as GGUF, to be written."""
     with plain_load_errors(f"The LoRA in {lora} is damaged", "Copy or train it again."):
-        config = json.loads((lora / "adapter_config.json").read_text(encoding="utf-8"))
+        config = json.loads((lora / LORA_CONFIG).read_text(encoding="utf-8"))
         scale = _scale(config)
         targets = set(config["target_modules"])
-        found = load_tensors(lora / "adapter_model.safetensors")
+        found = load_tensors(lora / LORA_WEIGHTS)
         tensors = {name: tensor.float().numpy() for name, tensor in found.items()}
     _write(file, config["r"], scale, targets, tensors, weights)
 

@@ -14,16 +14,15 @@ from typing import Any, NamedTuple
 
 import httpx  # comes with gradio
 
+from vlm.engines.waiting import ENDED, next_of
 from vlm.errors import UserError
 
 PARALLEL = 32  # answers asked for at once: the server batches them
-PATIENCE = 0.25  # seconds without a piece, after which whoever waits may stop
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 120.0  # without a byte: a long question in a full batch is read in less
 PAUSES = 0.3, 1.0  # seconds before a dropped connection is tried again, while nothing has come
 ADDRESS = "VLM_REMOTE"
 KEY = "VLM_REMOTE_KEY"
-ENDED = object()
 
 
 class TooLong(UserError):
@@ -73,7 +72,7 @@ class RemoteServer:
         pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
         asking = asyncio.run_coroutine_threadsafe(self._answer(request, pieces.put), self._loop)
         try:
-            while (item := _next(pieces)) is not ENDED:
+            while (item := next_of(pieces)) is not ENDED:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -227,14 +226,6 @@ def _host(url: str) -> str:
     if address.scheme not in ("http", "https") or not address.host:
         raise UserError(f"{ADDRESS} must be an address such as http://host:8000/v1, and is {url!r}.")
     return address.netloc.decode()
-
-
-def _next(pieces: "queue.SimpleQueue[Any]") -> Any:
-    """A piece, an error or ENDED; None where nothing has come for a while."""
-    try:
-        return pieces.get(timeout=PATIENCE)
-    except queue.Empty:
-        return None
 
 
 def _json(response: httpx.Response) -> Any:

@@ -1,6 +1,6 @@
 """A recording -> what was said in it, by Whisper (Radford et al. 2022, arXiv 2212.04356).
 
-One `Transcriber`, two engines over the same CTranslate2 files: faster-whisper (int8 on a CPU) and
+One `Transcriber`, two engines over the same CTranslate2 files, both on the CPU: faster-whisper (int8) and
 openai-whisper (its own PyTorch module, float32). Both hear only what the Silero detector takes for speech,
 so both agree that silence and noise hold no words: Whisper alone invents some. Decoding is greedy; looping
 and improbable text is dropped.
@@ -9,6 +9,7 @@ and improbable text is dropped.
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,12 +46,15 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-class Transcript(NamedTuple):
-    """`text` is "" where nothing was heard, and then so is `language` if it was to be detected."""
+@dataclass(frozen=True)
+class Heard:
+    """A recording that was listened to: its words, how long it is, and how long that took. `text` is "" where there are no
+    words, and then so is `language` if it was to be detected."""
 
     text: str
-    language: str
     audio_seconds: float
+    seconds: float = 0.0
+    language: str = ""
 
 
 class Segment(NamedTuple):
@@ -100,18 +104,14 @@ def _faster_whisper() -> Any:
 
 
 class FasterWhisper:
-    """CTranslate2's engine: int8 on a CPU, float16 on CUDA. Threads may read at once: they take turns at each half minute
-    of a recording, so that a short one does not wait for the whole of a long one."""
+    """CTranslate2's engine, with int8 on the CPU. Threads may read at once: they take turns at each half minute of a
+    recording, so that a short one does not wait for the whole of a long one."""
 
-    def __init__(self, folder: Path, device: str) -> None:
-        kind, _, index = device.partition(":")
-        if kind not in ("cpu", "cuda"):
-            raise ValueError(f"faster-whisper runs on 'cpu' or 'cuda', not on {device!r}.")
+    def __init__(self, folder: Path) -> None:
         self._model = _faster_whisper().WhisperModel(
             str(folder),
-            device=kind,
-            device_index=int(index or 0),
-            compute_type="int8" if kind == "cpu" else "float16",
+            device="cpu",
+            compute_type="int8",
             # more threads than cores would slow llama.cpp down (vlm/engines/llama_cpp.py)
             cpu_threads=psutil.cpu_count(logical=False) or 1,
             local_files_only=True,
@@ -136,18 +136,17 @@ class FasterWhisper:
 class OpenAIWhisper:
     """OpenAI's reference engine in PyTorch: slower on long recordings, and the yardstick for the other."""
 
-    def __init__(self, folder: Path, device: str) -> None:
-        self._model = load_openai_whisper(folder, device)
+    def __init__(self, folder: Path) -> None:
+        self._model = load_openai_whisper(folder)
         from whisper.tokenizer import LANGUAGES
 
         self.languages = frozenset(LANGUAGES) if self._model.is_multilingual else frozenset({"en"})
-        self._half = device.startswith("cuda")
         self._lock = threading.Lock()  # its cache is in hooks on the module: two recordings at once would mix
 
     def read(self, samples: np.ndarray, language: str | None) -> tuple[list[Segment], str]:
         # No beam_size: openai-whisper takes 1 for a beam search with one beam, and greedy is its default.
         with self._lock:
-            result = self._model.transcribe(samples, language=language, fp16=self._half, **_OPTIONS)
+            result = self._model.transcribe(samples, language=language, fp16=False, **_OPTIONS)
         heard = [
             Segment(
                 each["text"],
@@ -170,21 +169,20 @@ ENGINES: dict[str, type[FasterWhisper] | type[OpenAIWhisper]] = {
 class Transcriber:
     """`folder` holds FILES; `language` is a code such as "en", or None to detect it from the speech."""
 
-    def __init__(self, engine: str, folder: Path, language: str | None = "en", device: str = "cpu") -> None:
+    def __init__(self, engine: str, folder: Path, language: str | None = "en") -> None:
         if engine not in ENGINES:
             raise UserError(f"Unknown speech engine {engine!r}. Choose one of: {', '.join(ENGINES)}.")
         # Checked here because faster-whisper looks on the model hub for a tokenizer that is missing.
         for name in FILES:
             if not any(folder.glob(name)):
                 raise UserError(f"{folder / name} is missing. For the installed weights: {REMEDY}")
-        self._engine = ENGINES[engine](folder, device)
+        self._engine = ENGINES[engine](folder)
         if language is not None and language not in self._engine.languages:
             known = ", ".join(sorted(self._engine.languages))
             raise UserError(f"This speech model does not know the language {language!r}. It knows: {known}.")
         self.language = language
-        self.description = f"{engine}, {folder.name}, {device}"
 
-    def transcribe(self, audio: str | Path | tuple[int, np.ndarray], language: str = "") -> Transcript:
+    def transcribe(self, audio: str | Path | tuple[int, np.ndarray], language: str = "") -> Heard:
         """A path, or (rate, samples) as Gradio gives; UserError where it cannot be read or is too long. `language` is a
         code, "auto" to detect it, or "" for this transcriber's own."""
         spoken = {"": self.language, "auto": None}.get(language, language)
@@ -194,10 +192,10 @@ class Transcriber:
         seconds = len(samples) / SAMPLE_RATE
         speech = keep_speech(samples)
         if len(speech) < MIN_SECONDS * SAMPLE_RATE:
-            return Transcript("", spoken or "", seconds)
+            return Heard("", seconds, language=spoken or "")
         segments, heard_as = self._engine.read(speech, spoken)
         kept = [each.text for each in plausible(segments, len(speech) / SAMPLE_RATE)]
-        return Transcript(" ".join(" ".join(kept).split()), heard_as, seconds)
+        return Heard(" ".join(" ".join(kept).split()), seconds, language=heard_as)
 
 
 def keep_speech(samples: np.ndarray) -> np.ndarray:

@@ -157,8 +157,8 @@ def _count_layers(variables: dict[str, np.ndarray], side: str) -> int:
     )
 
 
-def load_openai_whisper(folder: Path, device: str) -> "Whisper":
-    """The folder of a CTranslate2 conversion -> openai-whisper's module on `device`, in float32."""
+def load_openai_whisper(folder: Path) -> "Whisper":
+    """The folder of a CTranslate2 conversion -> openai-whisper's module on the CPU, in float32."""
     try:
         from whisper.model import ModelDimensions, Whisper
     except ImportError as error:
@@ -186,4 +186,4 @@ def load_openai_whisper(folder: Path, device: str) -> "Whisper":
         raise ValueError(f"{path} lacks {error}: it is not a float16 or float32 Whisper model.") from error
     model = Whisper(dimensions)
     model.load_state_dict(state_dict, strict=True)  # copies into float32
-    return model.to(device).eval()
+    return model.eval()

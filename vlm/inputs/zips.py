@@ -39,12 +39,8 @@ class _ShortReads(FileIO):
         return super().read(-1 if size is None else size) or b""
 
 
-def anything(size: int) -> None:
-    """There is room."""
-
-
 def unpack_pictures(
-    source: Path, folder: Path, suffixes: Collection[str], hold: Callable[[int], None] = anything
+    source: Path, folder: Path, suffixes: Collection[str], hold: Callable[[int], None]
 ) -> Iterator[Unpacked]:
     """The files of `source` with one of the suffixes, written into `folder`. Raises UserError; what was written before
     stays. A file that is too large for a picture is written up to the limit, so that whoever opens it says so.

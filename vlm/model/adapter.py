@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from vlm.config import ModelConfig, to_dict
+from vlm.config import ModelConfig
+from vlm.config_reader import to_dict
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.adapter_fit import with_all_settings
 from vlm.model.adapter_folder import FUSION, LANGUAGE, PROJECTOR, TAGS, adapter_config, fusion_file
 from vlm.model.connectors.connector import Connector
 from vlm.model.eyes import Eyes
 from vlm.model.fusion import Fusion
-from vlm.model.plain_lora import check_plain
+from vlm.model.plain_lora import LORA_CONFIG, LORA_WEIGHTS, check_plain
 from vlm.weights.resolve import public_name
-from vlm.weights.tensor_files import check_names, load_tensors, save_tensors
+from vlm.weights.tensor_files import check_names, load_tensors, save_tensors, to_store
 from vlm.whole_files import whole_folder
 
 if TYPE_CHECKING:  # with it come Transformers' models and PEFT, which llama.cpp does without
@@ -54,7 +55,7 @@ def lora_folder(folder: Path) -> Path | None:
     if not adapter_config(folder).lora.rank:
         return None
     with damaged(folder):
-        described = json.loads((folder / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
+        described = json.loads((folder / "lora" / LORA_CONFIG).read_text(encoding="utf-8"))
         check_plain(described, adapter_config(folder).lora)
     return folder / "lora"
 
@@ -111,7 +112,7 @@ def restore_adapter(model: "VisionLanguageModel", folder: Path) -> None:
             model.fusion.load_state_dict(load_tensors(fusion, model.fusion.state_dict()))
         if not model.language.has_adapter:
             return
-        lora = load_tensors(folder / "lora" / "adapter_model.safetensors")
+        lora = load_tensors(folder / "lora" / LORA_WEIGHTS)
         check_names(lora, model.language.lora_state(), "its LoRA")
         set_peft_model_state_dict(model.language.model, lora)
 
@@ -127,40 +128,28 @@ def save_adapter(
 ) -> None:
     """float16 to ship, float32 in a checkpoint that training goes on from. `state` is the model's whole state where its
     parameters are divided among processes."""
-    with whole_folder(folder) as working:
-        _write(model, working, config, training, metrics, dtype, state)
-
-
-def _write(
-    model: "VisionLanguageModel",
-    folder: Path,
-    config: ModelConfig,
-    training: dict[str, Any],
-    metrics: dict[str, Any],
-    dtype: torch.dtype,
-    state: dict[str, torch.Tensor] | None,
-) -> None:
+    state = model.state_dict() if state is None else state
     resolved: dict[str, Any] = {"model": to_dict(with_all_settings(config)), "training": training}
     if model.language.trained_whole:
         resolved["trained_whole"] = True  # so that a copy without the language model is noticed
-    (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-    state = model.state_dict() if state is None else state
-    save_tensors(_converted(_below("eyes.connector.", state), dtype), folder / PROJECTOR)
-    if fusion := _below("fusion.", state):
-        save_tensors(_converted(fusion, dtype), folder / FUSION)
-    if model.eyes.tagger:
-        model.eyes.tagger.save(folder / TAGS)
-    if model.language.has_adapter:
-        _write_lora(model, folder, config, dtype, state)
-    if model.language.trained_whole:
-        _write_language(model, folder / LANGUAGE, dtype, state)
+    with whole_folder(folder) as working:
+        (working / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+        (working / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+        save_tensors(to_store(_below("eyes.connector.", state), dtype), working / PROJECTOR)
+        if fusion := _below("fusion.", state):
+            save_tensors(to_store(fusion, dtype), working / FUSION)
+        if model.eyes.tagger:
+            model.eyes.tagger.save(working / TAGS)
+        if model.language.has_adapter:
+            _write_lora(model, working, config, dtype, state)
+        if model.language.trained_whole:
+            _write_language(model, working / LANGUAGE, dtype, state)
 
 
 def _write_language(
     model: "VisionLanguageModel", folder: Path, dtype: torch.dtype, state: dict[str, torch.Tensor]
 ) -> None:
-    weights = _converted(_below("language.model.", state), dtype)
+    weights = to_store(_below("language.model.", state), dtype)
     model.language.model.save_pretrained(folder, state_dict=weights)
     model.language.tokenizer.save_pretrained(folder)
     for written in folder.glob("*.safetensors"):  # which safetensors keeps from other accounts
@@ -174,30 +163,23 @@ def _write_lora(
     dtype: torch.dtype,
     state: dict[str, torch.Tensor],
 ) -> None:
-
     lora = model.language.model.peft_config["default"]
     (folder / "lora").mkdir()
     weights = model.language.lora_state(_below("language.model.", state))
-    file = folder / "lora" / "adapter_model.safetensors"
-    save_tensors(_converted(weights, dtype), file, {"format": "pt"})
+    file = folder / "lora" / LORA_WEIGHTS
+    save_tensors(to_store(weights, dtype), file, {"format": "pt"})
     description = lora.to_dict() | {
         "base_model_name_or_path": public_name(config.language.weights),
         "inference_mode": True,
     }
     description["target_modules"] = sorted(lora.target_modules)
     plain = {key: value for key, value in description.items() if _is_plain(value)}
-    (folder / "lora" / "adapter_config.json").write_text(
-        json.dumps(plain, indent=1, sort_keys=True), encoding="utf-8"
-    )
+    (folder / "lora" / LORA_CONFIG).write_text(json.dumps(plain, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def _below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state of the part that `prefix` names."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _converted(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
 
 
 def _is_plain(value: Any) -> bool:

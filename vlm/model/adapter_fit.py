@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlm.config import ModelConfig, PartConfig, load_model_config, to_dict
+from vlm.config import ModelConfig, load_model_config
+from vlm.config_reader import PartConfig, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter_folder import LANGUAGE, adapter_config, find_adapter, is_imported
 from vlm.model.connectors import connector_settings

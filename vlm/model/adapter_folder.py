@@ -17,10 +17,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vlm.config import ModelConfig, from_dict, read_yaml
+from vlm.config import ModelConfig
+from vlm.config_reader import from_dict, read_yaml
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.checkpoints import find_checkpoint, is_checkpoint
 from vlm.model.fusion import fusion_settings
+from vlm.model.plain_lora import LORA_CONFIG, LORA_WEIGHTS
 from vlm.weights.cache import cache_folder, made_folder
 from vlm.weights.hub import fetch, hub_name, is_hub_name, split_revision
 from vlm.weights.tensor_files import PICKLES
@@ -28,8 +30,8 @@ from vlm.weights.tensor_files import PICKLES
 ADAPTERS = Path(__file__).parents[2] / "assets" / "adapters"
 PROJECTOR, FUSION, TAGS = "projector.safetensors", "fusion.safetensors", "tags.safetensors"
 LANGUAGE = "language"
-LORA = ("lora/adapter_config.json", "lora/adapter_model.safetensors")
-KINDS = ["config.yaml", "config.json", "adapter_config.json"]  # files that tell an adapter from a checkpoint
+LORA = (f"lora/{LORA_CONFIG}", f"lora/{LORA_WEIGHTS}")
+KINDS = ["config.yaml", "config.json", LORA_CONFIG]  # files that tell an adapter from a checkpoint
 # On the hub
 FILES = [
     "config.yaml",

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlm.config import AlignerConfig, to_dict
+from vlm.config import AlignerConfig
+from vlm.config_reader import to_dict
 from vlm.errors import UserError
 from vlm.model.pooling import ClassGuess, Head
 from vlm.model.tags import pooled_for

@@ -10,14 +10,15 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from vlm.config import AlignerConfig, from_dict, read_yaml, to_dict
+from vlm.config import AlignerConfig
+from vlm.config_reader import from_dict, read_yaml, to_dict
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.adapter_folder import refuse_pickles
 from vlm.model.aligner import Aligner
 from vlm.model.encoders import build_encoder
 from vlm.model.pooling import build_head
 from vlm.model.text_encoders import build_text_encoder
-from vlm.weights.tensor_files import load_tensors, save_tensors
+from vlm.weights.tensor_files import load_tensors, save_tensors, to_store
 from vlm.whole_files import whole_folder
 
 ALIGNERS = Path(__file__).parents[2] / "assets" / "aligners"
@@ -104,8 +105,5 @@ def save_aligner(
         resolved = {"aligner": to_dict(aligner.preset), "training": training}
         (working / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
         (working / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-        state = {
-            key: each.detach().to("cpu", dtype).contiguous() for key, each in aligner.trained_state().items()
-        }
-        save_tensors(state, working / HEADS)
+        save_tensors(to_store(aligner.trained_state(), dtype), working / HEADS)
     aligner.train(was_training)

@@ -13,7 +13,8 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from vlm.config import ModelConfig, PartConfig, VisionConfig, read_yaml
+from vlm.config import ModelConfig, VisionConfig
+from vlm.config_reader import PartConfig, read_yaml
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.connectors import token_count
 from vlm.model.embeddings import conversion, read_embeddings, unnamed
@@ -163,7 +164,7 @@ def misfit(found: Analysis, config: ModelConfig) -> str:
     """Why the preset of the plan would not hold the projection that was found; empty where it does."""
     if not found.made_for:
         return ""
-    inward, *_, outward = map(int, describe(config).projector.split(" -> "))
+    inward, *_, outward = describe(config).widths
     if outward != found.made_for:
         fitting = [name for name, size in hidden_sizes().items() if size == found.made_for]
         wide = f"{found.made_for} wide, such as {fitting[0]}" if fitting else f"{found.made_for} wide"

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from vlm.errors import UserError
+from vlm.model.plain_lora import LORA_CONFIG
 from vlm.weights.hub import fetch, is_hub_name
 from vlm.weights.resolve import resolve
 
-LORA_FILES = ("adapter_config.json", "non_lora_trainables.bin")
+LORA_FILES = (LORA_CONFIG, "non_lora_trainables.bin")
 
 
 def _described(folder: Path) -> dict[str, Any]:

@@ -10,20 +10,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from vlm.errors import UserError
 from vlm.inputs.images import pad_to_square
 from vlm.model.checkpoints import is_llava
+from vlm.model.encoder import Encoder
 from vlm.model.llava import load_tower
 
 MEAN_COLOUR = (122, 116, 104)  # of 255: OPENAI_CLIP_MEAN
 FEATURES = ("pooled", "patches", "grid")
 
 
-class Clip(nn.Module):
+class Clip(Encoder):
     """`pooled`: [B, 1, P], what `get_image_features` gives. `patches`: [B, 1 + patches, Dv], class token first, of the
     hidden `layer` counted from the end. `grid`: the same without the class token, row by row."""
 
@@ -63,10 +64,6 @@ class Clip(nn.Module):
             return self.network(pixels).image_embeds.unsqueeze(1)
         hidden = self.network(pixels, output_hidden_states=True).hidden_states[self.layer]
         return hidden[:, 1:] if self.features == "grid" else hidden
-
-    def see(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures of any size -> patch features [B, N, Dv], in one batch."""
-        return self(torch.stack([self.preprocess(image) for image in images]))
 
 
 class _VisionHalf(CLIPVisionModelWithProjection):

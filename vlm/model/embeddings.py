@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm.errors import UserError, plain_load_errors
+from vlm.model.encoder import Encoder
 from vlm.weights.tensor_files import PICKLES
 
 TORCH = (".pt", ".pth", ".bin", ".ckpt")  # of those, what torch.save writes
@@ -61,7 +62,7 @@ class Embeddings(NamedTuple):
     features: Tensor
 
 
-class Precomputed(nn.Module):
+class Precomputed(Encoder):
     """What stands in the encoder's place: it knows the pictures of its file, and cannot look at another."""
 
     def __init__(self, file: Path, known: Embeddings) -> None:
@@ -74,9 +75,6 @@ class Precomputed(nn.Module):
             f"The preset reads the embeddings in {self.file.name}, and there is no encoder for another picture. Name the "
             "encoder that made them as vision.encoder to look at new pictures."
         )
-
-    def see(self, images: Sequence[Image.Image]) -> Tensor:
-        return torch.stack([self.preprocess(image) for image in images])
 
 
 def read_embeddings(file: Path) -> Embeddings:

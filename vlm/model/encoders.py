@@ -14,6 +14,7 @@ from vlm.config import VisionConfig
 from vlm.errors import UserError
 from vlm.inputs.images import pad_to_square
 from vlm.model.embeddings import load_precomputed
+from vlm.model.encoder import Encoder
 from vlm.model.tiles import Tiled
 from vlm.weights.resolve import plain_weight_errors, resolve, sha256_of
 
@@ -24,7 +25,7 @@ IMAGENET_CLASSES = Path(__file__).parent / "imagenet_classes.txt"
 IMAGENET_MEANINGS = Path(__file__).parent / "imagenet_meanings.txt"
 
 
-class EfficientNetLite2(nn.Module):
+class EfficientNetLite2(Encoder):
     """EfficientNet-Lite2 (arXiv:1905.11946) -> a feature for each cell of its last map, row by row.
 
     A feature's channels are the 1280 of the last map, and behind them those of the maps that `blocks`, counted from 0,
@@ -57,10 +58,6 @@ class EfficientNetLite2(nn.Module):
         """The mean of the last map [1280] -> scores of `classes`, the 1,000 of ImageNet."""
         return self.network._fc
 
-    def train(self, mode: bool = True) -> "EfficientNetLite2":
-        """Stay in evaluation mode: batch norm must not follow the training pictures."""
-        return super().train(False)
-
     def preprocess(self, image: Image.Image) -> Tensor:
         """RGB picture of any size -> [3, S, S] in about -1 to 1; padded to a square, never cropped."""
         side = self.image_size
@@ -85,10 +82,6 @@ class EfficientNetLite2(nn.Module):
                 maps.append(x)
         return [network._swish(network._bn1(network._conv_head(x))), *maps]
 
-    def see(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures of any size -> patch features [B, N, Dv], in one batch."""
-        return self(torch.stack([self.preprocess(image) for image in images]))
-
 
 ENCODERS: dict[str, tuple[str, ...]] = {  # the fields of `VisionConfig` that its features depend on
     "efficientnet-lite2": ("encoder", "weights", "image_size", "blocks"),
@@ -108,7 +101,7 @@ def describe_features(config: VisionConfig) -> dict[str, Any]:
     return told | ({"tiles": config.tiles} if config.tiles else {})
 
 
-def build_encoder(config: VisionConfig, device: str = "cpu") -> Any:
+def build_encoder(config: VisionConfig, device: str = "cpu") -> Encoder:
     """The encoder with its weights, and with its tiles where `config` has any."""
     check_encoder(config)
     return in_tiles(_load(config, device), config.tiles)
@@ -128,12 +121,12 @@ def check_encoder(config: VisionConfig) -> None:
         )
 
 
-def in_tiles(encoder: Any, tiles: int) -> Any:
+def in_tiles(encoder: Encoder, tiles: int) -> Encoder:
     """The encoder, with the picture's tiles beside the whole picture if there are any."""
     return Tiled(encoder, tiles) if tiles else encoder
 
 
-def _load(config: VisionConfig, device: str) -> Any:
+def _load(config: VisionConfig, device: str) -> Encoder:
     if config.encoder == "efficientnet-lite2":
         return EfficientNetLite2(resolve(config.weights), config.image_size, config.blocks).to(device)
     if config.encoder == "embeddings":

@@ -7,10 +7,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlm.config import ModelConfig, PartConfig
+from vlm.config import ModelConfig
+from vlm.config_reader import PartConfig
 from vlm.errors import UserError
 from vlm.model.connectors import build_connector, connector_settings, token_count
 from vlm.model.connectors.connector import NO_WORD, Connector
+from vlm.model.encoder import Encoder
 from vlm.model.encoders import build_encoder
 from vlm.model.fusion import fusion_settings
 from vlm.model.tags import Tagger
@@ -42,7 +44,7 @@ class Eyes(nn.Module):
 
     def __init__(
         self,
-        vision: Any,
+        vision: Encoder,
         connector: Connector,
         tokens_per_picture: int,
         tagger: Tagger | None,

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from vlm.config import LanguageConfig, LoraConfig
 from vlm.errors import UserError
 from vlm.model.llava import check_whole, language_options, other_parts_unmentioned
+from vlm.model.plain_lora import LORA_WEIGHTS
 from vlm.model.prompts import IGNORE, pad_id
 from vlm.model.tokenizer import load_tokenizer
 from vlm.weights.resolve import plain_weight_errors, resolve
@@ -84,7 +85,7 @@ class LanguageModel(nn.Module):
             autocast_adapter_dtype=trainable,
             torch_device="cpu",  # from there it goes to where the model is; ZeroGPU has no GPU to read it to at start
         )
-        weights = load_tensors(folder / "adapter_model.safetensors")
+        weights = load_tensors(folder / LORA_WEIGHTS)
         check_names(weights, self.lora_state(), "its LoRA")  # PEFT only warns of those that are missing
         if not trainable:
             for parameter in self.lora_parameters():

@@ -14,6 +14,7 @@ from vlm.model.chat_templates import processor_template
 from vlm.model.eyes import Eyes
 from vlm.model.language import LanguageModel
 from vlm.model.llava_parts import LlavaParts, in_the_way, llava_parts, widened
+from vlm.model.plain_lora import LORA_CONFIG, LORA_WEIGHTS
 from vlm.model.vlm import VisionLanguageModel
 from vlm.weights.cache import check_space
 from vlm.weights.tensor_files import save_tensors
@@ -117,11 +118,11 @@ def _write_lora(lora: Path, folder: Path) -> None:
     same names, which are to stay as they are."""
     from safetensors.torch import load_file
 
-    facts = json.loads((lora / "adapter_config.json").read_text(encoding="utf-8"))
-    weights = load_file(lora / "adapter_model.safetensors")
+    facts = json.loads((lora / LORA_CONFIG).read_text(encoding="utf-8"))
+    weights = load_file(lora / LORA_WEIGHTS)
     renamed = {name.replace(LORA_BELOW, LORA_WITHIN, 1): value for name, value in weights.items()}
     targets = "|".join(sorted(facts["target_modules"]))
     facts["target_modules"] = rf".*language_model\..*\.({targets})"
     folder.mkdir()
-    save_tensors(renamed, folder / "adapter_model.safetensors", {"format": "pt"})
-    (folder / "adapter_config.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    save_tensors(renamed, folder / LORA_WEIGHTS, {"format": "pt"})
+    (folder / LORA_CONFIG).write_text(json.dumps(facts, indent=1), encoding="utf-8")

@@ -15,11 +15,13 @@ from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from vlm.config import ModelConfig, from_dict, to_dict
+from vlm.config import ModelConfig
+from vlm.config_reader import from_dict, to_dict
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.chat_templates import VICUNA, text_template
 from vlm.model.checkpoints import LORA_FILES, is_llava
 from vlm.model.llava import PROJECTOR, checkpoint_tensors, llava_config
+from vlm.model.plain_lora import LORA_CONFIG, LORA_WEIGHTS
 from vlm.weights.hub import split_revision
 from vlm.weights.tensor_files import save_tensors
 
@@ -73,7 +75,7 @@ def _write_whole(source: str, checkpoint: Path, folder: Path) -> tuple[dict[str,
 def _write_lora(source: str, checkpoint: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """PEFT's form: the model's config, and the projector's weights; the LoRA is written."""
     original = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    facts = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+    facts = json.loads((checkpoint / LORA_CONFIG).read_text(encoding="utf-8"))
     tower, kind = original.get("mm_vision_tower"), original.get("mm_projector_type")
     selected = original.get("mm_vision_select_feature", "patch")
     if not tower or "clip" not in str(tower).lower():
@@ -87,9 +89,9 @@ def _write_lora(source: str, checkpoint: Path, folder: Path) -> tuple[dict[str, 
     projector = _projector(source, names, _unpickled(checkpoint / LORA_FILES[1]))
     weights = _lora_weights(checkpoint)
     (folder / "lora").mkdir()
-    save_tensors(weights, folder / "lora" / "adapter_model.safetensors", {"format": "pt"})
+    save_tensors(weights, folder / "lora" / LORA_WEIGHTS, {"format": "pt"})
     plain = {name: facts[name] for name in LORA_FACTS if name in facts} | {"inference_mode": True}
-    (folder / "lora" / "adapter_config.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
+    (folder / "lora" / LORA_CONFIG).write_text(json.dumps(plain, indent=1), encoding="utf-8")
     vision = _vision(str(tower), SELECTED[selected], original.get("mm_vision_select_layer", -2))
     base = facts["base_model_name_or_path"]
     described = _described(source, vision, projector, base, _lora_template(checkpoint))
@@ -143,7 +145,7 @@ def _unpickled(file: Path) -> dict[str, Tensor]:
 
 
 def _lora_weights(checkpoint: Path) -> dict[str, Tensor]:
-    plain, pickled = checkpoint / "adapter_model.safetensors", checkpoint / "adapter_model.bin"
+    plain, pickled = checkpoint / LORA_WEIGHTS, checkpoint / "adapter_model.bin"
     if not plain.is_file() and not pickled.is_file():
         raise ValueError("its adapter_model is missing")
     found = load_file(plain) if plain.is_file() else _unpickled(pickled)

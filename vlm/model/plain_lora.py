@@ -9,6 +9,7 @@ from typing import Any
 
 from vlm.config import LoraConfig
 
+LORA_CONFIG, LORA_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # as PEFT names them
 # What says nothing about how the LoRA is applied, or is judged by the engine that serves it
 LET_BE = {
     "auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "megatron_core", "peft_type",

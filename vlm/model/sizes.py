@@ -16,10 +16,12 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from vlm.config import ModelConfig, VisionConfig, read_yaml
+from vlm.config import ModelConfig, VisionConfig
+from vlm.config_reader import read_yaml
 from vlm.errors import UserError
 from vlm.model.clip import Clip, clip_dtype
 from vlm.model.connectors import build_connector, token_count
+from vlm.model.encoder import Encoder
 from vlm.model.encoders import build_encoder, check_encoder, in_tiles
 from vlm.model.fusion import build_fusion, fusion_settings
 from vlm.model.language import attach_lora, choose_dtype, is_nf4
@@ -32,6 +34,7 @@ GIGABYTE = 1e9
 # bytes a weight: half of one, an 8-bit scale for each 64 weights, and a 32-bit scale for each 256 of those
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 WORKING_BYTES = 0.3e9  # what a forward pass of one prompt needs beside weights and cache
+TRAINING_BATCH, TRAINING_TOKENS = 2, 512  # examples and tokens of each, for which training is estimated
 TRAINED_BYTES = 16  # of a trained parameter: itself, its gradient and AdamW's two averages, all float32
 
 
@@ -41,7 +44,7 @@ class Description:
 
     preset: str
     encoder: str
-    projector: str
+    widths: tuple[int, ...]  # of the connector, from the encoder's to the language model's
     visual_tokens: int  # of one picture
     embedding_size: int
     parameters: dict[str, int]  # vision, connector, fusion, language, lora
@@ -50,6 +53,10 @@ class Description:
     layers: int
     context: int  # the longest prompt and its answer, in tokens
     found: dict[str, str]
+
+    @property
+    def projector(self) -> str:
+        return " -> ".join(map(str, self.widths))
 
     @property
     def trainable(self) -> int:
@@ -69,19 +76,11 @@ class Description:
         cache = self.cache_values * self.context * value_bytes
         return self.language_bytes(nf4, value_bytes) + adapter + cache + WORKING_BYTES
 
-    def training_bytes(
-        self,
-        nf4: bool,
-        value_bytes: int = 2,
-        batch_size: int = 2,
-        tokens: int = 512,
-        checkpointing: bool = True,
-    ) -> float:
-        """An estimate: with gradient checkpointing a layer keeps its input and one layer its activations, which are
-        about 20 vectors of a token's embedding; without it each layer keeps them."""
-        kept = self.layers + 20 if checkpointing else 20 * self.layers
-        activations = batch_size * tokens * self.embedding_size * kept * 4
-        return self.language_bytes(nf4, value_bytes) + self.trainable * TRAINED_BYTES + activations
+    def training_bytes(self, nf4: bool) -> float:
+        """An estimate: with gradient checkpointing each layer keeps its input, and one layer its activations, which are
+        about 20 vectors of a token's embedding."""
+        activations = TRAINING_BATCH * TRAINING_TOKENS * self.embedding_size * (self.layers + 20) * 4
+        return self.language_bytes(nf4, value_bytes=2) + self.trainable * TRAINED_BYTES + activations
 
 
 def architecture(name: str) -> tuple[Any, str]:
@@ -112,14 +111,14 @@ def language_architecture(name: str) -> tuple[Any, str]:
     return getattr(sizes, "text_config", sizes), found
 
 
-def _outline_vision(config: VisionConfig) -> tuple[Any, str]:
+def _outline_vision(config: VisionConfig) -> tuple[Encoder, str]:
     """An encoder with its sizes, those of Transformers without their weights, and where they were found."""
     check_encoder(config)
     if config.encoder not in ("clip", "transformers"):
         return build_encoder(config), "the program and its installed weights"
     sizes, found = architecture(config.weights)
     if config.encoder == "transformers":
-        outline: Any = outline_transformer(sizes, config.weights, config.features, config.layer)
+        outline: Encoder = outline_transformer(sizes, config.weights, config.features, config.layer)
         return in_tiles(outline, config.tiles), found
     sizes = getattr(sizes, "vision_config", sizes)  # of a whole CLIP or its half
     if not isinstance(sizes, CLIPVisionConfig):
@@ -169,7 +168,7 @@ def describe(config: ModelConfig) -> Description:
     return Description(
         preset=config.name,
         encoder=f"{vision.feature_count} x {vision.feature_size}",
-        projector=" -> ".join(map(str, connector.widths)),
+        widths=tuple(connector.widths),
         visual_tokens=token_count(config.connector, vision.feature_count),
         embedding_size=embedding_size,
         parameters=parameters,

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from vlm.weights.tensor_files import load_tensors, save_tensors
+from vlm.weights.tensor_files import load_tensors, save_tensors, to_store
 
 LEAST = 0.03  # probability of a name that is worth telling
 ENCODER_SHARE = 0.3  # weight of the encoder's own classifier beside the head
@@ -78,9 +78,7 @@ class Tagger:
     def save(self, file: Path) -> None:
         """The head and its nouns, where there is one."""
         if self.head:
-            tensors = {
-                name: value.half().cpu().contiguous() for name, value in self.head.state_dict().items()
-            }
+            tensors = to_store(self.head.state_dict(), torch.float16)
             save_tensors(tensors, file, {"nouns": json.dumps(self.nouns)})
 
     def load(self, file: Path) -> None:

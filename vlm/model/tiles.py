@@ -6,13 +6,13 @@ row, a square one a square. So all pictures have equally many features.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from vlm.inputs.images import WHITE
+from vlm.model.encoder import Encoder
 
 
 def grids(tiles: int) -> list[tuple[int, int]]:
@@ -45,10 +45,10 @@ def cut(image: Image.Image, tiles: int, side: int) -> list[Image.Image]:
     ]
 
 
-class Tiled(nn.Module):
+class Tiled(Encoder):
     """An encoder that is shown the whole picture and then its tiles: (1 + tiles) times as many features, tile by tile."""
 
-    def __init__(self, encoder: Any, tiles: int) -> None:
+    def __init__(self, encoder: Encoder, tiles: int) -> None:
         super().__init__()
         self.encoder, self.tiles = encoder, tiles
         self.feature_size, self.image_size = encoder.feature_size, encoder.image_size
@@ -74,7 +74,3 @@ class Tiled(nn.Module):
         """[B, 1 + tiles, 3, S, S] -> patch features [B, (1 + tiles) * N, Dv]"""
         features = self.encoder(pixels.flatten(0, 1))  # [B * (1 + tiles), N, Dv]
         return features.unflatten(0, (len(pixels), -1)).flatten(1, 2)
-
-    def see(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures of any size -> patch features, in one batch."""
-        return self(torch.stack([self.preprocess(image) for image in images]))

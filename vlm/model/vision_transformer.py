@@ -12,20 +12,21 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 from vlm.errors import UserError
 from vlm.inputs.images import pad_to_square
 from vlm.model.clip import clip_dtype, normalised
+from vlm.model.encoder import Encoder
 
 FEATURES = ("patches", "grid")
 HALF = (0.5, 0.5, 0.5)  # mean and deviation where the folder does not say, as of ViT and SigLIP
 UNUSED = ("pooler.", "head.")  # weights behind the hidden layers, which checkpoints may lack
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Encoder):
     """[B, 3, S, S] -> [B, N, Dv]. `features`: "patches", with the class token and registers that stand before them, or
     "grid", the patches alone, row by row. `layer` counts from the end; -1 is the last, behind its norm."""
 
@@ -56,10 +57,6 @@ class VisionTransformer(nn.Module):
     def feature_count(self) -> int:
         return self._patches + (self.before if self.features == "patches" else 0)
 
-    def train(self, mode: bool = True) -> "VisionTransformer":
-        """Stay in evaluation mode: it is frozen."""
-        return super().train(False)
-
     def preprocess(self, image: Image.Image) -> Tensor:
         """RGB picture of any size -> [3, S, S], normalised as the encoder was trained."""
         return normalised(pad_to_square(image), self.image_size, self.mean, self.deviation)
@@ -69,10 +66,6 @@ class VisionTransformer(nn.Module):
         seen = self.network(pixels, output_hidden_states=True)
         hidden = seen.last_hidden_state if self.layer == -1 else seen.hidden_states[self.layer]
         return hidden[:, self.before :] if self.features == "grid" else hidden
-
-    def see(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures of any size -> patch features [B, N, Dv], in one batch."""
-        return self(torch.stack([self.preprocess(image) for image in images]))
 
 
 def _tokens(config: Any) -> int:

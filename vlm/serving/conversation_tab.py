@@ -105,19 +105,23 @@ class ConversationTab:
                 camera = gr.Button("Camera", size="sm")
             self.similar = gr.Button("Similar pictures", size="sm", visible=self.tab.pictures)
         if self.tab.pictures:
-            open_camera = gr.State(False)
-            camera.click(
-                lambda is_open: (not is_open, gr.update(visible=not is_open)),
-                open_camera,
-                [open_camera, photo],
-                **AT_ONCE,
-            )
-            add = self.questions.add_photo
-            photo.input(add, [photo, self.question], [photo, self.question], **AT_ONCE)
+            self._wire_camera(camera, photo)
             self.bar.attached(
                 plainly(self.questions.read_ahead), [self.conversation, self.question], None, **AT_ONCE
             )
             self.bar.arranged(None, self.question, self.question, js="page.arranged", **AT_ONCE)
+
+    def _wire_camera(self, button: gr.Button, photo: gr.Image) -> None:
+        """The button opens and closes the camera, whose photo joins the question in the box."""
+        is_shown = gr.State(False)
+        button.click(
+            lambda is_open: (not is_open, gr.update(visible=not is_open)),
+            is_shown,
+            [is_shown, photo],
+            **AT_ONCE,
+        )
+        add = self.questions.add_photo
+        photo.input(add, [photo, self.question], [photo, self.question], **AT_ONCE)
 
     def _wire_questions(self, model: dict[str, Any]) -> None:
         questions, conversation = self.questions, self.conversation
@@ -177,5 +181,8 @@ class ConversationTab:
 
 
 def _caption(example: Exchange) -> str:
-    """What a recording says stands in quotes: it is said in English, whatever the page's language."""
-    return f"“{example.caption}”" if example.recording else example.caption
+    """How an example is named. A recording's file is named by what it says, which stands in quotes: it is said in English,
+    whatever the page's language."""
+    words = Path(example.recording or "").stem.replace("-", " ")
+    caption = example.question or f"{words[:1].upper()}{words[1:]}?"
+    return f"“{caption}”" if example.recording else caption

@@ -16,11 +16,10 @@ from vlm.chat.reply import MAX_PICTURES
 from vlm.errors import UserError
 from vlm.inputs.audio import MAX_BYTES as MAX_RECORDING_BYTES
 from vlm.inputs.images import MAX_BYTES as MAX_PICTURE_BYTES
-from vlm.serving.arguments import file_of, files_of, flag_of, number_of, text_of, whole_of
+from vlm.serving.arguments import file_of, files_of, text_of
 from vlm.serving.events import MODEL
-from vlm.serving.plain_errors import plainly
-from vlm.serving.sent_files import sent_files
-from vlm.serving.settings_panel import SettingsPanel
+from vlm.serving.sent_files import publish_function, sent_files
+from vlm.serving.settings_panel import SettingsPanel, checked_settings
 from vlm.serving.switch import Serving
 
 Answers = Iterator[tuple[str, dict[str, Any]]]
@@ -135,28 +134,6 @@ class Endpoints:
         yield latest.text, latest.to_dict()
 
 
-def checked_settings(
-    max_new_tokens: Any,
-    temperature: Any,
-    clean_up: Any,
-    style: Any,
-    top_p: Any,
-    min_p: Any,
-    repetition_penalty: Any,
-    seed: Any,
-) -> Settings:
-    return Settings(
-        max_new_tokens=whole_of(max_new_tokens, "max_new_tokens"),
-        temperature=number_of(temperature, "temperature"),
-        clean_up=flag_of(clean_up, "clean_up"),
-        style=style,
-        top_p=number_of(top_p, "top_p"),
-        min_p=number_of(min_p, "min_p"),
-        repetition_penalty=number_of(repetition_penalty, "repetition_penalty"),
-        seed=whole_of(seed, "seed"),
-    )
-
-
 def publish(endpoints: Endpoints, settings: SettingsPanel) -> None:
     """The endpoints' own components are not on the page; the settings are the page's, with their defaults.
 
@@ -171,7 +148,4 @@ def publish(endpoints: Endpoints, settings: SettingsPanel) -> None:
         (endpoints.text, [question, *without_clean_up]),
         (endpoints.voice, [audio, *without_clean_up]),
     ):
-        button = gr.Button(visible=False)
-        button.click(
-            plainly(function), inputs, results, api_name=function.__name__, preprocess=False, **MODEL
-        )
+        publish_function(function, inputs, results, MODEL)

@@ -2,14 +2,27 @@
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vlm.chat.feedback import check_writable
 from vlm.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+LIMITS = {  # variable -> the setting, and the least and the most that it may be
+    "MAX_WAITING": ("max_waiting", 1, 1_000),
+    "QUESTIONS_A_MINUTE": ("questions_a_minute", 1, 100_000),
+    "PICTURES_A_MINUTE": ("pictures_a_minute", 1, 100_000),
+    "SEARCH_PICTURES_A_MINUTE": ("search_pictures_a_minute", 1, 1_000_000),
+    "SPEECH_SECONDS_A_MINUTE": ("speech_seconds_a_minute", 1, 1_000_000),
+    "REQUEST_MB": ("request_mb", 1, 1_000_000),
+    "UPLOADS_MB": ("uploads_mb", 1, 100_000_000),
+    "STOP_SECONDS": ("stop_seconds", 0, 3_600),
+    "FEEDBACK_MB": ("feedback_mb", 1, 100_000_000),
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,11 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
     port = "PORT" if "PORT" in given else "GRADIO_SERVER_PORT"
     hosts = given.get("ALLOWED_HOSTS", "*" if space else "")
     _check_proxies(given.get("FORWARDED_ALLOW_IPS", ""))
-    return ServerSettings(
+    limits: dict[str, Any] = {
+        field: whole(name, getattr(default, field), least, most)
+        for name, (field, least, most) in LIMITS.items()
+    }
+    settings = ServerSettings(
         preset=given.get("VLM_PRESET", default.preset),
         adapter=given.get("VLM_ADAPTER"),
         host=_host(given.get("HOST") or given.get("GRADIO_SERVER_NAME") or default.host),
@@ -88,21 +105,9 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         certificate=certificate,
         key=key,
         tools=_yes_or_no("MCP", given.get("MCP") or given.get("GRADIO_MCP_SERVER")),
-        max_waiting=whole("MAX_WAITING", default.max_waiting, 1, 1_000),
-        questions_a_minute=whole("QUESTIONS_A_MINUTE", default.questions_a_minute, 1, 100_000),
-        pictures_a_minute=whole("PICTURES_A_MINUTE", default.pictures_a_minute, 1, 100_000),
-        search_pictures_a_minute=whole(
-            "SEARCH_PICTURES_A_MINUTE", default.search_pictures_a_minute, 1, 1_000_000
-        ),
-        speech_seconds_a_minute=whole(
-            "SPEECH_SECONDS_A_MINUTE", default.speech_seconds_a_minute, 1, 1_000_000
-        ),
-        request_mb=whole("REQUEST_MB", default.request_mb, 1, 1_000_000),
-        uploads_mb=whole("UPLOADS_MB", default.uploads_mb, 1, 100_000_000),
-        stop_seconds=whole("STOP_SECONDS", default.stop_seconds, 0, 3_600),
         feedback=_writable(given.get("FEEDBACK")),
-        feedback_mb=whole("FEEDBACK_MB", default.feedback_mb, 1, 100_000_000),
     )
+    return replace(settings, **limits)
 
 
 def _listed(text: str) -> tuple[str, ...]:

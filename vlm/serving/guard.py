@@ -15,13 +15,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from vlm.serving.accounts import Accounts
-from vlm.serving.body import JSON_BYTES, BoundedBody, Refused, refusal_body
+from vlm.serving.body import JSON_BYTES, BoundedBody, Message, Refused, refusal_body
 from vlm.serving.callers import CALLER, SCOPE_KEY, Caller, Listeners
 from vlm.serving.environment import LOOPBACK, ServerSettings, is_loopback
 from vlm.serving.limits import Limit, TryLater
 from vlm.serving.uploads import NoRoom, Uploads
 
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]

@@ -34,9 +34,11 @@ class Looking:
             recover(conversation, copy, self.questions.received)
             about = _about(conversation, int(chosen.at))
             done = ""  # the pictures that are looked through
-            with closing(
-                self.serving.look(lambda assistant: _all_looks(assistant, about), len(about))
-            ) as looks:
+
+            def all_looks(assistant: Assistant) -> Iterator[Look]:
+                return (look for picture, said in about for look in _looks(assistant, picture, said))
+
+            with closing(self.serving.look(all_looks, len(about))) as looks:
                 for look in looks:
                     shown = done + _shown(look)
                     done = shown if isinstance(look, Look) and look.picture else done
@@ -56,11 +58,6 @@ def _about(conversation: Conversation, number: int) -> list[tuple[str, str]]:
     if not about:
         raise UserError("The picture is no longer here. Add it again to see where the model looks.")
     return about
-
-
-def _all_looks(assistant: Assistant, about: list[tuple[str, str]]) -> Iterator[Look]:
-    for picture, said in about:
-        yield from _looks(assistant, picture, said)
 
 
 def _looks(assistant: Assistant, picture: str, said: str) -> Iterator[Look]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vlm.chat.answer import Answer
+from vlm.chat.answer import Answer, Settings
 from vlm.chat.conversation import Conversation, Exchange
 from vlm.chat.trace import certainty_note, trace_of
 from vlm.serving.limits import told
@@ -54,8 +54,8 @@ def messages(conversation: Conversation, kept: str = "") -> list[Message]:
     for number, exchange in enumerate(conversation.exchanges):
         growing = conversation.busy and number == last
         found.append(_html("user", _question(conversation, number, exchange)))
-        if exchange.answer:
-            inside = _growing(exchange.answer) if growing else _answer(exchange, number == last, kept)
+        if answer := exchange.answer:
+            inside = _growing(answer) if growing else _answer(exchange, answer, number == last, kept)
             if number == last and not growing:
                 inside += _follow_ups(conversation)
             found.append(_html("assistant", f'<article class="answer" data-at="{number}">{inside}</article>'))
@@ -132,27 +132,25 @@ def _growing(answer: Answer) -> str:
     return f'{_stage(answer)}<div class="words" translate="no">{to_html(answer.text)}</div>'
 
 
-def _answer(exchange: Exchange, last: bool, kept: str) -> str:
-    answer = exchange.answer or Answer()
-    notes = "".join(f'<p class="note">{note}</p>' for note in _notes(exchange, last))
+def _answer(exchange: Exchange, answer: Answer, last: bool, kept: str) -> str:
+    notes = "".join(f'<p class="note">{note}</p>' for note in _notes(answer, exchange.is_cut, last))
     words = f'<div class="words" translate="no">{to_html(answer.text)}</div>'
-    actions = _actions(exchange, last, kept)
-    return f"{words}{notes}{actions}{_trace(exchange)}"
+    actions = _actions(exchange, answer, last, kept)
+    return f"{words}{notes}{actions}{_trace(answer, exchange.settings)}"
 
 
-def _actions(exchange: Exchange, last: bool, kept: str) -> str:
+def _actions(exchange: Exchange, answer: Answer, last: bool, kept: str) -> str:
     buttons = [_button("copy", "Copy"), _button("read", "Read aloud")]
     if last:
         buttons.append(_button("again", "Try again"))
-    if exchange.answer and exchange.answer.seen:
+    if answer.seen:
         buttons.append(_button("looked", "Where it looked"))
     if not kept:
         return f'<div class="actions">{"".join(buttons)}</div>'
-    return f'<div class="actions">{"".join(buttons)}{thumbs(exchange, kept)}</div>{place_for_the_right_answer(kept, last)}'
+    return f'<div class="actions">{"".join(buttons)}{thumbs(exchange)}</div>{place_for_the_right_answer(kept, last)}'
 
 
-def _trace(exchange: Exchange) -> str:
-    answer, settings = exchange.answer or Answer(), exchange.settings
+def _trace(answer: Answer, settings: Settings | None) -> str:
     rows = trace_of(answer)
     if settings and settings.temperature:
         rows.append(("Temperature", f"{settings.temperature:g}"))
@@ -169,9 +167,9 @@ def _said(label: str, value: str) -> str:
     return f"<dd{kept}>{escape(value)}</dd>"
 
 
-def _notes(exchange: Exchange, last: bool) -> list[str]:
+def _notes(answer: Answer, is_cut: bool, last: bool) -> list[str]:
     """What the person should know without opening the trace."""
-    answer, notes = exchange.answer or Answer(), []
+    notes = []
     if doubt := certainty_note(answer):
         notes.append(escape(doubt))
     if answer.left_out == 1:
@@ -180,7 +178,7 @@ def _notes(exchange: Exchange, last: bool) -> list[str]:
         notes.append(f"The {answer.left_out} oldest turns no longer fit and were left out.")
     if answer.set_aside:
         notes.append("This model knows one picture at a time: what was said before the latest was set aside.")
-    if exchange.is_cut:
+    if is_cut:
         more = _button("go_on", "Continue") if last else ""
         notes.append(f"The answer was cut off at the length limit in Settings. {more}")
     return notes

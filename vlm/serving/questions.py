@@ -15,14 +15,14 @@ from typing import Any
 
 import gradio as gr
 
-from vlm.chat.answer import Answer, Settings
+from vlm.chat.answer import LARGEST_SEED, Answer, Settings
 from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange
 from vlm.errors import UserError
 from vlm.serving.browser_copy import copy_of, recover
 from vlm.serving.messages import Message, editing_notice, messages
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.received import Received
-from vlm.serving.settings_panel import LARGEST_SEED, settings_from
+from vlm.serving.settings_panel import settings_from
 from vlm.serving.shown_files import shown_file
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import Tab
@@ -102,7 +102,7 @@ class Questions:
             raise UserError("There is no question here to ask again.")
         chosen, tries = settings_from(*settings), len(conversation.versions(last))
         temperature = chosen.temperature or OTHER_TEMPERATURE
-        other = replace(chosen, seed=(chosen.seed + tries) % LARGEST_SEED, temperature=temperature)
+        other = replace(chosen, seed=(chosen.seed + tries) % (LARGEST_SEED + 1), temperature=temperature)
         self._begin(
             conversation, replace(conversation.exchanges[last], answer=None, voted=None), other, at=last
         )

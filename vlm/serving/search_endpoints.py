@@ -20,8 +20,7 @@ from vlm.serving.arguments import file_of, files_of, text_of, whole_of
 from vlm.serving.callers import current_caller
 from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
 from vlm.serving.events import EMBEDDING, SEARCHING
-from vlm.serving.plain_errors import plainly
-from vlm.serving.sent_files import sent_files
+from vlm.serving.sent_files import publish_function, sent_files
 from vlm.serving.shared_searcher import SharedSearcher
 
 MAX_INDEX_BYTES = 64 * 2**20
@@ -115,7 +114,4 @@ def publish_search(shared: SharedSearcher, allowance: Allowance) -> None:
         (endpoints.search, [words, pictures, picture, index, count], EMBEDDING),
         (endpoints.classify, [picture, names], SEARCHING),
     ):
-        button = gr.Button(visible=False)
-        button.click(
-            plainly(function), inputs, result, api_name=function.__name__, preprocess=False, **options
-        )
+        publish_function(function, inputs, result, options)

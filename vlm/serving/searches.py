@@ -192,7 +192,7 @@ class Searches:
                 f"An index on this page holds at most {MAX_PICTURES:,} pictures. Start over, or choose fewer."
             )
         held = [each.index for each in self.sessions if each.index]
-        dim = self.shared.get().new_index().dim
+        dim = self.shared.get().aligner.dims[0]
         if 4 * dim * (sum(map(len, held)) + more) > MAX_HELD_BYTES:
             raise UserError(
                 "Too many pictures of all visitors are held here now. Please choose fewer, or try again later."

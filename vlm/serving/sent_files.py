@@ -1,24 +1,35 @@
-"""Files that come from outside: the component of an endpoint that takes them, and none that fetches them."""
+"""Functions that programs call, and files that come from outside: the component that takes them, and none that fetches."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from vlm.serving.arguments import NOT_FETCHED, is_web_address
+from vlm.serving.plain_errors import plainly
 
 
 def sent_files(label: str, example: str, several: bool = False) -> gr.File:
     """A component that takes one file, or `several`, and is not on the page. `example` is in the API's documentation.
 
-    It takes whatever is sent as it is: that is checked in vlm/serving/arguments.py. The event is to have preprocess=False,
-    or Gradio leaves an empty file for each that is sent."""
+    It takes whatever is sent as it is: that is checked in vlm/serving/arguments.py."""
     component = gr.File(label=label, file_count="multiple" if several else "single", visible=False)
     component.api_info()  # kept by the component; without its model it could not be made
     component.data_model = None
     one = {"path": example, "meta": {"_type": "gradio.FileData"}}
     component.example_payload = lambda: [one] if several else one  # type: ignore[method-assign]
     return component
+
+
+def publish_function(
+    function: Callable[..., Any], inputs: list[Any], outputs: Any, options: dict[str, Any]
+) -> None:
+    """An endpoint under the function's own name. `options` are those of the event."""
+    button = gr.Button(visible=False)
+    # without preprocess=False Gradio leaves an empty file for each that is sent
+    button.click(plainly(function), inputs, outputs, api_name=function.__name__, preprocess=False, **options)
 
 
 def fetch_nothing(page: gr.Blocks) -> None:

@@ -1,18 +1,19 @@
 """The settings on the page, of which most are also the endpoints' optional arguments."""
 
 import json
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from vlm.chat.answer import LONGEST_QUESTION, Settings, Style
+from vlm.chat.answer import LARGEST_SEED, LONGEST_QUESTION, Settings
 from vlm.inputs.languages import LANGUAGES
+from vlm.serving.arguments import flag_of, number_of, whole_of
 from vlm.serving.events import AT_ONCE
 from vlm.serving.plain_errors import range_of
 from vlm.serving.translations import translated
 
 STYLES = [("Sentences", "full"), ("Keywords", "keywords")]
-LARGEST_SEED = 2**32 - 1
 SPOKEN = [("Find out", "auto"), *((name, code) for code, name in LANGUAGES.items())]
 CLOSE = '<button type="button" class="close-sidebar" data-action="show-settings">Close</button>'
 API = '<button type="button" class="api" data-action="api">Use via API</button>'
@@ -47,7 +48,7 @@ RESET = """() => {
 
 
 class SettingsPanel(NamedTuple):
-    """The components, in the order of `settings_from`."""
+    """The components, in the order of `checked_settings`."""
 
     max_new_tokens: gr.Slider
     temperature: gr.Slider
@@ -60,37 +61,40 @@ class SettingsPanel(NamedTuple):
 
 
 class PersonalPanel(NamedTuple):
-    """What only the page offers, in the order of `settings_from`."""
+    """What only the page offers, behind the others in `settings_from`."""
 
     system: gr.Textbox
     language: gr.Dropdown
 
 
-def settings_from(
-    max_new_tokens: float,
-    temperature: float,
-    clean_up: bool,
-    style: Style,
-    top_p: float,
-    min_p: float,
-    repetition_penalty: float,
-    seed: float,
-    system: str = "",
-    language: str = "",
+def checked_settings(
+    max_new_tokens: Any,
+    temperature: Any,
+    clean_up: Any,
+    style: Any,
+    top_p: Any,
+    min_p: Any,
+    repetition_penalty: Any,
+    seed: Any,
 ) -> Settings:
-    """What the page's components give, as the assistant takes it."""
+    """What a program sends, in the order of `SettingsPanel`. Raises UserError."""
     return Settings(
-        max_new_tokens=int(max_new_tokens),
-        temperature=float(temperature),
-        clean_up=clean_up,
+        max_new_tokens=whole_of(max_new_tokens, "max_new_tokens"),
+        temperature=number_of(temperature, "temperature"),
+        clean_up=flag_of(clean_up, "clean_up"),
         style=style,
-        top_p=float(top_p),
-        min_p=float(min_p),
-        repetition_penalty=float(repetition_penalty),
-        seed=int(seed),
-        system=(system or "").strip() or None,
-        language=language or "",
+        top_p=number_of(top_p, "top_p"),
+        min_p=number_of(min_p, "min_p"),
+        repetition_penalty=number_of(repetition_penalty, "repetition_penalty"),
+        seed=whole_of(seed, "seed"),
     )
+
+
+def settings_from(*values: Any) -> Settings:
+    """What the page's components give, those of `SettingsPanel` and then of `PersonalPanel`, as the assistant takes it."""
+    length, *shared, system, language = values
+    checked = checked_settings(int(length), *shared)  # a fraction can be typed beside a slider
+    return replace(checked, system=(system or "").strip() or None, language=language or "")
 
 
 def settings_panel(defaults: Settings) -> SettingsPanel:

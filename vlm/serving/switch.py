@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from vlm.chat.answer import Answer, Heard, Picture, Settings, Turn
+from vlm.chat.answer import Answer, Picture, Settings, Turn
 from vlm.chat.assistant import Assistant, free_memory, load_assistant
 from vlm.chat.feedback import MEGABYTE, FeedbackFolder
+from vlm.chat.reply import with_last
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
+from vlm.inputs.speech import Heard
 from vlm.model.adapter_fit import model_config_of
 from vlm.serving.ahead import LOOK_UP_SECONDS, Ahead, Work
 from vlm.serving.allowance import Allowance
@@ -221,14 +223,9 @@ class Serving:
         if self._stopping:
             raise NotNow(STOPPING)
         self.allowance.take(spoken=True)
-        with closing(self._hear(caller, audio, language)) as hearing:
-            while True:
-                try:
-                    next(hearing)
-                except StopIteration as end:
-                    yield end.value
-                    return
-                yield None
+        with closing(with_last(self._hear(caller, audio, language))) as hearing:
+            for each in hearing:
+                yield each if isinstance(each, Heard) else None
 
     @property
     def feedback_notice(self) -> str:
@@ -252,11 +249,6 @@ class Serving:
     @property
     def _most_each(self) -> int | None:
         return WAITING_EACH if self.settings.public else None
-
-    def answer(self, *question: Any) -> Answer:
-        """The finished answer. Arguments as for `stream`."""
-        *_, last = self.stream(*question)
-        return last
 
     def stop(self) -> bool:
         """Take no more questions, and let the answers under way end; whatever does not end within the time that is set is

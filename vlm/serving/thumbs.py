@@ -20,7 +20,7 @@ def notice_of(folder: str) -> str:
     )
 
 
-def thumbs(exchange: Exchange, notice: str) -> str:
+def thumbs(exchange: Exchange) -> str:
     """The two buttons of an answer. The one that was pressed takes its vote back."""
     buttons = []
     for thumb, sign, name in (

@@ -15,7 +15,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import Field
 from starlette.routing import Route
 
-from vlm.chat.answer import Answer, Settings
+from vlm.chat.answer import Settings
 from vlm.errors import UserError
 from vlm.serving.body import JSON_BYTES
 from vlm.serving.callers import CALLER, SCOPE_KEY
@@ -107,7 +107,7 @@ async def _last(
 def _progress(latest: Any) -> str:
     if not isinstance(latest, tuple):
         return "Looking at the pictures"
-    stage = Answer(**latest[1]).stage
+    stage = latest[1]["stage"]
     return (
         f"Waiting, about {told(latest[1]['seconds']['wait'])}" if stage == "waiting" else stage.capitalize()
     )

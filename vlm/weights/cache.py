@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from vlm.errors import UserError
 from vlm.locks import in_turn
+from vlm.whole_files import whole_folder
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def check_space(target: Path, needed: int) -> None:
 def made_folder(target: Path, write: Callable[[Path], None]) -> Path:
     """`target`, filled by `write` where it is not there or was altered.
 
-    It is filled under a temporary name, gets a manifest and is renamed: a killed run leaves no half-written weight."""
+    It is filled under another name and gets a manifest: a killed run leaves no half-written weight."""
     if _is_intact(target):
         return target
     with writing(target):
@@ -102,20 +103,13 @@ def made_folder(target: Path, write: Callable[[Path], None]) -> Path:
             return target
         if target.exists():
             log.warning("%s was altered. It is made again.", target)
-        working = target.with_name(f".{target.name}.making")
-        shutil.rmtree(working, ignore_errors=True)  # of a run that was killed
-        working.mkdir()
-        try:
+        with whole_folder(target) as working:
             write(working)
             files = sorted(path for path in working.rglob("*") if path.is_file())
             manifest = {path.relative_to(working).as_posix(): note_hash(path) for path in files}
             (working / MANIFEST).write_text(json.dumps(manifest, indent=1))
             for path in files:  # safetensors keeps its file from other accounts
                 path.chmod((working / MANIFEST).stat().st_mode)
-            shutil.rmtree(target, ignore_errors=True)
-            working.rename(target)
-        finally:
-            shutil.rmtree(working, ignore_errors=True)
     return target
 
 

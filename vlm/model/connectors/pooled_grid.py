@@ -17,7 +17,7 @@ class PooledGridSettings:
     hidden: int = 1024
 
     def tokens(self, feature_count: int) -> int:
-        side = grid_side(feature_count, "The connector pooled-grid")
+        side = grid_side(feature_count)
         if not 1 <= self.side <= side:
             raise UserError(
                 f"connector.side is {self.side}, and the encoder's grid is {side} x {side}. "

@@ -5,7 +5,7 @@ A new one is a file with its settings and its module (`FusionSettings`, `Fusion`
 
 from typing import Any
 
-from vlm.config import PartConfig, read_settings
+from vlm.config_reader import PartConfig, read_settings
 from vlm.model.fusion.cross_attention import CrossAttentionSettings
 from vlm.model.fusion.fused import FusedSettings
 from vlm.model.fusion.fusion import Fusion, FusionSettings

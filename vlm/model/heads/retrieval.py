@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlm.model.aligner import LARGEST_SCALE, SCALE
 from vlm.model.connectors.q_former import QFormer
 from vlm.model.heads.masks import unimodal_mask
 from vlm.model.heads.task import TaskBatch
 
 SIZE = 256  # of the space that both are put in
-SCALE, LARGEST_SCALE = 1 / 0.07, 100.0  # of similarities, at the start and at most, as in CLIP
 SMOOTHING = 0.1  # of the labels: some other text of the batch may fit as well
 
 

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
-from vlm.chat.answer import Answer, Heard, Settings, Turn
+from vlm.chat.answer import Answer, Settings, Turn
 from vlm.chat.reply import MAX_PICTURES
 from vlm.errors import UserError
+from vlm.inputs.speech import Heard
 from vlm.serving.events import MAX_WAITING
 from vlm.serving.limits import TryLater
 from vlm.serving.openai.media import Media

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from vlm.chat.answer import LONGEST_ANSWER, Settings
+from vlm.chat.answer import LARGEST_SEED, LONGEST_ANSWER, Settings
 from vlm.serving.openai.errors import ApiError
 from vlm.serving.openai.uploads import RECORDING_PREFIX
 
@@ -95,7 +95,7 @@ class ChatRequest(BaseModel):
             top_p=_or(self.top_p, defaults.top_p),
             min_p=_or(self.min_p, defaults.min_p),
             repetition_penalty=_or(self.repetition_penalty, defaults.repetition_penalty),
-            seed=_or(self.seed, defaults.seed) % 2**32,
+            seed=_or(self.seed, defaults.seed) % (LARGEST_SEED + 1),
             system=system or None,
         )
 

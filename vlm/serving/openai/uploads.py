@@ -18,11 +18,10 @@ from starlette.concurrency import run_in_threadpool
 
 from vlm.serving.callers import current_caller
 from vlm.serving.openai.errors import ApiError
-from vlm.serving.uploads import NoRoom
+from vlm.serving.uploads import KEEP_SECONDS, NoRoom
 
 PREFIX = "file-"
 RECORDING_PREFIX = "file-audio-"  # so that a message that names a file says what it is
-KEPT_SECONDS = 4 * 60 * 60  # as uploads on the page
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Uploaded:
             "object": "file",
             "bytes": self.size,
             "created_at": self.created,
-            "expires_at": self.created + KEPT_SECONDS,
+            "expires_at": self.created + KEEP_SECONDS,
             "filename": self.name,
             "purpose": self.purpose,
             "status": "processed",
@@ -65,7 +64,7 @@ class Uploads:
         path = Path(self._folder.name) / f"{identity}{suffix_of(name)}"
         uploaded = Uploaded(path, PurePath(name).name[:255], size, int(time.time()), purpose)
         self._files[identity] = uploaded
-        asyncio.get_running_loop().call_later(KEPT_SECONDS, self._remove, identity)
+        asyncio.get_running_loop().call_later(KEEP_SECONDS, self._remove, identity)
         await run_in_threadpool(copy, file, path)
         return uploaded
 
