@@ -56,6 +56,10 @@ def captioned(number: int) -> dict:
     return {"image": f"images/{number}.jpg", "captions": texts}
 
 
+def boxed(number: int, *found: Box) -> Known:
+    return Known(f"{number}.jpg", boxes=found)
+
+
 def rows_of(pictures) -> list[Row]:
     return [row for picture in pictures for row in picture.turns]
 
@@ -229,6 +233,21 @@ def test_a_tenth_of_each_label_is_held_out_and_stays_so_in_any_order():
     assert set(photographs.split_pictures("imagenet-sample", known).values()) == {"train"}
 
 
+@pytest.mark.parametrize(
+    ("known", "wanted"),
+    [
+        ([Known(f"{n}.jpg", label=f"label {n // 5}") for n in range(200)], 20),
+        ([boxed(n, *(Box(f"thing {n} {k}", 0.1, 0.1, 0.3, 0.3) for k in range(3))) for n in range(30)], 3),
+        ([Known(f"{n}.jpg", captions=("A dog runs.",)) for n in range(2)], 1),
+        ([Known("0.jpg", captions=("A dog runs.",))], 0),
+    ],
+)
+def test_where_labels_have_too_few_pictures_a_tenth_of_the_set_is_held_out(known, wanted):
+    split = photographs.split_pictures("mine", known)
+    assert list(split.values()).count("validation") == wanted
+    assert photographs.split_pictures("mine", known[::-1]) == split
+
+
 def test_neighbouring_frames_of_one_room_are_held_out_together():
     known = [Known(f"images/image{n}.jpg", questions=(("what is it?", "a"),)) for n in range(200)]
     split = photographs.split_pictures("daquar", known)
@@ -286,10 +305,6 @@ def test_captions_deny_only_what_none_of_them_may_mean():
 
 
 # Boxes
-
-
-def boxed(number: int, *found: Box) -> Known:
-    return Known(f"{number}.jpg", boxes=found)
 
 
 def test_boxes_are_counted_exactly_and_nothing_is_asked_of_pictures_without(tmp_path):
