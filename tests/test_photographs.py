@@ -211,6 +211,17 @@ def test_photographs_alone_are_prepared_without_fetching_anything(tmp_path, monk
     assert "--only-photos needs --photos" in capsys.readouterr().err
 
 
+def test_the_card_keeps_sets_whose_files_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "SOURCES", {})
+    make_set(tmp_path / "photos/mine", [captioned(n) for n in range(12)])
+    known = prepare.prepare_photos(tmp_path / "out", tmp_path / "photos")
+    card = prepare.prepare(tmp_path / "out", tmp_path / "downloads")
+    assert set(card["licences"]) == {"composited", "mine"}
+    assert known["counts"].items() <= card["counts"].items()
+    (tmp_path / "out/mine.parquet").unlink()
+    assert set(prepare.prepare(tmp_path / "out", tmp_path / "downloads")["licences"]) == {"composited"}
+
+
 def test_small_jpegs_are_stored_as_they_are_and_others_made_small(tmp_path):
     photograph(tmp_path / "small.jpg", 1)
     photograph(tmp_path / "large.jpg", 2, (640, 400))
@@ -267,6 +278,21 @@ def test_nothing_in_training_looks_like_a_held_out_photograph(tmp_path):
     assert prepare.read_dropped(tmp_path / "out", "mine") == {
         f"mine/{trained}": f"looks like mine/{held_out}"
     }
+
+
+def test_a_photograph_that_was_replaced_under_its_name_is_noticed(tmp_path):
+    make_set(tmp_path / "photos/mine", [captioned(n) for n in range(12)])
+    prepare.write_data({}, tmp_path / "out", photographs.read_folders(tmp_path / "photos"))
+    file = tmp_path / "out/mine.parquet"
+    known = parquet_file.origin_of(file)
+    prepare.write_data({}, tmp_path / "out", photographs.read_folders(tmp_path / "photos"))
+    photograph(tmp_path / "photos/mine/images/3.jpg", 99)
+    replaced = photographs.read_folders(tmp_path / "photos")
+    with pytest.raises(UserError, match=r"mine\.parquet: made of other pictures"):
+        prepare.write_data({}, tmp_path / "out", replaced)
+    rows = pq.read_table(file)
+    pq.write_table(rows.replace_schema_metadata(known | {"contents": "", "dropped": "{}"}), file)
+    prepare.write_data({}, tmp_path / "out", replaced)  # a file from before does not say
 
 
 # Captions

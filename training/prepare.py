@@ -17,18 +17,16 @@ corrections take seconds, and no package is fetched.
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from training.card import make_card, read_dropped, to_markdown
-from training.data import picture_bytes
+from training.held_out import KeptOut, held_out_likenesses, keep_out, kept_out_of
 from training.instructions import Phrases
-from training.parquet_file import kept_out_of, made_of, origin_of, write_source
+from training.parquet_file import origin_of, own_origin, write_source
 from training.resources import disk_limit
 from training.sources import (
     art4apps,
@@ -43,8 +41,8 @@ from training.sources import (
     tuxpaint,
 )
 from training.sources.packages import fetch
-from training.sources.picture import Picture, flatten_on_white, open_raster
-from training.splits import KeptOut, Likeness, assign_splits, likeness
+from training.sources.picture import Picture
+from training.splits import assign_splits
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.terminal import show_anything
@@ -106,9 +104,7 @@ def prepare(out: Path, downloads: Path, photos: Path | None = None) -> dict:
     names = {name: packages for name, (packages, _) in SOURCES.items()} | dict.fromkeys(
         [COMPOSITED, *found], ()
     )
-    if (out / f"{feedback.NAME}.parquet").is_file():
-        names[feedback.NAME] = ()
-    return write_card(out, names)
+    return write_card(out, names | names_in_card(out))  # others, that were made before, stay in it
 
 
 def prepare_photos(out: Path, photos: Path) -> dict:
@@ -122,7 +118,7 @@ def prepare_photos(out: Path, photos: Path) -> dict:
         if file.stem not in (*found, COMPOSITED, feedback.NAME)
     ]  # fmt: skip
     kept_out = KeptOut(held_out_likenesses(others) | keep_out(pictures, splits))
-    check_origins({name: made_of(each, splits) for name, each in found.items()}, out)
+    check_origins({name: own_origin(each, splits) for name, each in found.items()}, out)
     for name, each in found.items():
         write_missing(out / f"{name}.parquet", each, splits, {"train": Phrases([])}, kept_out)
     return write_card(out, names_in_card(out) | dict.fromkeys(found, ()))
@@ -155,14 +151,14 @@ def write_data(
     splits |= {picture.path: picture.split for picture in brought}
     kept_out = KeptOut(keep_out([*pictures, *brought], splits))
 
-    check_origins({name: made_of(found, splits) for name, found in {**listed, **photos}.items()}, out)
+    check_origins({name: own_origin(found, splits) for name, found in {**listed, **photos}.items()}, out)
 
     for name, found in listed.items():
         write_missing(out / f"{name}.parquet", found, splits, phrases, kept_out)
     dropped = {path for name in listed for path in read_dropped(out, name)}
     scenes = composited.compose([p for p in pictures if p.path not in dropped], splits)
     splits |= {scene.path: scene.split for scene in scenes}
-    check_origins({COMPOSITED: made_of(scenes, splits)}, out)
+    check_origins({COMPOSITED: own_origin(scenes, splits)}, out)
     for name, found in {COMPOSITED: scenes, **photos}.items():
         write_missing(out / f"{name}.parquet", found, splits, phrases, kept_out)
 
@@ -201,60 +197,19 @@ def prepare_feedback(out: Path, folder: Path) -> str:
     return told
 
 
-def check_origins(wanted: dict[str, str], out: Path) -> None:
-    """Raise UserError where a file is there that was made of something else; `wanted`: source -> `made_of`."""
-    files = {out / f"{name}.parquet": origin for name, origin in wanted.items()}
-    stale = [
-        str(file)
-        for file, origin in files.items()
-        if file.exists() and origin_of(file)["made_of"] not in ("", origin)
-    ]
+def check_origins(wanted: dict[str, dict[str, str]], out: Path) -> None:
+    """Raise UserError where a file is there that was made of something else; `wanted`: source -> `own_origin`."""
+    stale = []
+    for name, origin in wanted.items():
+        file = out / f"{name}.parquet"
+        there = origin_of(file) if file.exists() else {}
+        if any(there.get(key) and today and there[key] != today for key, today in origin.items()):
+            stale.append(str(file))
     if stale:
         raise UserError(
             f"{', '.join(stale)}: made of other pictures or texts than are there now. Delete what is to be made again, or "
             "give another --out."
         )
-
-
-def keep_out(pictures: list[Picture], splits: dict[str, str]) -> dict[str, Likeness]:
-    """The pictures that training must show nothing like."""
-    likenesses = {}
-    for picture in tqdm(pictures, desc="held-out pictures"):
-        if is_kept_apart(picture.kind, splits[picture.path]):
-            try:
-                likenesses[picture.path] = likeness(flatten_on_white(picture.load()))
-            except UserError:
-                continue  # a broken photograph is told of where it would be written
-    return likenesses
-
-
-def is_kept_apart(kind: str, split: str) -> bool:
-    """Whether what looks like it must not be trained on. Synthetic pictures look alike by their making."""
-    return kind != "synthetic" and (split == "test" or (split == "validation" and kind == "photo"))
-
-
-def held_out_likenesses(files: Sequence[Path]) -> dict[str, Likeness]:
-    """The pictures of these parquet files that training must show nothing like, as `keep_out` finds them."""
-    likenesses: dict[str, Likeness] = {}
-    seen: set[tuple[str, str]] = set()
-    for file in files:
-        columns = ["image", "kind", "split"]
-        if not {*columns} <= set(pq.read_schema(file).names):
-            continue  # of somebody's own making
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=256, columns=columns):
-            for row in batch.to_pylist():
-                if not is_kept_apart(row["kind"], row["split"]):
-                    continue
-                content = picture_bytes(row["image"], file.name)
-                path = row["image"].get("path") or "" if isinstance(row["image"], dict) else ""
-                digest = sha256(content).hexdigest()
-                if (path, digest) in seen:
-                    continue
-                seen.add((path, digest))
-                # not all have a path, and of two data sets both may have a 1.jpg
-                name = path if path and path not in likenesses else f"{path or file.name} {digest[:12]}"
-                likenesses[name] = likeness(flatten_on_white(open_raster(content)))
-    return likenesses
 
 
 def names_in_card(out: Path) -> dict[str, tuple[str, ...]]:

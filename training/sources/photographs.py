@@ -23,6 +23,7 @@ from training.sources.picture import Picture, Row
 from training.splits import hash_fraction
 from vlm.errors import UserError
 from vlm.inputs.images import as_jpeg, open_image
+from vlm.weights.cache import sha256_of
 from vlm.whole_files import write_whole
 
 MAX_SIDE = 320  # px
@@ -173,6 +174,7 @@ def make_picture(folder: Path, known: Known, split: str, rows: Sequence[Row]) ->
         turns=tuple(rows),
         split=split,
         stored=partial(stored, file),
+        content=sha256_of(file),
     )
     if not known.label:
         return picture
