@@ -151,7 +151,7 @@ def parse() -> argparse.Namespace:
     what.add_argument("--data", help="a source such as easy-vqa, several with commas between, or all")
     what.add_argument("--suite", choices=[*SUITES], help="all that the goals are about; needs --output DIR")
     add("--folder", type=Path, default=Path("data/embedded"), help="folder of parquet files")
-    add("--split", default="test", help="with --data")
+    add("--split", help="with --data (default: test)")
     add("--task", choices=[*TASKS, "all"], help="with --data: the questions; default: naming, else all")
     add("--kind", help="with --data: only photo, drawing, render, composited or synthetic pictures")
     add("--limit", type=int, help="so many questions, drawn with a fixed seed; with --suite, of each run")
@@ -164,11 +164,27 @@ def parse() -> argparse.Namespace:
     add("--json", action="store_true", help="print the result as JSON")
     add("--save", action="store_true", help="keep the scores in the adapter's metrics.json")
     arguments = parser.parse_args()
-    if arguments.suite and not arguments.output:
-        parser.error("--suite needs --output DIR")
+    check_options(parser, arguments)
     if arguments.limit is not None and arguments.limit < 1:
         parser.error("--limit must be 1 or more")
     return arguments
+
+
+def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End with the command's usage where an option does not go with --data or with --suite, or --output is of the other."""
+    output: Path | None = arguments.output
+    if arguments.suite:
+        if not output:
+            parser.error("--suite needs --output DIR")
+        if output.is_file():
+            parser.error(f"with --suite --output is a folder, and {output} is a file")
+        if given := [f"--{name}" for name in ("split", "task", "kind") if getattr(arguments, name)]:
+            parser.error(f"{', '.join(given)}: a suite has its own; give --data in place of --suite")
+        return
+    if output and (output.suffix != ".json" or output.is_dir()):
+        parser.error(f"with --data --output is a result file (.json); {output} was given")
+    if arguments.full:
+        parser.error("--full goes with --suite")
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -206,7 +222,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
     given = {
         field.name: getattr(arguments, field.name) for field in fields(Options) if field.name != "source"
     }
-    return Options(arguments.data, **given)
+    return Options(arguments.data, **given | {"split": arguments.split or Options.split})
 
 
 def given_command() -> str:
