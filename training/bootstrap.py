@@ -25,19 +25,20 @@ import torch
 from training.bootstrapped import KEPT, QUESTION, write
 from training.data import iterate_rows
 from training.evaluate import open_journal, settings_of, write_json
-from training.filtering import WATCHED, compare
+from training.filtering import WATCHED, check_watched, compare
 from training.finetune import GOES_ON
 from training.matching import Claim, best_threshold, claims_of, examples, judged, scored, shuffled
 from training.pairs import Captioned, hash_share, is_picture, read_pairs
 from training.resources import disk_limit
 from training.scores.answering import answer_all, picture_of
-from training.scores.selection import Options, sources_of
+from training.scores.selection import Options, listed, sources_of
 from vlm.chat.assistant import load_assistant
+from vlm.config import read_yaml
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter
 from vlm.model.aligner import Aligner
-from vlm.model.alignment import load_aligner_model
+from vlm.model.alignment import find_aligner, load_aligner_model
 from vlm.terminal import show_anything
 
 log = logging.getLogger("training")
@@ -59,6 +60,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "--pictures and --texts."
         )
     aligner = load_aligner_model(arguments.aligner)
+    trained = read_yaml(find_aligner(arguments.aligner) / "config.yaml").get("training") or {}
+    check_watched(trained.get("validation_share", WATCHED), f"The aligner {arguments.aligner}")
     threshold, known = calibrate(aligner, data, arguments.known)
     untold = without_captions(data, arguments.pictures, arguments.limit)
     told = read_pairs(data, arguments.texts, WATCHED).train if arguments.texts else []
@@ -147,10 +150,6 @@ def given_command() -> str:
     return "python -m training.bootstrap " + shlex.join(sys.argv[1:])
 
 
-def names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.bootstrap",
@@ -165,10 +164,13 @@ def parse() -> argparse.Namespace:
         help="folder of parquet files; two are written into it",
     )
     add(
-        "--pictures", type=names, default=[], help="sources whose pictures are captioned, with commas between"
+        "--pictures",
+        type=listed,
+        default=[],
+        help="sources whose pictures are captioned, with commas between",
     )
     add("--limit", type=int, default=500, help="pictures that are captioned at most")
-    add("--texts", type=names, default=[], help="sources whose texts may be wrong, with commas between")
+    add("--texts", type=listed, default=[], help="sources whose texts may be wrong, with commas between")
     add(
         "--shuffled",
         type=float,

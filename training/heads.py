@@ -124,9 +124,7 @@ def run(config: TasksConfig) -> dict[str, Any]:
                 log.warning("%s: %s They are not learned, and count as wrong.", name, lacking)
         known["questions"] = [each for each in known["questions"] if vocabulary.knows(each)]
     encoder, text = build_encoder(config.vision), build_text_encoder(config.text)
-    store = stored_features(data, config.vision, encoder, [*training, *held_out])
     trunk = build_trunk(config, encoder.feature_size, len(text.tokenizer))
-    trunk.standardise(store.sample(sorted({each.picture for kind in known.values() for each in kind})))
     model = build_multi_task(trunk, config.tasks, config.weighting, len(vocabulary.answers))
     told = {name: value for name, value in to_dict(config).items() if name not in FREE}
     claim(
@@ -134,6 +132,8 @@ def run(config: TasksConfig) -> dict[str, Any]:
         told | {"rows": digest([*training, *held_out])},
         "Give the settings from before, or another --output.",
     )
+    store = stored_features(data, config.vision, encoder, [*training, *held_out])
+    trunk.standardise(store.sample(sorted({each.picture for kind in known.values() for each in kind})))
     per_task = {task: known[TEXTS_OF[task]] for task in config.tasks}
     steps = TaskSteps(
         per_task, store.__getitem__, text.tokenize, vocabulary,
@@ -200,8 +200,8 @@ def main() -> None:
         config = load_preset(
             TasksConfig, overrides.pop("preset"), PRESET_FOLDER / "heads", " of heads", overrides
         )
-        output = Path(config.output)
-        with alone_in(output), memory_limit(GOES_ON), disk_limit(output, resume=GOES_ON, like=output):
+        output, data = Path(config.output), Path(config.data)
+        with alone_in(output), memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
             print(json.dumps(run(config), indent=1))
     except UserError as error:
         raise SystemExit(f"heads: {error}") from None

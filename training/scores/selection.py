@@ -78,9 +78,14 @@ def sources_of(folder: Path) -> set[tuple[str, str]]:
     return found
 
 
+def listed(names: str) -> list[str]:
+    """ "a, b" -> the names in it; for an argument of the command line."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def from_sources(rows: Sequence[Row], source: str) -> list[Row]:
     """The rows of `Options.source`."""
-    names = {name.strip() for name in source.split(",")}
+    names = set(listed(source))
     return [row for row in rows if source == "all" or row.source in names]
 
 
