@@ -14,8 +14,6 @@ source --known, half of which also give the threshold; and with --shuffled, whic
 import argparse
 import json
 import logging
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ import torch
 
 from training.bootstrapped import KEPT, QUESTION, write
 from training.data import iterate_rows
-from training.evaluate import open_journal, settings_of, write_json
+from training.evaluate import given_command, open_journal, settings_of
 from training.filtering import WATCHED, check_watched, compare
 from training.finetune import GOES_ON
 from training.matching import Claim, best_threshold, claims_of, examples, judged, scored, shuffled
@@ -40,6 +38,7 @@ from vlm.model.adapter_folder import adapter_config, find_adapter
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import find_aligner, load_aligner_model
 from vlm.terminal import show_anything
+from vlm.whole_files import write_json
 
 log = logging.getLogger("training")
 
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(
             "There are no captions to judge. Name sources with --pictures or --texts that have some."
         )
-    report = {"command": given_command(), "threshold": threshold, "known": known}
+    report = {"command": given_command("training.bootstrap"), "threshold": threshold, "known": known}
     report |= {name: judged(group, threshold) for name, group in groups.items() if group}
     report["examples"] = {name: examples(group, threshold) for name, group in groups.items() if group}
     write_json(report, output / "report.json")  # before the files, which are then known to be of this command
@@ -143,11 +142,9 @@ def contents_of(data: Path, pictures: Sequence[Captioned]) -> dict[str, bytes]:
 
 def is_own(report: Path) -> bool:
     """Whether this very command has written the report before, and was killed since."""
-    return report.is_file() and json.loads(report.read_text(encoding="utf-8"))["command"] == given_command()
-
-
-def given_command() -> str:
-    return "python -m training.bootstrap " + shlex.join(sys.argv[1:])
+    if not report.is_file():
+        return False
+    return json.loads(report.read_text(encoding="utf-8"))["command"] == given_command("training.bootstrap")
 
 
 def parse() -> argparse.Namespace:

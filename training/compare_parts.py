@@ -39,7 +39,7 @@ from vlm.model.adapter import load_adapter
 from vlm.model.connectors import token_count
 from vlm.model.vlm import VisionLanguageModel, text_size
 from vlm.terminal import show_anything
-from vlm.whole_files import write_whole
+from vlm.whole_files import write_json, write_whole
 
 log = logging.getLogger("training")
 ROOT = Path(__file__).parents[1]
@@ -120,7 +120,7 @@ def run_cell(comparison: Comparison, name: str, arguments: argparse.Namespace) -
     else:
         load_adapter(model, folder / "adapter")
     scores = score_parts(model, questions, features, config.answers.image_system)
-    write_whole(folder / "answers.json", json.dumps(scores.pop("answers"), indent=1, ensure_ascii=False))
+    write_json(scores.pop("answers"), folder / "answers.json")
     return {
         "cell": name,
         "connector": to_dict(config.connector),
@@ -240,9 +240,7 @@ def run(arguments: argparse.Namespace) -> str:
             log.info("cell %s is done already", name)
             continue
         log.info("cell %s", name)
-        write_whole(
-            file, json.dumps(run_cell(comparison, name, arguments) | {"asked": asked}, indent=1) + "\n"
-        )
+        write_json(run_cell(comparison, name, arguments) | {"asked": asked}, file)
     return write_table(results, arguments.language)
 
 

@@ -13,7 +13,6 @@ beside --output while they come: killed, the same command goes on.
 
 import argparse
 import hashlib
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -47,7 +46,7 @@ from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter
 from vlm.terminal import show_anything, to_json
 from vlm.weights.hub import hub_name
-from vlm.whole_files import write_whole
+from vlm.whole_files import write_json, write_whole
 
 
 def evaluate(assistant: Assistant, folder: Path, options: Options, journal: Journal) -> dict[str, Any]:
@@ -133,11 +132,6 @@ def check_suite(folder: Path, runs: Sequence[Run]) -> None:
     )
 
 
-def write_json(values: dict[str, Any], file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluate",
@@ -203,7 +197,7 @@ def run(arguments: argparse.Namespace) -> str:
     found = evaluate_suite(assistant, adapter, arguments)
     if arguments.save:
         for result in found["results"].values():
-            record(adapter, result, given_command(), result["goals"])
+            record(adapter, result, given_command("training.evaluate"), result["goals"])
     return to_json(found["goals"]) if arguments.json else goals_table(found["goals"])
 
 
@@ -214,7 +208,7 @@ def run_one(assistant: Assistant, adapter: Path, options: Options, arguments: ar
     if file:
         write_json(result, file)
     if arguments.save:
-        record(adapter, result, given_command())
+        record(adapter, result, given_command("training.evaluate"))
     return to_json(result) if arguments.json else describe(result)
 
 
@@ -225,8 +219,9 @@ def options_of(arguments: argparse.Namespace) -> Options:
     return Options(arguments.data, **given | {"split": arguments.split or Options.split})
 
 
-def given_command() -> str:
-    return "python -m training.evaluate " + shlex.join(sys.argv[1:])
+def given_command(module: str) -> str:
+    """What was typed to start this process, whose module it is."""
+    return f"python -m {module} {shlex.join(sys.argv[1:])}"
 
 
 def main() -> int:
