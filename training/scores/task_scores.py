@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.scores.captions import cider
 from training.scores.metrics import share
-from training.scores.retrieval import RECALLS, median_rank, ranks, recall_at
+from training.scores.retrieval import found_both_ways
 from training.scores.vqa import vqa_accuracy
 from training.task_data import Example, Vocabulary
 from vlm.model.heads.multi_task import MultiTask
@@ -60,15 +60,9 @@ def retrieval_scores(model: MultiTask, batches: Iterable[TaskBatch]) -> dict[str
     """The first caption of each picture among those of all, both ways."""
     embedded = [model.heads["retrieval"].embed(model.trunk, batch) for batch in batches]
     pictures, texts = (torch.cat([each[side] for each in embedded]) for side in (0, 1))
-    likeness = similarities(pictures, texts)
-    right = torch.eye(len(likeness), dtype=torch.bool)
-    both = {"i2t": ranks(likeness.cpu(), right), "t2i": ranks(likeness.T.cpu(), right)}
-    found = {f"{way}_recall@{k}": recall_at(rank, k) for way, rank in both.items() for k in RECALLS}
-    return (
-        found
-        | {f"{way}_median_rank": median_rank(rank) for way, rank in both.items()}
-        | {"of": len(likeness)}
-    )
+    likeness = similarities(pictures, texts).T.cpu()
+    own = torch.eye(len(likeness), dtype=torch.bool)
+    return found_both_ways(likeness, own) | {"of": len(likeness)}
 
 
 def matching_scores(model: MultiTask, batches: Iterable[TaskBatch]) -> dict[str, Any]:
