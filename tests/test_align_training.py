@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from tests.conftest import free_port
 from tests.tiny_alignment import tiny_aligner, tiny_text, tiny_training, use_tiny_parts, write_pairs
@@ -110,6 +110,13 @@ def test_token_features_are_computed_once_and_survive_a_restart(tmp_path: Path) 
     for text in ("red", "all blue", "lime green"):
         expected = encoder.read([text]).features[0]
         assert torch.allclose(TokenStore(tmp_path, config)[text].float(), expected, atol=1e-2), text
+    whole = store.file.read_bytes()
+    for damaged in (b"", whole[:40], save({"features": torch.zeros(1, 8)})):
+        store.file.write_bytes(damaged)
+        with pytest.raises(
+            UserError, match="holds no features of texts .*Remove it; they are computed again"
+        ):
+            TokenStore(tmp_path, config)
     padded, mask = pad([again["red"], again["all blue"]])
     assert padded.shape == (2, 8, 8) and mask.sum(1).tolist() == [3, 8]
 

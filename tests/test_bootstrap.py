@@ -206,6 +206,16 @@ def test_what_cannot_be_bootstrapped_is_refused_in_a_sentence(
         UserError, match="'untold' has too few pictures with captions. Name another with --known"
     ):
         bootstrap.run(asked)
+    alignment.save_aligner(tiny_aligner(), tmp_path / "fresh", {"validation_share": 0.05}, {})
+    with pytest.raises(
+        UserError, match="fresh trains on pictures that are measured on.*is 0.05. Give one of 0.1"
+    ):
+        bootstrap.run(asked)
+    few = replace(tiny_training(data, tmp_path), sources=(PairSource(KEPT),), validation_share=0.05)
+    with monkeypatch.context() as patched:
+        patched.setattr(filtering, "load_alignment_config", lambda name, data: few)
+        with pytest.raises(UserError, match="The preset 'few' trains on pictures that are measured on"):
+            filtering.compare("few", data, "told", tmp_path)
     with pytest.raises(UserError, match="has no source bootstrapped. Add"):
         filtering.compare("embedded", data, "told", tmp_path)
     assert not list(data.glob("bootstrapped*"))

@@ -1,10 +1,13 @@
 """Cells are trained, scored and told one by one; answers in batches are those that the engine gives one by one."""
 
 import argparse
+import errno
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -12,7 +15,7 @@ import pytest
 
 from tests.test_training import png
 from tests.tiny import SYSTEM, overfit, picture, tiny_model
-from training import compare_parts, finetune
+from training import compare_parts, finetune, resources
 from training.compare_parts import cell_config, cell_training, load_comparison
 from training.parts_table import table
 from training.scores.batch_answers import Asked, answer_in_batches
@@ -147,7 +150,7 @@ def test_cells_are_trained_once_and_told_in_a_table(
     preset = compare_parts.PRESET_FOLDER / "parts" / "tiny.yaml"
     cells = preset.read_text()
     preset.write_text(cells.replace("cells: {", "cells: {another: {connector: {kind: linear}}, "))
-    arguments.cells = "mlp,fused,untrained"
+    arguments.cells = ["mlp", "fused", "untrained"]
     assert compare_parts.run(arguments) == text  # what is beside them is not theirs
     preset.write_text(cells.replace("hidden: 16", "hidden: 8"))
     with pytest.raises(UserError, match="mlp.json is of another comparison"):
@@ -158,7 +161,7 @@ def test_a_wrong_cell_and_a_wrong_part_are_told_before_anything_is_trained(
     arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finetune, "run", None)
-    arguments.cells = "mlp,perceiver"
+    arguments.cells = ["mlp", "perceiver"]
     with pytest.raises(UserError, match="no cell perceiver. There are: untrained, mlp, fused"):
         compare_parts.run(arguments)
     arguments.cells = None
@@ -183,6 +186,35 @@ def test_data_without_a_source_of_the_cells_are_told_before_anything_is_trained(
     preset.write_text(preset.read_text().replace("{name: ade20k}", "{name: mine}"))
     with pytest.raises(UserError, match="no source mine. It has: ade20k, caltech101, flickr8k"):
         compare_parts.run(arguments)
+
+
+def test_cells_may_be_named_with_spaces_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare_parts", "--cells", "mlp, fused"])
+    assert compare_parts.parse().cells == ["mlp", "fused"]
+
+
+def test_the_loss_of_a_cell_is_that_of_its_last_steps_each_counted_once(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    lines: list[dict] = [{"stage": "projector", "step": 50, "loss": 9.0}]
+    lines += [{"stage": "joint", "step": step, "loss": float(step)} for step in range(1, 9)]
+    lines += [{"stage": "joint", "step": 8, "eval_loss": 7.0}]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"stage": "joi')
+    assert compare_parts.last_loss(file) == 8.0
+    lines += [{"stage": "joint", "step": step, "loss": float(step)} for step in range(7, 11)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert compare_parts.last_loss(file) == 9.5  # the last two of ten
+    file.write_text(json.dumps(lines[0]) + "\n")
+    assert compare_parts.last_loss(file) is None
+
+
+def test_a_disk_that_is_full_may_be_that_of_the_data(
+    arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "free_bytes", lambda folder: 0 if folder == arguments.data else 10**12)
+    monkeypatch.setattr(compare_parts, "parse", lambda: arguments)
+    monkeypatch.setattr(compare_parts, "run", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    with pytest.raises(SystemExit, match=f"0.0 GB are free for {arguments.data}"):
+        compare_parts.main()
 
 
 def result(name: str, cider: float) -> dict:

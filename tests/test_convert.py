@@ -13,6 +13,7 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
+from tests.test_photographs import photograph
 from tests.tiny import tiny_config, tiny_model
 from training import convert
 from training.config import SourceConfig
@@ -716,6 +717,16 @@ def test_where_nothing_can_be_read_the_error_counts_why_and_other_arguments_may_
         (["llava", "--file", __file__], "needs --images"),
         (["llava", "--images", "."], "needs --file"),
         (["datasets"], "needs --name"),
+        (
+            ["datasets", "--name", "x", "--split", "extra[:10%]"],
+            "--split extra.* is none of train, validation",
+        ),
+        (["csv", "--file", __file__, "--images", ".", "--keep-out", "nowhere"], "Check --keep-out"),
+        (["csv", "--file", __file__, "--images", ".", "--keep-out", "."], "has no|holds no parquet files"),
+        (
+            ["csv", "--file", __file__, "--images", ".", "--keep-out", ".", "--kind", "synthetic"],
+            "look alike",
+        ),
         (["csv", "--file", __file__, "--images", ".", "--source", "../x"], "use letters"),
         (["csv", "--file", __file__, "--images", ".", "--validation-share", "2"], "between 0 and 1"),
     ],
@@ -848,6 +859,50 @@ def test_a_split_is_one_that_training_knows(tmp_path: Path, photos: Path) -> Non
         table(out)
     ) == 4
     assert reasons(out) == [(4, "a split that is none of train, validation, test")]
+
+
+def test_an_unknown_split_is_told_before_its_picture_is_read(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    real = rows.open_image
+    monkeypatch.setattr(rows, "open_image", lambda source: opened.append(source) or real(source))
+    lines = [("red.png", "q?", "a", "train"), ("blue.png", "q?", "a", "extra")]
+    file = write_csv(tmp_path / "mine.csv", lines, header="image,question,answer,split")
+    run(tmp_path, "csv", "--file", file, "--images", photos)
+    assert [path.name for path in opened] == ["red.png"]
+
+
+def test_training_pictures_that_look_like_held_out_ones_of_other_data_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    for number in range(8):
+        photograph(folder / f"{number}.jpg", number)
+    lines = [(f"{number}.jpg", "q?", "a", "validation" if number < 2 else "train") for number in range(4)]
+    header = "image,question,answer,split"
+    file = write_csv(tmp_path / "first.csv", lines, header)
+    words = ("--images", folder, "--validation-share", 0)
+    first = run(tmp_path, "csv", "--file", file, *words, out="first")
+    with Image.open(folder / "0.jpg") as image:  # of the first two each is another file now
+        image.resize((60, 40)).save(folder / "5.jpg", quality=70)
+    photograph(folder / "1.jpg", 1, (120, 80))
+    lines = [(f"{number}.jpg", "q?", "a", "validation" if number == 5 else "train") for number in range(8)]
+    file = write_csv(tmp_path / "second.csv", lines, header)
+    out = run(tmp_path, "csv", "--file", file, *words, "--keep-out", first)
+    told = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    assert [(each["reason"], each["detail"]) for each in told] == [
+        ("looks like a held-out picture", f"{number}.jpg looks like {number}.jpg") for number in range(2)
+    ]
+    assert [row["image"]["path"] for row in table(out)] == [f"{number}.jpg" for number in range(2, 8)]
+    run(tmp_path, "csv", "--file", file, *words, "--keep-out", first)  # it is the same conversion
+    third = run(tmp_path, "csv", "--file", file, *words, out="third")
+    with pytest.raises(UserError, match="another conversion .keep_out differ"):
+        run(tmp_path, "csv", "--file", file, *words, "--keep-out", third)
+
+
+def test_a_conversion_from_before_there_was_keep_out_goes_on(tmp_path: Path, photos: Path) -> None:
+    file = write_csv(tmp_path / "mine.csv", [("red.png", "q?", "a")])
+    out = run(tmp_path, "csv", "--file", file, "--images", photos)
+    assert "keep_out" not in json.loads((out / "progress.json").read_text())["arguments"]
 
 
 def test_captions_are_descriptions_that_are_scored_against_all_of_their_pictures(

@@ -113,7 +113,10 @@ def test_captions_have_no_verdict_but_cider_and_invented_objects(data: Path) -> 
     assert result["accuracy"] is None and result["draft"] is None
     assert result["metrics"]["cider"]["of"] == 3
     assert result["metrics"]["chair_s"]["value"] == 0
-    assert "cider" in describe(result)
+    cider = result["metrics"]["cider"]
+    assert f"  cider                   {100 * cider['value']:8.1f}  ({100 * cider['low']:.1f} to" in describe(
+        result
+    )
 
 
 def test_several_sources_and_all_of_them_can_be_named(data: Path) -> None:
@@ -252,6 +255,36 @@ def test_the_command_writes_a_result_that_compare_reads_and_tells_a_wrong_name_b
     assert "balanced_accuracy" in capsys.readouterr().out
     assert len(read_result(file)["answers"]) == 6
     assert file.with_suffix(".jsonl").is_file()
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--data", "tiny", "--output", "{folder}"], "is a result file (.json)"),
+        (["--data", "tiny", "--output", "{folder}/answers.jsonl"], "is a result file (.json)"),
+        (["--data", "tiny", "--full"], "--full goes with --suite"),
+        (["--suite", "development", "--output", "{folder}/there.json"], "is a file"),
+        (["--suite", "development", "--output", "out", "--task", "name"], "--task: a suite has its own"),
+        (
+            ["--suite", "development", "--output", "out", "--split", "test", "--kind", "photo"],
+            "--split, --kind: ",
+        ),
+        (["--suite", "development"], "--suite needs --output DIR"),
+    ],
+)
+def test_options_of_the_other_way_to_ask_are_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[str],
+    told: str,
+) -> None:
+    (tmp_path / "there.json").write_text("{}")
+    monkeypatch.setattr(command, "run", None)
+    monkeypatch.setattr(sys, "argv", ["evaluate", *(each.format(folder=tmp_path) for each in asked)])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert told in capsys.readouterr().err
 
 
 def test_a_goal_of_which_nothing_was_measured_is_neither_met_nor_missed() -> None:

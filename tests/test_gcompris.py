@@ -10,6 +10,7 @@ from PIL import Image
 
 from training.sources import gcompris
 from training.sources.qt_resources import list_entries, read_entry
+from vlm.errors import UserError
 
 ZLIB, FOLDER, ZSTD = 1, 2, 4
 
@@ -91,6 +92,14 @@ def test_listed_names_may_lack_the_number_and_carry_a_phrase():
         "duck": ("bird", ""),
     }
     assert gcompris.names_of("01_cat.svg") == ("01_cat.svg", "01_cat", "cat")
+
+
+def test_a_broken_resource_file_of_the_package_is_one_sentence(tmp_path):
+    file = tmp_path / "usr/share/gcompris-qt/rcc" / f"{next(iter(gcompris.SHOWN))}.rcc"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"qres")
+    with pytest.raises(UserError, match=f"{tmp_path} is damaged. Delete it"):
+        gcompris.read(tmp_path)
 
 
 def test_only_listed_pictures_are_read_with_their_kind(tmp_path):

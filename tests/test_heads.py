@@ -1,9 +1,12 @@
 """One trunk and its tasks: what may look at what, and that each task learns."""
 
+import errno
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -16,7 +19,7 @@ from torch import Tensor
 from tests.test_training import png
 from tests.tiny import TinyVision, picture
 from tests.tiny_alignment import tiny_text
-from training import heads
+from training import heads, resources
 from training.config import PRESET_FOLDER, load_preset
 from training.data import Row
 from training.heads import TasksConfig
@@ -307,6 +310,25 @@ def test_a_source_that_the_data_lacks_is_told_before_an_encoder_is_loaded(
     monkeypatch.setattr(heads, "build_encoder", None)
     with pytest.raises(UserError, match="no source mine. It has: tiny"):
         heads.run(replace(config, sources=("tiny", "mine")))
+
+
+def test_a_folder_of_another_run_is_refused_before_a_picture_is_encoded(
+    config: TasksConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "stored_features", Mock(side_effect=RuntimeError("encoded")))
+    with pytest.raises(RuntimeError, match="encoded"):
+        heads.run(config)
+    with pytest.raises(UserError, match="other settings: learning_rate"):
+        heads.run(replace(config, learning_rate=1.0))
+
+
+def test_a_disk_that_is_full_may_be_that_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    monkeypatch.setattr(resources, "free_bytes", lambda folder: 0 if folder == data else 10**12)
+    monkeypatch.setattr(heads, "run", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr(sys, "argv", ["heads", "--data", str(data), "--output", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match=f"0.0 GB are free for {data}"):
+        heads.main()
 
 
 @pytest.mark.slow

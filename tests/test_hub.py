@@ -153,4 +153,21 @@ def test_the_card_names_no_folder_of_this_machine_as_the_base(tmp_path: Path) ->
     save_adapter(tiny_model(), tmp_path / "adapter", config, {}, {}, torch.float32)
     _, front, text = push.model_card(tmp_path / "adapter", NAME).split("---\n", 2)
     assert "base_model" not in yaml.safe_load(front)
+    assert yaml.safe_load(front)["library_name"] == "peft" and "The projector and the LoRA that let a" in text
     assert "was not evaluated" in text and "does not say how it was trained" in text
+
+
+def test_the_card_tells_the_parts_that_there_are_and_names_the_base_without_its_commit(
+    tmp_path: Path,
+) -> None:
+    weights = "Qwen/Qwen2.5-0.5B@" + "1" * 40
+    config = tiny_config()
+    config = replace(
+        config, language=replace(config.language, weights=weights), lora=replace(config.lora, rank=0)
+    )
+    save_adapter(tiny_model(lora=False), tmp_path / "adapter", config, {}, {}, torch.float32)
+    _, front, text = push.model_card(tmp_path / "adapter", NAME).split("---\n", 2)
+    told = yaml.safe_load(front)
+    assert told["base_model"] == "Qwen/Qwen2.5-0.5B"
+    assert "library_name" not in told and "lora" not in told["tags"]
+    assert "The projector that lets Qwen/Qwen2.5-0.5B answer" in text and "LoRA" not in text.split("```")[0]

@@ -56,6 +56,10 @@ def captioned(number: int) -> dict:
     return {"image": f"images/{number}.jpg", "captions": texts}
 
 
+def boxed(number: int, *found: Box) -> Known:
+    return Known(f"{number}.jpg", boxes=found)
+
+
 def rows_of(pictures) -> list[Row]:
     return [row for picture in pictures for row in picture.turns]
 
@@ -207,6 +211,17 @@ def test_photographs_alone_are_prepared_without_fetching_anything(tmp_path, monk
     assert "--only-photos needs --photos" in capsys.readouterr().err
 
 
+def test_the_card_keeps_sets_whose_files_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "SOURCES", {})
+    make_set(tmp_path / "photos/mine", [captioned(n) for n in range(12)])
+    known = prepare.prepare_photos(tmp_path / "out", tmp_path / "photos")
+    card = prepare.prepare(tmp_path / "out", tmp_path / "downloads")
+    assert set(card["licences"]) == {"composited", "mine"}
+    assert known["counts"].items() <= card["counts"].items()
+    (tmp_path / "out/mine.parquet").unlink()
+    assert set(prepare.prepare(tmp_path / "out", tmp_path / "downloads")["licences"]) == {"composited"}
+
+
 def test_small_jpegs_are_stored_as_they_are_and_others_made_small(tmp_path):
     photograph(tmp_path / "small.jpg", 1)
     photograph(tmp_path / "large.jpg", 2, (640, 400))
@@ -229,6 +244,21 @@ def test_a_tenth_of_each_label_is_held_out_and_stays_so_in_any_order():
     assert set(photographs.split_pictures("imagenet-sample", known).values()) == {"train"}
 
 
+@pytest.mark.parametrize(
+    ("known", "wanted"),
+    [
+        ([Known(f"{n}.jpg", label=f"label {n // 5}") for n in range(200)], 20),
+        ([boxed(n, *(Box(f"thing {n} {k}", 0.1, 0.1, 0.3, 0.3) for k in range(3))) for n in range(30)], 3),
+        ([Known(f"{n}.jpg", captions=("A dog runs.",)) for n in range(2)], 1),
+        ([Known("0.jpg", captions=("A dog runs.",))], 0),
+    ],
+)
+def test_where_labels_have_too_few_pictures_a_tenth_of_the_set_is_held_out(known, wanted):
+    split = photographs.split_pictures("mine", known)
+    assert list(split.values()).count("validation") == wanted
+    assert photographs.split_pictures("mine", known[::-1]) == split
+
+
 def test_neighbouring_frames_of_one_room_are_held_out_together():
     known = [Known(f"images/image{n}.jpg", questions=(("what is it?", "a"),)) for n in range(200)]
     split = photographs.split_pictures("daquar", known)
@@ -248,6 +278,21 @@ def test_nothing_in_training_looks_like_a_held_out_photograph(tmp_path):
     assert prepare.read_dropped(tmp_path / "out", "mine") == {
         f"mine/{trained}": f"looks like mine/{held_out}"
     }
+
+
+def test_a_photograph_that_was_replaced_under_its_name_is_noticed(tmp_path):
+    make_set(tmp_path / "photos/mine", [captioned(n) for n in range(12)])
+    prepare.write_data({}, tmp_path / "out", photographs.read_folders(tmp_path / "photos"))
+    file = tmp_path / "out/mine.parquet"
+    known = parquet_file.origin_of(file)
+    prepare.write_data({}, tmp_path / "out", photographs.read_folders(tmp_path / "photos"))
+    photograph(tmp_path / "photos/mine/images/3.jpg", 99)
+    replaced = photographs.read_folders(tmp_path / "photos")
+    with pytest.raises(UserError, match=r"mine\.parquet: made of other pictures"):
+        prepare.write_data({}, tmp_path / "out", replaced)
+    rows = pq.read_table(file)
+    pq.write_table(rows.replace_schema_metadata(known | {"contents": "", "dropped": "{}"}), file)
+    prepare.write_data({}, tmp_path / "out", replaced)  # a file from before does not say
 
 
 # Captions
@@ -286,10 +331,6 @@ def test_captions_deny_only_what_none_of_them_may_mean():
 
 
 # Boxes
-
-
-def boxed(number: int, *found: Box) -> Known:
-    return Known(f"{number}.jpg", boxes=found)
 
 
 def test_boxes_are_counted_exactly_and_nothing_is_asked_of_pictures_without(tmp_path):

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw
 from training import parquet_file, prepare, splits
 from training.card import make_card, to_markdown
 from training.colours import main_colour
+from training.held_out import KeptOut, held_out_likenesses, likeness
 from training.instructions import Phrases, make_rows
 from training.phrases import accepted_nouns, concept_of, head_noun, may_be_confused, with_article
-from training.prepare import held_out_likenesses
 from training.sources import art4apps, composited, easyvqa, emoji, packages, sweethome, tuxpaint
 from training.sources.picture import Picture, encode, flatten_on_white, render_svg
 
@@ -411,7 +411,7 @@ def test_a_drawing_is_tested_only_where_training_names_its_thing(monkeypatch):
 
 
 def test_near_duplicates_are_recognised_mirrored_smaller_and_shifted():
-    kept_out = splits.KeptOut({"a": splits.likeness(flatten_on_white(paint(1)))})
+    kept_out = KeptOut({"a": likeness(flatten_on_white(paint(1)))})
     shifted = Image.new("RGBA", (150, 120), (0, 0, 0, 0))
     shifted.paste(paint(1), (40, 10))
     for twin in (paint(1), mirrored(1), paint(1).resize((70, 70)), shifted):
@@ -550,6 +550,14 @@ def test_an_altered_package_is_refused_and_a_whole_one_is_extracted_once(tmp_pat
     assert folder.parent.name == "extracted"
 
 
+def test_an_archive_that_cannot_be_unpacked_is_one_sentence(tmp_path, monkeypatch):
+    failed = subprocess.CompletedProcess([], 2, stdout="", stderr="dpkg-deb: error: unexpected end of file\n")
+    monkeypatch.setattr(packages.shutil, "which", lambda _: "dpkg-deb")
+    monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(packages.UserError, match=r"a\.deb is damaged \(.*unexpected end.*Delete it and"):
+        packages.extract(tmp_path / "a.deb", tmp_path)
+
+
 def test_held_out_pictures_of_other_makings_are_known_by_what_they_show(tmp_path: Path) -> None:
     """Without a path, with the path of another, and as bare bytes."""
     shown = [encode(flatten_on_white(paint(number))) for number in range(4)]
@@ -566,5 +574,5 @@ def test_held_out_pictures_of_other_makings_are_known_by_what_they_show(tmp_path
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "bare.parquet")
     found = held_out_likenesses([*files, tmp_path / "bare.parquet"])
     assert len(found) == 4
-    kept_out = splits.KeptOut(found)
+    kept_out = KeptOut(found)
     assert all(kept_out.find_twin(flatten_on_white(paint(number))) for number in range(4))

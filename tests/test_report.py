@@ -48,6 +48,8 @@ def test_captions_have_a_report_without_a_table_of_right_answers(data: Path) -> 
     result = result_of(FakeAssistant(), data, source="captions")
     (report,) = write_report([result], [], "tiny", None, data / "report")
     text = report.read_text()
+    shown = f"{100 * result['metrics']['cider']['value']:.1f}"
+    assert f"| cider | {shown} | " in text and f"| {shown} |\n" in text
     assert "Right answers" not in text and "| cider | " in text and "| describe | 1 | - |" in text
 
 
@@ -55,7 +57,8 @@ def test_a_suite_becomes_one_report(data: Path, monkeypatch: pytest.MonkeyPatch,
     suite = data / "suite"
     suite.mkdir()
     for name, task in (("names", "name"), ("polar", "yes_no")):
-        (suite / f"{name}.json").write_text(json.dumps(result_of(FakeAssistant(), data, task=task)))
+        result = {"adapter": "runs/mine/adapter"} | result_of(FakeAssistant(), data, task=task)
+        (suite / f"{name}.json").write_text(json.dumps(result))
     goal = {"what": "right name", "measure": "accuracy", "n": 3, "answer": 1.0, "low": 0.9, "high": 1.0, "draft": 1.0,
             "blank_picture": 0.0, "question_only": 0.3, "at_least": 0.5, "at_most": None, "met": True}  # fmt: skip
     (suite / "goals.json").write_text(json.dumps({"runs": ["names", "polar"], "goals": [goal]}))
@@ -64,6 +67,7 @@ def test_a_suite_becomes_one_report(data: Path, monkeypatch: pytest.MonkeyPatch,
     )
     assert command.main() == 0
     text = (data / "report" / "report.md").read_text()
+    assert text.startswith("# mine\n")  # the run, whose folder training calls adapter
     assert "## Goals" in text and "right name" in text
     assert text.count("### Right answers beside their baselines") == 2
     assert "contact-sheet.png" in capsys.readouterr().out

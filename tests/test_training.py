@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tests.tiny import colour_batch, picture, tiny_config, tiny_model
-from training import finetune
+from training import features, finetune
 from training import tags as teaching
 from training.augmentation import AugmentationConfig, draw_view, paint_view, view_ids, with_views
 from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
@@ -168,6 +168,24 @@ def test_a_truncated_shard_is_refused_with_the_remedy(data: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:50])
     with pytest.raises(UserError, match="Remove it"):
         FeatureStore(data, tiny_config().vision)
+
+
+def test_a_shard_that_was_removed_is_computed_again_and_costs_no_other(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "SHARD_SIZE", 2)
+    model = tiny_model()
+    first, second = sorted(store_of(data, model).folder.glob("shard-*"))
+    kept = second.read_bytes()
+    early = FeatureStore(data, tiny_config().vision)
+    first.unlink()
+    assert len(store_of(data, model)) == len(COLOURS)
+    assert second.read_bytes() == kept and not first.exists()
+    store = FeatureStore(data, tiny_config().vision)
+    store.add([("other", png(picture("black")))], model.eyes.vision)
+    early.add([("other", png(picture("black")))], model.eyes.vision)
+    for again in (store, early, FeatureStore(data, tiny_config().vision)):
+        assert set(again._places) == {*pictures_in(data), "other"}
 
 
 def test_slices_divide_the_pictures_and_stay_the_same() -> None:

@@ -1,10 +1,11 @@
 """Files and folders that are written: whole, or what was there before; what a killed process left is in nobody's way."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from vlm.whole_files import whole_file, whole_folder, write_whole
+from vlm.whole_files import whole_file, whole_folder, write_json, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -21,6 +22,15 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "told.json.partial").write_text("half of what a killed process wrote")
     write_whole(file, "after")
     assert file.read_text() == "after" and names(tmp_path) == ["told.json"]
+
+
+def test_values_are_written_for_people_and_read_the_same_again(tmp_path: Path) -> None:
+    """With the name of a file that is not UTF-8 among them, as Python tells it."""
+    values = {"question": "Größe? 猫", "file": b"\xff.png".decode(errors="surrogateescape")}
+    write_json(values, tmp_path / "new" / "told.json")
+    text = (tmp_path / "new" / "told.json").read_text(encoding="utf-8")
+    assert "Größe? 猫" in text and text.endswith("}\n")
+    assert json.loads(text) == values
 
 
 def test_a_folder_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:

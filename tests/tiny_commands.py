@@ -70,8 +70,8 @@ def run_prepare(folder: Path) -> None:
     splits.TEST_PHOTOGRAPHS, splits.VALIDATION_PHOTOGRAPHS, splits.CONCEPT_SHARE = 3, 2, 0.0
     composited.SCENES = {"train": 12, "validation": 2, "test": 4}
     prepare.SOURCES = {
-        "tuxpaint": ((), lambda _: [photograph(number) for number in range(40)]),
-        "emoji-noto": ((), lambda _: [drawing(number) for number in range(100, 180)]),
+        "tuxpaint": ((), lambda: [photograph(number) for number in range(40)]),
+        "emoji-noto": ((), lambda: [drawing(number) for number in range(100, 180)]),
     }
     sys.argv = ["prepare", "--out", str(folder / "out")]
     prepare.main()

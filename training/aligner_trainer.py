@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl
+from transformers import TrainerCallback, TrainerControl
 
 from training.align_validation import Side, Validation
-from training.checkpoints import finish_checkpoint
+from training.checkpoints import OrderedTrainer
 from training.config import AlignmentConfig
 from training.contrast import Loss, matryoshka_loss
 from training.finetune import skip_what_is_not_finite
@@ -80,7 +79,7 @@ def read_csv(file: Path) -> list[list[str]]:
         return [row for row in csv.reader(lines) if len(row) == len(COLUMNS) and row[0].isdigit()]
 
 
-class AlignerTrainer(Trainer):
+class AlignerTrainer(OrderedTrainer):
     alignment: AlignmentConfig
     validation: Validation | None
     described: dict[str, Any]  # how it is trained, for the aligner's folder
@@ -103,9 +102,6 @@ class AlignerTrainer(Trainer):
             self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate, betas=betas)
             self.optimizer.register_step_pre_hook(skip_what_is_not_finite)
         return self.optimizer
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)  # `Pairs` are shuffled already
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -169,15 +165,10 @@ class AlignerTrainer(Trainer):
             folder = Path(output_dir or self.args.output_dir) / "aligner"  # type: ignore[arg-type]
             save_aligner(self.model, folder, self.described, {}, torch.float32)  # type: ignore[arg-type]
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
-        if not self.args.should_save:
-            return
-        run, step = Path(self._get_output_dir(trial)), self.state.global_step
+    def save_beside(self, folder: Path) -> None:
+        step = self.state.global_step
         if self.alignment.keep_every and step % self.alignment.keep_every == 0:
-            save_aligner(self.model, run / f"aligner-{step}", self.described, {})  # type: ignore[arg-type]
-        finish_checkpoint(run, self.state.best_model_checkpoint)
+            save_aligner(self.model, folder / f"aligner-{step}", self.described, {})  # type: ignore[arg-type]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         restore_aligner(self.model, Path(resume_from_checkpoint) / "aligner")  # type: ignore[arg-type]

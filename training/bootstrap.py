@@ -14,8 +14,6 @@ source --known, half of which also give the threshold; and with --shuffled, whic
 import argparse
 import json
 import logging
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,21 +22,23 @@ import torch
 
 from training.bootstrapped import KEPT, QUESTION, write
 from training.data import iterate_rows
-from training.evaluate import open_journal, settings_of, write_json
-from training.filtering import WATCHED, compare
+from training.evaluate import given_command, open_journal, settings_of
+from training.filtering import WATCHED, check_watched, compare
 from training.finetune import GOES_ON
 from training.matching import Claim, best_threshold, claims_of, examples, judged, scored, shuffled
 from training.pairs import Captioned, hash_share, is_picture, read_pairs
 from training.resources import disk_limit
 from training.scores.answering import answer_all, picture_of
-from training.scores.selection import Options, sources_of
+from training.scores.selection import Options, listed, sources_of
 from vlm.chat.assistant import load_assistant
+from vlm.config import read_yaml
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter
 from vlm.model.aligner import Aligner
-from vlm.model.alignment import load_aligner_model
+from vlm.model.alignment import find_aligner, load_aligner_model
 from vlm.terminal import show_anything
+from vlm.whole_files import write_json
 
 log = logging.getLogger("training")
 
@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "--pictures and --texts."
         )
     aligner = load_aligner_model(arguments.aligner)
+    trained = read_yaml(find_aligner(arguments.aligner) / "config.yaml").get("training") or {}
+    check_watched(trained.get("validation_share", WATCHED), f"The aligner {arguments.aligner}")
     threshold, known = calibrate(aligner, data, arguments.known)
     untold = without_captions(data, arguments.pictures, arguments.limit)
     told = read_pairs(data, arguments.texts, WATCHED).train if arguments.texts else []
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(
             "There are no captions to judge. Name sources with --pictures or --texts that have some."
         )
-    report = {"command": given_command(), "threshold": threshold, "known": known}
+    report = {"command": given_command("training.bootstrap"), "threshold": threshold, "known": known}
     report |= {name: judged(group, threshold) for name, group in groups.items() if group}
     report["examples"] = {name: examples(group, threshold) for name, group in groups.items() if group}
     write_json(report, output / "report.json")  # before the files, which are then known to be of this command
@@ -140,15 +142,9 @@ def contents_of(data: Path, pictures: Sequence[Captioned]) -> dict[str, bytes]:
 
 def is_own(report: Path) -> bool:
     """Whether this very command has written the report before, and was killed since."""
-    return report.is_file() and json.loads(report.read_text(encoding="utf-8"))["command"] == given_command()
-
-
-def given_command() -> str:
-    return "python -m training.bootstrap " + shlex.join(sys.argv[1:])
-
-
-def names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    if not report.is_file():
+        return False
+    return json.loads(report.read_text(encoding="utf-8"))["command"] == given_command("training.bootstrap")
 
 
 def parse() -> argparse.Namespace:
@@ -165,10 +161,13 @@ def parse() -> argparse.Namespace:
         help="folder of parquet files; two are written into it",
     )
     add(
-        "--pictures", type=names, default=[], help="sources whose pictures are captioned, with commas between"
+        "--pictures",
+        type=listed,
+        default=[],
+        help="sources whose pictures are captioned, with commas between",
     )
     add("--limit", type=int, default=500, help="pictures that are captioned at most")
-    add("--texts", type=names, default=[], help="sources whose texts may be wrong, with commas between")
+    add("--texts", type=listed, default=[], help="sources whose texts may be wrong, with commas between")
     add(
         "--shuffled",
         type=float,

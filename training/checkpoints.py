@@ -2,8 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
+from torch.utils.data import SequentialSampler
+from transformers import Trainer
 
 WHOLE = "whole"  # the last file of a checkpoint: without it the run was killed while it was written
 
@@ -39,3 +42,22 @@ def last_whole_checkpoint(folder: Path) -> str | None:
                 shutil.rmtree(path)
     whole = [path for path in found if path.exists()]
     return str(whole[-1]) if whole else None
+
+
+class OrderedTrainer(Trainer):
+    """Trainer that takes its examples in the order that they are laid out in, and whose checkpoints are kept as here."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if not self.args.should_save:
+            return
+        folder = Path(self._get_output_dir(trial))
+        self.save_beside(folder)
+        finish_checkpoint(folder, self.state.best_model_checkpoint)
+
+    def save_beside(self, folder: Path) -> None:
+        """What else is kept of a checkpoint, in the folder that all of them are in."""

@@ -27,9 +27,11 @@ from training.data import read_rows
 from training.features import FeatureStore
 from training.finetune import GOES_ON, LOG
 from training.parts_table import PLOT, TABLE, draw, table
+from training.plot import log_lines
 from training.resources import disk_limit, memory_limit
 from training.run_settings import digest
 from training.scores.part_scores import chosen_questions, features_of, score_parts
+from training.scores.selection import listed
 from vlm.config import ModelConfig
 from vlm.config_reader import from_dict, read_yaml, to_dict
 from vlm.errors import UserError
@@ -38,7 +40,7 @@ from vlm.model.adapter import load_adapter
 from vlm.model.connectors import token_count
 from vlm.model.vlm import VisionLanguageModel, text_size
 from vlm.terminal import show_anything
-from vlm.whole_files import write_whole
+from vlm.whole_files import write_json, write_whole
 
 log = logging.getLogger("training")
 ROOT = Path(__file__).parents[1]
@@ -123,7 +125,7 @@ def run_cell(comparison: Comparison, name: str, arguments: argparse.Namespace) -
     else:
         load_adapter(model, folder / "adapter")
     scores = score_parts(model, questions, features, config.answers.image_system)
-    write_whole(folder / "answers.json", json.dumps(scores.pop("answers"), indent=1, ensure_ascii=False))
+    write_json(scores.pop("answers"), folder / "answers.json")
     return {
         "cell": name,
         "connector": to_dict(config.connector),
@@ -147,18 +149,21 @@ def cost(
 ) -> dict[str, Any]:
     """What training took: examples, parameters, loss, and the seconds of one processor core for a step."""
     trained = [each for part in model.train_only(training.joint_stage.train).values() for each in part]
-    lines = [
-        json.loads(line) for line in (Path(training.output) / LOG).read_text(encoding="utf-8").splitlines()
-    ]
-    losses = [line["loss"] for line in lines if line["stage"] == "joint" and "loss" in line]
-    last = losses[-max(1, len(losses) // 5) :]
     return {
         "examples": examples,
         "batch_size": training.batch_size,
         "trained_parameters": sum(parameter.numel() for parameter in trained),
-        "loss": round(sum(last) / max(1, len(last)), 4),
+        "loss": last_loss(Path(training.output) / LOG),
         "core_seconds_a_step": round(step_seconds(model, store, training), 2),
     }
+
+
+def last_loss(log: Path) -> float | None:
+    """The mean of the last fifth of the losses of the joint stage, each step counted once; None where none was logged."""
+    lines = [line for line in log_lines(log) if line["stage"] == "joint"]
+    losses = {line["step"]: line["loss"] for line in lines if "loss" in line}  # of a repeated step the later
+    last = [losses[step] for step in sorted(losses)][-max(1, len(losses) // 5) :]
+    return round(sum(last) / len(last), 4) if last else None
 
 
 def step_seconds(model: VisionLanguageModel, store: FeatureStore, training: TrainingConfig) -> float:
@@ -204,7 +209,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--language", default="smollm2-135m", help="a file of training/presets/parts")
     add("--examples", type=int, default=1600, help="conversations that each cell is trained on")
-    add("--cells", help="only these, with commas between")
+    add("--cells", type=listed, help="only these, with commas between")
     add("--questions", type=int, help="at most so many held-out questions of each kind")
     add("--data", type=Path, default=Path("data/embedded"), help="folder of parquet files")
     add("--output", type=Path, default=Path("runs/parts"), help="folder of the runs")
@@ -219,7 +224,7 @@ def run(arguments: argparse.Namespace) -> str:
         return write_table(results, arguments.language)
     comparison = load_comparison(arguments.language)
     known = [UNTRAINED, *comparison.cells]
-    cells = arguments.cells.split(",") if arguments.cells else [*comparison.cells, UNTRAINED]
+    cells = arguments.cells or [*comparison.cells, UNTRAINED]
     if unknown := [name for name in cells if name not in known]:
         raise UserError(f"There is no cell {', '.join(unknown)}. There are: {', '.join(known)}.")
     results.mkdir(parents=True, exist_ok=True)
@@ -240,9 +245,7 @@ def run(arguments: argparse.Namespace) -> str:
             log.info("cell %s is done already", name)
             continue
         log.info("cell %s", name)
-        write_whole(
-            file, json.dumps(run_cell(comparison, name, arguments) | {"asked": asked}, indent=1) + "\n"
-        )
+        write_json(run_cell(comparison, name, arguments) | {"asked": asked}, file)
     return write_table(results, arguments.language)
 
 
@@ -279,7 +282,8 @@ def main() -> None:
     try:
         output = arguments.output
         held = nullcontext() if arguments.table else alone_in(output)
-        with held, memory_limit(GOES_ON), disk_limit(output, resume=GOES_ON, like=output):
+        full = disk_limit(output, arguments.data, resume=GOES_ON, like=output)
+        with held, memory_limit(GOES_ON), full:
             print(run(arguments))
     except UserError as error:
         raise SystemExit(f"compare_parts: {error}") from None

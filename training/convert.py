@@ -11,7 +11,8 @@
 In: files of one format (training/formats) and a folder of pictures. Out, in `--out`: `<source>-00000.parquet`
 and so on, `skipped.jsonl` with every problem, and `progress.json`. A bad record is counted, listed
 and skipped, never the end; the same command again goes on behind the last whole shard, and the result is the
-same, byte for byte, as without a break. Memory does not grow with the data.
+same, byte for byte, as without a break. Memory does not grow with the data. Pictures are split by their bytes; with
+`--keep-out FOLDER` those that look like a held-out picture of that data folder are not trained on.
 """
 
 import argparse
@@ -26,11 +27,13 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from training.data import parquet_files
 from training.formats.coco import from_coco_captions, from_coco_instances
-from training.formats.rows import LONG, Labels, PictureReader, rows_of
+from training.formats.rows import LONG, SPLITS, Labels, PictureReader, plain_split, rows_of
 from training.formats.shards import Progress, Shard, load_progress
-from training.formats.tables import from_datasets, from_pixmo
+from training.formats.tables import from_datasets, from_pixmo, split_part
 from training.formats.texts import SYSTEM, Record, from_csv, from_flickr8k, from_llava
+from training.held_out import MADE, KeptOut, held_out_likenesses, kept_out_of
 from training.resources import disk_limit
 from vlm.errors import UserError
 from vlm.locks import alone_in
@@ -54,12 +57,13 @@ def convert(arguments: argparse.Namespace) -> Progress:
     check(arguments)
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    progress = load_progress(out, identity(arguments))
+    kept_out = KeptOut(held_out_likenesses(parquet_files(arguments.keep_out))) if arguments.keep_out else None
+    progress = load_progress(out, identity(arguments, kept_out))
     if progress.finished:
         print(f"{out} was finished before; nothing was done. Delete the folder to convert again.")
         return progress
     progress.save(out)
-    reader = PictureReader(picture_folder(arguments))
+    reader = PictureReader(picture_folder(arguments), kept_out)
     done = progress.records
     left = tqdm(
         islice(records_of(arguments), done, None), initial=done, unit=" records", desc=arguments.source
@@ -121,9 +125,11 @@ def picture_folder(arguments: argparse.Namespace) -> Path | None:
     return Path(arguments.name)
 
 
-def identity(arguments: argparse.Namespace) -> dict[str, Any]:
+def identity(arguments: argparse.Namespace, kept_out: KeptOut | None) -> dict[str, Any]:
     """What decides the result, files by their content."""
-    kept = {key: value for key, value in vars(arguments).items() if key not in ("out", "file", "images")}
+    told_apart = ("out", "file", "images", "keep_out")
+    kept = {key: value for key, value in vars(arguments).items() if key not in told_apart}
+    kept |= {"keep_out": kept_out_of(kept_out)} if kept_out else {}
     files = [[file.name, sha256_of(file)] for file in arguments.file]
     return kept | {"file": files, "images": str(arguments.images.resolve()) if arguments.images else None}
 
@@ -132,6 +138,9 @@ def check(arguments: argparse.Namespace) -> None:
     """Raise UserError where an argument cannot be right."""
     if arguments.format == "datasets" and not arguments.name:
         raise UserError("The format datasets needs --name: a name on the hub, or a local folder.")
+    split = plain_split(split_part(arguments.split))
+    if arguments.format == "datasets" and split and split not in SPLITS:
+        raise UserError(f"--split {arguments.split} is none of {', '.join(SPLITS)}, nor a part of one.")
     if arguments.format != "datasets" and not arguments.file:
         raise UserError(f"The format {arguments.format} needs --file.")
     if arguments.format not in ("datasets", "pixmo") and not arguments.images:
@@ -141,10 +150,23 @@ def check(arguments: argparse.Namespace) -> None:
             raise UserError(f"There is no file {file}. Check --file.")
     if arguments.images and not os.path.isdir(arguments.images):
         raise UserError(f"There is no folder {arguments.images}. Check --images.")
+    check_keep_out(arguments)
     if not re.fullmatch(r"\w[\w.-]*", arguments.source):
         raise UserError(f"{arguments.source!r} names files: use letters, digits, - and _ for --source.")
     if not 0 <= arguments.validation_share <= 1 or not arguments.shard_megabytes > 0:
         raise UserError("--validation-share must be between 0 and 1, --shard-megabytes above 0.")
+
+
+def check_keep_out(arguments: argparse.Namespace) -> None:
+    folder = arguments.keep_out
+    if folder and not os.path.isdir(folder):
+        raise UserError(f"There is no folder {folder}. Check --keep-out.")
+    if folder and folder.resolve() == arguments.out.resolve():
+        raise UserError("--keep-out is the folder of other data, and --out gets those of this command alone.")
+    if folder and arguments.kind in MADE:
+        raise UserError(
+            f"Pictures that are {arguments.kind} look alike by their making: leave --keep-out out."
+        )
 
 
 def report(out: Path) -> str:
@@ -180,6 +202,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kind", default="photo", help="photo, drawing, ...")
     parser.add_argument(
         "--validation-share", type=float, default=0.02, help="of the pictures, where the file names no split"
+    )
+    parser.add_argument(
+        "--keep-out",
+        type=Path,
+        help="a data folder; training pictures that look like its held-out ones are left out",
     )
     parser.add_argument("--shard-megabytes", type=float, default=256, help="of pictures in one parquet file")
     parser.add_argument("--name", help="datasets: a name on the hub, or a local folder")

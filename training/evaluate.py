@@ -13,7 +13,6 @@ beside --output while they come: killed, the same command goes on.
 
 import argparse
 import hashlib
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -48,7 +47,7 @@ from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter
 from vlm.terminal import show_anything, to_json
 from vlm.weights.hub import hub_name
-from vlm.whole_files import write_whole
+from vlm.whole_files import write_json, write_whole
 
 
 def evaluate(assistant: Assistant, folder: Path, options: Options, journal: Journal) -> dict[str, Any]:
@@ -134,11 +133,6 @@ def check_suite(folder: Path, runs: Sequence[Run]) -> None:
     )
 
 
-def write_json(values: dict[str, Any], file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluate",
@@ -152,7 +146,7 @@ def parse() -> argparse.Namespace:
     what.add_argument("--data", help="a source such as easy-vqa, several with commas between, or all")
     what.add_argument("--suite", choices=[*SUITES], help="all that the goals are about; needs --output DIR")
     add("--folder", type=Path, default=Path("data/embedded"), help="folder of parquet files")
-    add("--split", default="test", help="with --data")
+    add("--split", help="with --data (default: test)")
     add("--task", choices=[*TASKS, "all"], help="with --data: the questions; default: naming, else all")
     add("--kind", help="with --data: only photo, drawing, render, composited or synthetic pictures")
     add("--limit", type=int, help="so many questions, drawn with a fixed seed; with --suite, of each run")
@@ -165,11 +159,27 @@ def parse() -> argparse.Namespace:
     add("--json", action="store_true", help="print the result as JSON")
     add("--save", action="store_true", help="keep the scores in the adapter's metrics.json")
     arguments = parser.parse_args()
-    if arguments.suite and not arguments.output:
-        parser.error("--suite needs --output DIR")
+    check_options(parser, arguments)
     if arguments.limit is not None and arguments.limit < 1:
         parser.error("--limit must be 1 or more")
     return arguments
+
+
+def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End with the command's usage where an option does not go with --data or with --suite, or --output is of the other."""
+    output: Path | None = arguments.output
+    if arguments.suite:
+        if not output:
+            parser.error("--suite needs --output DIR")
+        if output.is_file():
+            parser.error(f"with --suite --output is a folder, and {output} is a file")
+        if given := [f"--{name}" for name in ("split", "task", "kind") if getattr(arguments, name)]:
+            parser.error(f"{', '.join(given)}: a suite has its own; give --data in place of --suite")
+        return
+    if output and (output.suffix != ".json" or output.is_dir()):
+        parser.error(f"with --data --output is a result file (.json); {output} was given")
+    if arguments.full:
+        parser.error("--full goes with --suite")
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -188,7 +198,7 @@ def run(arguments: argparse.Namespace) -> str:
     found = evaluate_suite(assistant, adapter, arguments)
     if arguments.save:
         for result in found["results"].values():
-            record(adapter, result, given_command(), result["goals"])
+            record(adapter, result, given_command("training.evaluate"), result["goals"])
     return to_json(found["goals"]) if arguments.json else goals_table(found["goals"])
 
 
@@ -199,7 +209,7 @@ def run_one(assistant: Assistant, adapter: Path, options: Options, arguments: ar
     if file:
         write_json(result, file)
     if arguments.save:
-        record(adapter, result, given_command())
+        record(adapter, result, given_command("training.evaluate"))
     return to_json(result) if arguments.json else describe(result)
 
 
@@ -207,11 +217,12 @@ def options_of(arguments: argparse.Namespace) -> Options:
     given = {
         field.name: getattr(arguments, field.name) for field in fields(Options) if field.name != "source"
     }
-    return Options(arguments.data, **given)
+    return Options(arguments.data, **given | {"split": arguments.split or Options.split})
 
 
-def given_command() -> str:
-    return "python -m training.evaluate " + shlex.join(sys.argv[1:])
+def given_command(module: str) -> str:
+    """What was typed to start this process, whose module it is."""
+    return f"python -m {module} {shlex.join(sys.argv[1:])}"
 
 
 def main() -> int:

@@ -44,6 +44,7 @@ class FeatureStore:
         if not (self.folder / "encoder.json").is_file():  # which the folder's name stands for
             write_whole(self.folder / "encoder.json", description)
         self._shards: list[safe_open] = []
+        self._files: set[Path] = set()  # of the shards
         self._places: dict[str, tuple[int, int]] = {}
         self._open_new()
 
@@ -101,7 +102,7 @@ class FeatureStore:
         names, encoded = [], []
         with ThreadPoolExecutor() as threads:  # the next pictures are decoded while these are encoded
             pixels = threads.map(pixels_of, shard)
-            waiting_pixels = tqdm(pixels, total=len(shard), desc=f"features, shard {len(self._shards)}")
+            waiting_pixels = tqdm(pixels, total=len(shard), desc=f"features, shard {self._next_number()}")
             named = ((name, each) for (name, _), each in zip(shard, waiting_pixels, strict=True))
             for batch in chunked(((name, each) for name, each in named if each is not None), batch_size):
                 names += [name for name, _ in batch]
@@ -150,7 +151,7 @@ class FeatureStore:
             raise UserError(
                 "The encoder's features of a picture are not finite numbers. Its weights or the device are damaged."
             )
-        file = self.folder / f"shard-{len(self._shards):05d}.safetensors"
+        file = self.folder / f"shard-{self._next_number():05d}.safetensors"
         tensors = {"patch_features": patch_features.half().cpu().contiguous()}
         metadata = {"pictures": json.dumps(names), "encoder": self.description, "dtype": "float16"}
         save_tensors(tensors, file, metadata)
@@ -164,8 +165,13 @@ class FeatureStore:
             yield
 
     def _open_new(self) -> None:
-        for file in sorted(self.folder.glob("shard-*.safetensors"))[len(self._shards) :]:
+        for file in sorted(set(self.folder.glob("shard-*.safetensors")) - self._files):
             self._open(file)
+
+    def _next_number(self) -> int:
+        """Behind the last shard, of which one before may have been removed."""
+        numbers = (file.stem.removeprefix("shard-") for file in self._files)
+        return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
 
     def _open(self, file: Path) -> None:
         try:
@@ -188,6 +194,7 @@ class FeatureStore:
         for row, name in enumerate(names):
             self._places[name] = (len(self._shards), row)
         self._shards.append(shard)
+        self._files.add(file)
 
 
 class Averages:

@@ -29,6 +29,7 @@ def compare(preset: str, data: Path, known: str, output: Path) -> dict[str, Any]
         raise UserError(
             f"The preset {preset!r} has no source {KEPT}. Add - {{name: {KEPT}, share: 1.0}} to a copy of it."
         )
+    check_watched(config.validation_share, f"The preset {preset!r}")
     others = tuple(each for each in config.sources if each is not own)
     runs = {"without": others, "kept": (*others, own), "all": (*others, own, replace(own, name=DROPPED))}
     pictures = read_pairs(data, [known], WATCHED).validation
@@ -37,6 +38,15 @@ def compare(preset: str, data: Path, known: str, output: Path) -> dict[str, Any]
         folder = align.run(replace(config, sources=sources, output=str(output / "compare" / name)))
         found[name] = search_scores(load_aligner_model(str(folder)), data, pictures)
     return found
+
+
+def check_watched(share: float, whose: str) -> None:
+    """What is measured on must not have been trained on: `share` of the pictures is held out. Raises UserError."""
+    if share < WATCHED:
+        raise UserError(
+            f"{whose} trains on pictures that are measured on: its validation_share is {share:g}. Give one of {WATCHED} or "
+            "more."
+        )
 
 
 def search_scores(aligner: Aligner, data: Path, pictures: Sequence[Captioned]) -> dict[str, float]:

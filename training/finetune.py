@@ -21,14 +21,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import save_fsdp_optimizer
-from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import SCHEDULER_NAME
 
 from training.adapter_run import claim_output, describe, is_finished, is_trained
 from training.augmentation import NO_AUGMENTATION, with_views
-from training.checkpoints import finish_checkpoint, last_whole_checkpoint, steps_of
+from training.checkpoints import OrderedTrainer, last_whole_checkpoint, steps_of
 from training.config import (
     Slice,
     SourceConfig,
@@ -79,7 +78,7 @@ class LogLines(TrainerCallback):
             file.write(json.dumps(line) + "\n")
 
 
-class AdapterTrainer(Trainer):
+class AdapterTrainer(OrderedTrainer):
     """Trainer whose checkpoints hold the adapter folder in place of the whole model, and whose log names the learning
     rate of each part."""
 
@@ -94,9 +93,6 @@ class AdapterTrainer(Trainer):
             self.optimizer.register_step_pre_hook(skip_what_is_not_finite)
         return self.optimizer
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)  # `Conversations` are shuffled already
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if logs.pop("learning_rate", None) is not None and self.optimizer:
             logs |= {f"learning_rate/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
@@ -110,13 +106,6 @@ class AdapterTrainer(Trainer):
         training = describe(self.training_config, self.model_config.name)
         config, dtype = self.model_config, torch.float32
         save_adapter(self.model, folder / "adapter", config, training, {}, dtype, state_dict)  # type: ignore
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
-        if not self.args.should_save:
-            return
-        finish_checkpoint(Path(self._get_output_dir(trial)), best=None)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """As the Trainer does, but without the frozen weights where those are divided among processes."""

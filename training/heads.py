@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
-from training.checkpoints import finish_checkpoint, last_whole_checkpoint
+from training.checkpoints import OrderedTrainer, last_whole_checkpoint
 from training.config import PRESET_FOLDER, load_preset
 from training.conversations import check_sources
 from training.data import Row, pictures_of, read_rows
@@ -40,7 +39,7 @@ from vlm.model.heads.multi_task import MultiTask, build_multi_task
 from vlm.model.text_encoders import build_text_encoder
 from vlm.terminal import show_anything
 from vlm.weights.tensor_files import save_tensors
-from vlm.whole_files import write_whole
+from vlm.whole_files import write_json, write_whole
 
 log = logging.getLogger("training")
 
@@ -74,7 +73,7 @@ class TasksConfig:
 FREE = ("data", "output", "logging_steps", "save_steps")  # settings that change nothing of what is learned
 
 
-class TaskTrainer(Trainer):
+class TaskTrainer(OrderedTrainer):
     """Trainer whose log has the loss of each task, and what it is multiplied with."""
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
@@ -87,13 +86,6 @@ class TaskTrainer(Trainer):
             shares = self.accelerator.unwrap_model(self.model).weighting.shares()
             logs |= self.told | {f"weight/{task}": share for task, share in shares.items()}
         super().log(logs, start_time)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        finish_checkpoint(Path(self._get_output_dir(trial)), best=None)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)
 
 
 def build_trunk(config: TasksConfig, feature_size: int, words: int) -> QFormer:
@@ -125,9 +117,7 @@ def run(config: TasksConfig) -> dict[str, Any]:
                 log.warning("%s: %s They are not learned, and count as wrong.", name, lacking)
         known["questions"] = [each for each in known["questions"] if vocabulary.knows(each)]
     encoder, text = build_encoder(config.vision), build_text_encoder(config.text)
-    store = stored_features(data, config.vision, encoder, [*training, *held_out])
     trunk = build_trunk(config, encoder.feature_size, len(text.tokenizer))
-    trunk.standardise(store.sample(sorted({each.picture for kind in known.values() for each in kind})))
     model = build_multi_task(trunk, config.tasks, config.weighting, len(vocabulary.answers))
     told = {name: value for name, value in to_dict(config).items() if name not in FREE}
     claim(
@@ -135,6 +125,8 @@ def run(config: TasksConfig) -> dict[str, Any]:
         told | {"rows": digest([*training, *held_out])},
         "Give the settings from before, or another --output.",
     )
+    store = stored_features(data, config.vision, encoder, [*training, *held_out])
+    trunk.standardise(store.sample(sorted({each.picture for kind in known.values() for each in kind})))
     per_task = {task: known[TEXTS_OF[task]] for task in config.tasks}
     steps = TaskSteps(
         per_task, store.__getitem__, text.tokenize, vocabulary,
@@ -183,7 +175,7 @@ def save(model: MultiTask, folder: Path, vocabulary: Vocabulary, metrics: dict[s
     rest = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
     save_tensors(rest, folder / HEADS)
     write_whole(folder / "answers.json", json.dumps(vocabulary.answers, ensure_ascii=False))
-    write_whole(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_json(metrics, folder / "metrics.json")
 
 
 def main() -> None:
@@ -201,8 +193,8 @@ def main() -> None:
         config = load_preset(
             TasksConfig, overrides.pop("preset"), PRESET_FOLDER / "heads", " of heads", overrides
         )
-        output = Path(config.output)
-        with alone_in(output), memory_limit(GOES_ON), disk_limit(output, resume=GOES_ON, like=output):
+        output, data = Path(config.output), Path(config.data)
+        with alone_in(output), memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
             print(json.dumps(run(config), indent=1))
     except UserError as error:
         raise SystemExit(f"heads: {error}") from None

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from training.held_out import MADE, KeptOut, kept_out_of
 from training.instructions import Phrases, make_rows
 from training.phrases import accepted_nouns, concept_of, head_noun
 from training.run_settings import digest
 from training.sources.picture import Picture, encode, flatten_on_white
-from training.splits import KeptOut
 from vlm.errors import UserError
 from vlm.whole_files import whole_file
 
@@ -43,7 +43,6 @@ SCHEMA = pa.schema(
     ]
 )
 ROWS_PER_GROUP = 1024
-MADE = ("synthetic", "composited")  # kinds that look alike by their making
 
 
 def write_source(
@@ -71,27 +70,28 @@ def write_source(
                 batch = []
             batch += rows
         writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
-        origin = {"made_of": made_of(pictures, splits), "kept_out": kept_out_of(kept_out)}
+        origin = own_origin(pictures, splits) | {"kept_out": kept_out_of(kept_out)}
         writer.add_key_value_metadata({"dropped": json.dumps(dropped)} | origin)
 
 
-def made_of(pictures: list[Picture], splits: dict[str, str]) -> str:
-    """A digest of what is known of the pictures, and of their splits."""
+def own_origin(pictures: list[Picture], splits: dict[str, str]) -> dict[str, str]:
+    """What a source's file is made of, as digests: `made_of`, what is known of its pictures and their splits, and
+    `contents`, their files; empty where those are not told."""
     known = [
         (each.path, each.source, each.style, each.kind, each.phrase, each.group, each.action, each.turns)
         for each in pictures
     ]
-    return digest([*known, *(splits[each.path] for each in pictures)])
-
-
-def kept_out_of(kept_out: KeptOut) -> str:
-    return digest(sorted(kept_out.known))
+    files = [(each.path, each.content) for each in pictures if each.content]
+    return {
+        "made_of": digest([*known, *(splits[each.path] for each in pictures)]),
+        "contents": digest(files) if files else "",
+    }
 
 
 def origin_of(file: Path) -> dict[str, str]:
-    """What a file was made of: `made_of` and `kept_out`; empty where the file does not say."""
+    """What a file was made of: `made_of`, `contents` and `kept_out`; empty where the file does not say."""
     metadata = pq.read_metadata(file).metadata or {}
-    return {name: metadata.get(name.encode(), b"").decode() for name in ("made_of", "kept_out")}
+    return {name: metadata.get(name.encode(), b"").decode() for name in ("made_of", "contents", "kept_out")}
 
 
 def table_rows(

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlm.serving.about import table as markdown_table
+
 TABLE, PLOT = "table.md", "parts.png"
 COLUMNS = {  # heading -> kind of question, measure
     "caption CIDEr": ("captions", "cider"),
@@ -29,21 +31,21 @@ Result = Mapping[str, Any]
 def table(results: Sequence[Result]) -> str:
     """Two tables in Markdown: what each cell is worth, and what it leans on."""
     ordered = sorted(results, key=lambda result: -value_of(result, "picture", "captions", CIDER))
-    first = ["cell", "fusion", "visual tokens", "trained parameters", "core seconds a step"]
-    lines = [_line([*first, *(f"{name} (95 %), blank picture" for name in COLUMNS)]), _rule(5 + len(COLUMNS))]
-    for result in ordered:
-        own = [
-            result["cell"],
-            result["fusion"]["kind"],
-            str(result["visual_tokens"]),
-            f"{result['trained_parameters'] / 1e6:.1f} M" if "trained_parameters" in result else "-",
-            f"{result['core_seconds_a_step']:.1f}" if "core_seconds_a_step" in result else "-",
-        ]
-        lines.append(_line([*own, *(_with_blank(result, *column) for column in COLUMNS.values())]))
-    heads = ["cell", *DETAILS, *LEANINGS]
-    lines += ["", _line(heads), _rule(len(heads))]
-    lines += [_line(_leanings(result)) for result in ordered]
-    return "\n".join(lines)
+    head = ["cell", "fusion", "visual tokens", "trained parameters", "core seconds a step"]
+    head += [f"{name} (95 %), blank picture" for name in COLUMNS]
+    worth = markdown_table(head, [_worth(result) for result in ordered])
+    return f"{worth}\n\n{markdown_table(['cell', *DETAILS, *LEANINGS], [_leanings(result) for result in ordered])}"
+
+
+def _worth(result: Result) -> list[str]:
+    return [
+        result["cell"],
+        result["fusion"]["kind"],
+        str(result["visual_tokens"]),
+        f"{result['trained_parameters'] / 1e6:.1f} M" if "trained_parameters" in result else "-",
+        f"{result['core_seconds_a_step']:.1f}" if "core_seconds_a_step" in result else "-",
+        *(_with_blank(result, *column) for column in COLUMNS.values()),
+    ]
 
 
 def _leanings(result: Result) -> list[str]:
@@ -57,14 +59,6 @@ def _leanings(result: Result) -> list[str]:
         f"{result['unmoved_by_another_picture']['share']:.0%}",
         "-" if gap is None else f"{gap:.2f}",
     ]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _rule(columns: int) -> str:
-    return "|" + "---|" * columns
 
 
 def value_of(result: Result, variant: str, kind: str, measure: str) -> float:

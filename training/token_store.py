@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vlm.config import TextConfig
+from vlm.errors import plain_load_errors
 from vlm.locks import in_turn
 from vlm.model.text_encoders import SentenceEncoder
 from vlm.weights.tensor_files import save_tensors
@@ -32,8 +33,15 @@ class TokenStore:
 
     def _read(self) -> None:
         if self.file.is_file():
-            with safe_open(self.file, framework="pt") as stored:
-                self._lay_out(json.loads(stored.metadata()["lengths"]), stored.get_tensor("features"))
+            with (
+                plain_load_errors(
+                    f"{self.file} holds no features of texts", "Remove it; they are computed again."
+                ),
+                self.file.open("rb"),  # safetensors does not name a file that may not be read
+                safe_open(self.file, framework="pt") as stored,
+            ):
+                lengths = json.loads((stored.metadata() or {})["lengths"])
+                self._lay_out(lengths, stored.get_tensor("features"))
 
     def __contains__(self, text: object) -> bool:
         return text in self.places

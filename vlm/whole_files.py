@@ -3,10 +3,12 @@
 They are written under a name that is the same each time, so that what a killed process left is written over by the next.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -24,6 +26,14 @@ def whole_file(file: Path) -> Iterator[Path]:
 def write_whole(file: Path, text: str) -> None:
     with whole_file(file) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_json(values: Any, file: Path) -> None:
+    """As text for people, in a folder that is made where there is none. What no file may hold, the bytes of a name that is
+    not UTF-8, is escaped and reads the same again."""
+    text = json.dumps(values, indent=1, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, text + "\n")
 
 
 @contextmanager

@@ -258,8 +258,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write what was found to this file as well")
     chosen = parser.parse_args()
     names = [name.strip() for name in chosen.what.split(",")]
-    if unknown := set(names) - set(kinds) or not 1 <= chosen.times <= MOST_TIMES:
-        parser.error(f"--what takes {', '.join(kinds)}, and --times 1 to {MOST_TIMES} ({unknown} was given)")
+    if unknown := sorted(set(names) - set(kinds)):
+        parser.error(f"--what takes {', '.join(kinds)} ({', '.join(unknown)} was given)")
+    if not 1 <= chosen.times <= MOST_TIMES:
+        parser.error(f"--times is 1 to {MOST_TIMES} ({chosen.times} was given)")
     results = []
     for name in names:
         results.append(measure(name, chosen.times, chosen.seed))

@@ -19,7 +19,8 @@ from PIL import Image
 
 from training.config import TrainingConfig
 from training.formats.texts import Problem, Record
-from training.sources.picture import encode
+from training.held_out import KeptOut
+from training.sources.picture import encode, flatten_on_white
 from training.splits import hash_fraction
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
@@ -27,6 +28,7 @@ from vlm.inputs.images import open_image
 MAX_SIDE = 512  # px; more than the encoder here reads (320), enough for most others
 BYTES_A_TOKEN = 4  # about, of most tokenizers
 LONG = f"longer than {TrainingConfig.max_tokens} tokens, the max_tokens of training"
+TWIN = "looks like a held-out picture"
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
     "val": "validation",
@@ -55,13 +57,14 @@ class Stored(NamedTuple):
     content: bytes
     picture: str  # SHA-256 of the content
     name: str
+    twin: str  # the held-out picture that it looks like; empty where there is none
 
 
 class PictureReader:
     """Records -> their pictures from one folder, upright, RGB, at most MAX_SIDE, encoded."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, kept_out: KeptOut | None = None) -> None:
+        self.folder, self.kept_out = folder, kept_out
         self._last: tuple[bytes | tuple[str, ...], Stored | Problem] | None = None
 
     def read(self, record: Record) -> Stored | Problem:
@@ -81,8 +84,10 @@ class PictureReader:
         image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
         content = encode(image)
         name = "" if isinstance(found, bytes) else str(found.relative_to(self.folder or ""))
-        # A name that is no text cannot be stored as text.
-        return Stored(content, hashlib.sha256(content).hexdigest(), name.encode(errors="replace").decode())
+        # A file name that is not UTF-8 cannot be stored as text.
+        name = name.encode(errors="replace").decode()
+        twin = self.kept_out.find_twin(flatten_on_white(image)) if self.kept_out else ""
+        return Stored(content, hashlib.sha256(content).hexdigest(), name, twin)
 
 
 def locate(folder: Path | None, names: tuple[str, ...]) -> Path | Problem:
@@ -131,20 +136,22 @@ def rows_of(
             turns.append({"question": question.strip(), "answer": answer.strip(), "turn": turn})
     if not turns:
         return [], problems or [Problem("malformed record", "an empty conversation")]
+    split = plain_split(record.split)
+    if split and split not in SPLITS:
+        return [], [*problems, Problem("a split that is none of " + ", ".join(SPLITS), repr(record.split))]
     picture = reader.read(record)
     if isinstance(picture, Problem):
         return [], [*problems, picture]
-    split = record.split.strip().lower()
-    split = SPLIT_NAMES.get(split, split)
-    if split and split not in SPLITS:
-        return [], [*problems, Problem("a split that is none of " + ", ".join(SPLITS), repr(record.split))]
     hashed = hash_fraction("validation", picture.picture) < labels.validation_share
+    split = split or ("validation" if hashed else "train")
+    if split == "train" and picture.twin:
+        return [], [*problems, Problem(TWIN, f"{picture.name} looks like {picture.twin}".strip())]
     known = {
         "image": {"bytes": picture.content, "path": picture.name},
         "image_id": picture.picture,
         "source": labels.source,
         "kind": labels.kind,
-        "split": split or ("validation" if hashed else "train"),
+        "split": split,
         # LLaVA's own ids repeat: they name the picture, not the conversation.
         "conversation": f"{picture.picture[:12]}-{number}" if record.ordered else "",
     }
@@ -153,6 +160,12 @@ def rows_of(
             known | turn | {"task": "describe", "references": [turn["answer"]]} for turn in turns
         ], problems
     return [known | turn for turn in turns], problems
+
+
+def plain_split(name: str) -> str:
+    """A split by one of the names in SPLITS, where it has one; else as it is, in small letters."""
+    name = name.strip().lower()
+    return SPLIT_NAMES.get(name, name)
 
 
 def too_long(*texts: str) -> int:

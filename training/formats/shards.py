@@ -14,30 +14,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from training import parquet_file
 from vlm.errors import UserError
-from vlm.whole_files import write_whole
+from vlm.whole_files import write_json
 
-BUFFER = (
-    16 << 20
-)  # image bytes that wait for a row group; below the limit of a dictionary, so that each is kept once
-SCHEMA = pa.schema(
-    [
-        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),  # as datasets.Image stores it
-        ("image_id", pa.string()),  # SHA-256 of the bytes
-        ("question", pa.string()),
-        ("answer", pa.string()),
-        ("source", pa.string()),
-        ("kind", pa.string()),
-        ("split", pa.string()),
-        ("conversation", pa.string()),  # empty: the picture's rows are in no order
-        ("turn", pa.int32()),
-        ("task", pa.string()),  # describe, or not known
-        (
-            "references",
-            pa.list_(pa.string()),
-        ),  # what people wrote about the picture, as far as the record tells
-    ]
-)
+# Image bytes that wait for a row group; below the limit of a dictionary, so that each is kept once
+BUFFER = 16 << 20
+COLUMNS = (  # of those that prepare writes
+    "image", "image_id", "question", "answer", "source", "kind", "split", "conversation", "turn", "task", "references",
+)  # fmt: skip
+SCHEMA = pa.schema([parquet_file.SCHEMA.field(name) for name in COLUMNS])
 
 
 class Shard:
@@ -103,7 +89,7 @@ class Progress:
     finished: bool = False
 
     def save(self, out: Path) -> None:
-        write_whole(out / "progress.json", json.dumps(asdict(self), indent=1) + "\n")
+        write_json(asdict(self), out / "progress.json")
 
 
 def load_progress(out: Path, arguments: dict[str, Any]) -> Progress:

@@ -3,7 +3,7 @@
 In: a parquet file, or the name of a data set with its columns. Out: a `Record` for each row, in order, a batch
 in memory at a time. PixMo names its pictures by address and SHA-256, and nothing is fetched from
 there: they must lie in the folder already. `datasets` is optional, and is asked not to decode pictures, since
-vlm/inputs/images.py  does it more carefully; a data set on the hub is streamed.
+vlm/inputs/images.py does it more carefully; a data set on the hub is streamed.
 """
 
 import importlib
@@ -105,11 +105,16 @@ def from_datasets(name: str, split: str, image: str, question: str, answer: str)
                 continue
             content, names = picture_of(values[image], folder)
             turns = ((values[question], values[answer]),)
-            yield Record(names=names, content=content, turns=turns, split=re.split(r"[\W_]", split)[0])
+            yield Record(names=names, content=content, turns=turns, split=split_part(split))
     except UserError:
         raise
     except Exception as problem:  # `datasets` passes on whatever its readers and the network raise
         raise UserError(f"{name} cannot be read: {problem} {hint}") from problem
+
+
+def split_part(split: str) -> str:
+    """The split that a part of one is of: train[:10%] -> train, train_sft -> train"""
+    return re.split(r"[\W_]", split)[0]
 
 
 def open_dataset(name: str, split: str, image: str) -> Any:

@@ -17,15 +17,15 @@ MAX_WEIGHTS = 1 << 24  # held at a time: 128 MB
 Sums = dict[str, np.ndarray]  # name -> [1 + RESAMPLES] sums; the first is that of the examples as they are
 
 
-def resampled_sums(pictures: Sequence[str], columns: dict[str, np.ndarray], seed: int = SEED) -> Sums:
+def resampled_sums(pictures: Sequence[str], columns: dict[str, np.ndarray]) -> Sums:
     """The picture of each of n examples and columns [n], 0 where a column has no value -> their sums.
 
-    The draws depend on the seed and the sorted pictures alone: two results over the same questions get the same ones,
+    The draws depend on SEED and the sorted pictures alone: two results over the same questions get the same ones,
     whatever their order, so that their difference is paired."""
     names, cluster = np.unique(np.asarray(pictures, dtype=str), return_inverse=True)
     count = len(names)
     table = np.stack([np.bincount(cluster, column, minlength=count) for column in columns.values()], axis=1)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(SEED)
     chances = np.full(count, 1 / count)
     step = max(1, MAX_WEIGHTS // count)
     parts = [table.sum(axis=0, keepdims=True)]

@@ -5,7 +5,7 @@ from typing import Any
 
 from training.scores.bootstrap import RESAMPLES
 from training.scores.captions import SPICE_ELSEWHERE
-from training.scores.tables import clean_up_line
+from training.scores.tables import clean_up_line, figure
 from vlm.serving.about import table
 
 BASELINES = {
@@ -15,11 +15,6 @@ BASELINES = {
     "shuffled_pictures": "the same, looking at another question's picture",
     "question_only": "most frequent training answer, looking at nothing",
 }
-SHARES = {  # shown as percentages
-    *BASELINES, "exact_match", "vqa_accuracy", "noun_accuracy", "choice_accuracy", "count_accuracy",
-    "accepted_exact", "most_frequent_number", "repetition_rate", "ended_by_itself", "balanced_accuracy", "yes_rate",
-    "hallucination_precision", "hallucination_recall", "hallucination_f1", "chair_i", "chair_s",
-}  # fmt: skip
 LIMITS = """
 - Intervals hold 95 % and come from {resamples:,} bootstrap resamples of the pictures, each with all of its questions; those
   of plain shares in the first table are Wilson's. They say how much other pictures of the same kind would change a figure,
@@ -97,9 +92,3 @@ def group_row(label: str, group: Mapping[str, Any]) -> list[str]:
     span = f"{right['low']:.1%} to {right['high']:.1%}" if right else "-"
     cells = [label, str(group["n"]), figure("accuracy", right.get("value")), span]
     return cells + [figure(name, metrics.get(name, {}).get("value")) for name in ("exact_match", "cider")]
-
-
-def figure(name: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1%}" if name in SHARES else f"{value:.3f}"

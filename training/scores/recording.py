@@ -1,6 +1,5 @@
 """A result -> an entry of the adapter's metrics.json, from which the page's About tab makes its table."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from training.scores.results import SHARES
 from training.scores.selection import Options
 from vlm.model.adapter_folder import read_metrics
-from vlm.whole_files import write_whole
+from vlm.whole_files import write_json
 
 KEPT = ("source", "split", "questions", *SHARES, "options")
 
@@ -18,7 +17,7 @@ def record(adapter: Path, result: Mapping[str, Any], command: str, goals: Sequen
     """Keep a result without its single answers and the groups' lesser measures; `goals` are its rows of a suite's table."""
     metrics = read_metrics(adapter)
     metrics[name_of(result)] = entry_of(result) | {"goals": list(goals), "command": command}
-    write_whole(adapter / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_json(metrics, adapter / "metrics.json")
 
 
 def name_of(result: Mapping[str, Any]) -> str:

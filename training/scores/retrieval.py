@@ -55,6 +55,11 @@ def retrieval(pictures: Tensor, texts: Tensor, owners: Sequence[int]) -> dict[st
     rank, in both directions. A picture's best text counts, as Flickr8k is judged."""
     similarities = texts @ pictures.T
     right = _own_pictures(similarities, owners)
+    return found_both_ways(similarities, right)
+
+
+def found_both_ways(similarities: Tensor, right: Tensor) -> dict[str, float]:
+    """Similarities of texts to pictures [T, P], and which belong together [T, P] -> recalls and median rank, both ways."""
     both = {"t2i": ranks(similarities, right), "i2t": ranks(similarities.T, right.T)}
     scores = {f"{way}_recall@{k}": recall_at(found, k) for way, found in both.items() for k in RECALLS}
     return scores | {f"{way}_median_rank": median_rank(found) for way, found in both.items()}

@@ -78,9 +78,14 @@ def sources_of(folder: Path) -> set[tuple[str, str]]:
     return found
 
 
+def listed(names: str) -> list[str]:
+    """ "a, b" -> the names in it; for an argument of the command line."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def from_sources(rows: Sequence[Row], source: str) -> list[Row]:
     """The rows of `Options.source`."""
-    names = {name.strip() for name in source.split(",")}
+    names = set(listed(source))
     return [row for row in rows if source == "all" or row.source in names]
 
 
@@ -175,9 +180,9 @@ def most_frequent_number(rows: Sequence[Row]) -> str:
     return max(sorted(set(numbers)), key=numbers.count, default="")
 
 
-def other_pictures(pictures: Sequence[str], seed: int = 0) -> dict[str, str]:
+def other_pictures(pictures: Sequence[str]) -> dict[str, str]:
     """Each distinct picture -> another one, each used once: one round through all of them in a drawn order. Empty where
     there is only one."""
     names = sorted(set(pictures))
-    random.Random(seed).shuffle(names)
+    random.Random(0).shuffle(names)
     return dict(zip(names, names[1:] + names[:1], strict=True)) if len(names) > 1 else {}

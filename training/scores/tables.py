@@ -5,6 +5,11 @@ from typing import Any
 
 from training.scores.results import SHARES
 
+PERCENTAGES = {
+    *SHARES, "exact_match", "vqa_accuracy", "noun_accuracy", "choice_accuracy", "count_accuracy", "accepted_exact",
+    "most_frequent_number", "repetition_rate", "ended_by_itself", "balanced_accuracy", "yes_rate", "as_alone",
+    "hallucination_precision", "hallucination_recall", "hallucination_f1", "chair_i", "chair_s",
+}  # fmt: skip
 TIMES_100 = {"cider"}  # as it is usually given; not a share
 HEAD = ("what", "n", "draft", "answer", "95 % interval", "blank", "question only", "goal", "met")
 
@@ -25,9 +30,8 @@ def describe(result: Mapping[str, Any]) -> str:
     ]
     for name, each in result["metrics"].items():
         if each["value"] is not None:
-            lines.append(
-                f"  {name:24}{each['value']:8.3f}  ({each['low']:.3f} to {each['high']:.3f}; n {each['of']})"
-            )
+            value, low, high = (figure(name, each[part]) for part in ("value", "low", "high"))
+            lines.append(f"  {name:24}{value:>8}  ({low} to {high}; n {each['of']})")
     for group, named in result["by"].items():
         shown = [
             f"{name} {found['share']:.1%} of {found['of']}"
@@ -71,7 +75,9 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def figure(measure: str, value: float | None) -> str:
-    """A figure as people read it: per cent, or times 100 for CIDEr."""
+    """A figure as people read it: per cent of a share, times 100 for CIDEr."""
     if value is None:
         return "-"
-    return f"{100 * value:.1f}" if measure in TIMES_100 else f"{value:.1%}"
+    if measure in PERCENTAGES:
+        return f"{value:.1%}"
+    return f"{100 * value:.1f}" if measure in TIMES_100 else f"{value:.3f}"

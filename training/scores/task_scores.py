@@ -1,6 +1,6 @@
 """A trunk with its heads, and held-out examples of each task -> the metrics of each task."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.scores.captions import cider
 from training.scores.metrics import share
-from training.scores.retrieval import RECALLS, median_rank, ranks, recall_at
+from training.scores.retrieval import found_both_ways
 from training.scores.vqa import vqa_accuracy
 from training.task_data import Example, Vocabulary
 from vlm.model.heads.multi_task import MultiTask
@@ -32,14 +32,12 @@ def score_tasks(
 ) -> dict[str, Any]:
     """A task without held-out examples is left out."""
 
-    def batches(of_task: Sequence[Example]) -> list[TaskBatch]:
+    def batches(of_task: Sequence[Example]) -> Iterator[TaskBatch]:
         device = next(model.parameters()).device
-        found = []
         for some in chunked(of_task, AT_ONCE):
             ids, present = text.tokenize([each.texts[0] for each in some])
             features = torch.stack([features_of(each.picture) for each in some])
-            found.append(TaskBatch(features.to(device), ids.to(device), present.to(device)))
-        return found
+            yield TaskBatch(features.to(device), ids.to(device), present.to(device))
 
     scored: dict[str, Any] = {}
     for task, of_task in examples.items():
@@ -58,22 +56,16 @@ def score_tasks(
     return scored
 
 
-def retrieval_scores(model: MultiTask, batches: Sequence[TaskBatch]) -> dict[str, float]:
+def retrieval_scores(model: MultiTask, batches: Iterable[TaskBatch]) -> dict[str, float]:
     """The first caption of each picture among those of all, both ways."""
     embedded = [model.heads["retrieval"].embed(model.trunk, batch) for batch in batches]
     pictures, texts = (torch.cat([each[side] for each in embedded]) for side in (0, 1))
-    likeness = similarities(pictures, texts)
-    right = torch.eye(len(likeness), dtype=torch.bool)
-    both = {"i2t": ranks(likeness.cpu(), right), "t2i": ranks(likeness.T.cpu(), right)}
-    found = {f"{way}_recall@{k}": recall_at(rank, k) for way, rank in both.items() for k in RECALLS}
-    return (
-        found
-        | {f"{way}_median_rank": median_rank(rank) for way, rank in both.items()}
-        | {"of": len(likeness)}
-    )
+    likeness = similarities(pictures, texts).T.cpu()
+    own = torch.eye(len(likeness), dtype=torch.bool)
+    return found_both_ways(likeness, own) | {"of": len(likeness)}
 
 
-def matching_scores(model: MultiTask, batches: Sequence[TaskBatch]) -> dict[str, Any]:
+def matching_scores(model: MultiTask, batches: Iterable[TaskBatch]) -> dict[str, Any]:
     """Whether a picture's own caption is likelier to belong to it than the next picture's. Training shows two wrong ones
     for each right one, so that what is likelier than not would say no to nearly all."""
     right = []
@@ -87,7 +79,7 @@ def matching_scores(model: MultiTask, batches: Sequence[TaskBatch]) -> dict[str,
 
 
 def caption_scores(
-    model: MultiTask, examples: Sequence[Example], batches: Sequence[TaskBatch], text: SentenceEncoder
+    model: MultiTask, examples: Sequence[Example], batches: Iterable[TaskBatch], text: SentenceEncoder
 ) -> dict[str, Any]:
     end = (
         text.tokenizer.sep_token_id
@@ -104,7 +96,7 @@ def caption_scores(
 
 
 def vqa_scores(
-    model: MultiTask, examples: Sequence[Example], batches: Sequence[TaskBatch], vocabulary: Vocabulary
+    model: MultiTask, examples: Sequence[Example], batches: Iterable[TaskBatch], vocabulary: Vocabulary
 ) -> dict[str, Any]:
     """`lacking`: questions none of whose answers is in the vocabulary, which count as wrong."""
     chosen = torch.cat([model.heads["vqa"].scores(model.trunk, batch).argmax(-1) for batch in batches])

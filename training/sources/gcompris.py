@@ -15,6 +15,7 @@ from PIL import Image
 from training.phrases import with_article
 from training.sources.picture import Picture, open_raster, render_svg
 from training.sources.qt_resources import Entry, list_entries, read_entry
+from vlm.errors import UserError
 
 DRAWN = {"lang"}  # resource files whose WebP pictures are drawings; the others' are photographs
 # Resource file -> group -> "name" or "name|name=phrase". A name is a file name, or it lacks the suffix, or the
@@ -158,7 +159,12 @@ SHOWN = {
 def read(folder: Path) -> list[Picture]:
     root = folder / "usr/share/gcompris-qt/rcc"
     files = (root / f"{name}.rcc" for name in SHOWN)
-    return [picture for file in files if file.exists() for picture in read_resource(file)]
+    try:
+        return [picture for file in files if file.exists() for picture in read_resource(file)]
+    except ValueError as problem:
+        raise UserError(
+            f"{problem}. {folder} is damaged. Delete it and give the same command again."
+        ) from problem
 
 
 def read_resource(file: Path) -> list[Picture]:

@@ -205,7 +205,11 @@ def extract(archive: Path, folder: Path) -> None:
     if archive.suffix == ".deb":
         if shutil.which("dpkg-deb") is None:
             raise UserError(f"{archive.name} is unpacked with dpkg-deb: install the package `dpkg`.")
-        subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
+        done = subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise UserError(
+                f"{archive} is damaged ({last_line(done.stderr)}). Delete it and give the same command again."
+            )
     elif archive.suffix == ".tgz":
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")

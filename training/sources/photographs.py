@@ -3,12 +3,13 @@
 In: a folder whose subfolders are one source each, named after the subfolder. Out: pictures whose rows are made of
 what the index knows: captions, labels, boxes, classes and questions (one module each), yes and no in equal numbers
 (presence.py), and conversations (follow_ups.py). A tenth of each set, and of each label in it, is `validation`, by
-a salted hash of the set and the file's name. JPEGs of at most 320 pixels are stored as they are.
+a salted hash of the set and the file's name; where every label has too few pictures, a tenth of the set. JPEGs of at
+most 320 pixels are stored as they are.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -22,6 +23,7 @@ from training.sources.picture import Picture, Row
 from training.splits import hash_fraction
 from vlm.errors import UserError
 from vlm.inputs.images import as_jpeg, open_image
+from vlm.weights.cache import sha256_of
 from vlm.whole_files import write_whole
 
 MAX_SIDE = 320  # px
@@ -113,21 +115,34 @@ def read_index(index: Path) -> tuple[list[Known], list[str]]:
 
 
 def split_pictures(source: str, known: Sequence[Known]) -> dict[str, str]:
-    """{image: split}: those whose hashes are lowest are held out, a tenth of each label."""
+    """{image: split}: those whose hashes are lowest are held out, a tenth of each label. Where every label has too few
+    pictures for that, a tenth of the whole set is, at least one picture of two."""
+    splits = {each.image: "train" for each in known}
+    if source in NEVER_HELD_OUT:
+        return splits
     strata: dict[object, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    whole: dict[str, list[str]] = defaultdict(list)
     for each in known:
         kinds = each.label or (frozenset(box.name for box in each.boxes) if not each.captions else "captions")
         stratum = kinds if source != "coco-train2017" else bool(each.captions)
-        strata[stratum][scene_of(source, each.image)].append(each.image)
-    splits = {each.image: "train" for each in known}
-    for scenes in [] if source in NEVER_HELD_OUT else strata.values():
-        wanted = round(HELD_OUT * sum(map(len, scenes.values())))
-        for scene in sorted(scenes, key=partial(hash_fraction, "photographs", source)):
-            if wanted <= 0:
-                break
-            wanted -= len(scenes[scene])
-            splits |= dict.fromkeys(scenes[scene], "validation")
-    return splits
+        scene = scene_of(source, each.image)
+        strata[stratum][scene].append(each.image)
+        whole[scene].append(each.image)
+    held_out = [image for scenes in strata.values() for image in lowest_tenth(source, scenes)]
+    if not held_out and len(whole) > 1:
+        held_out = lowest_tenth(source, whole, at_least=1)
+    return splits | dict.fromkeys(held_out, "validation")
+
+
+def lowest_tenth(source: str, scenes: Mapping[str, Sequence[str]], at_least: int = 0) -> list[str]:
+    """{scene: its images} -> the images of the scenes whose hashes are lowest, a tenth of all or a scene's rest more."""
+    wanted = max(at_least, round(HELD_OUT * sum(map(len, scenes.values()))))
+    found: list[str] = []
+    for scene in sorted(scenes, key=partial(hash_fraction, "photographs", source)):
+        if len(found) >= wanted:
+            break
+        found += scenes[scene]
+    return found
 
 
 def scene_of(source: str, image: str) -> str:
@@ -159,6 +174,7 @@ def make_picture(folder: Path, known: Known, split: str, rows: Sequence[Row]) ->
         turns=tuple(rows),
         split=split,
         stored=partial(stored, file),
+        content=sha256_of(file),
     )
     if not known.label:
         return picture

@@ -42,9 +42,9 @@ class Picture:
     action: str = ""  # "swimming", where somebody does something
     turns: tuple[tuple, ...] = ()  # the rows that the source itself brings: Row, or its first three fields
     split: str = ""  # the source's own split; empty: decided by splits.py
-    stored: Callable[[], bytes] | None = (
-        None  # a photograph's file as it is kept; None: encode what is loaded
-    )
+    # a photograph's file as it is kept; None: encode what is loaded
+    stored: Callable[[], bytes] | None = None
+    content: str = ""  # SHA-256 of the file, where it may be replaced under its name
 
 
 def open_raster(data: bytes | Path) -> Image.Image:
