@@ -31,7 +31,7 @@ from training.resources import disk_limit
 from training.scores.answering import answer_all, picture_of
 from training.scores.selection import Options, listed, sources_of
 from vlm.chat.assistant import load_assistant
-from vlm.config import read_yaml
+from vlm.config_reader import read_yaml
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter

@@ -129,28 +129,18 @@ class Serving:
     ) -> Snapshots:
         """`Assistant.stream` when it is this question's turn; until then, every now and then, an answer in the stage
         "waiting", so that it can be closed while it waits. It ends when whoever asked is gone."""
-        caller = current_caller()
-        if self._stopping:
-            raise NotNow(STOPPING)
-        self.allowance.take(len(images), audio is not None)
+        caller = self._admitted(len(images), audio is not None)
         looks = images or any(turn.images for turn in history)
         route = "image" if looks else "voice" if audio is not None else "text"
         with self.measures.question(route) as measured:
             heard = None
             if audio is not None:
                 heard = yield from self._hear(caller, audio, settings.language if settings else "")
-            ticket = yield from self._turn(caller)
-            try:
-                self._check(caller)
-                with closing(
-                    self.assistant.stream(question, images, heard, history, settings, begun)
-                ) as snapshots:  # type: ignore[type-var]
-                    for snapshot in snapshots:
-                        measured.tokens = snapshot.tokens
-                        yield snapshot
-                        self._check(caller)
-            finally:
-                self._gate.leave(ticket)
+            ask = (question, images, heard, history, settings, begun)
+            with closing(self._in_turn(caller, lambda assistant: assistant.stream(*ask))) as snapshots:
+                for snapshot in snapshots:
+                    measured.tokens = snapshot.tokens
+                    yield snapshot
 
     def read_ahead(
         self, asker: Hashable, images: Sequence[Picture], history: Callable[[], Sequence[Turn]]
@@ -187,27 +177,37 @@ class Serving:
     ) -> Generator[Seen | Answer, None, None]:
         """Whatever else is seen of pictures, in a question's place and order: until it is its turn, answers in the stage
         "waiting". It ends when whoever asked is gone."""
-        caller = current_caller()
+        return self._in_turn(self._admitted(pictures), looks)
+
+    def _admitted(self, pictures: int = 0, spoken: bool = False) -> Caller:
+        """Who asks now. Raises NotNow or TryLater where they may not."""
         if self._stopping:
             raise NotNow(STOPPING)
-        self.allowance.take(pictures=pictures)
-        ticket = yield from self._turn(caller)
+        self.allowance.take(pictures, spoken)
+        return current_caller()
+
+    def _in_turn(
+        self, caller: Caller, work: Callable[[Assistant], Iterator[Seen]]
+    ) -> Generator[Seen | Answer, None, None]:
+        ticket = yield from self._turn(self._gate, caller, lambda: self.parallel)
         try:
-            for each in looks(self.assistant):
-                self._check(caller)
-                yield each
+            self._check(caller)
+            with closing(work(self.assistant)) as steps:  # type: ignore[type-var]
+                for each in steps:
+                    yield each
+                    self._check(caller)
         finally:
             self._gate.leave(ticket)
 
-    def _turn(self, caller: Caller) -> Generator[Answer, None, Ticket]:
-        """Wait for a place of the model, which whoever gets it is to leave."""
-        ticket = self._gate.line_up(caller.person, self.settings.max_waiting, self._most_each)
+    def _turn(self, gate: Gate, caller: Caller, places: Callable[[], int]) -> Generator[Answer, None, Ticket]:
+        """Wait for one of the places behind a gate, which whoever gets it is to leave."""
+        ticket = gate.line_up(caller.person, self.settings.max_waiting, self._most_each)
         try:
-            while not self._gate.enter(ticket, lambda: self.parallel, LOOK_UP_SECONDS):
+            while not gate.enter(ticket, places, LOOK_UP_SECONDS):
                 self._check(caller)
-                yield waiting(self._gate.seconds_left(ticket, self.parallel))
+                yield waiting(gate.seconds_left(ticket, places()))
         except BaseException:  # also GeneratorExit: closed while it waits
-            self._gate.leave(ticket)
+            gate.leave(ticket)
             raise
         return ticket
 
@@ -219,10 +219,7 @@ class Serving:
 
     def transcribe(self, audio: str, language: str = "") -> Generator[Heard | None, None, None]:
         """What is said in a recording; until it is its turn, None every now and then. `language` as in `Settings`."""
-        caller = current_caller()
-        if self._stopping:
-            raise NotNow(STOPPING)
-        self.allowance.take(spoken=True)
+        caller = self._admitted(spoken=True)
         with closing(with_last(self._hear(caller, audio, language))) as hearing:
             for each in hearing:
                 yield each if isinstance(each, Heard) else None
@@ -234,11 +231,8 @@ class Serving:
 
     def _hear(self, caller: Caller, audio: Any, language: str = "") -> Generator[Answer, None, Heard]:
         """What is said in a recording. It takes no place of the model: ten minutes of speech are half a minute of work."""
-        ticket = self._speech.line_up(caller.person, self.settings.max_waiting, self._most_each)
+        ticket = yield from self._turn(self._speech, caller, lambda: RECORDINGS_AT_ONCE)
         try:
-            while not self._speech.enter(ticket, lambda: RECORDINGS_AT_ONCE, LOOK_UP_SECONDS):
-                self._check(caller)
-                yield waiting(self._speech.seconds_left(ticket, RECORDINGS_AT_ONCE))
             yield Answer(stage="transcribing")
             heard = self.assistant.hear(audio, language)
         finally:
