@@ -79,7 +79,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 def _index(searcher: Searcher, folder: str | None, file: str | None) -> PictureIndex:
-    """Of the folder, kept in the file or the cache; or the file's as it is. What is to be said goes to stderr."""
+    """The folder's index, kept in `file` or the cache; without a folder, the index in `file`. The report goes to stderr."""
     if not folder:
         return searcher.load_index(file or "")
     index = searcher.index(folder, file, _show_progress if sys.stderr.isatty() else None)

@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for the person at the page, the shell or the API, and what becomes one."""
+"""`UserError`, whose message is shown to people as it is, and what turns other errors into one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

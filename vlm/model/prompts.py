@@ -19,7 +19,7 @@ from vlm.errors import UserError
 
 IGNORE = -100  # label of a position that is not learned (the convention of torch's cross_entropy)
 VISUAL = -1  # in `Encoded.ids`: a visual token stands here
-# Characters of nobody's, that stand for contents while a template is split
+# Private-use characters that stand for contents while a template is split
 USER, ASSISTANT, SYSTEM = "\ue000", "\ue001", "\ue002"
 # Whether control tokens are split is state of a tokenizer: of two threads, one would read with the other's setting
 _TOKENISING = threading.Lock()

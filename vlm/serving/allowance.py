@@ -43,6 +43,6 @@ class Allowance:
             self._votes.take(current_caller().person)
 
     def charge_speech(self, person: str, seconds: float) -> None:
-        """What was listened to: how long it is, is known only then."""
+        """Charge for a recording once it was heard: its length is known only then."""
         if self.settings.public:
             self._spoken.charge(person, seconds)

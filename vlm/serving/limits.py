@@ -30,7 +30,7 @@ def told(seconds: float) -> str:
 
 @dataclass
 class Bucket:
-    """What is left; it fills evenly. A large thing may be taken from a small rest, and is then waited for."""
+    """What a person has left; it refills evenly. More than that may be taken at once, and is then waited for."""
 
     left: float
     at: float

@@ -12,8 +12,6 @@ from vlm.serving.search_views import said
 from vlm.serving.searches import INVITATION, Searches, SearchSession
 from vlm.serving.shared_searcher import SharedSearcher
 
-# One visitor's pictures are embedded at a time, and searches do not wait for that.
-
 DOWNLOAD = """file => {
     const link = document.createElement("a");
     link.href = file.url;

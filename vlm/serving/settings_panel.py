@@ -18,14 +18,14 @@ SPOKEN = [("Find out", "auto"), *((name, code) for code, name in LANGUAGES.items
 CLOSE = '<button type="button" class="close-sidebar" data-action="show-settings">Close</button>'
 API = '<button type="button" class="api" data-action="api">Use via API</button>'
 STORED = "ask-a-picture settings"  # the name in the browser
-# What is stored, or the defaults where there is nothing, or that of another version of the page
-# What is spoken, the last of them, is found out where the browser's language is another than the preset's
+# What is spoken, the last setting, is found out where the browser's language is another than the preset's
 BROWSERS = """const defaults = DEFAULTS, spoken = defaults.length - 1;
     if (!navigator.language.toLowerCase().startsWith(defaults[spoken])) defaults[spoken] = "auto";"""
 # A number that is typed is over its slider's end until the field is left.
 WITHIN = """const ranges = RANGES;
     const within = (value, place) => !ranges[place] || value === null ? value
         : Math.min(Math.max(value, ranges[place][0]), ranges[place][1]);"""
+# What is stored, or the defaults where there is nothing, or that of another version of the page
 READ = """() => {
     BROWSERS
     WITHIN

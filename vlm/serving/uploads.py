@@ -1,4 +1,5 @@
-"""The folder for what people send: the server's own, emptied when it starts, ends or was killed, by age, and bounded.
+"""The server's own folder for what people send, bounded in size: files go after four hours, all of it at the end, or at the
+next start after a kill.
 
 Gradio puts uploads, and the copies that it makes of them, where GRADIO_TEMP_DIR says.
 """

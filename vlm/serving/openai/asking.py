@@ -40,7 +40,7 @@ class Chat:
 
 
 class Asking:
-    """Requests wait in the line before the gate, beyond Gradio's queue, and here no more of them than there."""
+    """At most as many requests as Gradio's queue holds are in progress; each waits for its turn before the gate."""
 
     def __init__(self, serving: Serving, media: Media) -> None:
         self.serving, self.media = serving, media
