@@ -13,7 +13,7 @@ from training.augmentation import (
     is_true_of,
     open_view,
     paint_view,
-    picture_of,
+    picture_id_of,
     view_ids,
     with_views,
 )
@@ -71,7 +71,7 @@ def test_each_picture_is_followed_by_its_views_which_are_painted_when_they_are_o
     others = view_ids("b", CONFIG)
     given = list(with_views([("a", content), ("b", content)], CONFIG))
     assert given == [(name, content) for name in ("a", first, second, "b", *others)]
-    assert picture_of(first) == picture_of("a") == "a"
+    assert picture_id_of(first) == picture_id_of("a") == "a"
     assert list(with_views([("a", content)], NO_AUGMENTATION)) == [("a", content)]
     assert open_view("a", content, CONFIG).tobytes() == half_red().tobytes()
     painted = paint_view(half_red(), draw_view(first, CONFIG))

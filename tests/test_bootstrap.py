@@ -215,7 +215,7 @@ def test_what_cannot_be_bootstrapped_is_refused_in_a_sentence(
     with monkeypatch.context() as patched:
         patched.setattr(filtering, "load_alignment_config", lambda name, data: few)
         with pytest.raises(UserError, match="The preset 'few' trains on pictures that are measured on"):
-            filtering.compare("few", data, "told", tmp_path)
+            filtering.compare_filtered("few", data, "told", tmp_path)
     with pytest.raises(UserError, match="has no source bootstrapped. Add"):
-        filtering.compare("embedded", data, "told", tmp_path)
+        filtering.compare_filtered("embedded", data, "told", tmp_path)
     assert not list(data.glob("bootstrapped*"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from training.compare import compare, describe, read_result
+from training.compare import compare, comparison_text, read_result
 from training.data import Row
 from training.scores.items import make_items
 from vlm.errors import UserError
@@ -34,8 +34,8 @@ def test_the_difference_is_paired_and_has_mcnemars_p() -> None:
     assert (result["both_right"], result["only_a_right"], result["only_b_right"]) == (5, 0, 3)
     assert result["mcnemar_p"] == pytest.approx(2 / 2**3)
     assert [each["picture"] for each in result["examples"]] == ["p5", "p6", "p7"]
-    assert "only B right: What is this? [cat]" in describe(result, 1)
-    assert "and 2 more" in describe(result, 1)
+    assert "only B right: What is this? [cat]" in comparison_text(result, 1)
+    assert "and 2 more" in comparison_text(result, 1)
 
 
 def test_captions_differ_by_their_measures_and_by_no_verdict() -> None:

@@ -18,7 +18,7 @@ from tests.tiny import SYSTEM, overfit, picture, tiny_model
 from training import compare_parts, finetune, resources
 from training.compare_parts import cell_config, cell_training, load_comparison
 from training.parts_table import table
-from training.scores.batch_answers import Asked, answer_in_batches
+from training.scores.batch_answers import FeatureQuestion, answer_in_batches
 from vlm.config import preset_names
 from vlm.config_reader import PartConfig
 from vlm.engines import Sampling
@@ -54,11 +54,11 @@ def test_answers_in_batches_are_those_of_the_engine(kind: str) -> None:
     asked = [(question, colour) for colour in COLOURS for question in QUESTIONS]
     features = {colour: model.eyes.vision.see([picture(colour)])[0] for colour in COLOURS}
     found = answer_in_batches(
-        model, [Asked(question, features[colour]) for question, colour in asked], SYSTEM
+        model, [FeatureQuestion(question, features[colour]) for question, colour in asked], SYSTEM
     )
     assert found == [answered(model, *each) for each in asked]
     assert len(set(found)) > 1
-    without = answer_in_batches(model, [Asked(question, None) for question in QUESTIONS], SYSTEM)
+    without = answer_in_batches(model, [FeatureQuestion(question, None) for question in QUESTIONS], SYSTEM)
     assert without == [answered(model, question, None) for question in QUESTIONS]
 
 

@@ -293,7 +293,7 @@ def test_an_answer_that_training_would_leave_out_is_told_and_kept(tmp_path: Path
     file = write_csv(tmp_path / "mine.csv", [("red.png", "q", "a"), ("red.png", "Read it.", long)])
     out = run(tmp_path, "csv", "--file", file, "--images", photos)
     assert len(table(out)) == 2
-    told = convert.report(out)
+    told = convert.problems_text(out)
     assert (
         "longer than 1024 tokens" in told
         and "1 (kept)" in told

@@ -9,7 +9,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.tiny import PREFIX, colour_batch, tiny_config, tiny_eyes, tiny_model, tiny_tokenizer
-from training.scores.batch_answers import Asked, answer_in_batches
+from training.scores.batch_answers import FeatureQuestion, answer_in_batches
 from vlm.config import LanguageConfig, LoraConfig, ModelConfig
 from vlm.errors import UserError
 from vlm.model.adapter import load_adapter, restore_adapter, save_adapter
@@ -66,7 +66,7 @@ def test_projector_and_language_model_overfit_four_captions() -> None:
     assert train(model, 200) < 0.05
     assert all(torch.equal(each, encoder[name]) for name, each in model.eyes.vision.state_dict().items())
     _, features = colour_batch(model, CAPTIONS)
-    asked = [Asked("Which?", each) for each in features]
+    asked = [FeatureQuestion("Which?", each) for each in features]
     assert answer_in_batches(model.eval(), asked, "Look.") == list(CAPTIONS.values())
 
 

@@ -30,7 +30,7 @@ from training.scores.selection import (
     select,
 )
 from training.scores.suites import SUITES, Goal, Run, goal_rows, runs_of
-from training.scores.tables import describe, goals_table
+from training.scores.tables import goals_table, result_text
 from vlm.errors import UserError
 from vlm.serving.about import scores as about_scores
 
@@ -91,7 +91,7 @@ def test_a_clean_up_that_spoils_a_draft_is_counted(data: Path) -> None:
     write_data(data, {name: [("colour", "Which?", f"{name}.")] for name in COLOURS})
     result = result_of(Spoiler(), data, task="colour")
     assert (result["clean_up"]["improved"], result["clean_up"]["worsened"]) == (1, 1)
-    assert "1 wrong drafts put right, 1 right ones spoilt" in describe(result)
+    assert "1 wrong drafts put right, 1 right ones spoilt" in result_text(result)
 
 
 def test_a_third_baseline_looks_at_another_questions_picture(data: Path) -> None:
@@ -114,9 +114,8 @@ def test_captions_have_no_verdict_but_cider_and_invented_objects(data: Path) -> 
     assert result["metrics"]["cider"]["of"] == 3
     assert result["metrics"]["chair_s"]["value"] == 0
     cider = result["metrics"]["cider"]
-    assert f"  cider                   {100 * cider['value']:8.1f}  ({100 * cider['low']:.1f} to" in describe(
-        result
-    )
+    shown = f"{100 * cider['value']:8.1f}  ({100 * cider['low']:.1f} to"
+    assert f"  cider                   {shown}" in result_text(result)
 
 
 def test_several_sources_and_all_of_them_can_be_named(data: Path) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from training.data import Row
-from training.scores.bootstrap import resampled_sums
 from training.scores.captions import bleu, bleu_counts, cider, meteor, rouge_l
 from training.scores.chair import invented, objects_in
 from training.scores.items import make_items
@@ -25,6 +24,7 @@ from training.scores.metrics import (
     share,
     yes_or_no,
 )
+from training.scores.resampling import resampled_sums
 from training.scores.verdicts import is_right
 from training.scores.vqa import vqa_accuracy
 

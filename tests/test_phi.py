@@ -20,7 +20,7 @@ from tests.conftest import EXAMPLES
 from tests.tiny import SYSTEM, colour_batch, picture, shake_lora
 from tests.tiny_phi import phi_tokenizer, save_clip, save_preset, tiny_phi_config
 from training import finetune
-from training.adapter_run import describe as describe_run
+from training.adapter_run import training_record
 from training.config import SourceConfig, StageConfig, TrainingConfig, load_training_config
 from vlm import load_assistant
 from vlm.config import ModelConfig, load_model_config
@@ -220,7 +220,7 @@ def test_with_the_adapter_off_the_quantised_model_is_the_base_model(
 
 def test_a_run_tells_the_preset_by_its_name() -> None:
     config = load_training_config("phi-3.5")
-    assert describe_run(config, load_model_config(config.model).name)["model"] == "phi-3.5"
+    assert training_record(config, load_model_config(config.model).name)["model"] == "phi-3.5"
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(config: ModelConfig) -> None:

@@ -263,7 +263,7 @@ def test_easy_vqa_keeps_its_split_and_answers_in_sentences(tmp_path):
     assert [answer for _, _, answer in test.turns] == ["A circle.", "Blue.", "Yes."]
     assert [question for _, question, _ in test.turns][0] == "what shape is present?"
     assert (
-        easyvqa.describe([("what shape is present?", "circle"), ("what color is it?", "blue")])
+        easyvqa.shape_named([("what shape is present?", "circle"), ("what color is it?", "blue")])
         == "blue circle"
     )
 

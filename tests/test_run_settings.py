@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.run_settings import SETTINGS, claim, differences, digest
+from training.run_settings import SETTINGS, claim_folder, differences, digest
 from vlm.errors import UserError
 from vlm.locks import alone_in
 
@@ -20,7 +20,7 @@ def changed(**values: object) -> dict:
 
 def test_the_same_settings_may_come_again(tmp_path: Path) -> None:
     for _ in range(2):
-        assert claim(tmp_path / "run", BEFORE, "Help.") == []
+        assert claim_folder(tmp_path / "run", BEFORE, "Help.") == []
     assert json.loads((tmp_path / "run" / SETTINGS).read_text())["settings"] == BEFORE
 
 
@@ -37,45 +37,47 @@ def test_the_same_settings_may_come_again(tmp_path: Path) -> None:
     ],
 )
 def test_other_settings_are_refused_and_nothing_is_written(tmp_path: Path, now: dict, told: str) -> None:
-    claim(tmp_path, BEFORE, "Help.")
+    claim_folder(tmp_path, BEFORE, "Help.")
     written = (tmp_path / SETTINGS).read_bytes()
     with pytest.raises(UserError, match=rf"other settings: {told}\. Help\."):
-        claim(tmp_path, now, "Help.")
+        claim_folder(tmp_path, now, "Help.")
     assert (tmp_path / SETTINGS).read_bytes() == written
 
 
 def test_many_differences_are_counted(tmp_path: Path) -> None:
     found = differences({}, {f"s{number}": number for number in range(10)})
     assert len(found) == 10
-    claim(tmp_path, {}, "")
+    claim_folder(tmp_path, {}, "")
     with pytest.raises(UserError, match=r"s5 was not set and is 5; and 4 more"):
-        claim(tmp_path, {f"s{number}": number for number in range(10)}, "")
+        claim_folder(tmp_path, {f"s{number}": number for number in range(10)}, "")
 
 
 def test_a_longer_run_is_taken_where_it_was_asked_for_and_says_where_it_was_extended(tmp_path: Path) -> None:
     longer = changed(stage={"rate": 0.1, "steps": 12})
-    claim(tmp_path, BEFORE, "")
-    assert claim(tmp_path, longer, "", ("stage.steps",), done=4) == [4]
-    assert claim(tmp_path, longer, "", ("stage.steps",), done=9) == [4]  # killed, and the same command again
-    assert claim(tmp_path, longer, "") == [4]
+    claim_folder(tmp_path, BEFORE, "")
+    assert claim_folder(tmp_path, longer, "", ("stage.steps",), done=4) == [4]
+    assert claim_folder(tmp_path, longer, "", ("stage.steps",), done=9) == [
+        4
+    ]  # killed, and the same command again
+    assert claim_folder(tmp_path, longer, "") == [4]
     with pytest.raises(UserError, match="Give a larger --extend"):
-        claim(tmp_path, BEFORE, "", ("stage.steps",), done=9)
+        claim_folder(tmp_path, BEFORE, "", ("stage.steps",), done=9)
     with pytest.raises(UserError, match="stage.rate was 0.1 and is 9"):
-        claim(tmp_path, changed(stage={"rate": 9, "steps": 99}), "", ("stage.steps",), done=9)
+        claim_folder(tmp_path, changed(stage={"rate": 9, "steps": 99}), "", ("stage.steps",), done=9)
 
 
 def test_an_extended_run_is_told_how_it_goes_on(tmp_path: Path) -> None:
-    claim(tmp_path, {"joint_stage": {"max_steps": 6}}, "Help.")
-    claim(tmp_path, {"joint_stage": {"max_steps": 9}}, "Help.", ("joint_stage.max_steps",), done=6)
+    claim_folder(tmp_path, {"joint_stage": {"max_steps": 6}}, "Help.")
+    claim_folder(tmp_path, {"joint_stage": {"max_steps": 9}}, "Help.", ("joint_stage.max_steps",), done=6)
     with pytest.raises(UserError, match=r"max_steps was 9 and is 6\. Give --extend 9 again to go on"):
-        claim(tmp_path, {"joint_stage": {"max_steps": 6}}, "Help.")
+        claim_folder(tmp_path, {"joint_stage": {"max_steps": 6}}, "Help.")
 
 
 @pytest.mark.parametrize("left", ["joint/checkpoint-4", "checkpoint-4", "adapter/config.yaml", "tags.json"])
 def test_a_run_that_does_not_say_what_it_was_trained_with_is_left_alone(tmp_path: Path, left: str) -> None:
     (tmp_path / left).mkdir(parents=True)
     with pytest.raises(UserError, match="does not say what it was trained with.*--output"):
-        claim(tmp_path, BEFORE, "")
+        claim_folder(tmp_path, BEFORE, "")
     assert not (tmp_path / SETTINGS).exists()
 
 
@@ -83,7 +85,7 @@ def test_a_run_that_does_not_say_what_it_was_trained_with_is_left_alone(tmp_path
 def test_settings_that_cannot_be_read_are_no_licence(tmp_path: Path, content: str) -> None:
     (tmp_path / SETTINGS).write_text(content)
     with pytest.raises(UserError, match=r"settings\.json cannot be read.*--output"):
-        claim(tmp_path, BEFORE, "")
+        claim_folder(tmp_path, BEFORE, "")
 
 
 def test_a_digest_hangs_on_every_value_and_their_order() -> None:

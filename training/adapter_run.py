@@ -10,7 +10,7 @@ from accelerate import PartialState
 from training.checkpoints import last_whole_checkpoint, steps_of
 from training.config import TrainingConfig
 from training.data import Row
-from training.run_settings import claim, digest
+from training.run_settings import claim_folder, digest
 from vlm.config import ModelConfig
 from vlm.config_reader import to_dict
 from vlm.errors import UserError
@@ -25,7 +25,7 @@ FREE = (  # settings that change nothing of what is learned, or are told apart b
 LONGER = ("joint_stage.max_steps", "joint_stage.epochs")  # what --extend changes
 
 
-def describe(config: TrainingConfig, model: str) -> dict[str, Any]:
+def training_record(config: TrainingConfig, model: str) -> dict[str, Any]:
     """How it was trained, as the adapter tells it: without this machine's folders. `model` is its preset's own name."""
     told = {key: value for key, value in to_dict(config).items() if key not in ("data", "output")}
     known = config.init_from
@@ -69,13 +69,13 @@ def claim_output(
     if extend and config.joint_stage.max_steps < done:
         raise UserError(f"{output} has {done} joint steps already. Give a larger --extend.")
     settings = trained_with(config, model_config, rows)
-    return claim(output, settings, remedy, LONGER if extend else (), done)
+    return claim_folder(output, settings, remedy, LONGER if extend else (), done)
 
 
 def trained_with(config: TrainingConfig, model_config: ModelConfig, rows: Sequence[Row]) -> dict[str, Any]:
     """Everything that decides what a run learns."""
     settings = {
-        name: value for name, value in describe(config, model_config.name).items() if name not in FREE
+        name: value for name, value in training_record(config, model_config.name).items() if name not in FREE
     }
     if config.init_from:
         weights = sorted(find_adapter(config.init_from).rglob("*.safetensors"))

@@ -22,7 +22,7 @@ from transformers import TrainingArguments, set_seed
 from training.align_plots import draw_all
 from training.align_validation import EMBEDDINGS, Side, Validation
 from training.aligner_trainer import LOG, AlignerTrainer, PairCollator, Record
-from training.augmentation import open_view, picture_of, with_views
+from training.augmentation import open_view, picture_id_of, with_views
 from training.checkpoints import last_whole_checkpoint, steps_of
 from training.config import AlignmentConfig, check_report_to, load_alignment_config
 from training.contrast import LOSSES
@@ -31,7 +31,7 @@ from training.features import Averages, FeatureStore
 from training.finetune import GOES_ON, keep_memory
 from training.pairs import Captioned, PairData, Pairs, damaged, names_of, read_pairs
 from training.resources import disk_limit, memory_limit
-from training.run_settings import claim, digest
+from training.run_settings import claim_folder, digest
 from training.scores.alignment import report
 from training.token_store import TokenStore
 from vlm.config import AlignerConfig, load_aligner_config
@@ -45,12 +45,8 @@ from vlm.terminal import show_anything
 
 log = logging.getLogger("training")
 PLACES = ("data", "output")
-FREE = (
-    "logging_steps",
-    "keep_every",
-    "chunk_size",
-    "report_to",
-)  # settings that change nothing of what is learned
+# Settings that change nothing of what is learned
+FREE = ("logging_steps", "keep_every", "chunk_size", "report_to")
 VALID: dict[str, Collection[str]] = {  # settings -> what they may be
     "stage": STAGES,
     "loss": LOSSES,
@@ -137,7 +133,7 @@ def claim_output(config: AlignmentConfig, preset: AlignerConfig, data: PairData,
     settings = {name: value for name, value in to_dict(config).items() if name not in (*FREE, *PLACES)}
     settings |= {"aligner": to_dict(preset), "pairs": digest(facts_of(data))}
     settings["batch_size"] *= PartialState().num_processes
-    return claim(output, settings, remedy, ("epochs",) if extend else (), done)
+    return claim_folder(output, settings, remedy, ("epochs",) if extend else (), done)
 
 
 def facts_of(data: PairData) -> list[Any]:
@@ -197,7 +193,7 @@ def sides(
     aligner.read_class_texts()
 
     def pixels_of(view: str) -> Tensor:
-        return aligner.vision.preprocess(open_view(view, kept[picture_of(view)], config.augmentation))
+        return aligner.vision.preprocess(open_view(view, kept[picture_id_of(view)], config.augmentation))
 
     def ids_of(text: str) -> Tensor:
         return aligner.text.tokenize([text])[0][0]
@@ -261,7 +257,7 @@ def build_trainer(
         callbacks=[Record(Path(config.output) / LOG)],
     )
     trainer.alignment, trainer.validation = config, validation
-    trainer.described, trainer.losses = describe(config, len(train)), defaultdict(list)
+    trainer.described, trainer.losses = training_record(config, len(train)), defaultdict(list)
     return trainer
 
 
@@ -296,7 +292,7 @@ def training_arguments(config: AlignmentConfig, validates: bool) -> TrainingArgu
     )
 
 
-def describe(config: AlignmentConfig, pictures: int) -> dict[str, Any]:
+def training_record(config: AlignmentConfig, pictures: int) -> dict[str, Any]:
     """How it was trained, as the aligner's folder tells it: without this machine's folders."""
     told = {key: value for key, value in to_dict(config).items() if key not in PLACES}
     return told | {"pictures": pictures}

@@ -73,7 +73,7 @@ def view_ids(picture: str, config: AugmentationConfig) -> list[str]:
     return [f"{picture}{SEPARATOR}{number} {drawn_by}" for number in range(1, config.views + 1)]
 
 
-def picture_of(view_id: str) -> str:
+def picture_id_of(view_id: str) -> str:
     return view_id.partition(SEPARATOR)[0]
 
 
@@ -98,7 +98,7 @@ def open_view(name: str, content: bytes, config: AugmentationConfig) -> Image.Im
         image = Image.open(io.BytesIO(content)).convert("RGB")
     except Exception as problem:  # damaged files make Pillow raise SyntaxError, struct.error, zlib.error, ...
         raise UserError(
-            f"A picture of the data is damaged or cut off (its SHA-256 is {picture_of(name)}). Take its rows out, or make "
-            "the data again with training.convert, which leaves such pictures out."
+            f"A picture of the data is damaged or cut off (its SHA-256 is {picture_id_of(name)}). Take its rows out, or "
+            "make the data again with training.convert, which leaves such pictures out."
         ) from problem
     return paint_view(image, draw_view(name, config)) if SEPARATOR in name else image

@@ -1,10 +1,10 @@
 """python -m training.bootstrap --pictures ade20k --texts webshop: captions that can be believed (CapFilt of BLIP,
 arXiv:2201.12086).
 
-Pictures without text are described by the captioning adapter, through the pipeline that serves; what they are said to
-show, and the texts that came with other pictures, is kept where an aligner finds that it matches. Two sources for
-training.align and training.finetune are written into the data folder: `bootstrapped`, and what was dropped. Captions are
-kept while they come: killed, the same command goes on.
+An adapter captions the pictures that have no text, through the pipeline that serves. Its captions, and texts that came
+with other pictures, are kept where an aligner finds that they match. Two sources for training.align and training.finetune
+are written into the data folder: `bootstrapped`, and what was dropped. Captions are kept while they come: killed, the same
+command goes on.
 
 How much the filter is worth is measured on pairs whose truth is known: those that the aligner was not trained on, of the
 source --known, half of which also give the threshold; and with --shuffled, which exchanges a share of the texts first.
@@ -23,12 +23,12 @@ import torch
 from training.bootstrapped import KEPT, QUESTION, write
 from training.data import iterate_rows
 from training.evaluate import given_command, open_journal, settings_of
-from training.filtering import WATCHED, check_watched, compare
+from training.filtering import WATCHED, check_watched, compare_filtered
 from training.finetune import GOES_ON
 from training.matching import Claim, best_threshold, claims_of, examples, judged, scored, shuffled
 from training.pairs import Captioned, hash_share, is_picture, read_pairs
 from training.resources import disk_limit
-from training.scores.answering import answer_all, picture_of
+from training.scores.answering import answer_all, shown_picture
 from training.scores.selection import Options, listed, sources_of
 from vlm.chat.assistant import load_assistant
 from vlm.config_reader import read_yaml
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     write_json(report, output / "report.json")  # before the files, which are then known to be of this command
     write(claims, threshold, data, [*arguments.pictures, *arguments.texts])
     if arguments.compare:
-        report["training"] = compare(arguments.compare, data, arguments.known, output)
+        report["training"] = compare_filtered(arguments.compare, data, arguments.known, output)
         write_json(report, output / "report.json")
     return report
 
@@ -126,7 +126,7 @@ def describe_all(pictures: Sequence[Captioned], data: Path, adapter: str, output
     try:
         journal = open_journal(assistant, folder, options, output / "captions.jsonl")
         contents = contents_of(data, pictures)
-        shown = {name: picture_of(name, content) for name, content in contents.items()}
+        shown = {name: shown_picture(name, content) for name, content in contents.items()}
         asked = [(each.picture, QUESTION) for each in pictures]
         replies = answer_all(assistant, asked, shown, settings_of(assistant, options), journal)
     finally:

@@ -27,7 +27,7 @@ def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
     tasks: Counter = Counter()
     last = ""
     for name in sorted(packages):
-        for row in read_rows(out / f"{name}.parquet"):
+        for row in read_columns(out / f"{name}.parquet"):
             digest.update(json.dumps(row, sort_keys=True).encode())
             count = counts.setdefault(f"{name} | {row['kind']} | {row['split']}", Counter())
             count["images"] += row["image_id"] != last
@@ -48,7 +48,7 @@ def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
     }
 
 
-def read_rows(file: Path) -> Iterator[dict]:
+def read_columns(file: Path) -> Iterator[dict]:
     for batch in pq.ParquetFile(file).iter_batches(columns=COLUMNS):
         yield from batch.to_pylist()
 
@@ -80,7 +80,7 @@ def compare_nouns(out: Path, names: list[str]) -> dict:
     """Which test photographs show something that training names."""
     taught: set[str] = set()
     tested: dict[str, tuple[str, list[str]]] = {}
-    for row in (row for name in names for row in read_rows(out / f"{name}.parquet")):
+    for row in (row for name in names for row in read_columns(out / f"{name}.parquet")):
         if row["split"] == "train" and row["noun"]:
             taught |= {row["noun"], row["concept"]}
         if row["split"] == "test" and row["kind"] == "photo":

@@ -82,7 +82,7 @@ def _example(a: Item, b: Item) -> dict[str, Any]:
     return shared | {"a": a["answer"], "b": b["answer"], "right": "a" if a["right"] else "b"}
 
 
-def describe(result: dict[str, Any], examples: int) -> str:
+def comparison_text(result: dict[str, Any], examples: int) -> str:
     lines = [
         f"{result['questions']} questions; B less A with its 95 % interval (paired bootstrap over pictures)",
         "",
@@ -123,7 +123,7 @@ def main() -> int:
     except UserError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 1
-    print(to_json(result) if arguments.json else describe(result, arguments.examples))
+    print(to_json(result) if arguments.json else comparison_text(result, arguments.examples))
     return 0
 
 

@@ -30,7 +30,7 @@ from training.parts_table import PLOT, TABLE, draw, table
 from training.plot import log_lines
 from training.resources import disk_limit, memory_limit
 from training.run_settings import digest
-from training.scores.part_scores import chosen_questions, features_of, score_parts
+from training.scores.part_scores import asked_features, chosen_questions, score_parts
 from training.scores.selection import listed
 from vlm.config import ModelConfig
 from vlm.config_reader import from_dict, read_yaml, to_dict
@@ -119,7 +119,7 @@ def run_cell(comparison: Comparison, name: str, arguments: argparse.Namespace) -
     model = finetune.build_model(config, device)
     questions = chosen_questions(arguments.data, arguments.questions)
     store = FeatureStore(arguments.data, config.vision)
-    features = features_of(arguments.data, store, model.eyes.vision, questions)
+    features = asked_features(arguments.data, store, model.eyes.vision, questions)
     if name == UNTRAINED:
         fresh_connector(model, torch.stack(list(features.values())).to(device))
     else:

@@ -70,14 +70,13 @@ def convert(arguments: argparse.Namespace) -> Progress:
     )
     numbered = enumerate(left, done + 1)
     with (out / "skipped.jsonl").open("ab") as skipped:
-        skipped.seek(
-            skipped.truncate(progress.skipped_bytes)
-        )  # the rest was of a shard that was not finished
+        # The rest was of a shard that was not finished
+        skipped.seek(skipped.truncate(progress.skipped_bytes))
         while not progress.finished:
             write_shard(numbered, reader, skipped, arguments, progress)
             if not progress.rows:
                 raise UserError(
-                    f"Nothing could be read: check the folder of the pictures and the format.\n{report(out)}"
+                    f"Nothing could be read: check the folder of the pictures and the format.\n{problems_text(out)}"
                 )
             progress.save(out)
     return progress
@@ -169,7 +168,7 @@ def check_keep_out(arguments: argparse.Namespace) -> None:
         )
 
 
-def report(out: Path) -> str:
+def problems_text(out: Path) -> str:
     """What skipped.jsonl says: how often each reason, and its first records."""
     counts: Counter[str] = Counter()
     first: dict[str, list[str]] = defaultdict(list)
@@ -229,7 +228,7 @@ def main() -> None:
         raise SystemExit(f"{error}") from None
     except KeyboardInterrupt:
         raise SystemExit("Stopped. The same command goes on behind the last whole file.") from None
-    print(report(arguments.out))
+    print(problems_text(arguments.out))
     print(f"{arguments.out}: {progress.rows} rows in {progress.shards} files, source {arguments.source}.")
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data import pictures_of
-from training.scores.answering import BLANK, answer_all, blank_picture, picture_of
+from training.scores.answering import BLANK, answer_all, blank_picture, shown_picture
 from training.scores.journal import Journal
 from training.scores.recording import record
 from training.scores.results import make_result
@@ -39,7 +39,7 @@ from training.scores.selection import (
     there,
 )
 from training.scores.suites import SUITES, Run, goal_rows, pooled_rows, runs_of
-from training.scores.tables import describe, goals_table
+from training.scores.tables import goals_table, result_text
 from vlm.chat.answer import Settings
 from vlm.chat.assistant import Assistant, load_assistant
 from vlm.errors import UserError
@@ -59,7 +59,7 @@ def evaluate(assistant: Assistant, folder: Path, options: Options, journal: Jour
     pictures = {BLANK: blank_picture()}
     for name, content in pictures_of(folder, options.split):
         if name in wanted and name not in pictures:
-            pictures[name] = picture_of(name, content)
+            pictures[name] = shown_picture(name, content)
     asked = [(row.picture, row.question) for row in rows]
     asked += [(other[row.picture], row.question) for row in rows if other]
     asked += [(BLANK, row.question) for row in rows]
@@ -210,7 +210,7 @@ def run_one(assistant: Assistant, adapter: Path, options: Options, arguments: ar
         write_json(result, file)
     if arguments.save:
         record(adapter, result, given_command("training.evaluate"))
-    return to_json(result) if arguments.json else describe(result)
+    return to_json(result) if arguments.json else result_text(result)
 
 
 def options_of(arguments: argparse.Namespace) -> Options:

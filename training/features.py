@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, picture_of
+from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, picture_id_of
 from vlm.config import VisionConfig
 from vlm.errors import UserError, not_permitted
 from vlm.locks import in_turn
@@ -81,7 +81,7 @@ class FeatureStore:
             except UserError:
                 if broken is None:
                     raise
-                broken.add(picture_of(name))
+                broken.add(picture_id_of(name))
                 return None
 
         waiting = peekable(self._new(pictures))

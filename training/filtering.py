@@ -20,7 +20,7 @@ from vlm.model.alignment import load_aligner_model
 WATCHED = 0.1  # share of the training pictures that is not trained on (AlignmentConfig.validation_share)
 
 
-def compare(preset: str, data: Path, known: str, output: Path) -> dict[str, Any]:
+def compare_filtered(preset: str, data: Path, known: str, output: Path) -> dict[str, Any]:
     """A preset's aligner, which has the source `bootstrapped`, trained without it, with it, and with what was dropped
     beside it -> how well captions and pictures that none of them was trained on find each other."""
     config = load_alignment_config(preset, data=str(data))

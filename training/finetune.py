@@ -25,7 +25,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import SCHEDULER_NAME
 
-from training.adapter_run import claim_output, describe, is_finished, is_trained
+from training.adapter_run import claim_output, is_finished, is_trained, training_record
 from training.augmentation import NO_AUGMENTATION, with_views
 from training.checkpoints import OrderedTrainer, last_whole_checkpoint, steps_of
 from training.config import (
@@ -103,7 +103,7 @@ class AdapterTrainer(OrderedTrainer):
             return
         folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
         folder.mkdir(parents=True, exist_ok=True)
-        training = describe(self.training_config, self.model_config.name)
+        training = training_record(self.training_config, self.model_config.name)
         config, dtype = self.model_config, torch.float32
         save_adapter(self.model, folder / "adapter", config, training, {}, dtype, state_dict)  # type: ignore
 
@@ -133,8 +133,8 @@ def skip_what_is_not_finite(optimizer: torch.optim.Optimizer, *_: Any) -> None:
 
 
 def let_frozen_weights_be(model: VisionLanguageModel, keys: Any) -> None:
-    """DeepSpeed reads its checkpoint into the whole model, and would miss the frozen weights and wonder at the scales of
-    those in 4 bits, which are there already."""
+    """DeepSpeed's checkpoint lacks the frozen weights and has no scales of 4-bit ones. Both are in the model already, so
+    neither is an error."""
     keys.missing_keys.clear()
     keys.unexpected_keys.clear()
 
@@ -184,7 +184,7 @@ def train_stage(
 
 
 def within_epochs(name: str, stage: StageConfig, examples: Conversations) -> StageConfig:
-    """`max_steps` that the epochs have: to go through them again would show the same drawn questions once more."""
+    """Limit `max_steps` to the steps that the epochs have: more would repeat the same drawn questions."""
     steps = math.ceil(len(examples) / examples.batch_size)
     if stage.max_steps <= steps:
         return stage
@@ -332,7 +332,7 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     adapter = output / "adapter"
     if not process.is_main_process:
         return adapter
-    training = describe(config, model_config.name) | {
+    training = training_record(config, model_config.name) | {
         "device": process.device.type,
         "data_card": _fingerprint(data),
     }

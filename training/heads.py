@@ -24,7 +24,7 @@ from training.data import Row, pictures_of, read_rows
 from training.features import FeatureStore
 from training.finetune import GOES_ON
 from training.resources import disk_limit, memory_limit
-from training.run_settings import claim, digest
+from training.run_settings import claim_folder, digest
 from training.scores.task_scores import score_tasks
 from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only
 from vlm.config import TextConfig, VisionConfig
@@ -120,7 +120,7 @@ def run(config: TasksConfig) -> dict[str, Any]:
     trunk = build_trunk(config, encoder.feature_size, len(text.tokenizer))
     model = build_multi_task(trunk, config.tasks, config.weighting, len(vocabulary.answers))
     told = {name: value for name, value in to_dict(config).items() if name not in FREE}
-    claim(
+    claim_folder(
         output,
         told | {"rows": digest([*training, *held_out])},
         "Give the settings from before, or another --output.",

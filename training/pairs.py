@@ -110,9 +110,8 @@ def _add(picture: Captioned, row: Row) -> None:
     elif row.task == "name" and row.noun:
         picture.name = row.noun
         picture.names = tuple(sorted({*picture.names, *row.accepted} - {row.noun}))
-    elif (
-        not row.task and not row.noun and row.answer.strip()
-    ):  # a caption without more, as converted data has it
+    # A caption without more, as converted data has it
+    elif not row.task and not row.noun and row.answer.strip():
         picture.captions = list(dict.fromkeys([*picture.captions, row.answer.strip()]))
     picture.things.update(row.objects)
 

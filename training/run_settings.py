@@ -28,7 +28,7 @@ class Difference(NamedTuple):
         return f"{self.name} was {_short(self.before)} and is {_short(self.now)}"
 
 
-def claim(
+def claim_folder(
     output: Path,
     settings: Mapping[str, Any],
     remedy: str,

@@ -2,8 +2,8 @@
 
 Scores any file of predictions, of this project or of another: BLEU-1 to 4, ROUGE-L, METEOR, CIDEr and, where Java and
 pycocoevalcap are there, SPICE for captions; CLIPScore with --judge; VQA accuracy; recall at 1, 5 and 10 and mean average
-precision of rankings; perplexity. Intervals hold 95 %,
-by bootstrap over pictures. What the file's lines do not allow is left out, and a sentence says what it would take.
+precision of rankings; perplexity. Intervals hold 95 %, by bootstrap over pictures. What the file's lines do not allow is
+left out, and a sentence says what it would take.
 """
 
 import argparse

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.augmentation import picture_of
+from training.augmentation import picture_id_of
 from training.data import Row
 from training.features import FeatureStore
 from vlm.model.standardise import channel_statistics
@@ -44,7 +44,9 @@ def teach(tagger: Tagger, rows: Sequence[Row], store: FeatureStore, seed: int) -
     without = {fold: tagger.with_head(head, nouns) for fold, head in heads.items()}
     tags: dict[str, str] = {}
     for chosen in [*range(FOLDS), None]:
-        names = [name for name in pooled if (fold_of(name) if picture_of(name) in shown else None) == chosen]
+        names = [
+            name for name in pooled if (fold_of(name) if picture_id_of(name) in shown else None) == chosen
+        ]
         if names:
             own = tagger if chosen is None else without[chosen]
             tags |= zip(names, own.tags(torch.stack([pooled[name] for name in names])), strict=True)
@@ -93,7 +95,7 @@ def _weights(pictures: Sequence[str], rows: Sequence[Row]) -> Tensor:
 
 def fold_of(picture: str) -> int:
     """Which head has not seen a picture, nor a view of it: who has seen one has seen them all."""
-    return int(hashlib.sha256(picture_of(picture).encode()).hexdigest()[:8], 16) % FOLDS
+    return int(hashlib.sha256(picture_id_of(picture).encode()).hexdigest()[:8], 16) % FOLDS
 
 
 def fit(pooled: Tensor, targets: Tensor, weights: Tensor, seed: int) -> nn.Linear:

@@ -50,7 +50,6 @@ from vlm.model.sizes import architecture  # noqa: E402
 from vlm.model.vlm import VisionLanguageModel, build_model  # noqa: E402
 
 QUESTION, ANSWER = "What is in the picture, and where is it?", "a small brown dog asleep on a red sofa"
-ORIGINAL_EXAMPLES_A_SECOND = 2.07  # of the original's training log
 BATCH_SIZES = {"cuda": [1, 2, 4, 8, 16, 32], "cpu": [1, 2]}
 STEPS = {"cuda": 5, "cpu": 3}  # that are timed, of each batch size
 TOKENS = 64  # of an answer
@@ -294,7 +293,7 @@ def serving(config: ModelConfig, ours: Ours, llava: Llava, device: str) -> dict[
         return sum(token is not None for token in engine.stream(prompt(), True, sampling))
 
     def uncached(count: int) -> int:
-        """The original's loop: the whole text again for every token."""
+        """A loop without a cache: the whole text again for every token."""
         with torch.inference_mode():
             parts = [
                 part.to(language.dtype)
@@ -346,7 +345,6 @@ def measure(config: ModelConfig, device: str, batch_sizes: list[int], steps: int
         if device.startswith("cuda")
         else f"CPU, {os.cpu_count()} cores",
         "torch": torch.__version__,
-        "original_examples_per_second": ORIGINAL_EXAMPLES_A_SECOND,
         "training": training,
         "answers": answers,
     }

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from training.formats.texts import Record, describe, malformed, open_text, stream_array
+from training.formats.texts import Record, describing_question, malformed, open_text, stream_array
 from training.sources import boxes
 from training.sources.captions import clean
 from training.sources.index_lines import Box, Known
@@ -32,7 +32,7 @@ def from_coco_captions(file: Path) -> Iterator[Record]:
         said = (clean(caption) or caption) if isinstance(caption, str) else caption
         yield Record(
             names=names_of(value["image_id"], named),
-            turns=((describe(str(value["image_id"]), str(said)), said),),
+            turns=((describing_question(str(value["image_id"]), str(said)), said),),
             caption=True,
         )
 

@@ -9,10 +9,9 @@ stand in one.
 
 import hashlib
 import os
-import re
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -22,6 +21,7 @@ from training.formats.texts import Problem, Record
 from training.held_out import KeptOut
 from training.sources.picture import encode, flatten_on_white
 from training.splits import hash_fraction
+from training.untrusted import fault, leads_out
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
 
@@ -37,9 +37,6 @@ SPLIT_NAMES = {
     "training": "train",
     "testing": "test",
 }
-NOT_TEXT = re.compile(
-    "[\ud800-\udfff\ufffd]"
-)  # bytes that were not UTF-8, and halves of characters from JSON
 
 
 @dataclass(frozen=True)
@@ -115,12 +112,6 @@ def ways_to(name: str, folder: Path) -> list[str]:
     return paths
 
 
-def leads_out(name: str) -> bool:
-    """Whether a normalised path is absolute, has a drive, or starts by going up."""
-    path = Path(name)
-    return path.is_absolute() or bool(PureWindowsPath(name).drive) or path.parts[:1] == ("..",)
-
-
 def rows_of(
     record: Record, number: int, reader: PictureReader, labels: Labels
 ) -> tuple[list[dict[str, Any]], list[Problem]]:
@@ -172,12 +163,3 @@ def too_long(*texts: str) -> int:
     """About how many tokens the texts of a turn have, where training would leave them out; else 0."""
     tokens = sum(len(text.encode(errors="replace")) for text in texts) // BYTES_A_TOKEN
     return tokens if tokens > TrainingConfig.max_tokens else 0
-
-
-def fault(text: Any, role: str) -> str:
-    """Why a text cannot be learned from; empty where it can."""
-    if text is not None and not isinstance(text, str):
-        return "malformed record"
-    if not text or not text.strip():
-        return f"empty {role}"
-    return "text that is not UTF-8" if NOT_TEXT.search(text) else ""

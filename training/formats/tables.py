@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.formats.texts import Record, describe, malformed
+from training.formats.texts import Record, describing_question, malformed
 from vlm.errors import UserError
 from vlm.inputs.images import MAX_BYTES
 
@@ -44,7 +44,7 @@ def from_pixmo(file: Path) -> Iterator[Record]:
 
 def pixmo_record(values: dict[str, Any]) -> Record:
     """Pictures inside the row come before files named by SHA-256, and these before files named by address."""
-    content, names = picture_of(values.get("image"))
+    content, names = picture_in_cell(values.get("image"))
     sha256, address = str(values.get("image_sha256") or ""), str(values.get("image_url") or "")
     if sha256:
         names += tuple(sha256 + ending for ending in ENDINGS)
@@ -57,7 +57,7 @@ def pixmo_record(values: dict[str, Any]) -> Record:
             question = question.strip().removeprefix("[USER]").removesuffix("[ASSISTANT]")
     else:
         answer = values["caption"]
-        question = describe(sha256 or address, str(answer))
+        question = describing_question(sha256 or address, str(answer))
     return Record(names=names, content=content, turns=((question, answer),), caption=captioned)
 
 
@@ -69,7 +69,7 @@ def last_part(address: str) -> str:
         return ""
 
 
-def picture_of(value: Any, folder: Path | None = None) -> tuple[bytes | None, tuple[str, ...]]:
+def picture_in_cell(value: Any, folder: Path | None = None) -> tuple[bytes | None, tuple[str, ...]]:
     """A cell -> (content, names). `datasets` names files by absolute paths: those in `folder` are made relative."""
     if isinstance(value, dict):
         content, path = value.get("bytes"), value.get("path")
@@ -103,7 +103,7 @@ def from_datasets(name: str, split: str, image: str, question: str, answer: str)
             if missing:
                 yield malformed(f"no column {', '.join(missing)}")
                 continue
-            content, names = picture_of(values[image], folder)
+            content, names = picture_in_cell(values[image], folder)
             turns = ((values[question], values[answer]),)
             yield Record(names=names, content=content, turns=turns, split=split_part(split))
     except UserError:

@@ -54,7 +54,7 @@ def malformed(detail: str) -> Record:
     return Record(problems=(Problem("malformed record", detail),))
 
 
-def describe(*parts: str) -> str:
+def describing_question(*parts: str) -> str:
     """Always the same wording of "Describe the picture." for the same picture and caption."""
     return DESCRIBE[int(hash_fraction("describe", *parts) * len(DESCRIBE))]
 
@@ -118,7 +118,9 @@ def from_flickr8k(file: Path) -> Iterator[Record]:
                 reference, caption = (part.strip() for part in line.partition("\t")[::2])
                 name = reference.rpartition("#")[0] or reference
             if line.strip():
-                yield Record(names=(name,), turns=((describe(name, caption), caption),), caption=True)
+                yield Record(
+                    names=(name,), turns=((describing_question(name, caption), caption),), caption=True
+                )
 
 
 def from_llava(file: Path) -> Iterator[Record]:

@@ -1,1 +1,1 @@
-"""The parts of evaluate.py, compare.py and report.py: questions are chosen, asked, scored and shown."""
+"""Questions are chosen, asked, scored and shown; every measure of training's commands is here."""

@@ -23,7 +23,7 @@ BLANK = "blank"  # id of the white picture
 
 
 @dataclass(frozen=True)
-class Picture:
+class ShownPicture:
     """Image bytes with their id, and the digest that replies are kept under."""
 
     name: str
@@ -31,20 +31,20 @@ class Picture:
     digest: str
 
 
-def picture_of(name: str, content: bytes) -> Picture:
-    return Picture(name, content, hashlib.sha256(content).hexdigest()[:16])
+def shown_picture(name: str, content: bytes) -> ShownPicture:
+    return ShownPicture(name, content, hashlib.sha256(content).hexdigest()[:16])
 
 
-def blank_picture() -> Picture:
+def blank_picture() -> ShownPicture:
     content = io.BytesIO()
     Image.new("RGB", (256, 256), "white").save(content, "PNG")
-    return picture_of(BLANK, content.getvalue())
+    return shown_picture(BLANK, content.getvalue())
 
 
 def answer_all(
     assistant: Assistant,
     asked: Iterable[tuple[str, str]],
-    pictures: Mapping[str, Picture],
+    pictures: Mapping[str, ShownPicture],
     settings: Settings,
     journal: Journal,
 ) -> dict[tuple[str, str], Reply]:
@@ -73,7 +73,7 @@ def _by_picture(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def _replies(
     assistant: Assistant,
     pairs: list[tuple[str, str]],
-    pictures: Mapping[str, Picture],
+    pictures: Mapping[str, ShownPicture],
     settings: Settings,
     pool: ThreadPoolExecutor,
 ) -> Iterator[Reply]:
@@ -97,7 +97,7 @@ def _results(ready: Iterable[Future[Reply]]) -> Iterator[Reply]:
 
 
 def _reply(
-    assistant: Assistant, picture: Picture, image: Image.Image, question: str, settings: Settings
+    assistant: Assistant, picture: ShownPicture, image: Image.Image, question: str, settings: Settings
 ) -> Reply:
     try:
         answer = assistant.answer(question, images=[image], settings=settings)

@@ -17,7 +17,7 @@ AT_ONCE = 32
 MAX_NEW_TOKENS = 24
 
 
-class Asked(NamedTuple):
+class FeatureQuestion(NamedTuple):
     """A question, and the patch features [N, Dv] of the picture that it is about; None for a question without one."""
 
     question: str
@@ -25,7 +25,7 @@ class Asked(NamedTuple):
 
 
 @torch.inference_mode()
-def answer_in_batches(model: VisionLanguageModel, asked: Sequence[Asked], system: str) -> list[str]:
+def answer_in_batches(model: VisionLanguageModel, asked: Sequence[FeatureQuestion], system: str) -> list[str]:
     """All have a picture or none has. Questions of similar length stand together, so that little is padded."""
     order = sorted(range(len(asked)), key=lambda place: len(asked[place].question))
     answers = [""] * len(asked)
@@ -36,7 +36,7 @@ def answer_in_batches(model: VisionLanguageModel, asked: Sequence[Asked], system
     return answers
 
 
-def _answer(model: VisionLanguageModel, asked: Sequence[Asked], system: str) -> list[str]:
+def _answer(model: VisionLanguageModel, asked: Sequence[FeatureQuestion], system: str) -> list[str]:
     language, tokenizer = model.language, model.language.tokenizer
     encoded = [
         encode(

@@ -47,13 +47,8 @@ IRREGULAR = dict(
     buses:bus skis:ski families:family puppies:puppy ladies:lady leaves:leaf wolves:wolf
     """.split()
 )
-DESCRIBES = {
-    "baby",
-    "adult",
-    "mother",
-    "passenger",
-    "driver",
-}  # of an animal or a vehicle: "a baby elephant", "an adult polar bear"
+# Of an animal or a vehicle: "a baby elephant", "an adult polar bear"
+DESCRIBES = {"baby", "adult", "mother", "passenger", "driver"}
 LONGEST = 3  # words in a name
 
 Phrase = tuple[str, ...]

@@ -68,9 +68,8 @@ def _whole_lines(file: Path) -> list[str]:
     if len(whole) < len(content):
         with file.open("r+b") as opened:
             opened.truncate(len(whole))
-    return whole.decode("utf-8").split("\n")[
-        :-1
-    ]  # splitlines() also divides at U+2028, which an answer may hold
+    # splitlines() also divides at U+2028, which an answer may hold
+    return whole.decode("utf-8").split("\n")[:-1]
 
 
 def _check_header(file: Path, line: str, header: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.scores.bootstrap import RESAMPLES
 from training.scores.captions import SPICE_ELSEWHERE
+from training.scores.resampling import RESAMPLES
 from training.scores.tables import clean_up_line, figure
 from vlm.serving.about import table
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from training.scores.bootstrap import Sums, interval, resampled_sums
 from training.scores.captions import BLEU_COLUMNS, ORDERS, SPICE_ELSEWHERE, bleu, bleu_counts
 from training.scores.items import GROUPS, Item
 from training.scores.metrics import share
+from training.scores.resampling import Sums, interval, resampled_sums
 
 MEANS = {  # score of an example -> its total's name
     "right": "accuracy",

@@ -14,7 +14,7 @@ from torch.nn import functional
 from training.data import Row, pictures_of
 from training.features import FeatureStore
 from training.scores.answering import BLANK, blank_picture
-from training.scores.batch_answers import Asked, answer_in_batches
+from training.scores.batch_answers import FeatureQuestion, answer_in_batches
 from training.scores.items import make_items
 from training.scores.measures import totals
 from training.scores.metrics import share
@@ -56,7 +56,7 @@ def chosen_questions(folder: Path, limit: int | None = None) -> dict[str, list[R
     return found
 
 
-def features_of(
+def asked_features(
     folder: Path, store: FeatureStore, encoder: Any, questions: Mapping[str, Sequence[Row]]
 ) -> Features:
     """Of the pictures that are asked about, encoded where they are not yet, and of the white one."""
@@ -104,7 +104,7 @@ def _answers(
     }[variant]
     pairs = [(row.question, shown(row)) for row in rows]
     once = list(dict.fromkeys(pairs))
-    asked = [Asked(question, None if name is None else features[name]) for question, name in once]
+    asked = [FeatureQuestion(question, None if name is None else features[name]) for question, name in once]
     said = dict(zip(once, answer_in_batches(model, asked, system), strict=True))
     return [said[pair] for pair in pairs]
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.scores.bootstrap import Sums, interval, resampled_sums
 from training.scores.captions import BLEU_COLUMNS, ORDERS, bleu, bleu_counts, cider, meteor, rouge_l
 from training.scores.clip_score import clip_scores
 from training.scores.predictions import Prediction
+from training.scores.resampling import Sums, interval, resampled_sums
 from training.scores.retrieval import RECALLS, average_precision, first_rank
 from training.scores.spice import spice
 from training.scores.vqa import vqa_accuracy

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.scores.bootstrap import interval, resampled_sums
+from training.scores.resampling import interval, resampled_sums
 
 RECALLS = (1, 5, 10)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data import Row, pictures_of
-from training.scores.answering import Picture, picture_of, reply_of
+from training.scores.answering import ShownPicture, reply_of, shown_picture
 from training.scores.journal import Journal, Reply
 from training.scores.metrics import normalise, share_of
 from training.scores.selection import SEED, NoQuestions, Options, questions_of
@@ -50,7 +50,7 @@ def second_pictures(
     }
 
 
-def _drawn(folder: Path, count: int) -> list[Picture]:
+def _drawn(folder: Path, count: int) -> list[ShownPicture]:
     """Held-out pictures in a ring: each is once the first and once the second, beside one of another name."""
     rows: list[Row] = questions_of(folder, ASKED_ABOUT)
     random.Random(SEED).shuffle(rows)
@@ -58,12 +58,12 @@ def _drawn(folder: Path, count: int) -> list[Picture]:
     if len(one_of_a_name) < 2:
         raise NoQuestions(f"{folder} has fewer than two held-out names of {ASKED_ABOUT.source}.")
     contents = dict(pictures_of(folder, ASKED_ABOUT.split, ASKED_ABOUT.source))
-    return [picture_of(row.picture, contents[row.picture]) for row in one_of_a_name]
+    return [shown_picture(row.picture, contents[row.picture]) for row in one_of_a_name]
 
 
 def _ask(
     assistant: Assistant,
-    shown: Sequence[Picture],
+    shown: Sequence[ShownPicture],
     history: Sequence[Turn],
     settings: Settings,
     journal: Journal,

@@ -16,10 +16,8 @@ from training.scores.metrics import majority_answers, normalise, number_in
 from training.scores.verdicts import polar_truth
 from vlm.errors import UserError
 
-PLAINEST = (
-    "What is this?",
-    "Describe the picture.",
-)  # of several wordings about one picture, the one that is asked
+# Of several wordings about one picture, the one that is asked
+PLAINEST = ("What is this?", "Describe the picture.")
 TASKS = {
     "name": {"name"},
     "describe": {"describe"},

@@ -14,7 +14,7 @@ TIMES_100 = {"cider"}  # as it is usually given; not a share
 HEAD = ("what", "n", "draft", "answer", "95 % interval", "blank", "question only", "goal", "met")
 
 
-def describe(result: Mapping[str, Any]) -> str:
+def result_text(result: Mapping[str, Any]) -> str:
     """One result: shares, what the clean-up did, all measures, groups."""
     lines = []
     for name in SHARES:

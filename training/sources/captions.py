@@ -81,7 +81,7 @@ def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]
         if not cleaned:
             continue
         rng = random.Random(f"captions {source}/{each.image}")
-        rows[each.image] = describe(cleaned, rng, split)
+        rows[each.image] = caption_rows(cleaned, rng, split)
         if not each.boxes:  # boxes know better
             named[each.image], hinted[each.image] = mentioned(cleaned)
     for image, found in ask_balanced(named, f"captions {source} {split}", hinted, most=2).items():
@@ -89,7 +89,7 @@ def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]
     return rows
 
 
-def describe(cleaned: Sequence[str], rng: random.Random, split: str) -> list[Row]:
+def caption_rows(cleaned: Sequence[str], rng: random.Random, split: str) -> list[Row]:
     """Rows answered by one of the captions; a held-out picture is asked once for each kind."""
     references = tuple(cleaned)
     questions = rng.sample([question for question in DESCRIBE if question != DESCRIBE[0]], CAPTIONS_ASKED - 1)

@@ -35,7 +35,7 @@ def read_part(data: Path, part: str) -> list[Picture]:
         held_out = part == "train" and hash_fraction("easy-vqa", path) < VALIDATION_SHARE
         split = "validation" if held_out else part
         turns = [("vqa", style(q, path, split), to_sentence(a)) for q, a in pairs]
-        shape = describe(pairs)
+        shape = shape_named(pairs)
         if split == "train" and shape and hash_fraction("describe", path) < DESCRIBE_SHARE:
             turns.append(("describe", "Describe the picture.", f"A {shape}."))
         load = partial(open_raster, data / part / "images" / f"{image}.png")
@@ -57,7 +57,7 @@ def style(question: str, path: str, split: str) -> str:
     return question
 
 
-def describe(pairs: list[tuple[str, str]]) -> str:
+def shape_named(pairs: list[tuple[str, str]]) -> str:
     """'blue rectangle', where the questions give both; a picture holds exactly one shape."""
     open_pairs = [(question[:-1], answer) for question, answer in pairs if answer not in ("yes", "no")]
     words = {word for question, answer in open_pairs for word in [*question.split(), answer]}

@@ -23,7 +23,8 @@ NAME = "feedback"
 def read(folder: Path) -> tuple[list[Picture], str]:
     """-> the pictures, and what became of the votes, for people. Raises UserError where none can be used."""
     left_out: Counter[str] = Counter()
-    contents: dict[str, bytes] = {}  # as they are trained on: a tenth of what was kept
+    # The small JPEGs that are trained on; they take a tenth of the memory of what was kept
+    contents: dict[str, bytes] = {}
     latest: dict[tuple[str, str], Feedback] = {}
     votes = 0
     for vote in read_feedback(folder):
@@ -55,7 +56,7 @@ def read(folder: Path) -> tuple[list[Picture], str]:
         told += " Left out: " + ", ".join(f"{count:,} {why}" for why, count in left_out.items()) + "."
     if not rows:
         raise UserError(f"{folder} holds nothing to train on. {told}")
-    return [picture_of(name, contents[name], rows[name]) for name in sorted(rows)], told
+    return [make_picture(name, contents[name], rows[name]) for name in sorted(rows)], told
 
 
 def small(content: bytes) -> bytes:
@@ -63,7 +64,7 @@ def small(content: bytes) -> bytes:
     return as_jpeg(load(content), JPEG_QUALITY)
 
 
-def picture_of(name: str, content: bytes, rows: list[Row]) -> Picture:
+def make_picture(name: str, content: bytes, rows: list[Row]) -> Picture:
     return Picture(
         path=f"{NAME}/{name[:16]}.jpg",
         source=NAME,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from training.formats.rows import fault, leads_out
+from training.untrusted import fault, leads_out
 
 SLACK = 0.01  # how far a rounded box may reach out of the picture
 

@@ -227,16 +227,8 @@ GROCERY_KINDS = {  # label -> the answer to "Which kind of ... is it?"
     "Alpro Blueberry Soyghurt": "blueberry soy yogurt", "Alpro Vanilla Soyghurt": "vanilla soy yogurt",
 }  # fmt: skip
 CARTONS = {
-    "milk",
-    "juice",
-    "soy milk",
-    "oat milk",
-    "yogurt",
-    "soy yogurt",
-    "oat yogurt",
-    "sour cream",
-    "sour milk",
-}
+    "milk", "juice", "soy milk", "oat milk", "yogurt", "soy yogurt", "oat yogurt", "sour cream", "sour milk",
+}  # fmt: skip
 NO_ARTICLE = {
     "hay", "dough", "chocolate sauce", "toilet paper", "chain mail", "sunscreen", "lotion", "hair spray",
     "face powder", "perfume",

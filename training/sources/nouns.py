@@ -14,19 +14,8 @@ NAMES = {  # class -> what people say
     "bannister": "banister", "sconce": "wall lamp", "television": "TV", "monitor": "computer monitor",
 }  # fmt: skip
 NOT_NAMED = {
-    "trade name",
-    "base",
-    "case",
-    "hovel",
-    "land",
-    "tank",
-    "canopy",
-    "bar",
-    "booth",
-    "grandstand",
-    "stage",
-    "step",
-}
+    "trade name", "base", "case", "hovel", "land", "tank", "canopy", "bar", "booth", "grandstand", "stage", "step",
+}  # fmt: skip
 UNCOUNTED = {"grass", "water", "sand", "food", "broccoli"}
 PLURALS = {"stairs", "clothes", "skis"}
 UNIQUE = {"sky", "sea", "ground"}

@@ -42,13 +42,8 @@ IMPLIED = {  # parts that the name of a place says already
     "an airport": {"runway", "road"},
     "a swimming pool": {"water"}, "a waterfall": {"water"},
 }  # fmt: skip
-MANY = {
-    "tree": "trees",
-    "flower": "flowers",
-    "book": "books",
-    "plant": "plants",
-    "rock": "rocks",
-}  # rarely alone
+# Rarely alone
+MANY = {"tree": "trees", "flower": "flowers", "book": "books", "plant": "plants", "rock": "rocks"}
 MOST_OF_ONE_ANSWER = 0.15
 
 

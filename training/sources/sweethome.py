@@ -40,7 +40,6 @@ NAMES = {
     "park trashcan": "trash can",
 }  # fmt: skip
 GROUP_WORDS = {
-
     "furniture": "chair armchair table sofa couch desk bed stool wardrobe bookcase bench cabinet shelves "
     "cupboard dresser crib futon hammock lamp chandelier mirror chest rack vanity light",
     "vehicle": "truck scooter car bus van bicycle bike motorcycle wheelchair biplane tricycle stroller "
