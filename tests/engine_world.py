@@ -55,7 +55,7 @@ class World:
             return LlamaCppEngine(self.gguf, lora, context, cells)
         language = LanguageModel(tiny_causal("qwen2"), TOKENIZER)
         if adapter:
-            language.load_adapter(self.lora)
+            language.load_lora(self.lora)
         return TorchEngine(language, "CPU", context, cells)
 
     def embedded(self, ids: Sequence[int]) -> Tensor:

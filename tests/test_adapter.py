@@ -20,7 +20,7 @@ from vlm.model import adapter as adapters
 from vlm.model.adapter import load_adapter, load_eyes, lora_folder, restore_adapter, save_adapter
 from vlm.model.adapter_fit import check_adapter, model_config_of, with_all_settings
 from vlm.model.adapter_folder import (
-    TAGS,
+    TAGS_FILE,
     adapter_config,
     find_adapter,
     fusion_file,
@@ -150,7 +150,7 @@ def test_the_head_of_the_tagger_goes_with_the_adapter(tagged: Path) -> None:
     load_eyes(tiny_eyes(), tagged)  # where nobody asks for tags
 
 
-@pytest.mark.parametrize("part", [*PARTS, "lora/adapter_config.json", TAGS])
+@pytest.mark.parametrize("part", [*PARTS, "lora/adapter_config.json", TAGS_FILE])
 @pytest.mark.parametrize("damage", ["half", "empty", "pickle", "absent"])
 def test_a_damaged_part_is_a_plain_message(tagged: Path, part: str, damage: str) -> None:
     content = (tagged / part).read_bytes()
@@ -160,7 +160,7 @@ def test_a_damaged_part_is_a_plain_message(tagged: Path, part: str, damage: str)
         torch.save({"weight": torch.zeros(1)}, tagged / part)
     else:
         (tagged / part).write_bytes(content[: len(content) // 2] if damage == "half" else b"")
-    if (part, damage) == (TAGS, "absent"):  # an adapter without a head has no such file
+    if (part, damage) == (TAGS_FILE, "absent"):  # an adapter without a head has no such file
         load_adapter(tiny_model(lora=False, tags=2), tagged)
         return
     with pytest.raises(UserError, match="damaged or incomplete.*again") as told:
@@ -205,7 +205,7 @@ def test_the_folder_holds_exactly_the_parts_there_are(
     served, resumed = tiny_model(lora=False, fusion=fusion), tiny_model(lora=bool(rank), fusion=fusion)
     load_adapter(served, folder)
     restore_adapter(resumed, folder)
-    assert served.language.has_adapter == bool(rank)
+    assert served.language.has_lora == bool(rank)
     assert torch.equal(logits(served), logits(resumed))
 
 
@@ -263,21 +263,21 @@ READABLE_DAMAGE: dict[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.T
 }
 
 
-@pytest.mark.parametrize("part", [*PARTS, TAGS])
+@pytest.mark.parametrize("part", [*PARTS, TAGS_FILE])
 @pytest.mark.parametrize("damage", READABLE_DAMAGE)
 def test_weights_that_are_damaged_but_readable_are_refused(tagged: Path, part: str, damage: str) -> None:
     rewrite(tagged / part, READABLE_DAMAGE[damage])
     with pytest.raises(UserError, match="damaged or incomplete.*again") as told:
         load_adapter(tiny_model(lora=False, tags=2), tagged)
     assert "\n" not in str(told.value)
-    if part != TAGS:
+    if part != TAGS_FILE:
         with pytest.raises(UserError, match="damaged or incomplete"):
             restore_adapter(tiny_model(), tagged)
 
 
 @pytest.mark.parametrize("nouns", [None, "5", '["yak", 5]', '["yak"]', '"yak"'])
 def test_a_head_with_odd_nouns_is_refused(tagged: Path, nouns: str | None) -> None:
-    save_tensors(load_file(tagged / TAGS), tagged / TAGS, {"nouns": nouns} if nouns else None)
+    save_tensors(load_file(tagged / TAGS_FILE), tagged / TAGS_FILE, {"nouns": nouns} if nouns else None)
     with pytest.raises(UserError, match="damaged or incomplete"):
         load_eyes(tiny_eyes(tags=2), tagged)
 

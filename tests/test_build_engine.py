@@ -23,7 +23,7 @@ from vlm.engines.llama_cpp import LlamaCppEngine
 from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.engines.lora_gguf import KEPT, lora_as_gguf
 from vlm.errors import UserError
-from vlm.weights.catalogue import WHEELS, Gguf
+from vlm.weights.catalogue import CATALOGUE, Gguf
 
 PROMPT = [[5, 60, 70, 80, 90, 100, 110, 120]]
 
@@ -51,7 +51,7 @@ def weights(files: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> st
     own_cache.mkdir()
     (own_cache / "tiny.gguf").write_bytes(content)
     download = Gguf("tiny.gguf", hashlib.sha256(content).hexdigest(), (), "someone/tiny")
-    monkeypatch.setitem(WHEELS, "tiny", download)
+    monkeypatch.setitem(CATALOGUE, "tiny", download)
     return "tiny"
 
 

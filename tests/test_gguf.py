@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from vlm.errors import UserError
 from vlm.weights.cache import cache_folder, has_hash
-from vlm.weights.catalogue import WHEELS, Download
+from vlm.weights.catalogue import CATALOGUE, Download
 from vlm.weights.resolve import gguf_file, public_name, resolve, tokenizer_folder
 
 QWEN = "qwen2.5-coder-1.5b-instruct"
@@ -149,7 +149,7 @@ def test_a_file_that_ends_too_early_or_is_no_gguf_is_one_sentence(tiny: Path, ke
 
 @pytest.fixture(scope="module")
 def qwen() -> Path:
-    download = WHEELS[QWEN]
+    download = CATALOGUE[QWEN]
     assert isinstance(download, Download)
     file = cache_folder() / download.file
     if not has_hash(file, download.sha256):

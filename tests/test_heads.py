@@ -28,7 +28,7 @@ from training.task_data import Example, TaskSteps, Vocabulary, check_tasks, exam
 from vlm.config import TextConfig
 from vlm.config_reader import PartConfig
 from vlm.errors import UserError
-from vlm.model.adapter import HEADS, load_trunk
+from vlm.model.adapter import TASKS_FILE, load_trunk
 from vlm.model.connectors import build_connector
 from vlm.model.connectors.q_former import QFormer
 from vlm.model.heads import TASKS
@@ -356,7 +356,7 @@ def test_the_command_trains_goes_on_and_begins_a_connector(config: TasksConfig) 
     reads = {"vocabulary": WORDS, "text_length": 32, "instructions": "tiny"}
     instructed = build_connector(PartConfig("q-former", SETTINGS | reads), TinyVision.feature_size, 32)
     load_trunk(instructed, folder)  # and how to read text
-    trained = load_file(folder / HEADS)["trunk.text.words.weight"]
+    trained = load_file(folder / TASKS_FILE)["trunk.text.words.weight"]
     assert torch.equal(instructed.state_dict()["text.words.weight"], trained)
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from vlm.errors import UserError
 from vlm.inputs import images
-from vlm.inputs.images import MAX_BYTES, MAX_PIXELS, MAX_SIDE, open_image, pad_to_square
+from vlm.inputs.images import MAX_PICTURE_BYTES, MAX_PIXELS, MAX_SIDE, open_image, pad_to_square
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 ROTATED = 6  # EXIF orientation: the top of the scene is at the right of the stored picture
@@ -52,7 +52,7 @@ def test_a_png_full_of_text_is_read() -> None:
     packed = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes([65]) * (60 << 20), 1))
     end = len(plain) - 12
     for file in (plain[:33] + packed + plain[33:], plain[:end] + packed + plain[end:]):
-        assert len(file) < MAX_BYTES
+        assert len(file) < MAX_PICTURE_BYTES
         assert open_image(file).tobytes() == open_image(plain).tobytes()
     with pytest.raises(UserError, match="damaged"):
         open_image(plain[:33] + packed + plain[33 : len(plain) // 2])
@@ -260,8 +260,8 @@ def test_what_is_no_file_is_refused_and_the_folder_is_not_named(tmp_path: Path) 
 def test_a_file_with_too_many_bytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     with path.open("wb") as file:
-        file.truncate(10 * MAX_BYTES)  # a hole: takes no room on the disk
-    for source in (path, bytes(MAX_BYTES + 1)):
+        file.truncate(10 * MAX_PICTURE_BYTES)  # a hole: takes no room on the disk
+    for source in (path, bytes(MAX_PICTURE_BYTES + 1)):
         with pytest.raises(UserError, match="larger than 20 MB. Make it smaller"):
             open_image(source)
 

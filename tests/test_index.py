@@ -18,7 +18,7 @@ from vlm import Searcher, UserError
 from vlm.chat import indexing, search
 from vlm.chat.index import KIND, Entry, PictureIndex
 from vlm.chat.indexing import BATCH, PictureFile, add_pictures
-from vlm.inputs.images import MAX_BYTES, open_image
+from vlm.inputs.images import MAX_PICTURE_BYTES, open_image
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ def test_a_file_that_is_named_twice_is_indexed_once(searcher: Searcher, folder: 
 def test_broken_pictures_are_counted_named_and_skipped(searcher: Searcher, folder: Path) -> None:
     (folder / "bad.png").write_bytes(b"no picture")
     (folder / "cut.png").write_bytes((folder / "red.png").read_bytes()[:40])
-    (folder / "huge.png").write_bytes(bytes(MAX_BYTES + 1))
+    (folder / "huge.png").write_bytes(bytes(MAX_PICTURE_BYTES + 1))
     (folder / "empty.jpg").touch()
     index = searcher.index(folder)
     assert len(index) == 3

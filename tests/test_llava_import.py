@@ -106,7 +106,7 @@ def test_a_checkpoint_without_a_lora_is_the_same_model_with_the_adapter_off(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     model = imported_model(checkpoint, tmp_path / "adapter")
-    assert not model.language.has_adapter and lora_folder(tmp_path / "adapter") is None
+    assert not model.language.has_lora and lora_folder(tmp_path / "adapter") is None
     turns = [PromptTurn("What?")]
     with model.language.lora(False):
         off = our_scores(model, turns, [])

@@ -46,7 +46,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
 @pytest.fixture
 def model(config: ModelConfig) -> VisionLanguageModel:
     built = build_model(config, "cpu")
-    built.language.add_adapter(config.lora)
+    built.language.add_lora(config.lora)
     return built
 
 
@@ -188,7 +188,7 @@ def test_the_decoder_is_in_four_bits_and_the_rest_is_not(model: VisionLanguageMo
 
 def test_norms_are_float32_and_what_follows_them_is_not(config: ModelConfig) -> None:
     model = build_model(config, "cpu")
-    model.language.add_adapter(config.lora)
+    model.language.add_lora(config.lora)
     model.language.prepare_training(gradient_checkpointing=False)
     norms = [p for name, p in model.language.named_parameters() if "norm" in name]
     seen = set()
@@ -229,7 +229,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(config: ModelConfig) ->
     for checkpointing in (False, True):
         torch.manual_seed(0)
         model = build_model(config, "cpu")
-        model.language.add_adapter(config.lora)
+        model.language.add_lora(config.lora)
         shake_lora(model)
         model.language.prepare_training(checkpointing)
         model.train_only("projector+lora")
@@ -249,7 +249,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(config: ModelConfig) ->
 def test_four_pictures_can_be_learned_by_heart_and_answers_stop_at_end(config: ModelConfig) -> None:
     config = replace(config, lora=replace(config.lora, dropout=0.0))
     model = build_model(config, "cpu")
-    model.language.add_adapter(replace(config.lora, alpha=8))
+    model.language.add_lora(replace(config.lora, alpha=8))
     model.language.prepare_training(gradient_checkpointing=False)
     trained = [p for parameters in model.train_only("projector+lora").values() for p in parameters]
     batch, optimizer = batch_of(model), torch.optim.Adam(trained, lr=1e-2)

@@ -17,7 +17,7 @@ from vlm.chat.index import PictureIndex
 from vlm.chat.indexing import SUFFIXES
 from vlm.chat.search import TEMPLATES, names_vectors, split_names
 from vlm.inputs import zips
-from vlm.inputs.images import MAX_BYTES
+from vlm.inputs.images import MAX_PICTURE_BYTES
 from vlm.inputs.zips import unpack_pictures
 
 
@@ -220,9 +220,9 @@ def test_a_zip_bomb_is_refused_by_what_comes_out_of_it(
 
 
 def test_a_file_that_is_too_large_for_a_picture_is_not_unpacked_whole(tmp_path: Path) -> None:
-    large = packed(tmp_path / "large.zip", {"a.png": bytes(4 * MAX_BYTES)})
+    large = packed(tmp_path / "large.zip", {"a.png": bytes(4 * MAX_PICTURE_BYTES)})
     assert unpacked(large, tmp_path / "in") == ["a.png"]
-    assert (tmp_path / "in" / "00000.png").stat().st_size <= MAX_BYTES + zips.CHUNK
+    assert (tmp_path / "in" / "00000.png").stat().st_size <= MAX_PICTURE_BYTES + zips.CHUNK
 
 
 def test_a_zip_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

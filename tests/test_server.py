@@ -28,7 +28,7 @@ from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings, read_environment
 from vlm.serving.gate import Gate
 from vlm.serving.guard import person_at
-from vlm.serving.limits import Limit, NotNow, TryLater, told
+from vlm.serving.limits import Limit, NotNow, TryLater, duration
 from vlm.serving.openai.errors import api_error
 from vlm.serving.switch import Serving
 from vlm.serving.uploads import Uploads, own_uploads
@@ -517,7 +517,7 @@ def test_a_limit_says_when_to_come_back_and_then_holds(monkeypatch: pytest.Monke
 
 
 def test_lengths_of_time_are_told_as_people_tell_them() -> None:
-    assert [told(each) for each in (0.2, 1, 59.1, 90, 91, 600)] == [
+    assert [duration(each) for each in (0.2, 1, 59.1, 90, 91, 600)] == [
         "1 second", "1 second", "60 seconds", "90 seconds", "2 minutes", "10 minutes",
     ]  # fmt: skip
 

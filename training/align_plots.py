@@ -20,7 +20,7 @@ from training.plot import Series, points, running_mean
 from training.scores.projection import principal_axes, t_sne
 from training.scores.retrieval import RECALLS, retrieval
 from vlm.errors import UserError, plain_load_errors
-from vlm.model.aligner import Embeddings
+from vlm.model.aligner import EmbeddedPairs
 from vlm.model.alignment import aligner_config
 from vlm.terminal import show_anything
 
@@ -53,7 +53,7 @@ def draw_all(run: Path) -> Path:
         return folder
     with plain_load_errors(f"{run / EMBEDDINGS} is damaged", "Train the run again."):
         kept = load_file(run / EMBEDDINGS)
-        embeddings, owners = Embeddings(kept["pictures"], kept["texts"]), kept["owners"].tolist()
+        embeddings, owners = EmbeddedPairs(kept["pictures"], kept["texts"]), kept["owners"].tolist()
     if len(embeddings.pictures) < 3:
         return folder
     dims = aligner_config(run / "aligner").dims
@@ -105,7 +105,7 @@ def draw_similarities(similarities: Tensor, file: Path) -> None:
     _save(figure, file)
 
 
-def draw_by_dim(embeddings: Embeddings, owners: Sequence[int], dims: Sequence[int], file: Path) -> None:
+def draw_by_dim(embeddings: EmbeddedPairs, owners: Sequence[int], dims: Sequence[int], file: Path) -> None:
     figure, (axes,) = _figure(1)
     pictures, texts = (each.cpu() for each in embeddings)
     scores = {dim: retrieval(shorten(pictures, dim), shorten(texts, dim), owners) for dim in dims}

@@ -10,7 +10,7 @@ from torch import Tensor
 from training.contrast import matryoshka_loss, shorten
 from training.pairs import Captioned
 from training.scores.retrieval import modality_gap, retrieval
-from vlm.model.aligner import Aligner, Embeddings
+from vlm.model.aligner import Aligner, EmbeddedPairs
 from vlm.model.text_encoders import pad
 from vlm.weights.tensor_files import save_tensors
 
@@ -30,7 +30,7 @@ class Validation:
         self.owners = [place for place, own in enumerate(texts) for _ in own]
 
     @torch.no_grad()
-    def embed(self, aligner: Aligner, at_once: int = 64) -> Embeddings:
+    def embed(self, aligner: Aligner, at_once: int = 64) -> EmbeddedPairs:
         was_training = aligner.training
         aligner.eval()
         pictures, texts = [], []
@@ -42,7 +42,7 @@ class Validation:
             texts.append(aligner.embed_text_inputs(padded.to(aligner.device), mask.to(aligner.device)))
         aligner.train(was_training)
         none = torch.zeros(0, aligner.dims[0])  # of data whose pictures have names alone
-        return Embeddings(torch.cat(pictures or [none]), torch.cat(texts or [none]))
+        return EmbeddedPairs(torch.cat(pictures or [none]), torch.cat(texts or [none]))
 
     def keep(self, aligner: Aligner, file: Path) -> None:
         """Write the embeddings for the plots, with which text is of which picture."""

@@ -21,7 +21,7 @@ from training.contrast import Loss, matryoshka_loss
 from training.finetune import skip_what_is_not_finite
 from training.gradient_cache import cached_backward, gather
 from training.pairs import Pair
-from vlm.model.aligner import Aligner, Embeddings
+from vlm.model.aligner import Aligner, EmbeddedPairs
 from vlm.model.alignment import restore_aligner, save_aligner
 from vlm.model.text_encoders import pad
 
@@ -112,7 +112,7 @@ class AlignerTrainer(OrderedTrainer):
         size = self.alignment.chunk_size or len(batch["pictures"])
         pieces = list(zip(*(batch[name].split(size) for name in ("pictures", "texts", "mask")), strict=True))
 
-        def embed(*piece: Tensor) -> Embeddings:
+        def embed(*piece: Tensor) -> EmbeddedPairs:
             with self.compute_loss_context_manager():
                 return model(*piece)
 

@@ -24,7 +24,7 @@ from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view
 from vlm.config import VisionConfig
 from vlm.errors import UserError, not_permitted
 from vlm.locks import in_turn
-from vlm.model.embeddings import Embeddings
+from vlm.model.embeddings import StoredEmbeddings
 from vlm.model.encoders import describe_features
 from vlm.model.tags import Tagger
 from vlm.weights.tensor_files import save_tensors
@@ -110,7 +110,7 @@ class FeatureStore:
         if names:
             self._write(names, torch.cat(encoded))
 
-    def take(self, known: Embeddings, wanted: Collection[str], file: Path) -> None:
+    def take(self, known: StoredEmbeddings, wanted: Collection[str], file: Path) -> None:
         """Keep the embeddings of the pictures in `wanted`, which were computed elsewhere. Raises UserError where some are
         missing."""
         places = {name: place for place, name in enumerate(known.pictures)}

@@ -48,7 +48,7 @@ from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter import load_adapter, load_trunk, restore_adapter, save_adapter
 from vlm.model.adapter_fit import check_adapter
-from vlm.model.adapter_folder import TAGS, find_adapter, read_description
+from vlm.model.adapter_folder import TAGS_FILE, find_adapter, read_description
 from vlm.model.embeddings import Precomputed, unnamed
 from vlm.model.language import weights_are_divided
 from vlm.model.sizes import check_fit
@@ -327,8 +327,8 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
             if weights_are_divided():  # and stay so: what follows needs them whole
                 model = start_model(config, model_config, device)
                 restore_adapter(model, output / name / "adapter")
-                if model.eyes.tagger and (output / TAGS).is_file():
-                    model.eyes.tagger.load(output / TAGS)
+                if model.eyes.tagger and (output / TAGS_FILE).is_file():
+                    model.eyes.tagger.load(output / TAGS_FILE)
     adapter = output / "adapter"
     if not process.is_main_process:
         return adapter
@@ -337,7 +337,7 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
         "data_card": _fingerprint(data),
     }
     training |= {"extended_at": extended_at} if extended_at else {}
-    if model.language.has_adapter:
+    if model.language.has_lora:
         alpha = model.language.apply_share(config.lora_share)
         model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
     with whole_folder(adapter) as folder:
@@ -377,7 +377,7 @@ def tags_of(
     tagger = model.eyes.tagger
     if tagger is None:
         return {}
-    kept, head = output / "tags.json", output / TAGS
+    kept, head = output / "tags.json", output / TAGS_FILE
     if not kept.is_file():
         output.mkdir(parents=True, exist_ok=True)
         tags = teach(tagger, rows, store, seed)
@@ -396,11 +396,11 @@ def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) 
         known = find_adapter(config.init_from)
         check_adapter(known, model_config)
         load_adapter(model, known, trainable=True)
-        if model.language.has_adapter:  # all of what was learned, of which a share was applied
+        if model.language.has_lora:  # all of what was learned, of which a share was applied
             told = read_description(known).get("training") or {}
             model.language.apply_share(1 / told.get("lora_share", 1.0))
     elif model_config.lora.rank:
-        model.language.add_adapter(model_config.lora)
+        model.language.add_lora(model_config.lora)
     model.language.prepare_training(config.gradient_checkpointing)
     model.text_dropout, model.connector.noise = config.text_dropout, config.feature_noise
     return model

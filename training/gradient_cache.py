@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from training.contrast import Loss
-from vlm.model.aligner import Embeddings
+from vlm.model.aligner import EmbeddedPairs
 
 
 def world() -> int:
@@ -42,7 +42,7 @@ def set_random_state(state: Sequence[Tensor]) -> None:
 
 
 def cached_backward(
-    embed: Callable[..., Embeddings],
+    embed: Callable[..., EmbeddedPairs],
     pieces: Sequence[tuple[Tensor, ...]],
     loss_of: Callable[[Tensor, Tensor], Loss],
     free: Sequence[nn.Parameter],

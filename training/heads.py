@@ -31,7 +31,7 @@ from vlm.config import TextConfig, VisionConfig
 from vlm.config_reader import PartConfig, to_dict
 from vlm.errors import UserError
 from vlm.locks import alone_in
-from vlm.model.adapter import HEADS
+from vlm.model.adapter import TASKS_FILE
 from vlm.model.connectors import connector_settings
 from vlm.model.connectors.q_former import QFormer, without_text
 from vlm.model.encoders import build_encoder
@@ -173,7 +173,7 @@ def save(model: MultiTask, folder: Path, vocabulary: Vocabulary, metrics: dict[s
     trunk = {name: each.detach().cpu().contiguous() for name, each in model.trunk.state_dict().items()}
     save_tensors(without_text(trunk), folder / "projector.safetensors")
     rest = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
-    save_tensors(rest, folder / HEADS)
+    save_tensors(rest, folder / TASKS_FILE)
     write_whole(folder / "answers.json", json.dumps(vocabulary.answers, ensure_ascii=False))
     write_json(metrics, folder / "metrics.json")
 

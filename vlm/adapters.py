@@ -103,7 +103,7 @@ def _export_whole(config: ModelConfig, adapter: Path, export: Export, output: Pa
     apart = lora_folder(adapter) if export.form == "gguf" or export.keep_lora else None
     if apart is None:
         load_adapter(model, adapter)
-        language.merge_adapter()
+        language.merge_lora()
     if export.form == "llava":
         write_llava(model, output, apart)
     else:

@@ -81,7 +81,7 @@ class Ours:
     def __init__(self, config: ModelConfig, device: str, checkpointing: bool) -> None:
         vision = replace(config.vision, features="patches", layer=-2)
         self.model: VisionLanguageModel = build_model(replace(config, vision=vision), device)
-        self.model.language.add_adapter(config.lora)
+        self.model.language.add_lora(config.lora)
         self.model.language.prepare_training(checkpointing)
         trained = self.model.train_only("projector+lora").values()
         self.trained = [parameter for parameters in trained for parameter in parameters]

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from training.formats.texts import Record, describing_question, malformed
 from vlm.errors import UserError
-from vlm.inputs.images import MAX_BYTES
+from vlm.inputs.images import MAX_PICTURE_BYTES
 
 BATCH = 64  # rows; with their pictures inside about 100 MB
 ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp", ".gif")
@@ -81,7 +81,7 @@ def picture_in_cell(value: Any, folder: Path | None = None) -> tuple[bytes | Non
         return None, ()
     if path.split("::")[-1].startswith("hf://"):  # a folder of pictures on the hub, or an archive of them
         with importlib.import_module("fsspec").open(path, "rb") as remote:
-            return remote.read(MAX_BYTES + 1), ()
+            return remote.read(MAX_PICTURE_BYTES + 1), ()
     if folder and Path(path).is_relative_to(folder.absolute()):
         path = str(Path(path).relative_to(folder.absolute()))
     return None, (path,)

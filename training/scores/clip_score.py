@@ -13,7 +13,7 @@ from training.scores.predictions import Prediction
 from vlm.errors import UserError
 from vlm.inputs.images import open_image
 from vlm.model.aligner import Aligner
-from vlm.model.alignment import ALIGNERS, HEADS, load_aligner_model
+from vlm.model.alignment import ALIGNER_FILE, ALIGNERS, load_aligner_model
 
 SCALE = 2.5  # of the cosine, with which the paper spreads CLIP's over 0 to 1
 PROMPT = "A photo depicts {}"  # what the paper has CLIP read
@@ -44,7 +44,7 @@ class PlainClip:
 
 def load_judge(name: str) -> Aligner | PlainClip:
     """An aligner's folder or a shipped aligner's name; anything else is a CLIP's weights, as a preset names them."""
-    if any((folder / HEADS).is_file() for folder in (Path(name), ALIGNERS / name)):
+    if any((folder / ALIGNER_FILE).is_file() for folder in (Path(name), ALIGNERS / name)):
         return load_aligner_model(name)
     from transformers import AutoTokenizer, CLIPTextModelWithProjection
 

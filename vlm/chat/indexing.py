@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vlm.chat.index import Broken, Entry, PictureIndex, Report
 from vlm.errors import UserError
-from vlm.inputs.images import MAX_BYTES, open_image
+from vlm.inputs.images import MAX_PICTURE_BYTES, open_image
 
 BATCH = 4  # pictures open at once, of up to 8 MB each
 SUFFIXES = frozenset(".png .jpg .jpeg .webp .gif .bmp .tif .tiff .avif".split())
@@ -124,7 +124,7 @@ def read_entry(file: PictureFile) -> Entry:
     """UserError where the file is missing or too large to be a picture."""
     try:
         status = file.path.stat()
-        if status.st_size > MAX_BYTES or not file.path.is_file():
+        if status.st_size > MAX_PICTURE_BYTES or not file.path.is_file():
             open_image(file.path, file.title)  # says what is wrong with it
         with file.path.open("rb") as opened:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()

@@ -103,7 +103,7 @@ def _torch(config: ModelConfig, lora: Path | None, fusion: Path | None, device: 
     config = choose_precision(config, device)
     language = build_language(config.language, device)
     if lora:
-        language.load_adapter(lora)
+        language.load_lora(lora)
     language.eval()
     fused = build_fusion(config.fusion, language.causal)
     if fusion:

@@ -56,7 +56,7 @@ class TorchEngine:
         keys = keys_within(self.context, prompt, sampling, self.fusion.beside)
         with self._lock:
             self._check_open()
-            differs = adapter and (self.language.has_adapter or self.fusion.beside)
+            differs = adapter and (self.language.has_lora or self.fusion.beside)
             place = self._slots.take(keys, differs, sampling.max_new_tokens)
             assert place is not None, "no answer is under way, so that there is room for one"
             slot = place.slot

@@ -17,7 +17,7 @@ from vlm.errors import UserError
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper and the speech detector were trained on
 MAX_SECONDS = 600
-MAX_BYTES = 240 * 1024**2  # ten minutes of 48 kHz stereo in 32-bit samples are 230 MB
+MAX_RECORDING_BYTES = 240 * 1024**2  # ten minutes of 48 kHz stereo in 32-bit samples are 230 MB
 SAMPLE_RATES = range(1_000, 384_001)  # Hz
 CONTAINERS = "wav,w64,aiff,au,caf,flac,ogg,mp3,aac,amr,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,avi,asf"
 _FULL_SCALE = 32_768  # a 16-bit sample of this size would be 1.0
@@ -43,8 +43,10 @@ def _read_file(path: Path) -> np.ndarray:
     size = path.stat().st_size
     if size == 0:
         raise UserError(EMPTY)
-    if size > MAX_BYTES:
-        raise UserError(f"The recording is larger than {MAX_BYTES // 1024**2} MB. Use a shorter one.")
+    if size > MAX_RECORDING_BYTES:
+        raise UserError(
+            f"The recording is larger than {MAX_RECORDING_BYTES // 1024**2} MB. Use a shorter one."
+        )
     unreadable = f"{path.name!r} cannot be read as sound. Choose a wav, mp3, ogg, webm, flac or m4a file."
     try:
         # The resolved path starts with a slash, so that no name can be taken for a protocol ("concat:...").

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlm.errors import UserError
 
-MAX_BYTES = 20 * 1024 * 1024  # a 50-megapixel phone JPEG is about 15 MB
+MAX_PICTURE_BYTES = 20 * 1024 * 1024  # a 50-megapixel phone JPEG is about 15 MB
 MAX_PIXELS = 64_000_000  # 256 MB as RGBA while it is decoded; below Pillow's own bomb limit of 89 million
 MAX_SIDE = 1600  # pixels; about three times what any encoder here looks at, and still sharp when it is shown
 # Only formats that decode in this process: EPS, for one, would start Ghostscript.
@@ -85,8 +85,10 @@ def _read(source: str | Path | bytes, title: str) -> bytes:
     data = source if isinstance(source, bytes) else _read_file(Path(source), title)
     if not data:
         raise UserError(f"{title} is empty. {_ANOTHER}")
-    if len(data) > MAX_BYTES:
-        raise UserError(f"{title} is larger than {MAX_BYTES // 2**20} MB. Make it smaller and try again.")
+    if len(data) > MAX_PICTURE_BYTES:
+        raise UserError(
+            f"{title} is larger than {MAX_PICTURE_BYTES // 2**20} MB. Make it smaller and try again."
+        )
     return data
 
 
@@ -97,7 +99,9 @@ def _read_file(path: Path, title: str) -> bytes:
         if not path.is_file():  # also keeps out devices that never end
             raise UserError(f"{title} was not found. Check its name, or choose another picture.")
         with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)  # one more than allowed is enough to know that it is too much
+            return file.read(
+                MAX_PICTURE_BYTES + 1
+            )  # one more than allowed is enough to know that it is too much
     except UserError:
         raise
     except PermissionError as problem:

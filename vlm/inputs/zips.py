@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from vlm.errors import UserError
-from vlm.inputs.images import MAX_BYTES
+from vlm.inputs.images import MAX_PICTURE_BYTES
 
 MAX_FILES = 10_000
 MAX_UNPACKED = 512 * 1024 * 1024  # bytes; pictures hardly shrink in a zip, and an upload has 64 MB
@@ -77,7 +77,7 @@ def unpack_pictures(
 def _read(packed: IO[bytes]) -> bytes:
     """As much of a file as a picture may have, and one chunk more of one that has more."""
     content = b""
-    while len(content) <= MAX_BYTES and (chunk := packed.read(CHUNK)):
+    while len(content) <= MAX_PICTURE_BYTES and (chunk := packed.read(CHUNK)):
         content += chunk
     return content
 

@@ -12,7 +12,14 @@ from vlm.config import ModelConfig
 from vlm.config_reader import to_dict
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.adapter_fit import with_all_settings
-from vlm.model.adapter_folder import FUSION, LANGUAGE, PROJECTOR, TAGS, adapter_config, fusion_file
+from vlm.model.adapter_folder import (
+    CONNECTOR_FILE,
+    FUSION_FILE,
+    LANGUAGE,
+    TAGS_FILE,
+    adapter_config,
+    fusion_file,
+)
 from vlm.model.connectors.connector import Connector
 from vlm.model.eyes import Eyes
 from vlm.model.fusion import Fusion
@@ -26,7 +33,7 @@ if TYPE_CHECKING:  # with it come Transformers' models and PEFT, which llama.cpp
     from vlm.model.vlm import VisionLanguageModel
 
 # The weights of a run of training.heads, and what the trunk's begin with
-HEADS, TRUNK = "heads.safetensors", "trunk."
+TASKS_FILE, TRUNK_PREFIX = "heads.safetensors", "trunk."
 
 
 def damaged(folder: Path) -> AbstractContextManager[None]:
@@ -37,10 +44,10 @@ def damaged(folder: Path) -> AbstractContextManager[None]:
 def load_eyes(eyes: Eyes, folder: Path) -> None:
     """Put the projector of an adapter folder into the eyes, to serve."""
     with damaged(folder):
-        file = folder / PROJECTOR
+        file = folder / CONNECTOR_FILE
         eyes.connector.load_state_dict(load_tensors(file, eyes.connector.state_dict()))
-        if eyes.tagger and (folder / TAGS).is_file():
-            eyes.tagger.load(folder / TAGS)
+        if eyes.tagger and (folder / TAGS_FILE).is_file():
+            eyes.tagger.load(folder / TAGS_FILE)
     eyes.eval()
 
 
@@ -68,7 +75,7 @@ def load_adapter(model: "VisionLanguageModel", folder: Path, trainable: bool = F
     load_language(model.language, folder)
     if lora := lora_folder(folder):
         with damaged(folder):
-            model.language.load_adapter(lora, trainable)
+            model.language.load_lora(lora, trainable)
 
 
 def load_language(language: "LanguageModel", folder: Path) -> None:
@@ -87,13 +94,13 @@ def load_trunk(connector: Connector, folder: Path) -> None:
     """Let a fresh connector begin as the Q-Former of a run of training.heads; its last layer, into the language model's
     space, stays fresh. One that reads questions takes over how to read text as well."""
     reads = connector.reads_questions
-    file = folder / (HEADS if reads else PROJECTOR)
+    file = folder / (TASKS_FILE if reads else CONNECTOR_FILE)
     if not file.is_file():
         raise UserError(
             f"{folder} has no {file.name}. Make it with python -m training.heads --preset q-former."
         )
     with damaged(folder):
-        trunk = _below(TRUNK, load_tensors(file)) if reads else load_tensors(file)
+        trunk = _below(TRUNK_PREFIX, load_tensors(file)) if reads else load_tensors(file)
         state = {name: each for name, each in trunk.items() if not name.startswith("outward.")}
         missing, unknown = connector.load_state_dict(state, strict=False)
         if unknown or {name for name in missing if not name.startswith("outward.")}:
@@ -105,12 +112,12 @@ def restore_adapter(model: "VisionLanguageModel", folder: Path) -> None:
     from peft import set_peft_model_state_dict
 
     with damaged(folder):
-        file = folder / PROJECTOR
+        file = folder / CONNECTOR_FILE
         model.connector.load_state_dict(load_tensors(file, model.connector.state_dict()))
         load_language(model.language, folder)
         if fusion := fusion_file(folder):
             model.fusion.load_state_dict(load_tensors(fusion, model.fusion.state_dict()))
-        if not model.language.has_adapter:
+        if not model.language.has_lora:
             return
         lora = load_tensors(folder / "lora" / LORA_WEIGHTS)
         check_names(lora, model.language.lora_state(), "its LoRA")
@@ -135,12 +142,12 @@ def save_adapter(
     with whole_folder(folder) as working:
         (working / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
         (working / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-        save_tensors(to_store(_below("eyes.connector.", state), dtype), working / PROJECTOR)
+        save_tensors(to_store(_below("eyes.connector.", state), dtype), working / CONNECTOR_FILE)
         if fusion := _below("fusion.", state):
-            save_tensors(to_store(fusion, dtype), working / FUSION)
+            save_tensors(to_store(fusion, dtype), working / FUSION_FILE)
         if model.eyes.tagger:
-            model.eyes.tagger.save(working / TAGS)
-        if model.language.has_adapter:
+            model.eyes.tagger.save(working / TAGS_FILE)
+        if model.language.has_lora:
             _write_lora(model, working, config, dtype, state)
         if model.language.trained_whole:
             _write_language(model, working / LANGUAGE, dtype, state)

@@ -28,7 +28,7 @@ from vlm.weights.hub import fetch, hub_name, is_hub_name, split_revision
 from vlm.weights.tensor_files import PICKLES
 
 ADAPTERS = Path(__file__).parents[2] / "assets" / "adapters"
-PROJECTOR, FUSION, TAGS = "projector.safetensors", "fusion.safetensors", "tags.safetensors"
+CONNECTOR_FILE, FUSION_FILE, TAGS_FILE = "projector.safetensors", "fusion.safetensors", "tags.safetensors"
 LANGUAGE = "language"
 LORA = (f"lora/{LORA_CONFIG}", f"lora/{LORA_WEIGHTS}")
 KINDS = ["config.yaml", "config.json", LORA_CONFIG]  # files that tell an adapter from a checkpoint
@@ -71,7 +71,7 @@ def find_adapter(name: str) -> Path:
             "or train one with python -m training.finetune."
         )
     foreign = [
-        part for part in (FUSION, *LORA) if (folder / part).is_file() and part not in _files_of(folder)
+        part for part in (FUSION_FILE, *LORA) if (folder / part).is_file() and part not in _files_of(folder)
     ]
     if foreign:
         raise UserError(
@@ -93,12 +93,12 @@ def refuse_pickles(folder: Path) -> None:
 
 def _files_of(folder: Path) -> list[str]:
     """What an adapter folder must hold: a file of each part that its config.yaml has, so far as there is one."""
-    parts = ["config.yaml", PROJECTOR]
+    parts = ["config.yaml", CONNECTOR_FILE]
     if not (folder / "config.yaml").is_file():
         return [*parts, *LORA]
     config = adapter_config(folder)
     if fusion_settings(config.fusion).has_weights:
-        parts.append(FUSION)
+        parts.append(FUSION_FILE)
     if read_description(folder).get("trained_whole"):
         parts.append(f"{LANGUAGE}/model.safetensors")
     return [*parts, *LORA] if config.lora.rank else parts
@@ -158,7 +158,7 @@ def is_imported(folder: Path) -> bool:
 
 def fusion_file(folder: Path) -> Path | None:
     """The weights of an adapter's fusion; None where it has none."""
-    return folder / FUSION if fusion_settings(adapter_config(folder).fusion).has_weights else None
+    return folder / FUSION_FILE if fusion_settings(adapter_config(folder).fusion).has_weights else None
 
 
 def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:

@@ -32,7 +32,7 @@ STAGES = {  # stage -> the parts that train
 }
 
 
-class Embeddings(NamedTuple):
+class EmbeddedPairs(NamedTuple):
     """Of unit length, in float32: pictures [P, E] and texts [T, E]."""
 
     pictures: Tensor
@@ -97,10 +97,10 @@ class Aligner(nn.Module):
         self.encoders_trained = stage == "full"
         return trained
 
-    def forward(self, pictures: Tensor, texts: Tensor, mask: Tensor) -> Embeddings:
+    def forward(self, pictures: Tensor, texts: Tensor, mask: Tensor) -> EmbeddedPairs:
         """Pictures: pixels [P, 3, S, S], or patch features [P, N, Dv] of a frozen encoder. Texts: token ids [T, L], or
         token features [T, L, Dt] of a frozen encoder; `mask` [T, L]. -> embeddings of both."""
-        return Embeddings(self.embed_picture_inputs(pictures), self.embed_text_inputs(texts, mask))
+        return EmbeddedPairs(self.embed_picture_inputs(pictures), self.embed_text_inputs(texts, mask))
 
     def embed_picture_inputs(self, pictures: Tensor) -> Tensor:
         """Pixels or patch features, as `forward` takes them -> [P, E]"""

@@ -22,7 +22,7 @@ from vlm.weights.tensor_files import load_tensors, save_tensors, to_store
 from vlm.whole_files import whole_folder
 
 ALIGNERS = Path(__file__).parents[2] / "assets" / "aligners"
-HEADS = "heads.safetensors"
+ALIGNER_FILE = "heads.safetensors"
 
 
 def build_aligner(config: AlignerConfig, device: str = "cpu") -> Aligner:
@@ -50,7 +50,7 @@ def build_aligner(config: AlignerConfig, device: str = "cpu") -> Aligner:
 def find_aligner(name: str) -> Path:
     """A folder, or a shipped aligner's name -> the folder, checked to hold an aligner."""
     folder = Path(name) if os.path.isdir(name) else ALIGNERS / name
-    missing = [file for file in ("config.yaml", HEADS) if not os.path.isfile(folder / file)]
+    missing = [file for file in ("config.yaml", ALIGNER_FILE) if not os.path.isfile(folder / file)]
     if missing:
         shipped = ", ".join(sorted(path.name for path in ALIGNERS.glob("*/"))) or "none"
         raise UserError(
@@ -83,10 +83,10 @@ def load_aligner_model(name: str = "embedded", device: str = "cpu") -> Aligner:
 def restore_aligner(aligner: Aligner, folder: Path) -> None:
     """Put the weights of an aligner's folder into one of the same config."""
     with plain_load_errors(f"The aligner {folder} is damaged or incomplete", "Copy or train it again."):
-        with safe_open(folder / HEADS, framework="pt") as stored:
+        with safe_open(folder / ALIGNER_FILE, framework="pt") as stored:
             names = list(stored.keys())
         aligner.encoders_trained = any(name.startswith(("vision.", "text.")) for name in names)
-        state = load_tensors(folder / HEADS, aligner.trained_state())
+        state = load_tensors(folder / ALIGNER_FILE, aligner.trained_state())
         aligner.load_state_dict(state, strict=False)
 
 
@@ -105,5 +105,5 @@ def save_aligner(
         resolved = {"aligner": to_dict(aligner.preset), "training": training}
         (working / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
         (working / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-        save_tensors(to_store(aligner.trained_state(), dtype), working / HEADS)
+        save_tensors(to_store(aligner.trained_state(), dtype), working / ALIGNER_FILE)
     aligner.train(was_training)

@@ -55,7 +55,7 @@ def unnamed(file: Path) -> str:
     )
 
 
-class Embeddings(NamedTuple):
+class StoredEmbeddings(NamedTuple):
     """`pictures`: the names in order, empty where the file has none. `features` [M, N, D] as they were stored."""
 
     pictures: list[str]
@@ -65,7 +65,7 @@ class Embeddings(NamedTuple):
 class Precomputed(Encoder):
     """What stands in the encoder's place: it knows the pictures of its file, and cannot look at another."""
 
-    def __init__(self, file: Path, known: Embeddings) -> None:
+    def __init__(self, file: Path, known: StoredEmbeddings) -> None:
         super().__init__()
         self.file, self.known = file, known
         self.feature_count, self.feature_size = known.features.shape[1:]
@@ -77,7 +77,7 @@ class Precomputed(Encoder):
         )
 
 
-def read_embeddings(file: Path) -> Embeddings:
+def read_embeddings(file: Path) -> StoredEmbeddings:
     """Raises UserError for a pickle, another format, names that do not match, other lengths, no fractions, or NaN."""
     suffix = file.suffix.lower()
     if suffix in PICKLES:
@@ -92,7 +92,7 @@ def read_embeddings(file: Path) -> Embeddings:
     with plain_load_errors(f"{file.name} could not be read as embeddings", "Write it again."):
         names, features = READERS[suffix](file)
         _check(names, features)
-    return Embeddings(names, features.unsqueeze(1) if features.ndim == 2 else features)
+    return StoredEmbeddings(names, features.unsqueeze(1) if features.ndim == 2 else features)
 
 
 def _check(names: Sequence[str], features: Tensor) -> None:

@@ -69,14 +69,14 @@ class LanguageModel(nn.Module):
         return ("4-bit NF4, " if self.quantised else "") + str(self.dtype).removeprefix("torch.")
 
     @property
-    def has_adapter(self) -> bool:
+    def has_lora(self) -> bool:
         return isinstance(self.model, PeftModel)
 
-    def add_adapter(self, config: LoraConfig) -> None:
+    def add_lora(self, config: LoraConfig) -> None:
         """A fresh LoRA (arXiv:2106.09685); its B matrices are zero, so nothing changes until it is trained."""
         self.model = attach_lora(self.model, config)
 
-    def load_adapter(self, folder: Path, trainable: bool = False) -> None:
+    def load_lora(self, folder: Path, trainable: bool = False) -> None:
         """The LoRA in PEFT's own format. In float32 while it trains, in the base model's precision to serve."""
         self.model = PeftModel.from_pretrained(
             self.model,
@@ -121,9 +121,9 @@ class LanguageModel(nn.Module):
         """What a float32 norm gives: left so, it would make all that follows float32 in place of the model's dtype."""
         return output.to(self.dtype)
 
-    def merge_adapter(self) -> None:
+    def merge_lora(self) -> None:
         """Add the LoRA to the weights that it changes, for good."""
-        if self.has_adapter:
+        if self.has_lora:
             self.model = self.model.merge_and_unload()
 
     def lora_parameters(self) -> list[nn.Parameter]:
@@ -145,7 +145,7 @@ class LanguageModel(nn.Module):
 
     def lora(self, on: bool) -> AbstractContextManager[Any]:
         """Within it the LoRA is on or off."""
-        return nullcontext() if on or not self.has_adapter else self.model.disable_adapter()
+        return nullcontext() if on or not self.has_lora else self.model.disable_adapter()
 
     def embed(self, ids: Tensor) -> Tensor:
         """[B, T] -> [B, T, Dl]"""
@@ -155,7 +155,7 @@ class LanguageModel(nn.Module):
     @property
     def causal(self) -> Any:
         """Transformers' own model, with the adapter's layers in it where there is one."""
-        return self.model.get_base_model() if self.has_adapter else self.model
+        return self.model.get_base_model() if self.has_lora else self.model
 
     def forward(
         self,

@@ -25,7 +25,7 @@ LANGUAGE_KEYS = {
     r"^(model\.)?language_model\.(model\.)?(?!lm_head)": "model.",
 }
 TOWER_KEYS = {r"^(model\.)?vision_tower\.(vision_model\.)?": ""}
-PROJECTOR = "multi_modal_projector."
+PROJECTOR_PREFIX = "multi_modal_projector."
 
 
 def llava_config(folder: Path) -> LlavaConfig:

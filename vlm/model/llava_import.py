@@ -20,7 +20,7 @@ from vlm.config_reader import from_dict, to_dict
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.chat_templates import VICUNA, text_template
 from vlm.model.checkpoints import LORA_FILES, is_llava
-from vlm.model.llava import PROJECTOR, checkpoint_tensors, llava_config
+from vlm.model.llava import PROJECTOR_PREFIX, checkpoint_tensors, llava_config
 from vlm.model.plain_lora import LORA_CONFIG, LORA_WEIGHTS
 from vlm.weights.hub import split_revision
 from vlm.weights.tensor_files import save_tensors
@@ -60,8 +60,8 @@ def _write_whole(source: str, checkpoint: Path, folder: Path) -> tuple[dict[str,
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     image_token = tokenizer.convert_ids_to_tokens(config.image_token_index) or "<image>"
     template = text_template(checkpoint, tokenizer, image_token)
-    names = {f"{PROJECTOR}linear_{number}": f"layers.{2 * (number - 1)}" for number in (1, 2)}
-    found = checkpoint_tensors(checkpoint, lambda name: PROJECTOR in name)
+    names = {f"{PROJECTOR_PREFIX}linear_{number}": f"layers.{2 * (number - 1)}" for number in (1, 2)}
+    found = checkpoint_tensors(checkpoint, lambda name: PROJECTOR_PREFIX in name)
     projector = _projector(source, names, found)
     vision = _vision(source, STRATEGIES[config.vision_feature_select_strategy], config.vision_feature_layer)
     described = _described(source, vision, projector, source, template)

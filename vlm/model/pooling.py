@@ -28,7 +28,7 @@ class Mean(ClassToken):
         return (features * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-class Attention(nn.Module):
+class QueryPooling(nn.Module):
     """`queries` learned queries, each of `heads` heads, look at the tokens, as in Set Transformer's PMA (arXiv:1810.00825).
     -> [B, queries * D]
 
@@ -59,23 +59,23 @@ class Attention(nn.Module):
 POOLINGS = ("cls", "mean", "simple", "multihead")
 
 
-def build_pooling(config: HeadConfig, feature_size: int) -> ClassToken | Attention:
+def build_pooling(config: HeadConfig, feature_size: int) -> ClassToken | QueryPooling:
     match config.pooling:
         case "cls":
             return ClassToken(feature_size)
         case "mean":
             return Mean(feature_size)
         case "simple":
-            return Attention(feature_size, queries=1, heads=1)
+            return QueryPooling(feature_size, queries=1, heads=1)
         case "multihead":
-            return Attention(feature_size, config.queries, config.heads)
+            return QueryPooling(feature_size, config.queries, config.heads)
     raise UserError(f"There is no pooling {config.pooling!r}. Valid: {', '.join(POOLINGS)}.")
 
 
 class Head(nn.Module):
     """Token features of a frozen or trained encoder -> embeddings [B, E] of unit length."""
 
-    def __init__(self, pooling: ClassToken | Attention, feature_size: int, hidden: int, size: int) -> None:
+    def __init__(self, pooling: ClassToken | QueryPooling, feature_size: int, hidden: int, size: int) -> None:
         super().__init__()
         self.normalise, self.pooling = Standardise(feature_size), pooling
         pooled = pooling.pooled_size

@@ -27,7 +27,7 @@ from vlm.model.fusion import build_fusion, fusion_settings
 from vlm.model.language import attach_lora, choose_dtype, is_nf4
 from vlm.model.vision_transformer import outline_transformer
 from vlm.weights.hub import split_revision
-from vlm.weights.resolve import WHEELS, plain_weight_errors, tokenizer_folder
+from vlm.weights.resolve import CATALOGUE, plain_weight_errors, tokenizer_folder
 
 SHIPPED = Path(__file__).parent / "architectures.yaml"
 GIGABYTE = 1e9
@@ -85,7 +85,7 @@ class Description:
 
 def architecture(name: str) -> tuple[Any, str]:
     """A weight's name -> its configuration, and where that was found."""
-    if name in WHEELS or Path(name).expanduser().exists():
+    if name in CATALOGUE or Path(name).expanduser().exists():
         with plain_weight_errors(name):
             return AutoConfig.from_pretrained(tokenizer_folder(name)), "config.json"
     repository, revision = split_revision(name)
@@ -196,7 +196,7 @@ def fits(config: ModelConfig, device: str) -> bool:
     """Whether the preset can be served where nothing else takes memory. False where its sizes are not to be had."""
     if config.is_remote:
         return bool(os.environ.get("VLM_REMOTE"))
-    if config.language.weights in WHEELS:
+    if config.language.weights in CATALOGUE:
         return True
     try:
         return _needed(describe(config), config, is_nf4(config.language), device) < memory(device)[1]
@@ -208,7 +208,7 @@ def choose_precision(config: ModelConfig, device: str) -> ModelConfig:
     """The preset as this machine can serve it: in 4 bits where it asks for them, unless twice the memory that 16 bits
     take is free, where the faster unquantised weights are used. Raises UserError with the gigabytes where nothing
     fits. Weights that come as wheels are small, and llama.cpp leaves them in 4 bits: they run anywhere."""
-    if config.language.weights in WHEELS:
+    if config.language.weights in CATALOGUE:
         return config
     sizes, (free, _) = describe(config), memory(device)
     nf4 = is_nf4(config.language)

@@ -42,7 +42,7 @@ class VisionLanguageModel(nn.Module):
     def train_only(self, stage: str) -> dict[str, list[nn.Parameter]]:
         """Freeze all but the parts that `stage` trains; returns the trainable parameters by part. A fusion without
         weights is no part. Raises UserError as `check_stage` does."""
-        check_stage(stage, self.language.has_adapter)
+        check_stage(stage, self.language.has_lora)
         if "language" in STAGES[stage]:
             self.language.check_trained_whole()
         self.requires_grad_(False)

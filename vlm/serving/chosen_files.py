@@ -10,7 +10,7 @@ from vlm.errors import UserError
 from vlm.inputs.zips import unpack_pictures
 from vlm.serving.callers import current_caller
 
-MAX_PICTURES = 10_000  # in one index of the page
+MAX_INDEXED = 10_000  # in one index of the page
 MAX_BYTES_AT_ONCE = 1024**3  # of the pictures sent together, unpacked
 
 
@@ -27,8 +27,8 @@ def chosen_pictures(files: Sequence[str], cache: Path, temporary_files: set[str]
         more = _unpacked(path, cache, temporary_files) if is_zip(path) else [PictureFile(path, path.name)]
         pictures += more
         size += sum(each.path.stat().st_size for each in more)
-        if len(pictures) > MAX_PICTURES:
-            raise UserError(f"These are more than {MAX_PICTURES:,} pictures. Please choose fewer.")
+        if len(pictures) > MAX_INDEXED:
+            raise UserError(f"These are more than {MAX_INDEXED:,} pictures. Please choose fewer.")
         if size > MAX_BYTES_AT_ONCE:
             raise UserError(
                 f"These pictures have more than {MAX_BYTES_AT_ONCE // 2**20} MB. Please choose fewer at once."

@@ -14,8 +14,8 @@ import gradio as gr
 from vlm.chat.answer import Answer, Settings, Style
 from vlm.chat.reply import MAX_PICTURES
 from vlm.errors import UserError
-from vlm.inputs.audio import MAX_BYTES as MAX_RECORDING_BYTES
-from vlm.inputs.images import MAX_BYTES as MAX_PICTURE_BYTES
+from vlm.inputs.audio import MAX_RECORDING_BYTES as MAX_RECORDING_BYTES
+from vlm.inputs.images import MAX_PICTURE_BYTES as MAX_PICTURE_BYTES
 from vlm.serving.arguments import file_of, files_of, text_of
 from vlm.serving.events import MODEL
 from vlm.serving.sent_files import publish_function, sent_files
@@ -26,7 +26,7 @@ Answers = Iterator[tuple[str, dict[str, Any]]]
 REFRESH_SECONDS = 0.1  # while an answer grows
 
 
-class Endpoints:
+class QuestionEndpoints:
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
 
@@ -134,7 +134,7 @@ class Endpoints:
         yield latest.text, latest.to_dict()
 
 
-def publish(endpoints: Endpoints, settings: SettingsPanel) -> None:
+def publish(endpoints: QuestionEndpoints, settings: SettingsPanel) -> None:
     """The endpoints' own components are not on the page; the settings are the page's, with their defaults.
 
     What is sent is checked here and not by the components, whose errors are not meant for people."""

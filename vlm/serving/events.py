@@ -6,7 +6,7 @@ Events that use the model wait before the gate (vlm/serving/gate.py), together w
 from typing import Any
 
 # Events in Gradio's own queue: searches, embeddings and looks; questions wait before the gate.
-MAX_WAITING = 100
+MAX_EVENTS = 100
 # Gradio lets all of these begin; they wait for the model before the gate, which knows whose turn it is.
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": None}
 

@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 from vlm.errors import UserError
 from vlm.serving.accounts import Accounts
 from vlm.serving.assets import ASSETS
-from vlm.serving.endpoints import Endpoints
+from vlm.serving.endpoints import QuestionEndpoints
 from vlm.serving.guard import Guard
 from vlm.serving.openai.access import Access, access_of
 from vlm.serving.openai.routes import openai_routes
@@ -111,7 +111,7 @@ def app_options(site: Site) -> dict[str, Any]:
         searches = SearchEndpoints(
             site.serving.searcher, Path(get_upload_folder()), set(), site.serving.allowance
         )
-        server = tool_server(Endpoints(site.serving), searches)
+        server = tool_server(QuestionEndpoints(site.serving), searches)
         options["routes"] += tool_routes(server)
         options["lifespan"] = lambda app: server.session_manager.run()
     return options

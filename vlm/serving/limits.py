@@ -17,10 +17,10 @@ class TryLater(UserError):
 
     def __init__(self, reason: str, seconds: float) -> None:
         self.seconds = max(1, math.ceil(seconds))
-        super().__init__(f"{reason} Please try again in {told(self.seconds)}.")
+        super().__init__(f"{reason} Please try again in {duration(self.seconds)}.")
 
 
-def told(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A length of time for people: seconds up to a minute and a half, then minutes."""
     whole = max(1, math.ceil(seconds))
     if whole <= 90:

@@ -16,7 +16,7 @@ from vlm.chat.one_by_one import own_answer
 from vlm.errors import UserError
 from vlm.inputs.images import as_data_url
 from vlm.serving.browser_copy import recover
-from vlm.serving.limits import told
+from vlm.serving.limits import duration
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.questions import Questions
 
@@ -69,7 +69,7 @@ def _looks(assistant: Assistant, picture: str, said: str) -> Iterator[Look]:
 
 def _shown(look: Look | Answer) -> str:
     if isinstance(look, Answer):
-        return f"<p>Waiting, about {told(look.seconds['wait'])}…</p><progress></progress>"
+        return f"<p>Waiting, about {duration(look.seconds['wait'])}…</p><progress></progress>"
     name = f"“{escape(look.name)}”"
     if look.picture is None:
         return f'<p>Looking for {name}…</p><progress max="1" value="{look.done:.2f}"></progress>'

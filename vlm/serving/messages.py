@@ -14,7 +14,7 @@ from urllib.parse import quote
 from vlm.chat.answer import Answer, Settings
 from vlm.chat.conversation import Conversation, Exchange
 from vlm.chat.trace import certainty_note, trace_of
-from vlm.serving.limits import told
+from vlm.serving.limits import duration
 from vlm.serving.markdown import to_html
 from vlm.serving.thumbs import place_for_the_right_answer, thumbs
 from vlm.serving.translations import in_all_languages
@@ -124,7 +124,7 @@ def _recording(exchange: Exchange) -> str:
 def _stage(answer: Answer) -> str:
     words = STAGES.get(answer.stage, "")
     if answer.stage == "waiting":
-        words = f"Waiting for your turn, about {told(answer.seconds['wait'])}…"
+        words = f"Waiting for your turn, about {duration(answer.seconds['wait'])}…"
     return f'<p class="stage">{words}</p>'
 
 

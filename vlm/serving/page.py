@@ -11,8 +11,8 @@ from vlm.chat.assistant import Assistant
 from vlm.serving.about import PLOT, about, how_to_see
 from vlm.serving.assets import ASSETS, from_here
 from vlm.serving.conversation_tab import ConversationTab
-from vlm.serving.endpoints import Endpoints, publish
-from vlm.serving.events import MAX_WAITING, MAY_REFUSE, MODEL
+from vlm.serving.endpoints import QuestionEndpoints, publish
+from vlm.serving.events import MAX_EVENTS, MAY_REFUSE, MODEL
 from vlm.serving.plain_errors import PlainBlocks, plainly
 from vlm.serving.search_endpoints import publish_search
 from vlm.serving.search_tab import SearchTab
@@ -65,9 +65,9 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
                 plot.render()
         with gr.Sidebar(elem_id="settings", position="right", open=False, width=336):
             show_settings(page, settings, personal)
-        publish(Endpoints(serving), settings)
+        publish(QuestionEndpoints(serving), settings)
         publish_search(searcher, serving.allowance)
-    return page.queue(max_size=MAX_WAITING)
+    return page.queue(max_size=MAX_EVENTS)
 
 
 def views_of(assistant: Assistant) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from vlm.serving.switch import Serving
 from vlm.serving.tabs import Tab
 from vlm.serving.translations import translated
 
-SPOKEN = "spoken"  # the name of a recording that assets/page/voice.js makes
+SPOKEN_STEM = "spoken"  # the name of a recording that assets/page/voice.js makes
 REFRESH_SECONDS = 0.1  # while an answer grows: redrawing the page at every token would slow the model down
 COPY_SECONDS = 2.0  # while an answer grows: the copy is the whole conversation
 OTHER_TEMPERATURE = 0.7  # of another try where the temperature is 0, which would say the same again
@@ -186,7 +186,7 @@ class Questions:
         if exchange is None or not self.tab.typed:
             return None
         if (
-            Path(exchange.recording or "").stem == SPOKEN
+            Path(exchange.recording or "").stem == SPOKEN_STEM
         ):  # by the Speak button: its words come back, not a file
             exchange = replace(exchange, question=exchange.asked, recording=None)
         return exchange.composed_before(composed or NOTHING)

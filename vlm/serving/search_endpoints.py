@@ -14,11 +14,11 @@ from vlm.chat.index import PictureIndex
 from vlm.chat.indexing import add_pictures
 from vlm.chat.search import check_query, checked_names, split_names
 from vlm.errors import UserError
-from vlm.inputs.images import MAX_BYTES as MAX_PICTURE_BYTES
+from vlm.inputs.images import MAX_PICTURE_BYTES as MAX_PICTURE_BYTES
 from vlm.serving.allowance import Allowance
 from vlm.serving.arguments import file_of, files_of, text_of, whole_of
 from vlm.serving.callers import current_caller
-from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
+from vlm.serving.chosen_files import MAX_INDEXED, chosen_pictures
 from vlm.serving.events import EMBEDDING, SEARCHING
 from vlm.serving.sent_files import publish_function, sent_files
 from vlm.serving.shared_searcher import SharedSearcher
@@ -26,7 +26,7 @@ from vlm.serving.shared_searcher import SharedSearcher
 MAX_INDEX_BYTES = 64 * 2**20
 MAX_COUNT = 1000
 REFRESH_SECONDS = 0.5
-Found = list[dict[str, Any]]
+Results = list[dict[str, Any]]
 
 
 class SearchEndpoints:
@@ -43,7 +43,7 @@ class SearchEndpoints:
         picture: str | None = None,
         index: str | None = None,
         count: float = 24,
-    ) -> Iterator[Found]:
+    ) -> Iterator[Results]:
         """Find pictures by words, by another picture, or by both. Returns their names and scores, best first, and then
         those that could not be read, with the problem in place of a score.
 
@@ -57,7 +57,7 @@ class SearchEndpoints:
         wanted = text_of(words, "words")
         similar = file_of(picture, "picture", MAX_PICTURE_BYTES)
         saved = file_of(index, "index", MAX_INDEX_BYTES)
-        files = files_of(pictures, "pictures", MAX_PICTURES, MAX_PICTURE_BYTES)
+        files = files_of(pictures, "pictures", MAX_INDEXED, MAX_PICTURE_BYTES)
         most = whole_of(count, "count")
         if not 1 <= most <= MAX_COUNT:
             raise UserError(f"The count must be between 1 and {MAX_COUNT}.")
@@ -82,7 +82,7 @@ class SearchEndpoints:
         self.allowance.take(pictures=1)
         return dict(self.shared.get().classify(file, choices))
 
-    def _index(self, pictures: list[str], file: str | None) -> Generator[Found, None, PictureIndex]:
+    def _index(self, pictures: list[str], file: str | None) -> Generator[Results, None, PictureIndex]:
         """Nothing is found while the pictures are embedded, but whoever waits can stop."""
         caller, shown = current_caller(), time.monotonic()
         searcher = self.shared.get()

@@ -8,7 +8,7 @@ from vlm.serving.allowance import Allowance
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.events import ALWAYS, AT_ONCE, EMBEDDING, MAY_REFUSE, SEARCHING
 from vlm.serving.plain_errors import plainly
-from vlm.serving.search_views import said
+from vlm.serving.search_views import report_line
 from vlm.serving.searches import INVITATION, Searches, SearchSession
 from vlm.serving.shared_searcher import SharedSearcher
 
@@ -48,7 +48,7 @@ class SearchTab:
 
     def _build_choice(self) -> None:
         self.files = gr.File(label="Pictures, or a zip of them", file_count="multiple", height=140)
-        self.report = gr.HTML(said(INVITATION))
+        self.report = gr.HTML(report_line(INVITATION))
         with gr.Row(elem_classes="toolbar"):
             self.folder = gr.UploadButton("Choose a folder", size="sm", file_count="directory")
             self.stop = gr.Button("Stop", size="sm", interactive=False)

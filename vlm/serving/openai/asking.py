@@ -13,7 +13,7 @@ from vlm.chat.answer import Answer, Settings, Turn
 from vlm.chat.reply import MAX_PICTURES
 from vlm.errors import UserError
 from vlm.inputs.speech import Heard
-from vlm.serving.events import MAX_WAITING
+from vlm.serving.events import MAX_EVENTS
 from vlm.serving.limits import TryLater
 from vlm.serving.openai.media import Media
 from vlm.serving.openai.requests import ChatRequest, Said, conversation
@@ -45,7 +45,7 @@ class Asking:
     def __init__(self, serving: Serving, media: Media) -> None:
         self.serving, self.media = serving, media
         self._under_way = 0
-        self._threads = CapacityLimiter(2 * MAX_WAITING)  # not the page's
+        self._threads = CapacityLimiter(2 * MAX_EVENTS)  # not the page's
 
     def read(self, asked: ChatRequest) -> Chat:
         system, said = conversation(asked.messages)
@@ -58,7 +58,7 @@ class Asking:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Within it a request may wait and be answered; TryLater where too many do."""
-        if self._under_way >= MAX_WAITING + self.serving.parallel:
+        if self._under_way >= MAX_EVENTS + self.serving.parallel:
             raise TryLater("Too many questions are waiting now.", self.serving.seconds_a_question)
         self._under_way += 1
         try:

@@ -13,11 +13,11 @@ import httpx
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
-from vlm.inputs.images import MAX_BYTES, open_image
+from vlm.inputs.images import MAX_PICTURE_BYTES, open_image
 from vlm.serving.openai.access import PICTURE_HOSTS
 from vlm.serving.openai.errors import ApiError
+from vlm.serving.openai.files import PREFIX, ApiFiles
 from vlm.serving.openai.requests import InputAudio
-from vlm.serving.openai.uploads import PREFIX, Uploads
 
 FETCH_SECONDS = 10.0
 
@@ -25,7 +25,7 @@ FETCH_SECONDS = 10.0
 class Media:
     """`picture_hosts`: from where pictures may be fetched."""
 
-    def __init__(self, uploads: Uploads, picture_hosts: frozenset[str]) -> None:
+    def __init__(self, uploads: ApiFiles, picture_hosts: frozenset[str]) -> None:
         self.uploads, self.picture_hosts = uploads, picture_hosts
 
     async def pictures(self, references: Iterable[str]) -> tuple[Image.Image, ...]:
@@ -66,7 +66,7 @@ class Media:
                     raise ApiError(400, f"The picture's host answered with {response.status_code}.")
                 async for piece in response.aiter_bytes():
                     content += piece
-                    if len(content) > MAX_BYTES:
+                    if len(content) > MAX_PICTURE_BYTES:
                         break  # open_image says so
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ApiError(400, "The picture could not be fetched from its host.") from error

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from vlm.chat.answer import LARGEST_SEED, LONGEST_ANSWER, Settings
 from vlm.serving.openai.errors import ApiError
-from vlm.serving.openai.uploads import RECORDING_PREFIX
+from vlm.serving.openai.files import RECORDING_PREFIX
 
 MAX_STOPS = 4
 # Key -> the values that ask for nothing

@@ -22,9 +22,9 @@ from vlm.serving.openai.answers import Completion, Telling, closing_events, even
 from vlm.serving.openai.asking import Asking, Chat, Gone
 from vlm.serving.openai.bodies import form_of, json_of
 from vlm.serving.openai.errors import ApiError, OpenAIRoute, api_error
+from vlm.serving.openai.files import ApiFiles, copy, suffix_of
 from vlm.serving.openai.media import Media
 from vlm.serving.openai.requests import read_request
-from vlm.serving.openai.uploads import Uploads, copy, suffix_of
 from vlm.serving.switch import Serving
 from vlm.weights.resolve import public_name
 
@@ -36,8 +36,8 @@ TRANSCRIPTION_NAME = "whisper-1"  # what clients ask for where nobody told them 
 
 def openai_routes(serving: Serving, access: Access) -> APIRouter:
     """To be mounted before the page's own routes."""
-    uploads = Uploads()
-    endpoint = Endpoint(serving, Asking(serving, Media(uploads, access.picture_hosts)), uploads)
+    uploads = ApiFiles()
+    endpoint = OpenAIHandlers(serving, Asking(serving, Media(uploads, access.picture_hosts)), uploads)
     router = APIRouter(
         prefix="/v1", route_class=OpenAIRoute, dependencies=[Depends(access.check)], include_in_schema=False
     )
@@ -52,8 +52,8 @@ def openai_routes(serving: Serving, access: Access) -> APIRouter:
     return router
 
 
-class Endpoint:
-    def __init__(self, serving: Serving, asking: Asking, uploads: Uploads) -> None:
+class OpenAIHandlers:
+    def __init__(self, serving: Serving, asking: Asking, uploads: ApiFiles) -> None:
         self.serving, self.asking, self.uploads = serving, asking, uploads
         self.started = int(time.time())
 

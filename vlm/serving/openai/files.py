@@ -25,7 +25,7 @@ RECORDING_PREFIX = "file-audio-"  # so that a message that names a file says wha
 
 
 @dataclass(frozen=True)
-class Uploaded:
+class ApiFile:
     path: Path
     name: str
     size: int
@@ -45,16 +45,16 @@ class Uploaded:
         }
 
 
-class Uploads:
+class ApiFiles:
     """They lie in a folder of their own among the server's uploads, with which they are counted and go."""
 
     def __init__(self) -> None:
         parent = Path(get_upload_folder())
         parent.mkdir(parents=True, exist_ok=True)
         self._folder = tempfile.TemporaryDirectory(prefix="api-", dir=parent, ignore_cleanup_errors=True)
-        self._files: dict[str, Uploaded] = {}
+        self._files: dict[str, ApiFile] = {}
 
-    async def add(self, file: BinaryIO, name: str, size: int, purpose: str) -> Uploaded:
+    async def add(self, file: BinaryIO, name: str, size: int, purpose: str) -> ApiFile:
         """The file is deleted when its time is up."""
         _hold(size)
         kind = mimetypes.guess_type(name)[0] or ""
@@ -62,7 +62,7 @@ class Uploads:
         prefix = RECORDING_PREFIX if spoken else PREFIX
         identity = prefix + secrets.token_hex(16)
         path = Path(self._folder.name) / f"{identity}{suffix_of(name)}"
-        uploaded = Uploaded(path, PurePath(name).name[:255], size, int(time.time()), purpose)
+        uploaded = ApiFile(path, PurePath(name).name[:255], size, int(time.time()), purpose)
         self._files[identity] = uploaded
         asyncio.get_running_loop().call_later(KEEP_SECONDS, self._remove, identity)
         await run_in_threadpool(copy, file, path)
@@ -77,7 +77,7 @@ class Uploads:
         with tempfile.TemporaryDirectory(prefix="recordings-", dir=parent) as folder:
             yield Path(folder)
 
-    def get(self, identity: str) -> Uploaded:
+    def get(self, identity: str) -> ApiFile:
         if identity not in self._files or not self._files[identity].path.is_file():
             raise ApiError(404, f"There is no file {identity!r}; uploads are kept for four hours.")
         return self._files[identity]
