@@ -21,12 +21,13 @@ from safetensors.torch import load_file, save
 
 from tests.conftest import free_port
 from tests.tiny_alignment import tiny_aligner, tiny_text, tiny_training, use_tiny_parts, write_pairs
-from training import align, align_plots
-from training.aligner_trainer import LOG, read_csv
-from training.augmentation import AugmentationConfig
+from training import align
+from training.aligners import plots as align_plots
+from training.aligners.pairs import Captioned, PairData, Pairs, read_pairs
+from training.aligners.token_store import TokenStore
+from training.aligners.trainer import LOG, read_csv
 from training.config import AlignmentConfig, PairSource, load_alignment_config
-from training.pairs import Captioned, PairData, Pairs, read_pairs
-from training.token_store import TokenStore
+from training.data.augmentation import AugmentationConfig
 from vlm.chat.search import TEMPLATES
 from vlm.config import TextConfig, load_aligner_config
 from vlm.errors import UserError
@@ -196,7 +197,7 @@ from pathlib import Path
 import torch
 from tests.tiny_alignment import tiny_training, use_tiny_parts
 from training import align
-from training.aligner_trainer import AlignerTrainer
+from training.aligners.trainer import AlignerTrainer
 
 torch.set_num_threads(1)
 data, output, method, step, stage, watched = sys.argv[1:]

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.tiny_alignment import COLOURS, TINY, colours, tiny_aligner, tiny_text, write_pairs
-from training.contrast import LOSSES, info_nce, matryoshka_loss, shorten, siglip
-from training.gradient_cache import cached_backward
+from training.aligners.contrast import LOSSES, info_nce, matryoshka_loss, shorten, siglip
+from training.aligners.gradient_cache import cached_backward
 from training.scores import alignment as alignment_scores
 from training.scores.projection import principal_axes, t_sne
 from training.scores.retrieval import (

@@ -35,7 +35,7 @@ from tests.tiny import TinyVision
 from training import convert
 from training.config import TrainingConfig
 from training.data import read_rows
-from training.features import FeatureStore
+from training.data.features import FeatureStore
 from training.finetune import features_of
 from vlm.config import ModelConfig, VisionConfig, load_model_config
 from vlm.config_reader import PartConfig, from_dict

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from training.augmentation import (
+from training.data.augmentation import (
     NO_AUGMENTATION,
     AugmentationConfig,
     View,

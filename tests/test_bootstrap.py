@@ -16,11 +16,12 @@ from PIL import Image
 
 from tests.fake_assistant import FakeAssistant
 from tests.tiny_alignment import COLOURS, tiny_aligner, tiny_training, use_tiny_parts
-from training import align, bootstrap, filtering
-from training.bootstrapped import DROPPED, KEPT, QUESTION
+from training import align, bootstrap
+from training.aligners.pairs import read_pairs
+from training.bootstrapping import filtering
+from training.bootstrapping.bootstrapped import DROPPED, KEPT, QUESTION
+from training.bootstrapping.matching import Claim, best_threshold, judged, shuffled
 from training.config import PairSource
-from training.matching import Claim, best_threshold, judged, shuffled
-from training.pairs import read_pairs
 from vlm.errors import UserError
 from vlm.model import alignment
 

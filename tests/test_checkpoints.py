@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.checkpoints import WHOLE, finish_checkpoint, last_whole_checkpoint
+from training.runs.checkpoints import WHOLE, finish_checkpoint, last_whole_checkpoint
 
 
 def write_checkpoint(folder: Path, step: int) -> None:

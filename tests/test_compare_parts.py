@@ -15,9 +15,10 @@ import pytest
 
 from tests.test_training import png
 from tests.tiny import SYSTEM, overfit, picture, tiny_model
-from training import compare_parts, finetune, resources
+from training import compare_parts, finetune
 from training.compare_parts import cell_config, cell_training, load_comparison
 from training.parts_table import table
+from training.runs import resources
 from training.scores.batch_answers import FeatureQuestion, answer_in_batches
 from vlm.config import preset_names
 from vlm.config_reader import PartConfig

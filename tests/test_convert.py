@@ -16,16 +16,16 @@ from PIL import Image
 from tests.test_photographs import photograph
 from tests.tiny import tiny_config, tiny_model
 from training import convert
+from training.adapters.conversations import Conversations
 from training.config import SourceConfig
-from training.conversations import Conversations
 from training.data import pictures_of, read_rows
-from training.features import FeatureStore
+from training.data.features import FeatureStore
 from training.formats import rows, texts
 from training.formats.texts import Record, stream_json
-from training.questions import DESCRIBE
 from training.scores.selection import with_all_known
 from training.scores.verdicts import is_right
 from training.task_data import examples_of
+from training.wording.questions import DESCRIBE
 from vlm.errors import UserError
 
 COLOURS = ("red", "lime", "blue", "white", "black", "gold")

@@ -21,7 +21,7 @@ from tests.tiny import tiny_config, tiny_model
 from training import finetune, prepare
 from training.config import SourceConfig, StageConfig
 from training.data import read_rows
-from training.parquet_file import SCHEMA
+from training.data.parquet_file import SCHEMA
 from vlm.chat.answer import Answer
 from vlm.chat.conversation import Conversation, Exchange
 from vlm.chat.feedback import (

@@ -19,10 +19,11 @@ from torch import Tensor
 from tests.test_training import png
 from tests.tiny import TinyVision, picture
 from tests.tiny_alignment import tiny_text
-from training import heads, resources
+from training import heads
 from training.config import PRESET_FOLDER, load_preset
 from training.data import Row
 from training.heads import TasksConfig
+from training.runs import resources
 from training.scores.task_scores import score_tasks
 from training.task_data import Example, TaskSteps, Vocabulary, check_tasks, examples_of
 from vlm.config import TextConfig

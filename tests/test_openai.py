@@ -266,7 +266,7 @@ def test_who_is_to_come_later_is_told_when_in_the_way_that_clients_understand(
 
 
 def test_a_request_too_many_says_when_to_come_back(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.serving.openai.asking.MAX_WAITING", -8)  # with the places of the engine: none
+    monkeypatch.setattr("vlm.serving.openai.asking.MAX_EVENTS", -8)  # with the places of the engine: none
     with pytest.raises(openai.RateLimitError, match="Too many questions are waiting now") as refused:
         client.chat.completions.create(model=BASE, messages=[{"role": "user", "content": "Hello?"}])
     assert int(refused.value.response.headers["retry-after"]) >= 1
@@ -548,7 +548,7 @@ def test_a_request_waits_for_its_turn_behind_the_pages_questions(
     )
     waiting.start()
     wait_until(lambda: len(serving._gate._line) == 1)
-    monkeypatch.setattr("vlm.serving.openai.asking.MAX_WAITING", 0)
+    monkeypatch.setattr("vlm.serving.openai.asking.MAX_EVENTS", 0)
     with pytest.raises(openai.RateLimitError, match="Too many questions"):
         ask(client_of(address), words("Hello?"))
     assert not answers and engine.open == 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.tiny import picture, tiny_config, tiny_eyes, tiny_model
-from training.features import FeatureStore
+from training.data.features import FeatureStore
 from vlm.chat.index import PictureIndex
 from vlm.config import load_model_config
 from vlm.errors import UserError

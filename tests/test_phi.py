@@ -20,8 +20,8 @@ from tests.conftest import EXAMPLES
 from tests.tiny import SYSTEM, colour_batch, picture, shake_lora
 from tests.tiny_phi import phi_tokenizer, save_clip, save_preset, tiny_phi_config
 from training import finetune
-from training.adapter_run import training_record
 from training.config import SourceConfig, StageConfig, TrainingConfig, load_training_config
+from training.runs.adapter_run import training_record
 from vlm import load_assistant
 from vlm.config import ModelConfig, load_model_config
 from vlm.engines import Sampling

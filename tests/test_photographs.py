@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from training import parquet_file, prepare, splits
+from training import prepare
+from training.data import parquet_file, splits
 from training.sources import (
     boxes,
     captions,

@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
-from training import parquet_file, prepare, splits
-from training.card import make_card, to_markdown
-from training.colours import main_colour
-from training.held_out import KeptOut, held_out_likenesses, likeness
-from training.instructions import Phrases, make_rows
-from training.phrases import accepted_nouns, concept_of, head_noun, may_be_confused, with_article
+from training import prepare
+from training.data import parquet_file, splits
+from training.data.card import make_card, to_markdown
+from training.data.held_out import KeptOut, held_out_likenesses, likeness
 from training.sources import art4apps, composited, easyvqa, emoji, packages, sweethome, tuxpaint
 from training.sources.picture import Picture, encode, flatten_on_white, render_svg
+from training.wording.colours import main_colour
+from training.wording.instructions import Phrases, make_rows
+from training.wording.phrases import accepted_nouns, concept_of, head_noun, may_be_confused, with_article
 
 CIRCLE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="7"/></svg>'
 ANIMALS = "zebra lion tiger giraffe elephant camel donkey horse koala wombat badger beaver".split()

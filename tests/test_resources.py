@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from training import resources
-from training.resources import disk_limit, memory_limit
+from training.runs import resources
+from training.runs.resources import disk_limit, memory_limit
 from vlm.errors import UserError
 
 # As they were seen on a disk of one megabyte: Python and pyarrow, safetensors 0.8, torch 2.13

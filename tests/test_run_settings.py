@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.run_settings import SETTINGS, claim_folder, differences, digest
+from training.runs.run_settings import SETTINGS, claim_folder, differences, digest
 from vlm.errors import UserError
 from vlm.locks import alone_in
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.tiny import SYSTEM, picture, tiny_model
+from training.adapters.conversations import Collator, Conversations
+from training.adapters.several_pictures import EACH, GOING_ON, Asked, compose, plain_turns
 from training.config import SourceConfig
-from training.conversations import Collator, Conversations
 from training.data import Row
-from training.several_pictures import EACH, GOING_ON, Asked, compose, plain_turns
 from vlm.model.prompts import VISUAL, PromptTurn
 from vlm.model.vlm import VisionLanguageModel
 

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import nn
 
 from tests.conftest import EXAMPLES
-from training import tags as teaching
-from training.augmentation import AugmentationConfig, view_ids
+from training.adapters import tags as teaching
+from training.adapters.tags import fold_of, nouns_of, teach
 from training.data import Row
-from training.features import FeatureStore
-from training.tags import fold_of, nouns_of, teach
+from training.data.augmentation import AugmentationConfig, view_ids
+from training.data.features import FeatureStore
 from vlm.config import VisionConfig
 from vlm.model.encoders import build_encoder
 from vlm.model.tags import ENCODER_SHARE, LEAST, Tagger

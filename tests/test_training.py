@@ -24,13 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tests.tiny import colour_batch, picture, tiny_config, tiny_model
-from training import features, finetune
-from training import tags as teaching
-from training.augmentation import AugmentationConfig, draw_view, paint_view, view_ids, with_views
+from training import finetune
+from training.adapters import tags as teaching
+from training.adapters.conversations import Collator, Conversations
 from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
-from training.conversations import Collator, Conversations
-from training.data import Row, iterate_rows, pictures_of, read_rows
-from training.features import FeatureStore
+from training.data import Row, features, iterate_rows, pictures_of, read_rows
+from training.data.augmentation import AugmentationConfig, draw_view, paint_view, view_ids, with_views
+from training.data.features import FeatureStore
 from training.finetune import lay_out, tags_of, train_stage, within_epochs
 from vlm.config_reader import PartConfig
 from vlm.errors import UserError
@@ -442,7 +442,8 @@ import os, signal, sys
 from pathlib import Path
 from tests.test_training import training_on, weights_after
 from tests.tiny import tiny_config
-from training import features, finetune
+from training import finetune
+from training.data import features
 
 data, method, step = sys.argv[1:]
 original = getattr(finetune.AdapterTrainer, method)

@@ -26,8 +26,9 @@ from tests.tiny import tiny_config, tiny_model
 from tests.tiny_aligner import TinyAligner
 from tests.tiny_alignment import tiny_aligner, tiny_training, use_tiny_parts, write_pairs
 from tests.tiny_gguf import WORDS, save_lora, tiny_causal, tiny_gguf_with_words
-from training import align, bootstrap, convert, finetune, prepare, splits
+from training import align, bootstrap, convert, finetune, prepare
 from training.config import PairSource, SourceConfig, StageConfig
+from training.data import splits
 from training.sources import composited
 from vlm.chat import search
 from vlm.chat.feedback import feedback_on

@@ -19,21 +19,21 @@ from accelerate import PartialState
 from torch import Tensor
 from transformers import TrainingArguments, set_seed
 
-from training.align_plots import draw_all
-from training.align_validation import EMBEDDINGS, Side, Validation
-from training.aligner_trainer import LOG, AlignerTrainer, PairCollator, Record
-from training.augmentation import open_view, picture_id_of, with_views
-from training.checkpoints import last_whole_checkpoint, steps_of
+from training.aligners.contrast import LOSSES
+from training.aligners.pairs import Captioned, PairData, Pairs, damaged, names_of, read_pairs
+from training.aligners.plots import draw_all
+from training.aligners.token_store import TokenStore
+from training.aligners.trainer import LOG, AlignerTrainer, PairCollator, Record
+from training.aligners.validation import EMBEDDINGS, Side, Validation
 from training.config import AlignmentConfig, check_report_to, load_alignment_config
-from training.contrast import LOSSES
 from training.data import pictures_of
-from training.features import Averages, FeatureStore
+from training.data.augmentation import open_view, picture_id_of, with_views
+from training.data.features import Averages, FeatureStore
 from training.finetune import GOES_ON, keep_memory
-from training.pairs import Captioned, PairData, Pairs, damaged, names_of, read_pairs
-from training.resources import disk_limit, memory_limit
-from training.run_settings import claim_folder, digest
+from training.runs.checkpoints import last_whole_checkpoint, steps_of
+from training.runs.resources import disk_limit, memory_limit
+from training.runs.run_settings import claim_folder, digest
 from training.scores.alignment import report
-from training.token_store import TokenStore
 from vlm.config import AlignerConfig, load_aligner_config
 from vlm.config_reader import read_yaml, to_dict
 from vlm.errors import UserError

@@ -20,14 +20,22 @@ from typing import Any
 
 import torch
 
-from training.bootstrapped import KEPT, QUESTION, write
+from training.aligners.pairs import Captioned, hash_share, is_picture, read_pairs
+from training.bootstrapping.bootstrapped import KEPT, QUESTION, write
+from training.bootstrapping.filtering import WATCHED, check_watched, compare_filtered
+from training.bootstrapping.matching import (
+    Claim,
+    best_threshold,
+    claims_of,
+    examples,
+    judged,
+    scored,
+    shuffled,
+)
 from training.data import iterate_rows
 from training.evaluate import given_command, open_journal, settings_of
-from training.filtering import WATCHED, check_watched, compare_filtered
 from training.finetune import GOES_ON
-from training.matching import Claim, best_threshold, claims_of, examples, judged, scored, shuffled
-from training.pairs import Captioned, hash_share, is_picture, read_pairs
-from training.resources import disk_limit
+from training.runs.resources import disk_limit
 from training.scores.answering import answer_all, shown_picture
 from training.scores.selection import Options, listed, sources_of
 from vlm.chat.assistant import load_assistant

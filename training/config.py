@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from training.augmentation import AugmentationConfig
+from training.data.augmentation import AugmentationConfig
 from vlm.config_reader import Config, from_dict, read_yaml
 from vlm.errors import UserError
 
@@ -142,7 +142,7 @@ class AlignmentConfig:
     sources: tuple[PairSource, ...] = ()
     without_names_of: str | None = None  # a source whose names are no labels, so that naming it is zero-shot
     stage: str = "heads"  # vlm.model.aligner.STAGES
-    loss: str = "infonce"  # training.contrast.LOSSES
+    loss: str = "infonce"  # training.aligners.contrast.LOSSES
     matryoshka: str = "sampled"  # one of the shorter dims a batch; all: each of them
     batch_size: int = 1024  # pairs that are told apart
     chunk_size: int = 128  # of them at once in memory (gradient caching)
@@ -151,7 +151,7 @@ class AlignmentConfig:
     weight_decay: float = 0.01
     warmup_share: float = 0.1
     max_gradient_norm: float = 1.0
-    text_dropout: float = 0.1  # share of pairs whose text is dropped (training.contrast.info_nce)
+    text_dropout: float = 0.1  # share of pairs whose text is dropped (training.aligners.contrast.info_nce)
     head_dropout: float = 0.0  # of the pooled features
     feature_noise: float = 0.0  # in deviations of each channel
     augmentation: AugmentationConfig = AugmentationConfig()

@@ -28,13 +28,13 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from training.data import parquet_files
+from training.data.held_out import MADE, KeptOut, held_out_likenesses, kept_out_of
 from training.formats.coco import from_coco_captions, from_coco_instances
 from training.formats.rows import LONG, SPLITS, Labels, PictureReader, plain_split, rows_of
 from training.formats.shards import Progress, Shard, load_progress
 from training.formats.tables import from_datasets, from_pixmo, split_part
 from training.formats.texts import SYSTEM, Record, from_csv, from_flickr8k, from_llava
-from training.held_out import MADE, KeptOut, held_out_likenesses, kept_out_of
-from training.resources import disk_limit
+from training.runs.resources import disk_limit
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.terminal import show_anything

@@ -25,9 +25,8 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import SCHEDULER_NAME
 
-from training.adapter_run import claim_output, is_finished, is_trained, training_record
-from training.augmentation import NO_AUGMENTATION, with_views
-from training.checkpoints import OrderedTrainer, last_whole_checkpoint, steps_of
+from training.adapters.conversations import Collator, Conversations, check_sources
+from training.adapters.tags import teach
 from training.config import (
     Slice,
     SourceConfig,
@@ -36,13 +35,14 @@ from training.config import (
     check_report_to,
     load_training_config,
 )
-from training.conversations import Collator, Conversations, check_sources
 from training.data import Row, pictures_of, read_rows
-from training.features import FeatureStore
+from training.data.augmentation import NO_AUGMENTATION, with_views
+from training.data.features import FeatureStore
 from training.plot import draw, read_log
-from training.resources import disk_limit, memory_limit
-from training.run_settings import SETTINGS
-from training.tags import teach
+from training.runs.adapter_run import claim_output, is_finished, is_trained, training_record
+from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint, steps_of
+from training.runs.resources import disk_limit, memory_limit
+from training.runs.run_settings import SETTINGS
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
 from vlm.locks import alone_in

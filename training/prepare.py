@@ -23,11 +23,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.card import make_card, read_dropped, to_markdown
-from training.held_out import KeptOut, held_out_likenesses, keep_out, kept_out_of
-from training.instructions import Phrases
-from training.parquet_file import origin_of, own_origin, write_source
-from training.resources import disk_limit
+from training.data.card import make_card, read_dropped, to_markdown
+from training.data.held_out import KeptOut, held_out_likenesses, keep_out, kept_out_of
+from training.data.parquet_file import origin_of, own_origin, write_source
+from training.data.splits import assign_splits
+from training.runs.resources import disk_limit
 from training.sources import (
     art4apps,
     composited,
@@ -42,7 +42,7 @@ from training.sources import (
 )
 from training.sources.packages import fetch
 from training.sources.picture import Picture
-from training.splits import assign_splits
+from training.wording.instructions import Phrases
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.terminal import show_anything

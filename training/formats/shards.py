@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training import parquet_file
+from training.data import parquet_file
 from vlm.errors import UserError
 from vlm.whole_files import write_json
 

@@ -15,8 +15,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TextIO
 
-from training.questions import DESCRIBE
-from training.splits import hash_fraction
+from training.data.splits import hash_fraction
+from training.wording.questions import DESCRIBE
 from vlm.errors import UserError
 
 CHUNK = 1 << 20  # characters of JSON read at a time

@@ -17,10 +17,10 @@ from more_itertools import chunked
 from PIL import Image
 from torch import Tensor
 
-from training.contrast import shorten
+from training.aligners.contrast import shorten
+from training.aligners.pairs import Captioned, damaged, names_of, read_pairs
 from training.data import pictures_of
-from training.features import FeatureStore
-from training.pairs import Captioned, damaged, names_of, read_pairs
+from training.data.features import FeatureStore
 from training.scores.metrics import normalise, share
 from training.scores.retrieval import chance, mean_average_precision, modality_gap, recall_lost, retrieval
 from vlm.chat.search import names_vectors

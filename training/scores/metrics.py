@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
-from training.questions import CHOOSE
+from training.wording.questions import CHOOSE
 from vlm.chat.words import content_words, to_keywords
 
 ARTICLES = {"a", "an", "the"}

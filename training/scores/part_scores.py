@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.data import Row, pictures_of
-from training.features import FeatureStore
+from training.data.features import FeatureStore
 from training.scores.answering import BLANK, blank_picture
 from training.scores.batch_answers import FeatureQuestion, answer_in_batches
 from training.scores.items import make_items

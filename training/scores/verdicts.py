@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 
 from training.data import Row
-from training.phrases import sentence, with_article
 from training.scores.metrics import (
     chosen_option,
     is_exact,
@@ -16,6 +15,7 @@ from training.scores.metrics import (
     restates,
     yes_or_no,
 )
+from training.wording.phrases import sentence, with_article
 from vlm.chat.words import to_keywords
 
 NAMING = ("", "name", "describe")

@@ -9,8 +9,8 @@ out.
 from functools import partial
 from pathlib import Path
 
-from training.phrases import with_article
 from training.sources.picture import Picture, open_raster
+from training.wording.phrases import with_article
 
 FOLDERS = {
     "animals": "", "body": "body", "clothes_n_accessories": "clothing", "construction": "building",

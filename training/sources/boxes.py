@@ -10,14 +10,24 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from training.phrases import sentence
-from training.questions import BESIDE, ELSE, HOW_MANY, LARGEST, LIST_THINGS, NAME, SIDE, WHERE, WHERE_IS
 from training.sources.balance import Candidate, cap, even_out
 from training.sources.index_lines import Box, Known
 from training.sources.nouns import EXACT, everyday, is_countable, join, noun_phrase, number, plural, several
 from training.sources.picture import Row
 from training.sources.presence import ask_balanced
 from training.sources.taken_for import taken_for
+from training.wording.phrases import sentence
+from training.wording.questions import (
+    BESIDE,
+    ELSE,
+    HOW_MANY,
+    LARGEST,
+    LIST_THINGS,
+    NAME,
+    SIDE,
+    WHERE,
+    WHERE_IS,
+)
 
 CLEAR, COUNTED = 0.004, 0.0015  # of the picture's area: what is asked about, and what is counted
 MOST_OF_ONE_NUMBER = 0.4  # of the answers to how many

@@ -9,11 +9,11 @@ import random
 import re
 from collections.abc import Sequence
 
-from training.phrases import sentence, singular
-from training.questions import DESCRIBE, DOING, HAPPENING, LONG, SHORT
 from training.sources.index_lines import Known
 from training.sources.picture import Row
 from training.sources.presence import ask_balanced
+from training.wording.phrases import sentence, singular
+from training.wording.questions import DESCRIBE, DOING, HAPPENING, LONG, SHORT
 
 CAPTIONS_ASKED = 3  # captions of a training picture that are answers of "Describe the picture."
 SALIENT = {  # what people never leave out of a caption -> the words that name it

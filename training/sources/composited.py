@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from training.colours import NAMED_COLOURS, main_colour
-from training.inflection import inflector
-from training.instructions import CLEAR, countable, short_form
-from training.phrases import concept_of, may_be_confused, sentence
-from training.questions import COLOUR_OF, DESCRIBE, HOW_MANY, WHERE, WHICH_SIDE
+from training.data.splits import SALT
 from training.sources.nouns import plural
 from training.sources.picture import Picture
-from training.splits import SALT
+from training.wording.colours import NAMED_COLOURS, main_colour
+from training.wording.inflection import inflector
+from training.wording.instructions import CLEAR, countable, short_form
+from training.wording.phrases import concept_of, may_be_confused, sentence
+from training.wording.questions import COLOUR_OF, DESCRIBE, HOW_MANY, WHERE, WHICH_SIDE
 
 SCENES = {"train": 3000, "validation": 150, "test": 600}
 CUT_OUT_SOURCES = ("tuxpaint", "emoji", "sweethome3d", "openclipart")

@@ -11,8 +11,8 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
+from training.data.splits import hash_fraction
 from training.sources.picture import Picture, open_raster
-from training.splits import hash_fraction
 
 SHAPES = {"circle", "rectangle", "triangle"}
 COLOURS = {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.phrases import with_article
 from training.sources.picture import Picture, open_raster, render_svg
+from training.wording.phrases import with_article
 
 SUBGROUPS = {
     "animal-mammal": "mammal", "animal-bird": "bird", "animal-amphibian": "reptile",

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from training.phrases import without_article
 from training.sources.index_lines import Known
 from training.sources.labels import name_of
 from training.sources.nouns import everyday, noun_phrase
 from training.sources.picture import Row
+from training.wording.phrases import without_article
 
 KNOWLEDGE = Path(__file__).parent.parent / "knowledge.jsonl"
 SHARE = 0.6  # of the pictures have a conversation

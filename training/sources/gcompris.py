@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.phrases import with_article
 from training.sources.picture import Picture, open_raster, render_svg
 from training.sources.qt_resources import Entry, list_entries, read_entry
+from training.wording.phrases import with_article
 from vlm.errors import UserError
 
 DRAWN = {"lang"}  # resource files whose WebP pictures are drawings; the others' are photographs

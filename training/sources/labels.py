@@ -7,9 +7,6 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from training.instructions import Phrases, choice_rows, countable, name_rows
-from training.phrases import accepted_nouns, concept_of, sentence, singular, with_article, without_article
-from training.questions import IS_THERE, WHICH_KIND
 from training.sources.index_lines import Known
 from training.sources.label_names import (
     CALTECH,
@@ -26,7 +23,17 @@ from training.sources.nouns import noun_phrase
 from training.sources.picture import Picture, Row
 from training.sources.presence import ask_balanced
 from training.sources.taken_for import FAMILIES, taken_for
-from training.words import GENERIC, GROUPS
+from training.wording.instructions import Phrases, choice_rows, countable, name_rows
+from training.wording.phrases import (
+    accepted_nouns,
+    concept_of,
+    sentence,
+    singular,
+    with_article,
+    without_article,
+)
+from training.wording.questions import IS_THERE, WHICH_KIND
+from training.wording.words import GENERIC, GROUPS
 
 ANIMALS = {"mammal", "bird", "reptile", "sea animal", "insect"}
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from training.inflection import inflector
-from training.phrases import is_plural, with_article
-from training.words import PAIRS
+from training.wording.inflection import inflector
+from training.wording.phrases import is_plural, with_article
+from training.wording.words import PAIRS
 
 NAMES = {  # class -> what people say
     "sports ball": "ball", "tv": "TV", "hair drier": "hair dryer", "mouse": "computer mouse", "remote": "remote control",

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.phrases import concept_of, singular, with_article
 from training.sources.picture import MAX_SIDE, Picture, render_svg
-from training.words import ADJECTIVES
+from training.wording.phrases import concept_of, singular, with_article
+from training.wording.words import ADJECTIVES
 
 FOLDERS = set(
     """animals buildings computer containers education electronics food geography office people plants

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from training.data.splits import hash_fraction
 from training.sources import boxes, captions, follow_ups, labels, questions_asked, regions
 from training.sources.index_lines import Known, read_line
 from training.sources.picture import Picture, Row
-from training.splits import hash_fraction
 from vlm.errors import UserError
 from vlm.inputs.images import as_jpeg, open_image
 from vlm.weights.cache import sha256_of

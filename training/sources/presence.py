@@ -9,10 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import permutations
 
-from training.instructions import ask_presence, refuse, some
-from training.questions import IS_THERE, IS_VISIBLE
 from training.sources.nouns import UNIQUE, noun_phrase
 from training.sources.picture import Row
+from training.wording.instructions import ask_presence, refuse, some
+from training.wording.questions import IS_THERE, IS_VISIBLE
 
 NOISE = 0.15  # of the affinity: which of the likely pictures is asked
 WHERE_THINGS_ARE = [template for template in IS_THERE if template != "Is this {x}?"]

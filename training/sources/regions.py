@@ -9,8 +9,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from training.phrases import sentence
-from training.questions import (
+from training.sources.balance import Candidate, cap, even_out
+from training.sources.boxes import side_row
+from training.sources.index_lines import Known, Region
+from training.sources.nouns import UNCOUNTED, UNIQUE, everyday, is_countable, join, noun_phrase
+from training.sources.picture import Row
+from training.sources.places import is_indoors, place_of
+from training.sources.presence import ask_balanced
+from training.sources.taken_for import taken_for
+from training.wording.phrases import sentence
+from training.wording.questions import (
     COVERS,
     DESCRIBE,
     HEIGHT,
@@ -20,14 +28,6 @@ from training.questions import (
     LIST_THINGS,
     PLACE,
 )
-from training.sources.balance import Candidate, cap, even_out
-from training.sources.boxes import side_row
-from training.sources.index_lines import Known, Region
-from training.sources.nouns import UNCOUNTED, UNIQUE, everyday, is_countable, join, noun_phrase
-from training.sources.picture import Row
-from training.sources.places import is_indoors, place_of
-from training.sources.presence import ask_balanced
-from training.sources.taken_for import taken_for
 
 CLEAR = 0.006  # of the picture's area
 BACKGROUND = {"wall", "floor", "ceiling"}  # nobody asks whether there is one

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.phrases import with_article
 from training.sources.picture import Picture, open_raster
+from training.wording.phrases import with_article
 
 UNCLEAR = re.compile(
     r"\d|,|\bBZ\b|Concept|Seat|Renault|Peugeot|Smart|VW|Yamaha|Ford|Chevrolet|PlayStation|Apple i|Arrow|"

@@ -5,7 +5,7 @@ Where one of them is in a picture, nothing is said of the absence of the others.
 
 from collections.abc import Iterable
 
-from training.phrases import singular
+from training.wording.phrases import singular
 
 TEXT = """
     chair, armchair, swivel chair, seat, stool; sofa, couch, armchair; bench, seat; ottoman, stool, cushion; sofa, seat;

@@ -1,9 +1,9 @@
 """Pooled features -> the names of what a picture shows, as text for the prompt.
 
 Two linear classifiers look at the mean of the encoder's last map: the encoder's own, which knows the 1,000 classes of
-ImageNet, and a head that training fits to the nouns of its pictures (training/tags.py). Their best names enter the prompt
-with their certainty ("object tags", as in Oscar, arXiv:2004.06165, and Tag2Text, arXiv:2303.05657), so that the language
-model need not learn every object of the world anew from a few thousand pictures.
+ImageNet, and a head that training fits to the nouns of its pictures (training/adapters/tags.py). Their best names enter
+the prompt with their certainty ("object tags", as in Oscar, arXiv:2004.06165, and Tag2Text, arXiv:2303.05657), so that
+the language model need not learn every object of the world anew from a few thousand pictures.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""python -m training.align_plots RUN: the log of an aligner's run, and its validation pairs -> plots.
+"""python -m training.aligners.plots RUN: the log of an aligner's run, and its validation pairs -> plots.
 
 Curves, parts of the loss, learning rate, temperature, modality gap and recall come from the log; the embedding space, the
 similarities and recall by dimension from embeddings of the validation pictures and texts.
@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.align_validation import EMBEDDINGS
-from training.aligner_trainer import LOG, read_csv
-from training.contrast import shorten
+from training.aligners.contrast import shorten
+from training.aligners.trainer import LOG, read_csv
+from training.aligners.validation import EMBEDDINGS
 from training.plot import Series, points, running_mean
 from training.scores.projection import principal_axes, t_sne
 from training.scores.retrieval import RECALLS, retrieval
@@ -139,7 +139,7 @@ def _save(figure: Any, file: Path) -> None:
 
 def main() -> None:
     show_anything()
-    parser = argparse.ArgumentParser(prog="python -m training.align_plots", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.aligners.plots", description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder; its plots are drawn into RUN/plots")
     arguments = parser.parse_args()
     try:

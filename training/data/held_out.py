@@ -16,7 +16,7 @@ from PIL import Image, ImageChops
 from tqdm import tqdm
 
 from training.data import picture_bytes
-from training.run_settings import digest
+from training.runs.run_settings import digest
 from training.sources.picture import Picture, flatten_on_white, open_raster
 from vlm.errors import UserError
 

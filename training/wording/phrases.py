@@ -6,7 +6,7 @@ the nouns that count as right for it.
 
 import re
 
-from training.words import (
+from training.wording.words import (
     ADJECTIVES,
     ALSO_RIGHT,
     CAPITALS,

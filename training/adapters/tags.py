@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.augmentation import picture_id_of
 from training.data import Row
-from training.features import FeatureStore
+from training.data.augmentation import picture_id_of
+from training.data.features import FeatureStore
 from vlm.model.standardise import channel_statistics
 from vlm.model.tags import Tagger
 

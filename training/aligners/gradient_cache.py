@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from training.contrast import Loss
+from training.aligners.contrast import Loss
 from vlm.model.aligner import EmbeddedPairs
 
 

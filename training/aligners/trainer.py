@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl
 
-from training.align_validation import Side, Validation
-from training.checkpoints import OrderedTrainer
+from training.aligners.contrast import Loss, matryoshka_loss
+from training.aligners.gradient_cache import cached_backward, gather
+from training.aligners.pairs import Pair
+from training.aligners.validation import Side, Validation
 from training.config import AlignmentConfig
-from training.contrast import Loss, matryoshka_loss
 from training.finetune import skip_what_is_not_finite
-from training.gradient_cache import cached_backward, gather
-from training.pairs import Pair
+from training.runs.checkpoints import OrderedTrainer
 from vlm.model.aligner import Aligner, EmbeddedPairs
 from vlm.model.alignment import restore_aligner, save_aligner
 from vlm.model.text_encoders import pad

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
-from training.colours import NAMED_COLOURS, main_colour
-from training.phrases import concept_of, may_be_confused, sentence, with_article, without_article
-from training.questions import (
+from training.sources.picture import Picture, Row
+from training.wording.colours import NAMED_COLOURS, main_colour
+from training.wording.phrases import concept_of, may_be_confused, sentence, with_article, without_article
+from training.wording.questions import (
     ACTION,
     ASKABLE,
     CATEGORY,
@@ -28,8 +29,7 @@ from training.questions import (
     KIND_WORDS,
     NAME,
 )
-from training.sources.picture import Picture, Row
-from training.words import GENERIC, GROUPS
+from training.wording.words import GENERIC, GROUPS
 
 CLEAR = {
     "mammal", "bird", "reptile", "sea animal", "insect", "fruit", "vegetable", "food", "drink", "vehicle",

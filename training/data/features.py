@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, picture_id_of
+from training.data.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, picture_id_of
 from vlm.config import VisionConfig
 from vlm.errors import UserError, not_permitted
 from vlm.locks import in_turn
@@ -72,7 +72,7 @@ class FeatureStore:
         broken: set[str] | None = None,
     ) -> None:
         """Encode the (id, image bytes) that are not there yet. A picture may come any number of times, and so may the ids
-        of its views (training/augmentation.py). One that cannot be read is refused, or its id is put into `broken`."""
+        of its views (training/data/augmentation.py). One that cannot be read is refused, or its id is put into `broken`."""
 
         def pixels_of(picture: tuple[str, bytes]) -> Tensor | None:
             name, content = picture

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from training import align
-from training.bootstrapped import DROPPED, KEPT
+from training.aligners.pairs import Captioned, read_pairs
+from training.bootstrapping.bootstrapped import DROPPED, KEPT
 from training.config import load_alignment_config
-from training.pairs import Captioned, read_pairs
 from training.scores.alignment import see
 from training.scores.retrieval import retrieval
 from vlm.errors import UserError

@@ -15,9 +15,9 @@ from pathlib import Path
 from PIL import Image
 from torch.utils.data import Dataset
 
-from training.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, view_ids
 from training.config import PairSource
 from training.data import Row, iterate_rows
+from training.data.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, view_ids
 from vlm.chat.search import TEMPLATES
 from vlm.errors import UserError
 

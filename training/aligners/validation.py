@@ -7,8 +7,8 @@ import torch
 from more_itertools import chunked
 from torch import Tensor
 
-from training.contrast import matryoshka_loss, shorten
-from training.pairs import Captioned
+from training.aligners.contrast import matryoshka_loss, shorten
+from training.aligners.pairs import Captioned
 from training.scores.retrieval import modality_gap, retrieval
 from vlm.model.aligner import Aligner, EmbeddedPairs
 from vlm.model.text_encoders import pad

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from training.held_out import MADE, KeptOut, kept_out_of
-from training.instructions import Phrases, make_rows
-from training.phrases import accepted_nouns, concept_of, head_noun
-from training.run_settings import digest
+from training.data.held_out import MADE, KeptOut, kept_out_of
+from training.runs.run_settings import digest
 from training.sources.picture import Picture, encode, flatten_on_white
+from training.wording.instructions import Phrases, make_rows
+from training.wording.phrases import accepted_nouns, concept_of, head_noun
 from vlm.errors import UserError
 from vlm.whole_files import whole_file
 

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from training.augmentation import NO_AUGMENTATION, AugmentationConfig, draw_view, is_true_of, view_ids
+from training.adapters.several_pictures import Asked, compose
 from training.config import SourceConfig
 from training.data import Row
-from training.features import FeatureStore
-from training.several_pictures import Asked, compose
+from training.data.augmentation import NO_AUGMENTATION, AugmentationConfig, draw_view, is_true_of, view_ids
+from training.data.features import FeatureStore
 from vlm.chat.words import to_keywords
 from vlm.errors import UserError
 from vlm.model.prompts import Encoded, PromptTurn, collate, encode

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from training.data import Row
-from training.phrases import with_article
+from training.wording.phrases import with_article
 
 ORDINALS = ("first", "second", "third")
 TURNS = 2  # of each picture

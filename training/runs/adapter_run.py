@@ -7,10 +7,10 @@ from typing import Any
 
 from accelerate import PartialState
 
-from training.checkpoints import last_whole_checkpoint, steps_of
 from training.config import TrainingConfig
 from training.data import Row
-from training.run_settings import claim_folder, digest
+from training.runs.checkpoints import last_whole_checkpoint, steps_of
+from training.runs.run_settings import claim_folder, digest
 from vlm.config import ModelConfig
 from vlm.config_reader import to_dict
 from vlm.errors import UserError

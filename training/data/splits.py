@@ -11,8 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from training.phrases import accepted_nouns, head_noun, singular
 from training.sources.picture import Picture
+from training.wording.phrases import accepted_nouns, head_noun, singular
 
 SALT = "embedded-2026-11"  # changing it makes another benchmark
 TEST_PHOTOGRAPHS, VALIDATION_PHOTOGRAPHS = 60, 30

@@ -15,7 +15,7 @@ import torch
 from more_itertools import chunked
 from torch import Tensor
 
-from training.pairs import Captioned
+from training.aligners.pairs import Captioned
 from training.scores.alignment import see
 from training.scores.metrics import share
 from vlm.model.aligner import Aligner

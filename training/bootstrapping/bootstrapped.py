@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from more_itertools import chunked
 
+from training.bootstrapping.matching import Claim
 from training.data import iterate_rows
-from training.matching import Claim
-from training.parquet_file import ROWS_PER_GROUP, SCHEMA
-from training.questions import DESCRIBE
+from training.data.parquet_file import ROWS_PER_GROUP, SCHEMA
+from training.wording.questions import DESCRIBE
 from vlm.whole_files import whole_file
 
 KEPT, DROPPED = "bootstrapped", "bootstrapped-dropped"
@@ -38,7 +38,7 @@ def write(claims: Sequence[Claim], threshold: float, data: Path, sources: Sequen
 def rows_of(
     texts: Mapping[str, Sequence[str]], source: str, data: Path, sources: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """As training.parquet_file has them; `style` is the source that the picture is from."""
+    """As training.data.parquet_file has them; `style` is the source that the picture is from."""
     written: set[str] = set()
     for row, content in iterate_rows(data, "train", sources):
         if row.picture in texts and row.picture not in written:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from training.data.splits import SALT
 from training.sources.packages import PACKAGES
-from training.splits import SALT
 
 COLUMNS = ["image.path", "image_id", "question", "answer", "task", "source", "style", "kind", "split",
            "concept", "group", "noun", "accepted", "conversation", "turn", "references", "objects"]  # fmt: skip

@@ -1,0 +1,1 @@
+"""What training.align is made of: pairs, the contrastive loss, its trainer, validation and plots."""

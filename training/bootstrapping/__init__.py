@@ -1,0 +1,1 @@
+"""What training.bootstrap keeps: captions that an aligner finds to match."""
