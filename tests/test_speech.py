@@ -14,7 +14,7 @@ import pytest
 from vlm.errors import UserError
 from vlm.inputs import speech
 from vlm.inputs.audio import SAMPLE_RATE, open_audio
-from vlm.inputs.speech import Segment, Transcriber, plausible
+from vlm.inputs.speech import Heard, Segment, Transcriber, plausible
 from vlm.weights.resolve import resolve
 
 DATA = Path(__file__).parent / "data"
@@ -116,12 +116,12 @@ def test_nothing_is_heard_where_nobody_speaks(
     transcriber: Transcriber, wave: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     transcript = transcriber.transcribe((SAMPLE_RATE, wave(np.arange(5 * SAMPLE_RATE) / SAMPLE_RATE)))
-    assert transcript == ("", "en", 5.0)
+    assert transcript == Heard("", 5.0, language="en")
 
 
 def test_a_tenth_of_a_second_of_speech_is_an_empty_transcript(transcriber: Transcriber) -> None:
     middle = open_audio(CLIP)[SAMPLE_RATE:][: SAMPLE_RATE // 10]
-    assert transcriber.transcribe((SAMPLE_RATE, middle)) == ("", "en", 0.1)
+    assert transcriber.transcribe((SAMPLE_RATE, middle)) == Heard("", 0.1, language="en")
 
 
 def test_loops_and_improbable_text_are_not_plausible_and_what_is_said_again_is() -> None:
