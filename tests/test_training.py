@@ -32,6 +32,7 @@ from training.data import Row, features, iterate_rows, pictures_of, read_rows
 from training.data.augmentation import AugmentationConfig, draw_view, paint_view, view_ids, with_views
 from training.data.features import FeatureStore
 from training.finetune import lay_out, tags_of, train_stage, within_epochs
+from training.runs.checkpoints import last_whole_checkpoint, skip_what_is_not_finite
 from vlm.config_reader import PartConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
@@ -512,7 +513,7 @@ def test_what_training_writes_the_app_loads(training: TrainingConfig) -> None:
 def test_a_step_whose_gradient_is_not_finite_leaves_the_weights_as_they_are(gradient: float) -> None:
     weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))]
     optimizer = torch.optim.AdamW(weights, lr=0.1)
-    optimizer.register_step_pre_hook(finetune.skip_what_is_not_finite)
+    optimizer.register_step_pre_hook(skip_what_is_not_finite)
 
     def step(first: float) -> list[torch.Tensor]:
         for weight in weights:
@@ -769,7 +770,7 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(
         ):
             command()
     joint = Path(training.output) / "joint"
-    assert finetune.last_whole_checkpoint(joint) == str(joint / "checkpoint-4")
+    assert last_whole_checkpoint(joint) == str(joint / "checkpoint-4")
     assert [path.name for path in joint.iterdir()] == ["checkpoint-4"]
     assert command() == joint
     for file in ("projector.safetensors", "lora/adapter_model.safetensors"):

@@ -29,9 +29,8 @@ from training.config import AlignmentConfig, check_report_to, load_alignment_con
 from training.data import pictures_of
 from training.data.augmentation import open_view, picture_id_of, with_views
 from training.data.features import Averages, FeatureStore
-from training.finetune import GOES_ON, keep_memory
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
-from training.runs.resources import disk_limit, memory_limit
+from training.runs.resources import GOES_ON, disk_limit, keep_memory, memory_limit
 from training.runs.run_settings import claim_folder, digest
 from training.scores.alignment import report
 from vlm.config import AlignerConfig, load_aligner_config

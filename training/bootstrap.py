@@ -34,8 +34,7 @@ from training.bootstrapping.matching import (
 )
 from training.data import iterate_rows
 from training.evaluate import given_command, open_journal, settings_of
-from training.finetune import GOES_ON
-from training.runs.resources import disk_limit
+from training.runs.resources import GOES_ON, disk_limit
 from training.scores.answering import answer_all, shown_picture
 from training.scores.selection import Options, listed, sources_of
 from vlm.chat.assistant import load_assistant

@@ -6,12 +6,9 @@ goes on where its last checkpoint left off when the same command is given again.
 """
 
 import argparse
-import ctypes
 import json
 import logging
 import math
-import os
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,13 +17,12 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import save_fsdp_optimizer
-from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers import set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from transformers.trainer import SCHEDULER_NAME
 
 from training.adapters.conversations import Collator, Conversations, check_sources
 from training.adapters.tags import teach
+from training.adapters.trainer import LOG, AdapterTrainer, LogLines, let_frozen_weights_be, training_arguments
 from training.config import (
     Slice,
     SourceConfig,
@@ -40,8 +36,8 @@ from training.data.augmentation import NO_AUGMENTATION, with_views
 from training.data.features import FeatureStore
 from training.plot import draw, read_log
 from training.runs.adapter_run import claim_output, is_finished, is_trained, training_record
-from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint, steps_of
-from training.runs.resources import disk_limit, memory_limit
+from training.runs.checkpoints import last_whole_checkpoint, steps_of
+from training.runs.resources import GOES_ON, disk_limit, keep_memory, memory_limit
 from training.runs.run_settings import SETTINGS
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
@@ -58,85 +54,6 @@ from vlm.terminal import show_anything
 from vlm.whole_files import whole_folder, write_whole
 
 log = logging.getLogger("training")
-
-
-LOG = "log.jsonl"
-GOES_ON = "give the command again; it goes on from its last checkpoint, which is kept"
-
-
-class LogLines(TrainerCallback):
-    """Appends what the Trainer logs to a file, a line of JSON each, as it comes."""
-
-    def __init__(self, file: Path, stage: str) -> None:
-        self.file, self.stage = file, stage
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        line = {"stage": self.stage, "step": state.global_step} | logs
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-class AdapterTrainer(OrderedTrainer):
-    """Trainer whose checkpoints hold the adapter folder in place of the whole model, and whose log names the learning
-    rate of each part."""
-
-    model_config: ModelConfig
-    training_config: TrainingConfig
-    parameter_groups: list[dict[str, Any]]
-    optimizer: torch.optim.Optimizer | None
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(self.parameter_groups, weight_decay=0.0)
-            self.optimizer.register_step_pre_hook(skip_what_is_not_finite)
-        return self.optimizer
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if logs.pop("learning_rate", None) is not None and self.optimizer:
-            logs |= {f"learning_rate/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
-        super().log(logs, start_time)
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        if not self.args.should_save:  # every process comes here, and one writes
-            return
-        folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
-        folder.mkdir(parents=True, exist_ok=True)
-        training = training_record(self.training_config, self.model_config.name)
-        config, dtype = self.model_config, torch.float32
-        save_adapter(self.model, folder / "adapter", config, training, {}, dtype, state_dict)  # type: ignore
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """As the Trainer does, but without the frozen weights where those are divided among processes."""
-        if self.is_deepspeed_enabled:
-            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
-        elif self.is_fsdp_enabled:
-            plugin = self.accelerator.state.fsdp_plugin
-            save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
-        else:
-            return super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)  # type: ignore[union-attr]
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """`train_stage` has restored the adapter already, before the weights were divided among processes."""
-
-
-def skip_what_is_not_finite(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Leave the weights as they are where a gradient is infinite or NaN: one such step would make them NaN for good."""
-    trained = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
-    if not all(bool(each.grad.isfinite().all()) for each in trained):
-        log.warning("a gradient was not finite; its step is skipped")
-        for each in trained:
-            each.grad = None  # of zero, the optimizer's averages would still move them
-
-
-def let_frozen_weights_be(model: VisionLanguageModel, keys: Any) -> None:
-    """DeepSpeed's checkpoint lacks the frozen weights and has no scales of 4-bit ones. Both are in the model already, so
-    neither is an error."""
-    keys.missing_keys.clear()
-    keys.unexpected_keys.clear()
 
 
 def train_stage(
@@ -238,48 +155,6 @@ def lay_out_validation(
     examples = lay_out(rows, store, tags, model, plain, sources, epochs=1)
     examples.examples = examples.examples[: config.validation_conversations]
     return examples
-
-
-def training_arguments(
-    folder: Path, stage: StageConfig, config: TrainingConfig, device: str, dtype: torch.dtype
-) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        num_train_epochs=1,  # all epochs are laid out in the data set
-        max_steps=stage.max_steps,
-        warmup_steps=config.warmup_steps,
-        lr_scheduler_type="cosine",
-        max_grad_norm=config.max_gradient_norm,
-        use_cpu=device == "cpu",
-        bf16=dtype is torch.bfloat16,  # autocast: trained parameters stay in float32
-        logging_steps=config.logging_steps,
-        save_steps=config.save_steps,
-        eval_strategy="steps" if config.validation_steps else "no",
-        eval_steps=config.validation_steps or None,
-        per_device_eval_batch_size=config.batch_size,
-        prediction_loss_only=True,
-        seed=config.seed,
-        data_seed=config.seed,
-        report_to=config.report_to,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_num_workers=min(8, (os.cpu_count() or 1) - 1)
-        if device == "cuda"
-        else 0,  # a CPU trains itself
-    )
-
-
-def keep_memory() -> None:
-    """Tell glibc to keep freed memory: handing the activations of each step back to the system and asking for them
-    again takes a third of a training step on a CPU."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # malloc.h
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
-        libc.mallopt(m_top_pad, 1 << 28)
 
 
 def run(config: TrainingConfig, extend: bool = False) -> Path:

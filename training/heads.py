@@ -21,9 +21,8 @@ from training.adapters.conversations import check_sources
 from training.config import PRESET_FOLDER, load_preset
 from training.data import Row, pictures_of, read_rows
 from training.data.features import FeatureStore
-from training.finetune import GOES_ON
 from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint
-from training.runs.resources import disk_limit, memory_limit
+from training.runs.resources import GOES_ON, disk_limit, memory_limit
 from training.runs.run_settings import claim_folder, digest
 from training.scores.task_scores import score_tasks
 from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only

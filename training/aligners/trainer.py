@@ -19,8 +19,7 @@ from training.aligners.gradient_cache import cached_backward, gather
 from training.aligners.pairs import Pair
 from training.aligners.validation import Side, Validation
 from training.config import AlignmentConfig
-from training.finetune import skip_what_is_not_finite
-from training.runs.checkpoints import OrderedTrainer
+from training.runs.checkpoints import OrderedTrainer, skip_what_is_not_finite
 from vlm.model.aligner import Aligner, EmbeddedPairs
 from vlm.model.alignment import restore_aligner, save_aligner
 from vlm.model.text_encoders import pad

@@ -1,12 +1,18 @@
-"""The two checkpoints of a run: the latest that was written to its end, and the best or else the one before."""
+"""What every run of the Trainer has: its examples in their order, no step that would make the weights NaN, and two
+checkpoints: the latest that was written to its end, and the best or else the one before.
+"""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
+
+log = logging.getLogger("training")
 
 WHOLE = "whole"  # the last file of a checkpoint: without it the run was killed while it was written
 
@@ -61,3 +67,12 @@ class OrderedTrainer(Trainer):
 
     def save_beside(self, folder: Path) -> None:
         """What else is kept of a checkpoint, in the folder that all of them are in."""
+
+
+def skip_what_is_not_finite(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Leave the weights as they are where a gradient is infinite or NaN: one such step would make them NaN for good."""
+    trained = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+    if not all(bool(each.grad.isfinite().all()) for each in trained):
+        log.warning("a gradient was not finite; its step is skipped")
+        for each in trained:
+            each.grad = None  # of zero, the optimizer's averages would still move them

@@ -1,0 +1,120 @@
+"""Hugging Face's Trainer for an adapter: a learning rate for each part, and checkpoints that hold the adapter folder."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import save_fsdp_optimizer
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer import SCHEDULER_NAME
+
+from training.config import StageConfig, TrainingConfig
+from training.runs.adapter_run import training_record
+from training.runs.checkpoints import OrderedTrainer, skip_what_is_not_finite
+from vlm.config import ModelConfig
+from vlm.model.adapter import save_adapter
+from vlm.model.vlm import VisionLanguageModel
+
+log = logging.getLogger("training")
+
+LOG = "log.jsonl"
+
+
+class LogLines(TrainerCallback):
+    """Appends what the Trainer logs to a file, a line of JSON each, as it comes."""
+
+    def __init__(self, file: Path, stage: str) -> None:
+        self.file, self.stage = file, stage
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        line = {"stage": self.stage, "step": state.global_step} | logs
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class AdapterTrainer(OrderedTrainer):
+    """Trainer whose checkpoints hold the adapter folder in place of the whole model, and whose log names the learning
+    rate of each part."""
+
+    model_config: ModelConfig
+    training_config: TrainingConfig
+    parameter_groups: list[dict[str, Any]]
+    optimizer: torch.optim.Optimizer | None
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(self.parameter_groups, weight_decay=0.0)
+            self.optimizer.register_step_pre_hook(skip_what_is_not_finite)
+        return self.optimizer
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if logs.pop("learning_rate", None) is not None and self.optimizer:
+            logs |= {f"learning_rate/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.args.should_save:  # every process comes here, and one writes
+            return
+        folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
+        folder.mkdir(parents=True, exist_ok=True)
+        training = training_record(self.training_config, self.model_config.name)
+        config, dtype = self.model_config, torch.float32
+        save_adapter(self.model, folder / "adapter", config, training, {}, dtype, state_dict)  # type: ignore
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """As the Trainer does, but without the frozen weights where those are divided among processes."""
+        if self.is_deepspeed_enabled:
+            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+        elif self.is_fsdp_enabled:
+            plugin = self.accelerator.state.fsdp_plugin
+            save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        else:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)  # type: ignore[union-attr]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """`train_stage` has restored the adapter already, before the weights were divided among processes."""
+
+
+def let_frozen_weights_be(model: VisionLanguageModel, keys: Any) -> None:
+    """DeepSpeed's checkpoint lacks the frozen weights and has no scales of 4-bit ones. Both are in the model already, so
+    neither is an error."""
+    keys.missing_keys.clear()
+    keys.unexpected_keys.clear()
+
+
+def training_arguments(
+    folder: Path, stage: StageConfig, config: TrainingConfig, device: str, dtype: torch.dtype
+) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        num_train_epochs=1,  # all epochs are laid out in the data set
+        max_steps=stage.max_steps,
+        warmup_steps=config.warmup_steps,
+        lr_scheduler_type="cosine",
+        max_grad_norm=config.max_gradient_norm,
+        use_cpu=device == "cpu",
+        bf16=dtype is torch.bfloat16,  # autocast: trained parameters stay in float32
+        logging_steps=config.logging_steps,
+        save_steps=config.save_steps,
+        eval_strategy="steps" if config.validation_steps else "no",
+        eval_steps=config.validation_steps or None,
+        per_device_eval_batch_size=config.batch_size,
+        prediction_loss_only=True,
+        seed=config.seed,
+        data_seed=config.seed,
+        report_to=config.report_to,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_num_workers=min(8, (os.cpu_count() or 1) - 1)
+        if device == "cuda"
+        else 0,  # a CPU trains itself
+    )
