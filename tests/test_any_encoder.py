@@ -220,7 +220,7 @@ def test_embeddings_are_read_from_every_form(tmp_path: Path, form: str, shape: t
 
 def test_a_name_beside_an_npy_may_have_spaces(tmp_path: Path) -> None:
     np.save(tmp_path / "e.npy", np.ones((2, 3, 4), np.float32))
-    (tmp_path / "e.txt").write_text("my cat\nmy dog\n")
+    (tmp_path / "e.txt").write_text("my cat\nmy dog \n\n")
     assert list(read_embeddings(tmp_path / "e.npy").pictures) == ["my cat", "my dog"]
 
 

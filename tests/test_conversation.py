@@ -88,6 +88,14 @@ def test_only_an_answer_that_was_cut_off_goes_on_and_it_keeps_its_words() -> Non
     conversation.finish(looking, "It cannot go on.")  # it was refused before a word came
     conversation.settle()
     assert conversation.exchanges[-1] == cut and cut.is_cut
+    conversation.go_on()
+    ended = conversation.grow(
+        conversation.exchanges[-1], ANSWERED
+    )  # with the words that it had: it was whole
+    assert ended
+    conversation.finish(ended)
+    conversation.settle()
+    assert not conversation.exchanges[-1].is_cut
 
 
 def test_a_record_brings_back_every_branch_and_the_files_that_arrived() -> None:

@@ -727,6 +727,7 @@ def test_a_picture_that_comes_while_an_answer_grows_is_looked_at_behind_it(
     add_picture(page, "cat.jpg")
     ask(page, "What is this?")
     page.get_by_text("one two").wait_for()
+    expect(page.locator(".toolbar [data-testid=status-tracker]:not(.hide):visible")).to_have_count(0)
     assistant.read.clear()
     add_picture(page, "coffee.jpg")
     expect(answers(page)).to_have_count(0)  # finished

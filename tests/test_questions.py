@@ -98,3 +98,22 @@ def test_a_double_click_on_a_thumb_is_one_vote(questions: Questions) -> None:
     assert len(list(folder.folder.glob("*.parquet"))) == 1
     voting.vote(conversation, None, clicked(at=0, thumb="", right_answer=""))
     assert not list(folder.folder.glob("*.parquet"))
+
+
+def test_a_growing_answer_is_copied_to_the_browser_and_a_continued_one_stays_as_it_was(
+    questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COPY_SECONDS", "REFRESH_SECONDS"):
+        monkeypatch.setattr(asking, name, -1.0)
+    said = [Answer(stage="looking"), Answer("A", "drafting"), Answer("A cat", "drafting")]
+    monkeypatch.setattr(questions.serving.assistant, "stream", lambda *_: iter(said))
+    conversation = talk()
+    conversation.begin(Exchange("And now?", settings=Settings()))
+    copies = [json.loads(copy) for _, copy in questions.answer(conversation) if isinstance(copy, str)]
+    assert [each["record"]["exchanges"][-1]["answer"]["text"] for each in copies] == ["A", "A cat"]
+    assert all(each["growing"] and each["busy"] for each in copies)
+    conversation.settle()
+    assert not json.loads(copy_of(conversation))["growing"]
+    continued = Conversation([replace(talk().exchanges[1], settings=Settings())])
+    continued.go_on()
+    assert not [copy for _, copy in questions.answer(continued) if isinstance(copy, str)]

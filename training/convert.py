@@ -28,13 +28,14 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from training.data import parquet_files
-from training.data.held_out import MADE, KeptOut, held_out_likenesses, kept_out_of
+from training.data.held_out import MADE, KeptOut, held_out_likenesses
 from training.formats.coco import from_coco_captions, from_coco_instances
 from training.formats.rows import LONG, SPLITS, Labels, PictureReader, plain_split, rows_of
 from training.formats.shards import Progress, Shard, load_progress
 from training.formats.tables import from_datasets, from_pixmo, split_part
 from training.formats.texts import SYSTEM, Record, from_csv, from_flickr8k, from_llava
 from training.runs.resources import disk_limit
+from training.runs.run_settings import digest
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.terminal import show_anything
@@ -128,7 +129,7 @@ def identity(arguments: argparse.Namespace, kept_out: KeptOut | None) -> dict[st
     """What decides the result, files by their content."""
     told_apart = ("out", "file", "images", "keep_out")
     kept = {key: value for key, value in vars(arguments).items() if key not in told_apart}
-    kept |= {"keep_out": kept_out_of(kept_out)} if kept_out else {}
+    kept |= {"keep_out": digest([kept_out.paths, kept_out.bits.tolist()])} if kept_out else {}
     files = [[file.name, sha256_of(file)] for file in arguments.file]
     return kept | {"file": files, "images": str(arguments.images.resolve()) if arguments.images else None}
 

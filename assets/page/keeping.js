@@ -120,14 +120,14 @@ page.open = async key => {
 };
 
 /* Show a conversation in its tab: its files are sent to the server again, which may have deleted them since. `draft` is what
-   the box is to hold, if not what it holds. */
-page.show = async (tab, key, draft) => {
+   the box is to hold, if not what it holds; `growing` what was said since it was kept. */
+page.show = async (tab, key, draft, growing) => {
   if (tab.busy && tab.record.key === key) return;  // it is shown, and grows
   const mine = tab.opening = {};  // of two that are opened one after the other, the last one is shown
   await leave(tab);
   const entry = await page.store.get(key);
   if (!entry) return tab.trigger("fresh", {draft});  // another tab has deleted it
-  const record = structuredClone(entry.record);
+  const record = structuredClone(growing || entry.record);
   const places = {}, files = {};
   try {
     for (const [path, blob] of Object.entries(entry.files)) {

@@ -13,11 +13,13 @@ const page = {
   changed: [],   // functions that are told of a tab whose conversation has changed
 
   connect({element, trigger, props, upload, watch}, served) {
-    const tab = {name: props.tab, element, trigger, upload, served, files: {}, record: null, words: [], busy: false};
+    const tab = {name: props.tab, element, trigger, upload, served, files: {}, record: null, growing: null, words: [], busy: false};
     tab.panel = element.closest("[role=tabpanel]");
     page.tabs[tab.name] = tab;
     watch("value", () => {
-      const {busy, record, words} = JSON.parse(props.value);
+      const {busy, record, words, growing} = JSON.parse(props.value);
+      tab.growing = growing ? record : null;  // what a reload goes on from
+      if (growing) return;
       const wasBusy = tab.busy, before = tab.record?.exchanges.length ?? 0;
       const answered = (record?.exchanges.length ?? 0) >= before;  // a question that failed is taken out again
       Object.assign(tab, {busy, record, words, answered});

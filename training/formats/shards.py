@@ -100,7 +100,8 @@ def load_progress(out: Path, arguments: dict[str, Any]) -> Progress:
         if earlier.arguments == arguments:
             return earlier
         if earlier.shards:
-            changed = sorted(key for key in arguments if arguments[key] != earlier.arguments.get(key))
+            keys = arguments.keys() | earlier.arguments.keys()
+            changed = sorted(key for key in keys if arguments.get(key) != earlier.arguments.get(key))
             raise UserError(
                 f"{out} holds another conversion ({', '.join(changed)} differ). Choose another folder with --out."
             )

@@ -203,8 +203,9 @@ class Conversation:
         if not self.exchanges:
             return None
         last = self.exchanges[-1]
-        if last.begun:  # not a word more came: the cut answer stays as it was
-            answer = last.begun if last.text == last.begun.text else last.answer
+        if last.begun and last.answer:
+            nothing_came = last.answer.stage != "done" and last.text == last.begun.text
+            answer = last.begun if nothing_came else last.answer
             self.exchanges[-1] = replace(last, answer=answer, begun=None)
         if last.text:
             return None

@@ -145,7 +145,8 @@ def _npy(file: Path) -> tuple[list[str], Tensor]:
 
 def _names_beside(file: Path) -> list[str]:
     names = file.with_suffix(".txt")
-    return names.read_text(encoding="utf-8").splitlines() if names.is_file() else []
+    lines = names.read_text(encoding="utf-8").splitlines() if names.is_file() else []
+    return [line.strip() for line in lines if line.strip()]
 
 
 READERS: dict[str, Callable[[Path], tuple[list[str], Tensor]]] = {

@@ -67,7 +67,7 @@ class Ahead:
                 self._wishes.clear()
             if not self._wishes:
                 self._thread = None
-        return self._latest()
+            return self._latest()
 
     def _latest(self) -> Wish | None:
         return next(reversed(list(self._wishes.values())), None)

@@ -12,10 +12,12 @@ from vlm.serving.markdown import to_words
 from vlm.serving.received import Received
 
 
-def copy_of(conversation: Conversation) -> str:
-    """With the words of each answer that is shown, as they are read aloud."""
+def copy_of(conversation: Conversation, growing: bool = False) -> str:
+    """With the words of each answer that is shown, as they are read aloud. `growing`: for a reload in the middle of an
+    answer; nothing else that the page does waits for it."""
     words = [to_words(each.answer.text) if each.answer else "" for each in conversation.exchanges]
-    return json.dumps({"busy": conversation.busy, "record": to_record(conversation), "words": words})
+    copy = {"busy": conversation.busy, "record": to_record(conversation), "words": words, "growing": growing}
+    return json.dumps(copy)
 
 
 def recover(conversation: Conversation, copy: str | None, received: Received) -> None:

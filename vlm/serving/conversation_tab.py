@@ -132,7 +132,14 @@ class ConversationTab:
             each.failure(questions.notice, conversation, self.notice, **AT_ONCE)
         shown = [each.success(show, conversation, self.page, **AT_ONCE) for each, show in taken_down]
         answers = [
-            each.success(questions.answer, conversation, [self.chat, self.bar], **ALWAYS, **model)
+            each.success(
+                questions.answer,
+                conversation,
+                [self.chat, self.bar],
+                show_progress_on=self.chat,
+                **ALWAYS,
+                **model,
+            )
             for each in shown
         ]
         stops = gr.on([self.stop.click, self.question.stop], None, cancels=answers, api_visibility="private")

@@ -65,6 +65,7 @@ class Questions:
     ) -> None:
         recover(conversation, copy, self.received)
         self._take_down(conversation, composed_exchange(composed or NOTHING), settings)
+        self.serving.no_more_ahead(conversation)
 
     def ask_spoken(
         self,
@@ -79,6 +80,7 @@ class Questions:
         if recording is None:
             raise UserError("The recording did not arrive here. Please speak again.")
         self._take_down(conversation, composed_exchange(composed or NOTHING, recording), settings)
+        self.serving.no_more_ahead(conversation)
 
     def ask_suggested(
         self, conversation: Conversation, copy: str | None, chosen: gr.EventData, *settings: Any
@@ -113,7 +115,6 @@ class Questions:
 
     def _take_down(self, conversation: Conversation, exchange: Exchange, settings: tuple[Any, ...]) -> None:
         self._begin(conversation, exchange, settings_from(*settings), conversation.editing)
-        self.serving.no_more_ahead(conversation)  # of what stood in the composer
 
     def _begin(
         self, conversation: Conversation, exchange: Exchange, settings: Settings, at: int | None
@@ -140,9 +141,10 @@ class Questions:
 
     # It is answered.
 
-    def answer(self, conversation: Conversation) -> Iterator[tuple[list[Message], Any]]:
+    def answer(self, conversation: Conversation) -> Iterator[tuple[list[Message] | Any, Any]]:
         """The chat as its last answer grows, and every now and then the browser's copy, which a reload goes on from. Gradio
         closes it on Stop, and when the browser goes away."""
+        yield gr.skip(), gr.skip()  # of an answer that ends before its first word Gradio would empty both
         exchange = conversation.to_answer()
         if exchange is None:
             return  # it was stopped while it waited in the queue
@@ -156,8 +158,8 @@ class Questions:
                     exchange = grown
                     if snapshot.stage != drawn_stage or time.monotonic() - drawn_at > REFRESH_SECONDS:
                         drawn_stage, drawn_at, copy = snapshot.stage, time.monotonic(), gr.skip()
-                        if snapshot.text and drawn_at - copied_at > COPY_SECONDS:
-                            copied_at, copy = drawn_at, copy_of(conversation)
+                        if snapshot.text and not exchange.begun and drawn_at - copied_at > COPY_SECONDS:
+                            copied_at, copy = drawn_at, copy_of(conversation, growing=True)
                         yield messages(conversation, self.serving.feedback_notice), copy
         except Exception as problem:
             refused = plain_sentence(problem)

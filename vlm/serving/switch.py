@@ -274,7 +274,8 @@ class Serving:
                 let_go(problem)
                 self._load(before)
                 raise
-        self.warm_up()
+            finally:
+                self.warm_up()
 
     def _load(self, preset: str) -> None:
         if self._assistant:
