@@ -14,8 +14,8 @@ import gradio as gr
 from vlm.chat.answer import Answer, Settings, Style
 from vlm.chat.reply import MAX_PICTURES
 from vlm.errors import UserError
-from vlm.inputs.audio import MAX_RECORDING_BYTES as MAX_RECORDING_BYTES
-from vlm.inputs.images import MAX_PICTURE_BYTES as MAX_PICTURE_BYTES
+from vlm.inputs.audio import MAX_RECORDING_BYTES
+from vlm.inputs.images import MAX_PICTURE_BYTES
 from vlm.serving.arguments import file_of, files_of, text_of
 from vlm.serving.events import MODEL
 from vlm.serving.sent_files import publish_function, sent_files

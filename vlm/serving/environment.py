@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         field: whole(name, getattr(default, field), least, most)
         for name, (field, least, most) in LIMITS.items()
     }
-    settings = ServerSettings(
+    return ServerSettings(
         preset=given.get("VLM_PRESET", default.preset),
         adapter=given.get("VLM_ADAPTER"),
         host=_host(given.get("HOST") or given.get("GRADIO_SERVER_NAME") or default.host),
@@ -106,8 +106,8 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         key=key,
         tools=_yes_or_no("MCP", given.get("MCP") or given.get("GRADIO_MCP_SERVER")),
         feedback=_writable(given.get("FEEDBACK")),
+        **limits,
     )
-    return replace(settings, **limits)
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -187,9 +187,8 @@ class Questions:
         """A question that got no answer returns to the composer, before what stands there now."""
         if exchange is None or not self.tab.typed:
             return None
-        if (
-            Path(exchange.recording or "").stem == SPOKEN_STEM
-        ):  # by the Speak button: its words come back, not a file
+        # Of what was spoken by the Speak button the words come back, not a file
+        if Path(exchange.recording or "").stem == SPOKEN_STEM:
             exchange = replace(exchange, question=exchange.asked, recording=None)
         return exchange.composed_before(composed or NOTHING)
 

@@ -14,7 +14,7 @@ from vlm.chat.index import PictureIndex
 from vlm.chat.indexing import add_pictures
 from vlm.chat.search import check_query, checked_names, split_names
 from vlm.errors import UserError
-from vlm.inputs.images import MAX_PICTURE_BYTES as MAX_PICTURE_BYTES
+from vlm.inputs.images import MAX_PICTURE_BYTES
 from vlm.serving.allowance import Allowance
 from vlm.serving.arguments import file_of, files_of, text_of, whole_of
 from vlm.serving.callers import current_caller
