@@ -1,6 +1,7 @@
 """The page in headless Chromium over the real models: typing, pictures, a microphone, stop, retry, mistakes."""
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,23 +124,43 @@ def test_the_preset_is_switched_for_everyone_and_conversations_stay(
 
 
 def choose_preset(page: Page, name: str) -> Locator:
-    """On a busy machine the page is told late which preset is served, and shows that again."""
     choice = page.get_by_label("Preset", exact=True)
-    for _ in range(10):
-        choice.click()
-        page.get_by_role("option", name=name).click()
-        page.wait_for_timeout(500)
-        if choice.input_value() == name:
-            break
+    choice.click()
+    page.get_by_role("option", name=name).click()
     expect(choice).to_have_value(name)
     return choice
+
+
+def test_a_chosen_preset_stays_chosen_when_the_page_is_told_late_what_is_served(
+    browser: Browser, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, told = threading.Event(), threading.Event()
+
+    def late() -> list[str]:
+        asked.set()
+        assert told.wait(PATIENCE / 1000)
+        return ["one", "two"]
+
+    monkeypatch.setattr("vlm.serving.switch.runnable_presets", late)
+    with served(serving) as address:
+        page = open_page(browser, address)
+        page.get_by_role("tab", name="About this model").click()
+        assert asked.wait(PATIENCE / 1000)
+        expect(page.get_by_label("Preset", exact=True)).to_be_disabled()
+        told.set()
+        choice = choose_preset(page, "two")
+        page.wait_for_timeout(1000)
+        expect(choice).to_have_value("two")
+        page.context.close()
 
 
 def test_a_preset_that_cannot_be_loaded_is_not_shown_as_chosen(
     browser: Browser, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    out_of_reach = {"two"}
+
     def load(preset: str, adapter: str | None) -> Assistant:
-        if preset == "two":
+        if preset in out_of_reach:
             raise UserError("The weights are out of reach.")
         return load_assistant(preset, adapter)
 
@@ -148,9 +169,23 @@ def test_a_preset_that_cannot_be_loaded_is_not_shown_as_chosen(
         page = open_page(browser, address)
         page.get_by_role("tab", name="About this model").click()
         choice = choose_preset(page, "two")
-        page.get_by_role("button", name="Use this preset").click()
-        page.get_by_text("The weights are out of reach.").first.wait_for()
+        use = page.get_by_role("button", name="Use this preset")
+        use.click()
+        refused = page.get_by_text("The weights are out of reach.")
+        refused.first.wait_for()
         expect(choice).to_have_value("one")
+        expect(refused).to_have_count(0, timeout=PATIENCE)
+
+        out_of_reach.add("one")  # the one before is lost as well, and then is within reach again
+        choose_preset(page, "two")
+        use.click()
+        refused.first.wait_for()
+        out_of_reach.clear()
+        page.reload()
+        page.get_by_role("tab", name="About this model").click()
+        choose_preset(page, "two")
+        use.click()
+        expect(page.locator("header")).to_contain_text("two ·", timeout=PATIENCE)
         page.context.close()
 
 

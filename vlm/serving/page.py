@@ -108,17 +108,21 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
             label="Preset",
             info="Another preset answers everyone who uses this page, once the questions under way are answered. "
             "Conversations stay.",
+            interactive=False,  # until `offer` has said what is served; it would take a choice back
             scale=4,
         )
         change = gr.Button("Use this preset")
 
+    def offer() -> Any:
+        return gr.update(choices=serving.presets, value=serving.preset, interactive=True)
+
     def show() -> list[Any]:
-        choice = gr.update(choices=serving.presets, value=serving.preset)
-        return [choice, *(gr.update(**view) for view in views_of(serving.assistant))]
+        return [gr.update(**view) for view in views_of(serving.assistant)]
 
     changed = change.click(
         plainly(serving.switch), preset, None, show_progress_on=preset, api_visibility="private", **MODEL
     )
-    for ended in (changed.success, changed.failure):
-        ended(plainly(show), None, [preset, *views], **MAY_REFUSE)
-    page.load(plainly(show), None, [preset, *views], **MAY_REFUSE)  # another visitor may have switched
+    # at the start too: another visitor may have switched; and where no model is loaded, one can still be chosen
+    for happened in (page.load, changed.success, changed.failure):
+        happened(plainly(offer), None, preset, **MAY_REFUSE)
+        happened(plainly(show), None, views, **MAY_REFUSE)
