@@ -399,6 +399,35 @@ def test_an_answer_that_is_left_while_it_is_written_is_kept_as_far_as_it_came(
     expect(box(page)).to_have_value("Unanswered?")
 
 
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_conversation_that_is_deleted_while_it_is_answered_does_not_come_back(
+    page: Page, assistant: ChattingAssistant, everything: bool
+) -> None:
+    assistant.slow, assistant.script["Slow?"] = 0.05, " ".join(["word"] * 400)
+    ask(page, "Before?")
+    expect(answers(page)).to_have_count(1)
+    ask(page, "Slow?")
+    page.locator(".answer:visible .words", has_text="word word").wait_for()
+    show_list(page)
+    if everything:
+        page.get_by_role("button", name="Delete all").first.click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
+    else:
+        page.get_by_label("More about Before?").click()
+        page.get_by_role("button", name="Delete", exact=True).locator("visible=true").click()
+    expect(page.locator(".question:visible")).to_have_count(0)
+    assistant.slow = 0.0
+    ask(page, "After?")
+    expect(answers(page)).to_have_count(1)
+    expect(page.locator(".conversations [data-list=open]")).to_have_count(1)
+    assert listed(page) == ["After?"]
+    if not everything:
+        page.get_by_role("button", name="Undo").click()
+        expect(page.locator(".conversations [data-list=open]")).to_have_count(2)
+        page.locator(".conversations [data-list=open]", has_text="Before?").click()
+        expect(answers(page).last).to_contain_text("Stopped early.")
+
+
 def test_a_server_that_is_stopped_leaves_the_page_what_it_has_said(browser: Browser) -> None:
     assistant = ChattingAssistant()
     assistant.slow, assistant.script["Slow?"] = 0.05, " ".join(["word"] * 400)

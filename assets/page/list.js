@@ -103,17 +103,22 @@ const listActions = {
       field.blur();
     });
     field.addEventListener("blur", async () => {
-      const entry = await page.store.get(key);
-      if (entry && field.value.trim()) await page.store.put({...entry, title: field.value.trim()});
+      await inTurn(async () => {
+        const entry = await page.store.get(key);
+        if (entry && field.value.trim()) await page.store.put({...entry, title: field.value.trim()});
+      });
       field.remove();
       page.showList();
     });
   },
   async delete(key) {
+    const shown = Object.values(page.tabs).find(each => each.record?.key === key);
+    if (shown) await leave(shown);  // or what is said of it afterwards would come back as a conversation of its own
     undone = await page.store.get(key);
-    await page.store.delete(key);
-    wasShown = page.tabs[undone.tab]?.record?.key === key;
-    if (wasShown) page.tabs[undone.tab].trigger("fresh", {});
+    if (!undone) return page.showList();  // another tab was first
+    await inTurn(() => page.store.delete(key));
+    wasShown = Boolean(shown);
+    shown?.trigger("fresh", {});
     const said = list.querySelector(".undo");
     said.hidden = false;
     said.lastElementChild.hidden = false;
@@ -134,9 +139,11 @@ const listActions = {
     dialog.returnValue = "";
     dialog.onclose = async () => {
       if (dialog.returnValue !== "delete") return;
-      await page.store.clear();
+      const tabs = Object.values(page.tabs);
+      await Promise.all(tabs.map(leave));
+      await inTurn(page.store.clear);
       list.querySelector(".undo").hidden = true;
-      for (const tab of Object.values(page.tabs)) tab.trigger("fresh", {});
+      for (const tab of tabs) tab.trigger("fresh", {});
       page.showList();
     };
     dialog.showModal();
