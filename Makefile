@@ -28,7 +28,7 @@ quick: $(VENV)/ready-to-test
 
 adapter: setup
 	@test -n "$(PHOTOS)" || { echo "make adapter: PHOTOS is needed: make adapter PHOTOS=folder of photographs (training/README.md)"; exit 2; }
-	$(BIN)/python -m training.prepare --out data/embedded --photos $(PHOTOS)
+	$(BIN)/python -m training.prepare --output data/embedded --photos $(PHOTOS)
 	$(BIN)/python -m training.finetune --preset embedded
 
 setup: $(VENV)/ready

@@ -311,7 +311,7 @@ def test_the_names_of_pictures_are_got_as_the_readme_says(tmp_path: Path) -> Non
     data = tmp_path / "data"
     convert.convert(
         convert.parse(
-            ["csv", "--file", f"{tmp_path}/mine.csv", "--images", str(tmp_path), "--out", str(data)]
+            ["csv", "--file", f"{tmp_path}/mine.csv", "--images", str(tmp_path), "--output", str(data)]
         )
     )
     told: dict[str, Any] = {}

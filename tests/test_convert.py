@@ -54,7 +54,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def run(tmp_path: Path, *words: object, out: str = "out") -> Path:
-    convert.convert(convert.parse([*map(str, words), "--out", str(tmp_path / out)]))
+    convert.convert(convert.parse([*map(str, words), "--output", str(tmp_path / out)]))
     return tmp_path / out
 
 
@@ -154,7 +154,7 @@ def test_the_report_counts_all_and_lists_the_first_twenty(
 ) -> None:
     lines = [("red.png", "q", "a"), *[(f"absent-{number}.png", "q", "a") for number in range(30)]]
     file = write_csv(tmp_path / "mine.csv", lines)
-    words = ["convert", "csv", "--file", str(file), "--images", str(photos), "--out", str(tmp_path / "out")]
+    words = f"convert csv --file {file} --images {photos} --output {tmp_path}/out".split()
     monkeypatch.setattr("sys.argv", words)
     convert.main()
     printed = capsys.readouterr().out
@@ -363,7 +363,7 @@ def test_broken_lines_and_missing_coco_pictures_are_counted_listed_and_skipped(
         json.dumps(talk("<image>\nLast?", "Two.", image="blue.png")),
     ]
     (tmp_path / "talks.jsonl").write_text("\n".join(lines))
-    words = ["--file", str(tmp_path / "talks.jsonl"), "--images", str(photos), "--out", str(tmp_path / "out")]
+    words = f"--file {tmp_path}/talks.jsonl --images {photos} --output {tmp_path}/out".split()
     monkeypatch.setattr("sys.argv", ["convert", "llava", *words])
     convert.main()
     assert [row["question"] for row in table(tmp_path / "out")] == ["First?", "Last?"]
@@ -657,7 +657,7 @@ def test_a_disk_that_fills_up_costs_no_whole_file(
             raise OSError(errno.ENOSPC, "No space left on device")
         write(self, *arguments)
 
-    words = ["convert", *map(str, many), "--out", str(tmp_path / "broken")]
+    words = ["convert", *map(str, many), "--output", str(tmp_path / "broken")]
     monkeypatch.setattr("sys.argv", words)
     with monkeypatch.context() as patch:
         patch.setattr(parquet.ParquetWriter, "write_table", write_or_not)
@@ -740,7 +740,7 @@ def test_wrong_arguments_and_wrong_files_are_plain_errors(
 
 def test_an_unknown_format_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        convert.parse(["coco", "--out", "x"])
+        convert.parse(["coco", "--output", "x"])
     error = capsys.readouterr().err
     assert all(name in error for name in ("llava", "csv", "flickr8k", "pixmo", "datasets"))
 

@@ -181,7 +181,7 @@ def test_all_wrong_lines_are_written_beside_the_data(tmp_path, capsys):
 def test_photographs_alone_are_prepared_without_fetching_anything(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prepare, "fetch", None)
     make_set(tmp_path / "photos/mine", [captioned(n) for n in range(12)])
-    words = ["prepare", "--photos", f"{tmp_path}/photos", "--out", f"{tmp_path}/out", "--only-photos"]
+    words = ["prepare", "--photos", f"{tmp_path}/photos", "--output", f"{tmp_path}/out", "--only-photos"]
     monkeypatch.setattr(sys, "argv", words)
     prepare.main()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

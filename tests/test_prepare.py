@@ -500,7 +500,7 @@ def test_a_file_of_other_pictures_or_texts_is_not_taken_for_todays(small_test, l
     first = listed["emoji-noto"][0]
     for other in ([first], [replace(first, phrase="a yak"), *listed["emoji-noto"][1:]]):
         with pytest.raises(
-            packages.UserError, match=r"emoji-noto\.parquet: made of other pictures.*Delete.*--out"
+            packages.UserError, match=r"emoji-noto\.parquet: made of other pictures.*Delete.*--output"
         ):
             prepare.write_data(listed | {"emoji-noto": other}, tmp_path)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == content

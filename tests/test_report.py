@@ -63,7 +63,7 @@ def test_a_suite_becomes_one_report(data: Path, monkeypatch: pytest.MonkeyPatch,
             "blank_picture": 0.0, "question_only": 0.3, "at_least": 0.5, "at_most": None, "met": True}  # fmt: skip
     (suite / "goals.json").write_text(json.dumps({"runs": ["names", "polar"], "goals": [goal]}))
     monkeypatch.setattr(
-        sys, "argv", ["report", str(suite), "--folder", str(data), "--out", str(data / "report")]
+        sys, "argv", ["report", str(suite), "--folder", str(data), "--output", str(data / "report")]
     )
     assert command.main() == 0
     text = (data / "report" / "report.md").read_text()

@@ -102,9 +102,9 @@ def test_a_digest_hangs_on_every_value_and_their_order() -> None:
         "heads --output {}",
         "compare_parts --output {}",
         "bootstrap --texts flickr8k --output {}",
-        "prepare --out {}",
-        "prepare --feedback votes --out {}",
-        "convert csv --file rows.csv --out {}",
+        "prepare --output {}",
+        "prepare --feedback votes --output {}",
+        "convert csv --file rows.csv --output {}",
         "evaluate --suite development --output {}",
     ],
 )

@@ -105,7 +105,7 @@ def test_convert_reports_what_the_terminal_cannot_show(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-m", "training.convert", "csv", "--file", tmp_path / "mine.csv"]
     done = subprocess.run(
-        [*command, "--images", tmp_path, "--out", tmp_path / "out"],
+        [*command, "--images", tmp_path, "--output", tmp_path / "out"],
         cwd=ROOT,
         env=os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252"},
         capture_output=True,

@@ -81,7 +81,7 @@ def test_a_thumb_down_with_the_right_answer_becomes_a_training_row(
         "embedded",
         "",
     )
-    command = [sys.executable, "-m", "training.prepare", "--feedback", str(folder), "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "training.prepare", "--feedback", str(folder), "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("1 votes: 1 are rows, on 1 pictures.")
     (learned,) = read_rows(tmp_path, "train", "feedback")

@@ -62,7 +62,8 @@ def write_csv(folder: Path, count: int = 40) -> None:
 
 
 def run_convert(folder: Path) -> None:
-    words = f"--file {folder}/asked.csv --images {folder}/pictures --out {folder}/out --shard-megabytes 0.05"
+    words = f"--file {folder}/asked.csv --images {folder}/pictures --output {folder}/out"
+    words += " --shard-megabytes 0.05"
     sys.argv = ["convert", "csv", *words.split()]
     convert.main()
 
@@ -74,7 +75,7 @@ def run_prepare(folder: Path) -> None:
         "tuxpaint": ((), lambda: [photograph(number) for number in range(40)]),
         "emoji-noto": ((), lambda: [drawing(number) for number in range(100, 180)]),
     }
-    sys.argv = ["prepare", "--out", str(folder / "out")]
+    sys.argv = ["prepare", "--output", str(folder / "out")]
     prepare.main()
 
 

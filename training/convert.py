@@ -1,14 +1,14 @@
 """Data that people bring -> parquet files that training/finetune.py reads.
 
-    python -m training.convert llava    --file llava_instruct_150k.json --images coco/train2017 --out data/llava
-    python -m training.convert csv      --file mine.csv --images photos --out data/mine
-    python -m training.convert flickr8k --file captions.txt --images Images --out data/flickr8k
-    python -m training.convert coco-captions  --file captions_train2017.json --images train2017 --out data/coco-captions
-    python -m training.convert coco-instances --file instances_train2017.json --images train2017 --out data/coco-boxes
-    python -m training.convert pixmo    --file part-0.parquet --images folder --out data/pixmo
-    python -m training.convert datasets --name owner/name --split train --question question --answer answer --out data/x
+    python -m training.convert llava    --file llava_instruct_150k.json --images coco/train2017 --output data/llava
+    python -m training.convert csv      --file mine.csv --images photos --output data/mine
+    python -m training.convert flickr8k --file captions.txt --images Images --output data/flickr8k
+    python -m training.convert coco-captions  --file captions_train2017.json --images train2017 --output data/coco-captions
+    python -m training.convert coco-instances --file instances_train2017.json --images train2017 --output data/coco-boxes
+    python -m training.convert pixmo    --file part-0.parquet --images folder --output data/pixmo
+    python -m training.convert datasets --name owner/name --split train --question question --answer answer --output data/x
 
-In: files of one format (training/formats) and a folder of pictures. Out, in `--out`: `<source>-00000.parquet`
+In: files of one format (training/formats) and a folder of pictures. Out, in `--output`: `<source>-00000.parquet`
 and so on, `skipped.jsonl` with every problem, and `progress.json`. A bad record is counted, listed
 and skipped, never the end; the same command again goes on behind the last whole shard, and the result is the
 same, byte for byte, as without a break. Memory does not grow with the data. Pictures are split by their bytes; with
@@ -56,7 +56,7 @@ LISTED = 20  # of each reason, in the report
 def convert(arguments: argparse.Namespace) -> Progress:
     """Convert whatever is not converted yet."""
     check(arguments)
-    out: Path = arguments.out
+    out: Path = arguments.output
     out.mkdir(parents=True, exist_ok=True)
     kept_out = KeptOut(held_out_likenesses(parquet_files(arguments.keep_out))) if arguments.keep_out else None
     progress = load_progress(out, identity(arguments, kept_out))
@@ -92,7 +92,7 @@ def write_shard(
 ) -> None:
     """Records -> the next shard, until it is full or they end. Moves `progress` on."""
     labels = Labels(arguments.source, arguments.kind, arguments.validation_share)
-    with Shard(arguments.out / f"{arguments.source}-{progress.shards:05d}.parquet") as shard:
+    with Shard(arguments.output / f"{arguments.source}-{progress.shards:05d}.parquet") as shard:
         for number, record in numbered:
             rows, problems = rows_of(record, number, reader, labels)
             shard.add(rows)
@@ -127,7 +127,7 @@ def picture_folder(arguments: argparse.Namespace) -> Path | None:
 
 def identity(arguments: argparse.Namespace, kept_out: KeptOut | None) -> dict[str, Any]:
     """What decides the result, files by their content."""
-    told_apart = ("out", "file", "images", "keep_out")
+    told_apart = ("output", "file", "images", "keep_out")
     kept = {key: value for key, value in vars(arguments).items() if key not in told_apart}
     kept |= {"keep_out": digest([kept_out.paths, kept_out.bits.tolist()])} if kept_out else {}
     files = [[file.name, sha256_of(file)] for file in arguments.file]
@@ -161,8 +161,10 @@ def check_keep_out(arguments: argparse.Namespace) -> None:
     folder = arguments.keep_out
     if folder and not os.path.isdir(folder):
         raise UserError(f"There is no folder {folder}. Check --keep-out.")
-    if folder and folder.resolve() == arguments.out.resolve():
-        raise UserError("--keep-out is the folder of other data, and --out gets those of this command alone.")
+    if folder and folder.resolve() == arguments.output.resolve():
+        raise UserError(
+            "--keep-out is the folder of other data, and --output gets those of this command alone."
+        )
     if folder and arguments.kind in MADE:
         raise UserError(
             f"Pictures that are {arguments.kind} look alike by their making: leave --keep-out out."
@@ -197,7 +199,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("format", choices=formats)
     parser.add_argument("--file", type=Path, nargs="+", default=[], help="one or more files of the format")
     parser.add_argument("--images", type=Path, help="folder of the pictures")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the parquet files")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the parquet files")
     parser.add_argument("--source", help="what the training preset calls the data; default: the format")
     parser.add_argument("--kind", default="photo", help="photo, drawing, ...")
     parser.add_argument(
@@ -223,14 +225,14 @@ def main() -> None:
     arguments = parse()
     try:
         again = "give the same command again; it goes on behind the last whole file"
-        with alone_in(arguments.out), disk_limit(arguments.out, resume=again):
+        with alone_in(arguments.output), disk_limit(arguments.output, resume=again):
             progress = convert(arguments)
     except UserError as error:
         raise SystemExit(f"{error}") from None
     except KeyboardInterrupt:
         raise SystemExit("Stopped. The same command goes on behind the last whole file.") from None
-    print(problems_text(arguments.out))
-    print(f"{arguments.out}: {progress.rows} rows in {progress.shards} files, source {arguments.source}.")
+    print(problems_text(arguments.output))
+    print(f"{arguments.output}: {progress.rows} rows in {progress.shards} files, source {arguments.source}.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""python -m training.plot RUN --out assets/plots/training.png: a run's log -> one picture of how it went.
+"""python -m training.plot RUN --output assets/plots/training.png: a run's log -> one picture of how it went.
 
 In: `log.jsonl` of the run's folder. Out: loss (with its running mean and, where it was looked at, the validation loss)
 and the learning rate of each part, over the steps of both stages. A run that was killed and went on has some
@@ -92,9 +92,9 @@ def main() -> None:
     show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.plot", description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--out", type=Path, help="the picture (default: RUN/training.png)")
+    parser.add_argument("--output", type=Path, help="the picture (default: RUN/training.png)")
     arguments = parser.parse_args()
-    out = arguments.out or arguments.run / "training.png"
+    out = arguments.output or arguments.run / "training.png"
     try:
         draw(read_log(arguments.run / "log.jsonl"), out)
     except UserError as error:

@@ -1,8 +1,8 @@
 """Fetches every source, makes rows of its pictures and writes one parquet file for each source.
 
-    python -m training.prepare --out data/embedded --photos photos
-    python -m training.prepare --out data/mine --photos photos --only-photos
-    python -m training.prepare --out data/embedded --feedback FOLDER
+    python -m training.prepare --output data/embedded --photos photos
+    python -m training.prepare --output data/mine --photos photos --only-photos
+    python -m training.prepare --output data/embedded --feedback FOLDER
 
 In: Debian, npm and PyPI packages (sources/packages.py), and the folders in `--photos` that hold an `index.jsonl`
 (sources/photographs.py). Out, in `<out>`: one `<source>.parquet` each with the columns of parquet_file.SCHEMA,
@@ -195,7 +195,7 @@ def check_origins(wanted: dict[str, dict[str, str]], out: Path) -> None:
     if stale:
         raise UserError(
             f"{', '.join(stale)}: made of other pictures or texts than are there now. Delete what is to be made again, or "
-            "give another --out."
+            "give another --output."
         )
 
 
@@ -216,7 +216,9 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=Path("data/embedded"), help="folder of the parquet files")
+    parser.add_argument(
+        "--output", type=Path, default=Path("data/embedded"), help="folder of the parquet files"
+    )
     parser.add_argument("--downloads", type=Path, help="folder of the packages; default: <out>/downloads")
     parser.add_argument(
         "--photos", type=Path, help="folder whose subfolders hold photographs and an index.jsonl"
@@ -230,7 +232,7 @@ def main() -> None:
         parser.error("--feedback makes the rows of the feedback alone: give the other folders without it")
     if arguments.only_photos and (not arguments.photos or arguments.downloads):
         parser.error("--only-photos needs --photos, and no --downloads")
-    out, downloads = arguments.out, arguments.downloads or arguments.out / "downloads"
+    out, downloads = arguments.output, arguments.downloads or arguments.output / "downloads"
     if not arguments.photos and not arguments.feedback:
         print("Folders of photographs are left out; name the folder that holds them with --photos.")
     again = "give the same command again; what is whole is kept"

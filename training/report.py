@@ -1,4 +1,4 @@
-"""python -m training.report RESULT.json --folder data/embedded --out DIR
+"""python -m training.report RESULT.json --folder data/embedded --output DIR
 
 Writes a result of training.evaluate as report.md, tables of every measure with its interval, its baselines and its limits,
 and as contact-sheet.png, 40 pictures with question, answer and truth, the wrong answers first. In place of RESULT.json, the
@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, help="folder of parquet files; without it there is no contact sheet"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_args()
     try:
         path: Path = arguments.result
@@ -84,7 +84,7 @@ def main() -> int:
         if not all("baselines" in result for result in results):
             raise UserError(f"{path} is of an older training.evaluate; make it again.")
         name = adapter_name(Path(results[0]["adapter"])) if "adapter" in results[0] else path.stem
-        for file in write_report(results, goals, name, arguments.folder, arguments.out):
+        for file in write_report(results, goals, name, arguments.folder, arguments.output):
             print(file)
     except UserError as error:
         print(f"report: {error}", file=sys.stderr)

@@ -40,7 +40,7 @@ def parquet_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.parquet"))
     if not files:
         raise UserError(
-            f"{folder} holds no parquet files. Make them with python -m training.prepare --out {folder}"
+            f"{folder} holds no parquet files. Make them with python -m training.prepare --output {folder}"
         )
     return files
 

@@ -103,10 +103,10 @@ def load_progress(out: Path, arguments: dict[str, Any]) -> Progress:
             keys = arguments.keys() | earlier.arguments.keys()
             changed = sorted(key for key in keys if arguments.get(key) != earlier.arguments.get(key))
             raise UserError(
-                f"{out} holds another conversion ({', '.join(changed)} differ). Choose another folder with --out."
+                f"{out} holds another conversion ({', '.join(changed)} differ). Choose another folder with --output."
             )
     elif there := sorted(out.glob(f"{arguments['source']}-*.parquet")):
         raise UserError(
-            f"{there[0]} is there already, and not from this command. Choose another folder with --out."
+            f"{there[0]} is there already, and not from this command. Choose another folder with --output."
         )
     return Progress(arguments)
