@@ -300,6 +300,31 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_there_was_of_it(
     page.context.close()
 
 
+def test_what_is_typed_while_a_reloaded_page_opens_its_conversation_stays(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    page.get_by_role("tab", name="Image").click()
+    add_picture(page, "cat.jpg")
+    ask(page, "What is this?")
+    expect(answers(page)).to_have_count(1)
+    box(page).fill("And ")
+    held: list[Route] = []
+    page.route("**/upload*", lambda route: held.append(route))
+    page.reload()
+    expect(box(page)).to_have_value("And ")
+    box(page).press("End")
+    box(page).press_sequentially("what else?")
+    page.reload()  # once more, before it is open
+    expect(box(page)).to_have_value("And what else?")
+    page.wait_for_function("page.tabs.Image.opening")
+    page.unroute("**/upload*")
+    page.wait_for_timeout(100)
+    for route in held:
+        route.continue_()
+    expect(page.locator(".question:visible .words")).to_have_text(["What is this?"])
+    expect(box(page)).to_have_value("And what else?")
+
+
 def test_the_list_renames_finds_deletes_and_takes_back(page: Page) -> None:
     for question in ("About apples?", "About pears?"):
         ask(page, question)
@@ -975,6 +1000,43 @@ def test_hands_free_listens_answers_aloud_and_listens_again_until_it_is_switched
         expect(page.get_by_label("Hands-free")).not_to_be_checked()
         page.get_by_role("button", name="Speak", exact=True).wait_for()
         assert len(assistant.asked) == 1
+
+
+# The browser asks whether the page may listen, until `allow()`.
+ASKING = """() => {
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  window.streams = [];
+  navigator.mediaDevices.getUserMedia = async wanted => {
+    await new Promise(go => { window.allow = go; });
+    window.streams.push(await ask(wanted));
+    return window.streams.at(-1);
+  };
+}"""
+RELEASED = "() => streams.length && streams.every(each => each.getTracks().every(track => track.readyState === 'ended'))"
+
+
+@pytest.mark.parametrize("end", ["Escape", "another tab", "hands-free off"])
+def test_who_leaves_while_the_browser_asks_for_the_microphone_is_not_listened_to(
+    browser: Browser, address: str, assistant: ChattingAssistant, end: str
+) -> None:
+    with visit(browser, address, BRIEF) as page:
+        page.evaluate(ASKING)
+        page.get_by_role("tab", name="Voice").click()
+        hands_free = page.get_by_label("Hands-free")
+        if end == "Escape":
+            do(page, "speak")
+            page.wait_for_function("Boolean(window.allow)")
+            page.keyboard.press("Escape")
+        else:
+            hands_free.check()
+            page.wait_for_function("Boolean(window.allow)")
+            hands_free.uncheck() if end == "hands-free off" else page.get_by_role("tab", name="Text").click()
+        page.evaluate("allow()")
+        page.wait_for_function(RELEASED)
+        page.get_by_role("tab", name="Voice").click()
+        page.get_by_role("button", name="Speak", exact=True).wait_for()
+        expect(hands_free).not_to_be_checked()
+        assert not assistant.asked
 
 
 def test_a_page_over_plain_http_says_why_there_is_no_microphone(page: Page) -> None:

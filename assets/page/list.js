@@ -25,16 +25,28 @@ page.list = element => {
 const textOf = entry => [entry.title, ...entry.record.exchanges.map(each => `${page.asked(each)} ${each.answer?.text || ""}`)].join(" ");
 
 page.showList = async () => {
+  const entries = (await page.store.all().catch(() => [])).sort((one, other) => other.changed - one.changed);
   if (!list || list.querySelector("li input")) return;  // nothing is redrawn under a name that is being written
   const wanted = list.querySelector("[type=search]").value.toLowerCase();
-  const entries = (await page.store.all().catch(() => [])).sort((one, other) => other.changed - one.changed);
   const found = entries.filter(entry => !wanted || textOf(entry).toLowerCase().includes(wanted));
   const menu = list.querySelector("details[open]")?.closest("li").dataset.key;
-  list.querySelector("ul").replaceChildren(...found.map(itemOf));
+  redraw(list.querySelector("ul"), found);
   for (const item of list.querySelectorAll("ul > li")) item.querySelector("details").open = item.dataset.key === menu;  // it stays
   list.querySelector(".none").hidden = entries.length > 0;
   list.querySelector(".not-found").hidden = !entries.length || found.length > 0;
 };
+
+/* What has not changed stays in its place: a click under way would miss it, and it would lose the focus. */
+function redraw(drawn, entries) {
+  const before = new Map([...drawn.children].map(each => [each.dataset.shown, each]));
+  const items = entries.map(entry => before.get(shownOf(entry)) || itemOf(entry)), kept = new Set(items);
+  for (const each of before.values()) if (!kept.has(each)) each.remove();
+  items.forEach((item, place) => { if (drawn.children[place] !== item) drawn.insertBefore(item, drawn.children[place] || null); });
+}
+
+const isShown = entry => page.shown()?.record?.key === entry.key;
+const shownOf = entry => JSON.stringify(
+  [entry.key, entry.title, page.translated(entry.tab), entry.changed, whenOf(new Date(entry.changed)), isShown(entry)]);
 
 function button(action, text, name) {
   const made = Object.assign(document.createElement("button"), {type: "button", textContent: text});
@@ -57,7 +69,7 @@ function whenOf(changed) {
 
 function itemOf(entry) {
   const item = document.createElement("li");
-  Object.assign(item.dataset, {key: entry.key, title: entry.title});
+  Object.assign(item.dataset, {key: entry.key, title: entry.title, shown: shownOf(entry)});
   const open = button("open", ""), title = document.createElement("span");
   title.textContent = entry.title;
   title.translate = entry.title === UNHEARD;
@@ -66,7 +78,7 @@ function itemOf(entry) {
   const shown = entry.files[entry.record.exchanges.flatMap(each => each.pictures)[0]];
   if (shown) open.append(thumbnail(shown));
   open.append(title, when);
-  open.toggleAttribute("aria-current", page.shown()?.record?.key === entry.key);
+  open.toggleAttribute("aria-current", isShown(entry));
   const more = document.createElement("details");
   const summary = Object.assign(document.createElement("summary"), {textContent: "⋯", ariaLabel: `More about ${entry.title}`});
   more.append(summary, button("rename", "Rename"), button("markdown", "Save as Markdown"), button("json", "Save as JSON"),
@@ -107,7 +119,7 @@ const listActions = {
         const entry = await page.store.get(key);
         if (entry && field.value.trim()) await page.store.put({...entry, title: field.value.trim()});
       });
-      field.remove();
+      item.remove();
       page.showList();
     });
   },
@@ -149,12 +161,15 @@ const listActions = {
     dialog.showModal();
   },
   async export() {
+    await keeping;
     save("conversations.json", await written(await page.store.all()), "application/json");
   },
   async json(key) {
+    await keeping;
     save("conversation.json", await written([await page.store.get(key)]), "application/json");
   },
   async markdown(key) {
+    await keeping;
     const {title, record} = await page.store.get(key);
     const said = wayShown(record).map(each => {
       const pictures = each.pictures.map(path => path.split("/").pop()).join(", ");

@@ -20,6 +20,7 @@ const page = {
       const {busy, record, words, growing} = JSON.parse(props.value);
       tab.growing = growing ? record : null;  // what a reload goes on from
       if (growing) return;
+      tab.reopening = false;
       const wasBusy = tab.busy, before = tab.record?.exchanges.length ?? 0;
       const answered = (record?.exchanges.length ?? 0) >= before;  // a question that failed is taken out again
       Object.assign(tab, {busy, record, words, answered});

@@ -5,9 +5,12 @@ const tabButtons = () => [...document.querySelectorAll("#tabs > .tab-wrapper [ro
 let broughtToFront = false;
 
 function remember() {
-  sessionStorage.setItem("front", tabButtons().findIndex(each => each.ariaSelected === "true"));
+  const front = tabButtons().findIndex(each => each.ariaSelected === "true");
+  if (front >= 0) sessionStorage.setItem("front", front);  // else it is not drawn yet
   for (const tab of Object.values(page.tabs)) {
-    sessionStorage.setItem(`draft ${tab.name}`, page.box(tab)?.value || "");
+    const box = page.box(tab);
+    if (box) sessionStorage.setItem(`draft ${tab.name}`, box.value);
+    if (tab.reopening) continue;  // what it goes on from is still to come
     try {
       sessionStorage.setItem(`growing ${tab.name}`, JSON.stringify(tab.growing));
     } catch {  // it is too long: the question comes back without what there was of its answer
@@ -18,11 +21,22 @@ function remember() {
 addEventListener("pagehide", remember);
 document.addEventListener("visibilitychange", remember);  // a phone ends a hidden page without another word
 
-page.reopen = tab => {
+page.reopen = async tab => {
   const key = sessionStorage.getItem(`shown ${tab.name}`), draft = sessionStorage.getItem(`draft ${tab.name}`);
   if (!broughtToFront) tabButtons()[sessionStorage.getItem("front")]?.click();
   broughtToFront = true;
   const growing = JSON.parse(sessionStorage.getItem(`growing ${tab.name}`));
-  if (key) page.show(tab, key, draft, growing?.key === key ? growing : undefined);
-  else if (draft) tab.trigger("fresh", {draft});
+  tab.reopening = Boolean(key);
+  if (draft) await write(tab, draft);
+  if (key) page.show(tab, key, undefined, growing?.key === key ? growing : undefined);
 };
+
+/* Before what is typed there already: whoever is quick need not wait for what comes from the server. */
+async function write(tab, draft) {
+  const end = Date.now() + LEAVING;
+  while (!page.box(tab) && Date.now() < end) await new Promise(go => setTimeout(go, 30));
+  const box = page.box(tab);
+  if (!box) return;
+  box.value = draft + box.value;
+  box.dispatchEvent(new Event("input", {bubbles: true}));
+}

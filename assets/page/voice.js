@@ -32,31 +32,39 @@ function meter(stream, heard) {
   const context = new AudioContext(), analyser = context.createAnalyser();
   context.createMediaStreamSource(stream).connect(analyser);
   const samples = new Float32Array(analyser.fftSize);
-  let speech = 0, quiet = 0;
+  let speech = 0, quiet = 0, before = performance.now();
   const timer = setInterval(() => {
+    const passed = performance.now() - before;  // where the page is hidden, up to a second
+    before += passed;
     analyser.getFloatTimeDomainData(samples);
     const loud = Math.sqrt(samples.reduce((sum, each) => sum + each * each, 0) / samples.length) > SPOKEN_FROM;
-    if (loud) { speech += 100; quiet = 0; } else quiet += 100;
+    if (loud) { speech += passed; quiet = 0; } else quiet += passed;
     heard(speech, quiet);
   }, 100);
   return () => { clearInterval(timer); context.close(); };
 }
 
-let asking = false;  // for the microphone; a second click must not start a second recording
+let asking = null;  // {tab} while the browser asks for the microphone; a second click must not start a second recording
+
+const release = stream => stream?.getTracks().forEach(track => track.stop());
 
 async function listen(tab) {
   if (asking || recording) return;
   page.hush();
-  asking = true;
-  const stream = await microphone(tab).finally(() => { asking = false; });
-  if (!stream) return;
-  if (!tab.panel.offsetParent) return stream.getTracks().forEach(track => track.stop());
+  const mine = asking = {tab}, stream = await microphone(tab);
+  const wanted = asking === mine && tab.panel.offsetParent;
+  if (asking === mine) asking = null;
+  if (stream && wanted) record(tab, stream);
+  else release(stream);
+}
+
+function record(tab, stream) {
   const recorder = new MediaRecorder(stream), pieces = [];
   const mine = recording = {tab, recorder, stream, discard: false, stopMeter: () => {}};
   recorder.ondataavailable = ({data}) => pieces.push(data);
   recorder.onstop = async () => {
     mine.stopMeter();
-    stream.getTracks().forEach(track => track.stop());
+    release(stream);
     recording = null;
     showRecording(tab, false);
     if (mine.discard) return note(tab, "The recording was dropped, and not sent.");
@@ -83,10 +91,14 @@ page.actions.speak = (button, tab) => recording ? recording.recorder.stop() : li
 
 /* End the recording under way without sending it, and hands-free with it. Whether there was one. */
 page.dropRecording = () => {
-  if (recording?.recorder.state !== "recording") return false;
-  recording.discard = true;
-  recording.recorder.stop();
-  endHandsFree(recording.tab);
+  const {tab} = asking || recording || {};
+  if (!asking && recording?.recorder.state !== "recording") return false;
+  if (recording) {
+    recording.discard = true;
+    recording.recorder.stop();
+  }
+  asking = null;
+  endHandsFree(tab);
   return true;
 };
 
@@ -95,7 +107,7 @@ document.addEventListener("click", ({target}) => {
   const to = target.closest?.("#tabs [role=tab]")?.innerText.trim();
   if (!to) return;
   for (const tab of Object.values(page.tabs).filter(each => page.translated(each.name) !== to)) {
-    if (recording?.tab === tab) page.dropRecording();
+    if ((asking || recording)?.tab === tab) page.dropRecording();
     endHandsFree(tab);
   }
 });
@@ -116,7 +128,11 @@ document.addEventListener("change", async ({target}) => {
 
 // Reading aloud.
 
-page.hush = () => window.speechSynthesis?.cancel();
+let hushed = 0;  // how often
+page.hush = () => {
+  hushed += 1;
+  window.speechSynthesis?.cancel();
+};
 
 page.say = (text, done = () => {}) => {
   if (!window.speechSynthesis) return done();
@@ -169,13 +185,15 @@ page.actions.handsFree = (box, tab) => {
 /* The answer aloud, and then the next question; whoever speaks meanwhile interrupts it. */
 async function answerAloud(tab) {
   note(tab, "Answering…");
-  const stream = await microphone(tab);
+  const before = hushed, stream = await microphone(tab);
   const stopMeter = stream ? meter(stream, speech => { if (speech >= INTERRUPTS) page.hush(); }) : () => {};
-  page.say(page.lastAnswer(tab), () => {
+  const done = () => {
     stopMeter();
-    stream?.getTracks().forEach(track => track.stop());
+    release(stream);
     if (isHandsFree(tab) && !recording) listen(tab);
-  });
+  };
+  if (hushed === before) page.say(page.lastAnswer(tab), done);
+  else done();  // while the browser asked for the microphone
 }
 
 page.changed.push((tab, wasBusy) => {

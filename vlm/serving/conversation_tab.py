@@ -179,7 +179,7 @@ class ConversationTab:
         keeping, conversation = self.keeping, self.conversation
         for listen, handler, inputs in (
             (self.bar.opened, keeping.open, [conversation, self.question]),
-            (self.bar.fresh, keeping.start_over, [conversation, self.question]),
+            (self.bar.fresh, keeping.start_over, [conversation]),
             (self.bar.turn, keeping.turn, [conversation, self.bar]),
             (self.bar.edit, keeping.edit, [conversation, self.question, self.bar]),
             (self.bar.leave, keeping.leave_as_it_was, [conversation, self.bar]),

@@ -26,9 +26,10 @@ class Keeping:
         asked = opened.exchanges[-1] if opened.exchanges else None
         if asked and not asked.text:  # the page was left before there was an answer
             opened.settle()
-        draft = _draft(conversation, composed, chosen)
+        draft = _draft(conversation, chosen)
         conversation.take_over(opened)
-        back = self.questions.put_back(asked, draft) if asked and not asked.text else None
+        unanswered = asked if asked and not asked.text else None
+        back = self.questions.put_back(unanswered, composed if draft is None else draft)
         return self.questions.page(conversation, back or draft)
 
     def _readable(self, path: str) -> str | None:
@@ -42,10 +43,8 @@ class Keeping:
                 return None
         return found
 
-    def start_over(
-        self, conversation: Conversation, composed: Composed | None, chosen: gr.EventData
-    ) -> list[Any]:
-        draft = _draft(conversation, composed, chosen)
+    def start_over(self, conversation: Conversation, chosen: gr.EventData) -> list[Any]:
+        draft = _draft(conversation, chosen)
         conversation.clear()
         return self.questions.page(conversation, draft)
 
@@ -79,9 +78,10 @@ def _composed(exchange: Exchange) -> Composed:
     return exchange.composed_before(NOTHING)
 
 
-def _draft(conversation: Conversation, composed: Composed | None, chosen: gr.EventData) -> Composed:
-    """What the box is to hold: what was being written there, before an edit or a reload if there was one."""
+def _draft(conversation: Conversation, chosen: gr.EventData) -> Composed | None:
+    """What the box is to hold: what was being written there, before an edit or beside a question under way. None: what it
+    holds, which may have grown since."""
     if conversation.editing is not None:
         return conversation.take_unsent()
     typed = getattr(chosen, "draft", None)
-    return (composed or NOTHING) if typed is None else {"text": str(typed), "files": []}
+    return None if typed is None else {"text": str(typed), "files": []}
