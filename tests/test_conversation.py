@@ -1,6 +1,7 @@
 """Conversations without a page: their branches, their copy in the browser, how sure an answer is, where it looked."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,12 @@ def test_only_files_that_were_uploaded_are_taken(tmp_path: Path) -> None:
     ):
         assert received(str(tmp_path / other)) is None
     assert received("/etc/passwd") is None
+
+
+def test_openings_of_formulas_without_an_end_take_no_minutes() -> None:
+    begun = time.monotonic()
+    to_html("\\(" * 50_000)
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize(

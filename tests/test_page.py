@@ -623,6 +623,68 @@ def test_a_conversation_whose_files_cannot_be_sent_is_kept_with_them(browser: Br
     page.context.close()
 
 
+def test_what_is_asked_while_a_conversation_is_opened_is_not_swept_away(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    ask_about_the_cat(page)
+    page.get_by_role("button", name="New conversation").click()
+    expect(answers(page)).to_have_count(0)
+    held: list[Route] = []
+    page.route("**/gradio_api/upload*", lambda route: held.append(route))
+    page.locator(".conversations [data-list=open]").click()
+    page.wait_for_function("page.tabs.Image.opening")
+    page.locator(".example:visible").first.click()
+    expect(answers(page)).to_have_count(1)
+    for route in held:
+        route.continue_()
+    page.wait_for_timeout(1000)
+    expect(page.locator(".question:visible .words")).not_to_have_text(["What is this?"])
+    expect(page.locator(".conversations [data-list=open]")).to_have_count(2)
+
+
+def test_a_picture_that_gradio_serves_without_its_kind_is_exported_and_imported(
+    page: Page, tmp_path: Path
+) -> None:
+    page.get_by_role("tab", name="Image").click()
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.bmp")
+    page.locator(".composer input[type=file]").first.set_input_files(tmp_path / "red.bmp")
+    page.locator(".thumbnail-item:visible").first.wait_for()
+    ask(page, "What is this?")
+    expect(answers(page)).to_have_count(1)
+    show_list(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export all").click()
+    download.value.save_as(tmp_path / "all.json")
+    page.get_by_role("button", name="Delete all").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
+    expect(answers(page)).to_have_count(0)
+    page.locator(".import input").set_input_files(tmp_path / "all.json")
+    page.locator(".conversations [data-list=open]").click()
+    expect(page.locator(".pictures img:visible")).to_have_count(1)
+
+
+def test_a_browser_without_room_says_so(page: Page) -> None:
+    page.evaluate("""() => {
+        IDBObjectStore.prototype.put = () => { throw new DOMException("full", "QuotaExceededError"); };
+    }""")
+    ask(page, "What now?")
+    expect(page.locator(".bar-note:visible")).to_contain_text("There is no room in this browser")
+    expect(answers(page)).to_have_count(1)
+
+
+def test_a_browser_that_keeps_nothing_still_talks(browser: Browser, address: str) -> None:
+    page = browser.new_context().new_page()
+    page.add_init_script("""for (const kind of ["localStorage", "sessionStorage"])
+        Object.defineProperty(window, kind, {get() { throw new DOMException("no", "SecurityError"); }});""")
+    page.goto(address)
+    page.get_by_role("tab", name="Text").click()
+    ask(page, "What now?")
+    expect(answers(page)).to_have_count(1)
+    do(page, "edit")
+    expect(box(page)).to_have_value("What now?")
+    page.context.close()
+
+
 def test_a_picture_that_is_gone_is_said_and_the_talk_goes_on(
     page: Page, assistant: ChattingAssistant
 ) -> None:
@@ -916,6 +978,31 @@ def test_a_recording_is_dropped_by_escape_and_when_its_tab_is_left(
     assert not assistant.asked
 
 
+def test_what_is_spoken_beside_an_answer_is_asked_after_it_and_what_could_not_be_sent_once_more(
+    browser: Browser, address: str, assistant: ChattingAssistant
+) -> None:
+    page = open_page(browser, address, BRIEF)  # its console complains of the request that fails
+    page.get_by_role("tab", name="Text").click()
+    assistant.slow, assistant.script["Slow?"] = 0.1, " ".join(["word"] * 40)
+    ask(page, "Slow?")
+    page.locator(".answer:visible .words", has_text="word word").wait_for()
+    do(page, "speak")
+    page.wait_for_timeout(700)
+    do(page, "speak")
+    expect(answers(page)).to_have_count(2)
+    expect(page.locator(".question:visible .words")).to_have_text(["Slow?", "what was spoken"])
+    page.route("**/gradio_api/upload*", lambda route: route.abort())
+    do(page, "speak")
+    page.wait_for_timeout(700)
+    do(page, "speak")
+    expect(page.locator(".bar-note:visible")).to_contain_text("Press Speak to send it again")
+    page.unroute("**/gradio_api/upload*")
+    do(page, "speak")
+    expect(answers(page)).to_have_count(3)
+    assert [each["audio"] is not None for each in assistant.asked] == [False, True, True]
+    page.context.close()
+
+
 def test_where_it_looked_takes_the_focus_until_escape_or_the_next_question_closes_it(
     page: Page, assistant: ChattingAssistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -975,6 +1062,13 @@ def test_answers_are_read_aloud_on_a_click_or_always(
         expect(answers(page)).to_have_count(2)
         page.wait_for_function("window.spoken.length === 2")
         assert page.evaluate("window.spoken[1][0]") == "A bold answer."
+        assistant.slow, assistant.script[""] = 0.1, " ".join(["word"] * 400)
+        page.locator("input[data-action=recording]").set_input_files(EXAMPLES / "why-is-the-sky-blue.wav")
+        page.locator(".answer:visible .words", has_text="word word").wait_for()
+        page.keyboard.press("Escape")
+        expect(answers(page).last).to_contain_text("Stopped early.")
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.spoken.length") == 2  # it is not read to whoever stops it
 
 
 def test_hands_free_listens_answers_aloud_and_listens_again_until_it_is_switched_off(

@@ -56,6 +56,19 @@ def test_a_follow_up_goes_to_the_end_whatever_is_edited(questions: Questions, ed
     assert len(conversation.exchanges) == 3 and conversation.editing is None
 
 
+def test_a_conversation_that_was_cleared_does_not_come_back_with_a_quick_question(
+    questions: Questions,
+) -> None:
+    conversation = talk()
+    copy = copy_of(conversation)  # which the browser has until it is told that all is cleared
+    Keeping(questions).start_over(conversation, clicked())
+    questions.ask(conversation, {"text": "What is this?", "files": [CAT]}, copy)
+    assert [each.question for each in conversation.exchanges] == ["What is this?"]
+    forgotten = Conversation()
+    questions.ask(forgotten, {"text": "And now?", "files": []}, copy)
+    assert [each.question for each in forgotten.exchanges] == ["What is this?", "And?", "And now?"]
+
+
 def test_going_on_with_an_answer_ends_an_edit(questions: Questions) -> None:
     conversation = talk()
     conversation.edit(0, {"text": "a draft", "files": []})

@@ -60,6 +60,22 @@ def click(place: int) -> gr.SelectData:
     return SimpleNamespace(index=place)  # type: ignore[return-value]
 
 
+def test_what_was_found_while_pictures_were_read_stays_when_they_are(
+    handlers: Searches, folder: Path
+) -> None:
+    session = SearchSession()
+    added(handlers, session, *folder.iterdir())
+    handlers.take(session, [str(next(folder.iterdir()))])
+    handlers.find(session, "red", None)
+    handlers.choose(session, click(0))
+    list(handlers.embed(session))
+    _, _, gallery, ask = handlers.settle(session)
+    assert gallery == ask == gr.skip() and session.chosen
+    handlers.start_over(session)
+    added(handlers, session, *folder.iterdir())
+    assert handlers.settle(session)[2]["visible"]
+
+
 # The handlers
 
 

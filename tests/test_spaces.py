@@ -19,11 +19,13 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
+import anyio
 import pytest
 import torch
 import yaml
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tests.conftest import EXAMPLES, ROOT, free_port
 from tests.tiny import tiny_model
@@ -33,6 +35,7 @@ from vlm.config import load_model_config
 from vlm.engines import Prompt, Sampling
 from vlm.model.adapter import save_adapter
 from vlm.model.vlm import build_model
+from vlm.serving.launch import trust_the_hubs_proxy
 from vlm.serving.zero_gpu import on_borrowed_gpu
 from vlm.weights import resolve as weights
 from vlm.weights.resolve import cache_folder
@@ -50,6 +53,26 @@ def test_the_front_matter_names_what_the_requirements_pin() -> None:
     assert (ROOT / front["app_file"]).is_file()
     assert front["python_version"] in ("3.12", "3.12.12")
     assert len(front["short_description"]) <= 60  # the hub refuses more
+
+
+def test_visitors_of_a_space_are_told_apart_by_what_the_hubs_proxy_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    trust_the_hubs_proxy()
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["client"][0])
+
+    proxied = ProxyHeadersMiddleware(app, os.environ["FORWARDED_ALLOW_IPS"])
+    for visitor in ("203.0.113.7", "203.0.113.8"):
+        headers = [
+            (b"x-forwarded-for", f"198.51.100.1, {visitor}".encode())
+        ]  # the first is the visitor's own word
+        scope = {"type": "http", "client": ("10.16.3.80", 1), "headers": headers}
+        anyio.run(proxied, scope, None, None)
+    assert seen == ["203.0.113.7", "203.0.113.8"]
 
 
 class Lender:

@@ -14,11 +14,11 @@ page.store = (() => {
   });
   opened.catch(() => {});  // a private window may refuse: then nothing is kept
   const run = async (mode, ask) => {
-    const store = (await opened).transaction("conversations", mode).objectStore("conversations");
+    const transaction = (await opened).transaction("conversations", mode);
     return new Promise((resolve, reject) => {
-      const request = ask(store);
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = () => reject(request.error);
+      const request = ask(transaction.objectStore("conversations"));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onerror = transaction.onabort = () => reject(transaction.error || request.error);  // also for want of room
     });
   };
   const others = new BroadcastChannel("ask-a-picture");  // the other tabs of this browser, whose lists follow
@@ -36,9 +36,22 @@ page.store = (() => {
   };
 })();
 
+const NO_ROOM = "There is no room in this browser to keep more conversations. Delete some, or save them as files first.";
+const isNoRoom = problem => problem?.name === "QuotaExceededError";
+
 page.asked = exchange => [exchange.question.trim(), exchange.answer?.transcript].filter(Boolean).join(" ");
 
 const pathsIn = record => record.exchanges.flatMap(each => [...each.pictures, ...(each.recording ? [each.recording] : [])]);
+
+/* What a record's files are, of which a tab has those that it opened or kept before. */
+async function filesOf(tab, record) {
+  const files = {};
+  for (const path of new Set(pathsIn(record))) {
+    const blob = tab.files[path] || await fetched(path);
+    if (blob) files[path] = blob;
+  }
+  return files;
+}
 
 /* The file as it is kept; nothing where the server has it no more. */
 async function fetched(path) {
@@ -59,9 +72,9 @@ const parted = {};  // key -> the key under which this tab went on; the server s
 const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(8)), each => each.toString(16).padStart(2, "0")).join("");
 const know = entry => { known[entry.key] = {changed: entry.changed, said: lengths(entry.record)}; };
 
-async function keep(tab, record) {
+async function keep(tab, record, files) {
   const {name} = tab;
-  if (!record.key) return sessionStorage.removeItem(`shown ${name}`);
+  if (!record.key) return inTab.remove(`shown ${name}`);
   while (parted[record.key]) record.key = parted[record.key];
   const before = await page.store.get(record.key), seen = known[record.key];
   if (seen && seen.changed !== before?.changed) {
@@ -72,17 +85,14 @@ async function keep(tab, record) {
     delete known[record.key];
     return page.store.delete(record.key).then(page.showList);
   }
-  sessionStorage.setItem(`shown ${name}`, record.key);
-  const files = {};
-  for (const path of new Set(pathsIn(record))) {
-    const blob = tab.files[path] || before?.files[path] || await fetched(path);
-    if (blob) files[path] = blob;
+  if (tab.record === record) {  // else it shows another by now
+    inTab.set(`shown ${name}`, record.key);
+    tab.files = files;
   }
-  tab.files = files;
   const named = before && before.title !== UNHEARD;
   const title = named ? before.title : page.asked(record.exchanges[0]).slice(0, 80) || UNHEARD;
   const changed = before && lengths(before.record) === lengths(record) ? before.changed : Date.now();
-  const entry = {key: record.key, tab: name, title, changed, record, files};
+  const entry = {key: record.key, tab: name, title, changed, record, files: {...before?.files, ...files}};
   await page.store.put(entry);
   know(entry);
   page.showList();
@@ -96,7 +106,13 @@ page.changed.push(tab => {
   // A question that was left before its first word stays as it was kept: whoever opens its conversation finds it in the box.
   if (tab.leaving && !tab.answered) return;
   const {record} = tab;
-  keeping = keeping.then(() => inTurn(() => keep(tab, record))).catch(problem => console.warn(problem));
+  keeping = keeping.then(async () => {
+    const files = await filesOf(tab, record);  // before its turn, which other tabs wait for
+    await inTurn(() => keep(tab, record, files));
+  }).catch(problem => {
+    console.warn(problem);
+    if (isNoRoom(problem)) note(tab, NO_ROOM);
+  });
 });
 
 /* Stop the answer under way and keep what there is of it, before the tab shows something else. */
@@ -108,7 +124,7 @@ async function leave(tab) {
     await new Promise(go => setTimeout(go, 30));
   }
   tab.leaving = false;
-  await keeping;
+  await Promise.race([keeping, new Promise(go => setTimeout(go, end - Date.now()))]);  // its files may be large
 }
 
 /* What was being written, where the question under way is about to come back into the box; else the box is left as it is. */
@@ -125,7 +141,7 @@ page.show = async (tab, key, draft, growing) => {
   if (tab.busy && tab.record.key === key) return;  // it is shown, and grows
   const mine = tab.opening = {};  // of two that are opened one after the other, the last one is shown
   await leave(tab);
-  const entry = await page.store.get(key);
+  const shown = tab.record, entry = await page.store.get(key);
   if (!entry) return tab.trigger("fresh", {draft});  // another tab has deleted it
   const record = structuredClone(growing || entry.record);
   const places = {}, files = {};
@@ -138,7 +154,7 @@ page.show = async (tab, key, draft, growing) => {
   } catch {  // without its files it would be kept without them
     return note(tab, "The conversation could not be opened: its files could not be sent. Please try again in a moment.");
   }
-  if (tab.opening !== mine) return;
+  if (tab.opening !== mine || tab.record !== shown) return;  // something was asked meanwhile
   tab.files = files;
   for (const exchange of record.exchanges) {
     exchange.pictures = exchange.pictures.map(path => places[path] || path);
@@ -153,7 +169,7 @@ page.startOver = async () => {
   const tab = page.shown() || await page.tab("Image"), draft = besideQuestion(tab);
   tab.opening = null;
   await leave(tab);
-  sessionStorage.removeItem(`shown ${tab.name}`);
+  inTab.remove(`shown ${tab.name}`);
   tab.trigger("fresh", {draft});
   page.box(tab)?.focus();
 };

@@ -70,7 +70,7 @@ function whenOf(changed) {
 function itemOf(entry) {
   const item = document.createElement("li");
   Object.assign(item.dataset, {key: entry.key, title: entry.title, shown: shownOf(entry)});
-  const open = button("open", ""), title = document.createElement("span");
+  const open = button("open", ""), title = Object.assign(document.createElement("span"), {dir: "auto"});
   title.textContent = entry.title;
   title.translate = entry.title === UNHEARD;
   const when = document.createElement("small");
@@ -215,7 +215,7 @@ async function taken(file) {
     for (const {key, tab, title, changed, record, files} of read.conversations) {
       const blobs = {};
       for (const [path, url] of Object.entries(files)) {
-        const [, type, data] = url.match(/^data:((?:image|audio|video)\/[\w.+-]+)[^,]*,(.*)$/s);
+        const [, type, data] = url.match(/^data:([\w.+-]+\/[\w.+-]+)[^,]*,(.*)$/s);
         blobs[path] = new Blob([Uint8Array.from(atob(data), each => each.charCodeAt(0))], {type});
       }
       record.exchanges.forEach(page.asked);
@@ -228,11 +228,11 @@ async function taken(file) {
       if (!there || there.changed < entry.changed) await page.store.put(entry);  // what was said since stays
     }
     said.hidden = true;
-  } catch {
+  } catch (problem) {
     undone = null;
     said.hidden = false;
     said.lastElementChild.hidden = true;
-    said.firstElementChild.textContent = `${file.name} holds no conversations that this page has exported.`;
+    said.firstElementChild.textContent = isNoRoom(problem) ? NO_ROOM : `${file.name} holds no conversations that this page has exported.`;
   }
   page.showList();
 }

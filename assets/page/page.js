@@ -6,6 +6,17 @@ const WIDE = 1120;  // pixels, from which there is room for the list beside the 
 
 const CONVERSATION_TABS = ["Image", "Text", "Voice"];  // of vlm/serving/tabs.py
 
+/* What the browser keeps for us; it may refuse to, or have no room left. */
+const storage = kind => {
+  const quietly = ask => { try { return ask(window[kind]); } catch { return null; } };
+  return {
+    get: name => quietly(kept => kept.getItem(name)),
+    set: (name, value) => quietly(kept => { kept.removeItem(name); kept.setItem(name, value); }),
+    remove: name => quietly(kept => kept.removeItem(name)),
+  };
+};
+const inBrowser = storage("localStorage"), inTab = storage("sessionStorage");
+
 const page = {
   tabs: {},      // name -> the connection to a conversation tab: element, trigger, upload, panel, record, words, busy
   waiting: {},   // name -> those who wait for that tab to appear
@@ -55,11 +66,11 @@ const page = {
     document.querySelector(`#${sidebar} > .toggle-button`)?.click();
   },
 
-  settings: JSON.parse(localStorage.getItem("ask-a-picture page") || "{}"),
+  settings: JSON.parse(inBrowser.get("ask-a-picture page") || "{}"),
 
   set(name, value) {
     page.settings[name] = value;
-    localStorage.setItem("ask-a-picture page", JSON.stringify(page.settings));
+    inBrowser.set("ask-a-picture page", JSON.stringify(page.settings));
   },
 };
 

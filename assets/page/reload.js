@@ -6,26 +6,23 @@ let broughtToFront = false;
 
 function remember() {
   const front = tabButtons().findIndex(each => each.ariaSelected === "true");
-  if (front >= 0) sessionStorage.setItem("front", front);  // else it is not drawn yet
+  if (front >= 0) inTab.set("front", front);  // else it is not drawn yet
   for (const tab of Object.values(page.tabs)) {
     const box = page.box(tab);
-    if (box) sessionStorage.setItem(`draft ${tab.name}`, box.value);
-    if (tab.reopening) continue;  // what it goes on from is still to come
-    try {
-      sessionStorage.setItem(`growing ${tab.name}`, JSON.stringify(tab.growing));
-    } catch {  // it is too long: the question comes back without what there was of its answer
-      sessionStorage.removeItem(`growing ${tab.name}`);
-    }
+    if (box) inTab.set(`draft ${tab.name}`, box.value);
+    // While it is opened again, what it goes on from is still to come. Where it is too long to be kept, the question comes
+    // back without what there was of its answer.
+    if (!tab.reopening) inTab.set(`growing ${tab.name}`, JSON.stringify(tab.growing));
   }
 }
 addEventListener("pagehide", remember);
 document.addEventListener("visibilitychange", remember);  // a phone ends a hidden page without another word
 
 page.reopen = async tab => {
-  const key = sessionStorage.getItem(`shown ${tab.name}`), draft = sessionStorage.getItem(`draft ${tab.name}`);
-  if (!broughtToFront) tabButtons()[sessionStorage.getItem("front")]?.click();
+  const key = inTab.get(`shown ${tab.name}`), draft = inTab.get(`draft ${tab.name}`);
+  if (!broughtToFront) tabButtons()[inTab.get("front")]?.click();
   broughtToFront = true;
-  const growing = JSON.parse(sessionStorage.getItem(`growing ${tab.name}`));
+  const growing = JSON.parse(inTab.get(`growing ${tab.name}`));
   tab.reopening = Boolean(key);
   if (draft) await write(tab, draft);
   if (key) page.show(tab, key, undefined, growing?.key === key ? growing : undefined);

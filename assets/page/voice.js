@@ -4,6 +4,8 @@
 const SPOKEN_FROM = 0.02;   // loudness (root mean square of samples within [-1, 1]) that counts as speech
 const SILENCE = 1300;       // milliseconds of quiet that end a question
 const INTERRUPTS = 350;     // milliseconds of speech that end an answer
+const PAUSE = 300;          // milliseconds of quiet between two noises, which are no speech
+const DROPPED = "The recording was dropped, and not sent.";
 const PLAIN_HTTP = "Browsers give the microphone only to https pages and to this machine's own (localhost). Serve the page over "
   + "https, or open it through a tunnel: ssh -L 7860:localhost:7860 HOST, then http://localhost:7860.";
 
@@ -27,8 +29,9 @@ async function microphone(tab) {
   }
 }
 
-/* Call `heard(milliseconds of speech, of quiet since)` ten times a second; returns what ends it. */
-function meter(stream, heard) {
+/* Call `heard(milliseconds of speech, of quiet since)` ten times a second; returns what ends it. Speech before `pause`
+   milliseconds of quiet does not count. */
+function meter(stream, heard, pause = Infinity) {
   const context = new AudioContext(), analyser = context.createAnalyser();
   context.createMediaStreamSource(stream).connect(analyser);
   const samples = new Float32Array(analyser.fftSize);
@@ -39,6 +42,7 @@ function meter(stream, heard) {
     analyser.getFloatTimeDomainData(samples);
     const loud = Math.sqrt(samples.reduce((sum, each) => sum + each * each, 0) / samples.length) > SPOKEN_FROM;
     if (loud) { speech += passed; quiet = 0; } else quiet += passed;
+    if (quiet > pause) speech = 0;
     heard(speech, quiet);
   }, 100);
   return () => { clearInterval(timer); context.close(); };
@@ -67,17 +71,9 @@ function record(tab, stream) {
     release(stream);
     recording = null;
     showRecording(tab, false);
-    if (mine.discard) return note(tab, "The recording was dropped, and not sent.");
-    note(tab, "Sending…");
+    if (mine.discard) return note(tab, DROPPED);
     const type = recorder.mimeType.split(";")[0], ending = {"audio/mp4": "mp4", "audio/ogg": "ogg"}[type] || "webm";
-    let path;
-    try {
-      ({path} = await tab.upload(new File(pieces, `spoken.${ending}`, {type})));
-    } catch {
-      return note(tab, "The recording could not be sent. Please try again in a moment.");
-    }
-    note(tab, "");
-    tab.trigger("spoken", {path});
+    send(tab, new File(pieces, `spoken.${ending}`, {type}));
   };
   if (isHandsFree(tab)) mine.stopMeter = meter(stream, (speech, quiet) => {
     if (speech > 200 && quiet >= SILENCE && recorder.state === "recording") recorder.stop();
@@ -87,15 +83,40 @@ function record(tab, stream) {
   note(tab, "Listening…");
 }
 
-page.actions.speak = (button, tab) => recording ? recording.recorder.stop() : listen(tab);
+/* What was said is kept until it has been asked: after the answer under way, and when the server can be reached. */
+async function send(tab, file) {
+  tab.unsent = file;
+  note(tab, "Sending…");
+  let path;
+  try {
+    ({path} = await tab.upload(file));
+  } catch {
+    return note(tab, "The recording could not be sent. Press Speak to send it again, or Escape to drop it.");
+  }
+  while (tab.busy && tab.unsent === file) await new Promise(go => setTimeout(go, 100));
+  if (tab.unsent !== file) return;
+  tab.unsent = null;
+  note(tab, "");
+  tab.trigger("spoken", {path});
+}
+
+page.actions.speak = (button, tab) => {
+  if (recording) recording.recorder.stop();
+  else if (tab.unsent) send(tab, tab.unsent);
+  else listen(tab);
+};
 
 /* End the recording under way without sending it, and hands-free with it. Whether there was one. */
 page.dropRecording = () => {
-  const {tab} = asking || recording || {};
-  if (!asking && recording?.recorder.state !== "recording") return false;
+  const unsent = Object.values(page.tabs).find(each => each.unsent), {tab} = asking || recording || {tab: unsent};
+  if (!asking && !unsent && recording?.recorder.state !== "recording") return false;
   if (recording) {
     recording.discard = true;
     recording.recorder.stop();
+  }
+  if (unsent) {
+    unsent.unsent = null;
+    note(unsent, DROPPED);
   }
   asking = null;
   endHandsFree(tab);
@@ -134,18 +155,19 @@ page.hush = () => {
   window.speechSynthesis?.cancel();
 };
 
-page.say = (text, done = () => {}) => {
+page.say = (tab, text, done = () => {}) => {
   if (!window.speechSynthesis) return done();
   page.hush();
   const said = new SpeechSynthesisUtterance(text);
   said.voice = speechSynthesis.getVoices().find(voice => voice.name === page.settings.voice) || null;
+  if (tab.name === "Image") said.lang = "en";  // as it answers, whatever the page's language
   said.onend = said.onerror = done;
   speechSynthesis.speak(said);
 };
 
 page.actions.read = (button, tab) => {
   if (window.speechSynthesis?.speaking) return page.hush();
-  page.say(page.words(button, tab));
+  page.say(tab, page.words(button, tab));
 };
 
 /* Show the settings of the Voice tab as they are. */
@@ -186,13 +208,13 @@ page.actions.handsFree = (box, tab) => {
 async function answerAloud(tab) {
   note(tab, "Answering…");
   const before = hushed, stream = await microphone(tab);
-  const stopMeter = stream ? meter(stream, speech => { if (speech >= INTERRUPTS) page.hush(); }) : () => {};
+  const stopMeter = stream ? meter(stream, speech => { if (speech >= INTERRUPTS) page.hush(); }, PAUSE) : () => {};
   const done = () => {
     stopMeter();
     release(stream);
     if (isHandsFree(tab) && !recording) listen(tab);
   };
-  if (hushed === before) page.say(page.lastAnswer(tab), done);
+  if (hushed === before) page.say(tab, page.lastAnswer(tab), done);
   else done();  // while the browser asked for the microphone
 }
 
@@ -203,6 +225,7 @@ page.changed.push((tab, wasBusy) => {
     if (isHandsFree(tab)) listen(tab);
     return;
   }
-  if (isHandsFree(tab)) answerAloud(tab);
-  else if (page.settings.readAlways && page.lastAnswer(tab)) page.say(page.lastAnswer(tab));
+  const stopped = tab.leaving || tab.record.exchanges.at(-1).answer?.stage !== "done";
+  if (isHandsFree(tab)) stopped ? listen(tab) : answerAloud(tab);
+  else if (!stopped && page.settings.readAlways) page.say(tab, page.lastAnswer(tab));
 });

@@ -93,6 +93,8 @@ class Conversation:
     turn back to them. `editing` is the number of the question that the next one takes the place of, and `unsent` what stood
     in the box before it. `refused` is why the last question got no answer, until the next one.
 
+    `cleared`: by its person, who does not want back what was there.
+
     The word that an answer has come to its end can arrive late, when it was stopped and the next question is already
     being answered: it counts only where `finish` was told of the exchange that is the last one now."""
 
@@ -103,7 +105,7 @@ class Conversation:
         self.editing: int | None = None
         self.unsent: Composed = NOTHING
         self.refused = ""
-        self.key = ""
+        self.key, self.cleared = "", False
         self._before: int | None = None  # the way that was shown when the last question began another
 
     @property
@@ -229,6 +231,7 @@ class Conversation:
 
     def clear(self) -> None:
         self.take_over(Conversation())
+        self.cleared = True
 
     def take_over(self, other: "Conversation") -> None:
         """Become the other one, in place: handlers and answers under way hold this object."""

@@ -21,8 +21,9 @@ def copy_of(conversation: Conversation, growing: bool = False) -> str:
 
 
 def recover(conversation: Conversation, copy: str | None, received: Received) -> None:
-    """Fill an empty conversation from the browser's copy, if there is something in it."""
-    if conversation.exchanges or conversation.busy or not copy:
+    """Fill an empty conversation from the browser's copy, if there is something in it. One that was cleared stays empty: a
+    quick question comes with the copy from before."""
+    if conversation.exchanges or conversation.busy or conversation.cleared or not copy:
         return
     record = json.loads(copy).get("record") or {}
     if record.get("exchanges"):

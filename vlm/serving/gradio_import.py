@@ -5,6 +5,7 @@ source file is skipped, so here none has one.
 """
 
 import inspect
+import mimetypes
 from typing import Any
 
 _getfile = inspect.getfile
@@ -21,3 +22,17 @@ try:
     import gradio  # noqa: F401
 finally:
     inspect.getfile = _getfile
+
+# Of uploads, by which Gradio and the conversations tell pictures from recordings. Python has no kinds of its own for these,
+# and a container's system has no table.
+for kind, endings in (
+    ("image/jpeg", ".jfif"),
+    ("image/apng", ".apng"),
+    ("image/webp", ".webp"),
+    ("audio/ogg", ".ogg .oga"),
+    ("audio/flac", ".flac"),
+    ("audio/mp4", ".m4a"),
+    ("video/x-matroska", ".mkv"),
+):
+    for ending in endings.split():
+        mimetypes.add_type(kind, ending)

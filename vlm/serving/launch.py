@@ -161,10 +161,18 @@ def reach_directly(*hosts: str) -> None:
         os.environ[name] = ",".join(dict.fromkeys([*known, *hosts]))
 
 
+def trust_the_hubs_proxy() -> None:
+    """On a Space every request comes from the hub's proxy, and all visitors would be one person without what it says of
+    them. Nobody else reaches the container."""
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16")
+
+
 def start(site: Site) -> None:
     """Put it on its port, and return once it answers."""
     fetch_nothing(site.page)
     settings = site.serving.settings
+    if settings.space:
+        trust_the_hubs_proxy()
     reach_directly("127.0.0.1", "localhost", settings.host.strip("[]"))
     site.page.launch(
         server_name=settings.host,

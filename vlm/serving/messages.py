@@ -71,7 +71,7 @@ def _html(role: str, html: str) -> Message:
 def _question(conversation: Conversation, number: int, exchange: Exchange) -> str:
     said = f' translate="no">{escape(exchange.asked)}' if exchange.asked else ">Spoken question…"
     long = len(exchange.asked) > FOLDED_FROM or exchange.asked.count("\n") >= LINES
-    words = f'<p class="words{" folded" * long}"{said}</p>'
+    words = f'<p class="words{" folded" * long}" dir="auto"{said}</p>'
     unfold = _button("unfold", "Show all") if long else ""
     edit = _button("edit", "Edit", f"Edit question {number + 1}")
     return (
@@ -129,12 +129,12 @@ def _stage(answer: Answer) -> str:
 
 
 def _growing(answer: Answer) -> str:
-    return f'{_stage(answer)}<div class="words" translate="no">{to_html(answer.text)}</div>'
+    return f'{_stage(answer)}<div class="words" dir="auto" translate="no">{to_html(answer.text)}</div>'
 
 
 def _answer(exchange: Exchange, answer: Answer, last: bool, kept: str) -> str:
     notes = "".join(f'<p class="note">{note}</p>' for note in _notes(answer, exchange.is_cut, last))
-    words = f'<div class="words" translate="no">{to_html(answer.text)}</div>'
+    words = f'<div class="words" dir="auto" translate="no">{to_html(answer.text)}</div>'
     actions = _actions(exchange, answer, last, kept)
     return f"{words}{notes}{actions}{_trace(answer, exchange.settings)}"
 

@@ -45,6 +45,7 @@ class SearchSession:
     shown: list[Found] = field(default_factory=list)
     chosen: str | None = None  # SHA-256 of the picture that was clicked
     reading: bool = False  # pictures are being embedded
+    searched: bool = False  # since pictures were last chosen
 
 
 class Searches:
@@ -70,6 +71,7 @@ class Searches:
     def take(self, session: SearchSession, files: list[str] | None) -> list[Any]:
         """The files wait for their turn, and there is room for more. -> report, stop, files"""
         session.waiting += files or []
+        session.searched = False
         return [report_line("Reading the pictures…"), gr.update(interactive=True), None]
 
     def embed(self, session: SearchSession) -> Iterator[str]:
@@ -96,11 +98,14 @@ class Searches:
             session.reading = False
 
     def settle(self, session: SearchSession) -> list[Any]:
-        """After the embedding, however it ended. -> report, stop, gallery, ask"""
+        """After the embedding, however it ended. What was found meanwhile stays. -> report, stop, gallery, ask"""
+        said = [self._said_of(session.index), gr.update(interactive=bool(session.waiting))]
+        if session.searched and session.index:
+            return [*said, gr.skip(), gr.skip()]
         entries = session.index.entries[:SHOWN] if session.index else ()
         some = [Found(each.path, 0.0, each.sha256) for each in entries]  # until something is searched for
         shown = self._show(session, some, scores=False)
-        return [self._said_of(session.index), gr.update(interactive=bool(session.waiting)), *shown]
+        return [*said, *shown]
 
     def stop(self, session: SearchSession) -> list[Any]:
         """Once it is stopped, what waits is let go of too. -> report, stop, gallery, ask"""
@@ -120,6 +125,7 @@ class Searches:
         if not session.index:
             raise UserError("There are no pictures to search in yet. Choose some first.")
         self.allowance.take(pictures=bool(picture))
+        session.searched = True
         found = self.shared.get().search(words or "", picture, index=session.index, count=SHOWN)
         return self._show(session, found, scores=True)
 
@@ -178,6 +184,7 @@ class Searches:
         new = [entry for entry in loaded.entries if not index.has(entry.sha256)]
         index.add(new, loaded.only(new).vectors)
         index.report = Report(added=len(new))
+        session.searched = False
         return self.settle(session)
 
     def _index_of(self, session: SearchSession) -> PictureIndex:

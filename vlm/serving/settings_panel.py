@@ -42,7 +42,7 @@ WRITE = """(...values) => {
 }"""
 RESET = """() => {
     BROWSERS
-    localStorage.removeItem(STORED);
+    try { localStorage.removeItem(STORED); } catch {}
     return defaults;
 }"""
 
