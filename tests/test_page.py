@@ -314,13 +314,14 @@ def test_what_is_typed_while_a_reloaded_page_opens_its_conversation_stays(
     expect(box(page)).to_have_value("And ")
     box(page).press("End")
     box(page).press_sequentially("what else?")
+    held.clear()
     page.reload()  # once more, before it is open
     expect(box(page)).to_have_value("And what else?")
     page.wait_for_function("page.tabs.Image.opening")
-    page.unroute("**/upload*")
-    page.wait_for_timeout(100)
-    for route in held:
-        route.continue_()
+    while held or not answers(page).count():
+        page.wait_for_timeout(100)
+        if held:
+            held.pop().continue_()
     expect(page.locator(".question:visible .words")).to_have_text(["What is this?"])
     expect(box(page)).to_have_value("And what else?")
 
@@ -638,7 +639,7 @@ def test_what_is_asked_while_a_conversation_is_opened_is_not_swept_away(
     for route in held:
         route.continue_()
     page.wait_for_timeout(1000)
-    expect(page.locator(".question:visible .words")).not_to_have_text(["What is this?"])
+    expect(answers(page)).to_contain_text("Answer 2")
     expect(page.locator(".conversations [data-list=open]")).to_have_count(2)
 
 
