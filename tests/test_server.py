@@ -244,7 +244,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_in_memory(address: str
 
 
 def test_a_request_and_the_folder_hold_only_so_much(tmp_path: Path) -> None:
-    _, serving = talking(ServerSettings(request_mb=2), words=1)
+    _, serving = talking(ServerSettings(request_mb=2, allowed_hosts=("localhost",)), words=1)
     folder = Uploads(tmp_path, 3 * 2**20)
 
     def send(megabytes: float) -> httpx.Response:

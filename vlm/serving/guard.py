@@ -138,7 +138,7 @@ class Guard:
         length = int(headers.get("content-length") or 0)
         most = JSON_BYTES
         if _holds_files(headers):
-            most = self.settings.request_mb * 2**20
+            most = (self.settings.request_mb if self.settings.public else self.settings.uploads_mb) * 2**20
             if scope["path"].rstrip("/") in API_FILES:
                 most = min(most, API_FILE_BYTES)
         if length > most:
