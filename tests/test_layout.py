@@ -19,7 +19,7 @@ LINKED = {**READMES, "training/trials.md": (ROOT / "training/trials.md").read_te
 FLOOR = ["vlm.errors", "vlm.config", "vlm.config_reader", "vlm.terminal", "vlm.whole_files", "vlm.locks"]
 MAY_IMPORT = {
     "vlm.errors": [],
-    "vlm.terminal": [],
+    "vlm.terminal": ["vlm.errors"],
     "vlm.whole_files": [],
     "vlm.locks": ["vlm.errors"],
     "vlm.config": ["vlm.errors", "vlm.config_reader"],

@@ -44,7 +44,7 @@ from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import find_aligner, load_aligner_model
-from vlm.terminal import show_anything
+from vlm.terminal import command
 from vlm.whole_files import write_json
 
 log = logging.getLogger("training")
@@ -198,15 +198,12 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
+@command("bootstrap")
 def main() -> None:
-    show_anything()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     arguments = parse()
-    try:
-        with alone_in(arguments.output), disk_limit(arguments.output, arguments.data, resume=GOES_ON):
-            report = run(arguments)
-    except UserError as error:
-        raise SystemExit(f"bootstrap: {error}") from None
+    with alone_in(arguments.output), disk_limit(arguments.output, arguments.data, resume=GOES_ON):
+        report = run(arguments)
     print(json.dumps({name: each for name, each in report.items() if name != "examples"}, indent=1))
 
 

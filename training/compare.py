@@ -7,7 +7,6 @@ only one is right. What the clean-up does to drafts stands in each result file i
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from training.scores.items import Item
 from training.scores.measures import differences
 from training.scores.metrics import mcnemar
 from vlm.errors import UserError, not_readable
-from vlm.terminal import show_anything, to_json
+from vlm.terminal import command, to_json
 
 
 def read_result(file: Path) -> dict[str, Any]:
@@ -106,8 +105,8 @@ def comparison_text(result: dict[str, Any], examples: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    show_anything()
+@command("compare")
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.compare",
         description=__doc__,
@@ -118,14 +117,9 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=20, help="how many differing answers to show")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     arguments = parser.parse_args()
-    try:
-        result = compare(read_result(arguments.a)["answers"], read_result(arguments.b)["answers"])
-    except UserError as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 1
+    result = compare(read_result(arguments.a)["answers"], read_result(arguments.b)["answers"])
     print(to_json(result) if arguments.json else comparison_text(result, arguments.examples))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -39,7 +39,7 @@ from vlm.locks import alone_in
 from vlm.model.adapter import load_adapter
 from vlm.model.connectors import token_count
 from vlm.model.vlm import VisionLanguageModel, text_size
-from vlm.terminal import show_anything
+from vlm.terminal import command
 from vlm.whole_files import write_json, write_whole
 
 log = logging.getLogger("training")
@@ -275,18 +275,15 @@ def check_same(file: Path, asked: dict[str, Any]) -> None:
         )
 
 
+@command("compare_parts")
 def main() -> None:
-    show_anything()
     arguments = parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        output = arguments.output
-        held = nullcontext() if arguments.table else alone_in(output)
-        full = disk_limit(output, arguments.data, resume=GOES_ON, like=output)
-        with held, memory_limit(GOES_ON), full:
-            print(run(arguments))
-    except UserError as error:
-        raise SystemExit(f"compare_parts: {error}") from None
+    output = arguments.output
+    held = nullcontext() if arguments.table else alone_in(output)
+    full = disk_limit(output, arguments.data, resume=GOES_ON, like=output)
+    with held, memory_limit(GOES_ON), full:
+        print(run(arguments))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from training.runs.resources import disk_limit
 from training.runs.run_settings import digest
 from vlm.errors import UserError
 from vlm.locks import alone_in
-from vlm.terminal import show_anything
+from vlm.terminal import command
 from vlm.weights.resolve import sha256_of
 
 FILE_FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
@@ -220,15 +220,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
+@command()
 def main() -> None:
-    show_anything()
     arguments = parse()
     try:
         again = "give the same command again; it goes on behind the last whole file"
         with alone_in(arguments.output), disk_limit(arguments.output, resume=again):
             progress = convert(arguments)
-    except UserError as error:
-        raise SystemExit(f"{error}") from None
     except KeyboardInterrupt:
         raise SystemExit("Stopped. The same command goes on behind the last whole file.") from None
     print(problems_text(arguments.output))

@@ -45,7 +45,7 @@ from vlm.chat.assistant import Assistant, load_assistant
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter
-from vlm.terminal import show_anything, to_json
+from vlm.terminal import command, to_json
 from vlm.weights.hub import hub_name
 from vlm.whole_files import write_json, write_whole
 
@@ -225,17 +225,12 @@ def given_command(module: str) -> str:
     return f"python -m {module} {shlex.join(sys.argv[1:])}"
 
 
-def main() -> int:
-    show_anything()
+@command("evaluate")
+def main() -> None:
     arguments = parse()
-    try:
-        with alone_in(arguments.output) if arguments.output else nullcontext():
-            print(run(arguments))
-    except UserError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 1
-    return 0
+    with alone_in(arguments.output) if arguments.output else nullcontext():
+        print(run(arguments))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
