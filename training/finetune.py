@@ -215,7 +215,7 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
         alpha = model.language.apply_share(config.lora_share)
         model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
     with whole_folder(adapter) as folder:
-        save_adapter(model, folder, model_config, training, {})
+        save_adapter(model, folder, model_config, training)
         if (adapter / LIMITS).is_file():  # by hand, which training on for longer does not replace
             shutil.copy(adapter / LIMITS, folder / LIMITS)
         if (data / "card.md").is_file():

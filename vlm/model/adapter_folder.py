@@ -6,7 +6,7 @@ tags.safetensors        the tagger's head and its nouns, where the model has a t
 fusion.safetensors      the fusion, where it has weights
 lora/                   the LoRA in PEFT's own format, where there is one
 language/               the language model in Transformers' own format, where it was trained whole
-metrics.json            scores, with their baselines and commands
+metrics.json            scores, with their baselines and commands, where it was evaluated
 data.md, training.png   the data's card and a plot of the run; limits.md is written by hand
 README.md               the model card that training/push.py makes for the hub
 """
