@@ -31,7 +31,7 @@ from training.scores.selection import (
 from training.scores.suites import SUITES, Goal, Run, goal_rows, runs_of
 from training.scores.tables import goals_table, result_text
 from vlm.errors import UserError
-from vlm.serving.about import scores as about_scores
+from vlm.model.about import scores as about_scores
 
 
 @pytest.fixture

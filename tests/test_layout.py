@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "vlm.chat": [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model"],
     "vlm.serving": [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model", "vlm.chat"],
     "vlm": [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model", "vlm.chat"],  # __init__, __main__, describe
-    "training": [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model", "vlm.chat", "vlm.serving.about", "vlm"],
+    "training": [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model", "vlm.chat", "vlm"],
     "app": [*FLOOR, "vlm.serving", "vlm"],
 }  # fmt: skip
 
@@ -124,17 +124,6 @@ def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
         and not any(is_within(module, place) for place in ONLY_IN[package])
     ]
     assert not wrong
-
-
-def test_training_does_not_need_gradio() -> None:
-    reached, next_ones = set(), [module for module in MODULES if is_within(module, "training")]
-    while next_ones:
-        module = next_ones.pop()
-        if module not in reached:
-            reached.add(module)
-            next_ones += [name for name in IMPORTS[module] if name in MODULES]
-    assert "vlm.serving.about" in reached
-    assert not [module for module in reached if any(is_within(name, "gradio") for name in IMPORTS[module])]
 
 
 def test_the_top_level_is_the_one_that_was_agreed() -> None:

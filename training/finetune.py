@@ -43,12 +43,11 @@ from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
 from vlm.model.adapter import load_adapter, load_trunk, restore_adapter, save_adapter
 from vlm.model.adapter_fit import check_adapter
-from vlm.model.adapter_folder import TAGS_FILE, find_adapter, read_description
+from vlm.model.adapter_folder import DATA_CARD, LIMITS, PLOT, TAGS_FILE, find_adapter, read_description
 from vlm.model.embeddings import Precomputed, unnamed
 from vlm.model.language import weights_are_divided
 from vlm.model.sizes import check_fit
 from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
-from vlm.serving.about import DATA_CARD, LIMITS, PLOT
 from vlm.terminal import command
 from vlm.whole_files import whole_folder, write_whole
 

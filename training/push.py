@@ -16,8 +16,8 @@ from huggingface_hub import HfApi, ModelCardData
 from vlm.config import ModelConfig
 from vlm.config_reader import to_dict
 from vlm.errors import UserError
-from vlm.model.adapter_folder import FILES, adapter_config, find_adapter, read_description
-from vlm.serving.about import PLOT, about
+from vlm.model.about import about
+from vlm.model.adapter_folder import FILES, PLOT, adapter_config, find_adapter, read_description
 from vlm.terminal import command
 from vlm.weights.hub import is_hub_name, plain_hub_errors, split_revision
 from vlm.weights.resolve import public_name

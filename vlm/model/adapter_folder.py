@@ -30,6 +30,7 @@ from vlm.weights.tensor_files import PICKLES
 ADAPTERS = Path(__file__).parents[2] / "assets" / "adapters"
 CONNECTOR_FILE, FUSION_FILE, TAGS_FILE = "projector.safetensors", "fusion.safetensors", "tags.safetensors"
 LANGUAGE = "language"
+PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
 LORA = (f"lora/{LORA_CONFIG}", f"lora/{LORA_WEIGHTS}")
 KINDS = ["config.yaml", "config.json", LORA_CONFIG]  # files that tell an adapter from a checkpoint
 # On the hub
@@ -43,7 +44,7 @@ FILES = [
     "language/*.model",
     "metrics.json",
     "*.md",
-    "training.png",
+    PLOT,
 ]
 
 
