@@ -10,14 +10,14 @@ import pytest
 
 from tests.fake_assistant import COLOURS, FakeAssistant, result_of, write_colours, write_data
 from training import evaluate as command
-from training.compare import read_result
 from training.data import Row
-from training.evaluate import evaluate, open_journal
+from training.evaluate import evaluate
 from training.scores import second_pictures as second
-from training.scores.answering import _results
+from training.scores.answering import _results, open_journal
 from training.scores.journal import Journal, Reply
 from training.scores.metrics import normalise
 from training.scores.recording import record
+from training.scores.results import read_result
 from training.scores.selection import (
     NoQuestions,
     Options,

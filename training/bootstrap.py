@@ -33,9 +33,9 @@ from training.bootstrapping.matching import (
     shuffled,
 )
 from training.data import iterate_rows
-from training.evaluate import given_command, open_journal, settings_of
 from training.runs.resources import GOES_ON, disk_limit
-from training.scores.answering import answer_all, shown_picture
+from training.scores.answering import answer_all, open_journal, settings_of, shown_picture
+from training.scores.recording import given_command
 from training.scores.selection import Options, listed, sources_of
 from vlm.chat.assistant import load_assistant
 from vlm.config_reader import read_yaml

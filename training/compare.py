@@ -6,7 +6,6 @@ only one is right. What the clean-up does to drafts stands in each result file i
 """
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,25 +14,9 @@ from typing import Any
 from training.scores.items import Item
 from training.scores.measures import differences
 from training.scores.metrics import mcnemar
-from vlm.errors import UserError, not_readable
+from training.scores.results import read_result
+from vlm.errors import UserError
 from vlm.terminal import command, to_json
-
-
-def read_result(file: Path) -> dict[str, Any]:
-    """A result file, checked to be one of today's."""
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-        items = result["answers"]
-        usable = bool(items) and all("scores" in item and "references" in item for item in items)
-    except OSError as error:
-        raise UserError(not_readable(file, error)) from error
-    except (ValueError, KeyError, TypeError):
-        usable = False
-    if not usable:
-        raise UserError(
-            f"{file} holds no scored answers. Make it with python -m training.evaluate ... --output {file.name}"
-        )
-    return result
 
 
 def paired(first: Sequence[Item], second: Sequence[Item]) -> list[tuple[Item, Item]]:

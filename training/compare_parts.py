@@ -38,7 +38,7 @@ from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter import load_adapter
 from vlm.model.connectors import token_count
-from vlm.model.vlm import VisionLanguageModel, text_size
+from vlm.model.vlm import VisionLanguageModel, build_model, text_size
 from vlm.terminal import command
 from vlm.whole_files import write_json, write_whole
 
@@ -116,7 +116,7 @@ def run_cell(comparison: Comparison, name: str, arguments: argparse.Namespace) -
     if name != UNTRAINED:
         finetune.run(training)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = finetune.build_model(config, device)
+    model = build_model(config, device)
     questions = chosen_questions(arguments.data, arguments.questions)
     store = FeatureStore(arguments.data, config.vision)
     features = asked_features(arguments.data, store, model.eyes.vision, questions)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.compare import read_result
 from training.data import pictures_of
 from training.scores.contact_sheet import chosen, contact_sheet, drawn
 from training.scores.markdown import result_sections, to_markdown
+from training.scores.results import read_result
 from training.scores.tables import goals_table
 from vlm.errors import UserError
 from vlm.model.adapter_folder import adapter_name
