@@ -17,6 +17,7 @@ LINKED = {**READMES, "training/trials.md": (ROOT / "training/trials.md").read_te
 
 # Room -> the rooms and modules of this project that it may import, besides itself.
 FLOOR = ["vlm.errors", "vlm.config", "vlm.config_reader", "vlm.terminal", "vlm.whole_files", "vlm.locks"]
+BELOW_THE_PAGE = [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model", "vlm.chat"]
 MAY_IMPORT = {
     "vlm.errors": [],
     "vlm.terminal": ["vlm.errors"],
@@ -29,9 +30,33 @@ MAY_IMPORT = {
     "vlm.model": [*FLOOR, "vlm.weights", "vlm.inputs"],
     "vlm.engines": [*FLOOR, "vlm.weights", "vlm.model"],
     "vlm.chat": [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model"],
-    "vlm.serving": [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model", "vlm.chat"],
-    "vlm": [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model", "vlm.chat"],  # __init__, __main__, describe
-    "training": [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model", "vlm.chat", "vlm"],
+    "vlm.serving": BELOW_THE_PAGE,
+    "vlm": BELOW_THE_PAGE,  # __init__, __main__, describe
+    "training.untrusted": [],
+    "training.digest": [],
+    "training.picture": [],
+    "training.wording": ["training.picture"],
+    "training.data": [*BELOW_THE_PAGE, "training.digest", "training.picture", "training.wording"],
+    "training.config": [*BELOW_THE_PAGE, "training.data"],
+    "training.sources": [
+        *BELOW_THE_PAGE, "training.untrusted", "training.picture", "training.wording", "training.data",
+    ],
+    "training.formats": [
+        *BELOW_THE_PAGE, "training.untrusted", "training.picture", "training.wording", "training.data", "training.config",
+        "training.sources",
+    ],
+    "training.runs": [*BELOW_THE_PAGE, "training.digest", "training.data", "training.config"],
+    "training.scores": [*BELOW_THE_PAGE, "training.wording", "training.data"],
+    "training.aligners": [
+        *BELOW_THE_PAGE, "training.data", "training.config", "training.runs", "training.scores", "training.plot",
+    ],
+    "training.scores.alignment": [*BELOW_THE_PAGE, "training.data", "training.scores", "training.aligners"],
+    "training.adapters": [*BELOW_THE_PAGE, "training.wording", "training.data", "training.config", "training.runs"],
+    "training.bootstrapping": [
+        *BELOW_THE_PAGE, "training.wording", "training.data", "training.config", "training.scores", "training.aligners",
+        "training.align",
+    ],
+    "training": [*BELOW_THE_PAGE, "vlm", "training"],
     "app": [*FLOOR, "vlm.serving", "vlm"],
 }  # fmt: skip
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from training.runs.run_settings import SETTINGS, claim_folder, differences, digest
+from training.digest import digest
+from training.runs.run_settings import SETTINGS, claim_folder, differences
 from vlm.errors import UserError
 from vlm.locks import alone_in
 

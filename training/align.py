@@ -29,9 +29,10 @@ from training.config import AlignmentConfig, check_report_to, load_alignment_con
 from training.data import pictures_of
 from training.data.augmentation import open_view, picture_id_of, with_views
 from training.data.features import Averages, FeatureStore
+from training.digest import digest
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
 from training.runs.resources import keep_memory, training_in
-from training.runs.run_settings import claim_folder, digest
+from training.runs.run_settings import claim_folder
 from training.scores.alignment import report
 from vlm.config import AlignerConfig, load_aligner_config
 from vlm.config_reader import read_yaml, to_dict

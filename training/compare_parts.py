@@ -26,10 +26,10 @@ from training.adapters.trainer import LOG
 from training.config import PRESET_FOLDER, TrainingConfig
 from training.data import read_rows
 from training.data.features import FeatureStore
+from training.digest import digest
 from training.parts_table import PLOT, TABLE, draw, table
 from training.plot import log_lines
 from training.runs.resources import GOES_ON, disk_limit, memory_limit
-from training.runs.run_settings import digest
 from training.scores.part_scores import asked_features, chosen_questions, score_parts
 from training.scores.selection import listed
 from vlm.config import ModelConfig

@@ -29,13 +29,13 @@ from tqdm import tqdm
 
 from training.data import parquet_files
 from training.data.held_out import MADE, KeptOut, held_out_likenesses
+from training.digest import digest
 from training.formats.coco import from_coco_captions, from_coco_instances
 from training.formats.rows import LONG, SPLITS, Labels, PictureReader, plain_split, rows_of
 from training.formats.shards import Progress, load_progress, shard_in
 from training.formats.tables import from_datasets, from_pixmo, split_part
 from training.formats.texts import SYSTEM, Record, from_csv, from_flickr8k, from_llava
 from training.runs.resources import disk_limit
-from training.runs.run_settings import digest
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.terminal import command

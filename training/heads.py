@@ -21,11 +21,12 @@ from training.adapters.conversations import check_sources
 from training.config import PRESET_FOLDER, load_preset
 from training.data import Row, pictures_of, read_rows
 from training.data.features import FeatureStore
+from training.digest import digest
 from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint
 from training.runs.resources import training_in
-from training.runs.run_settings import claim_folder, digest
-from training.scores.task_scores import score_tasks
+from training.runs.run_settings import claim_folder
 from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only
+from training.task_scores import score_tasks
 from vlm.config import TextConfig, VisionConfig
 from vlm.config_reader import PartConfig, to_dict
 from vlm.errors import UserError

@@ -23,10 +23,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.data.card import make_card, read_dropped, to_markdown
 from training.data.held_out import KeptOut, held_out_likenesses, keep_out, kept_out_of
 from training.data.parquet_file import origin_of, own_origin, write_source
 from training.data.splits import assign_splits
+from training.picture import Picture
 from training.runs.resources import disk_limit
 from training.sources import (
     art4apps,
@@ -40,8 +40,8 @@ from training.sources import (
     sweethome,
     tuxpaint,
 )
+from training.sources.card import make_card, read_dropped, to_markdown
 from training.sources.packages import fetch
-from training.sources.picture import Picture
 from training.wording.instructions import Phrases
 from vlm.errors import UserError
 from vlm.locks import alone_in

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from training.data.held_out import MADE, KeptOut, kept_out_of
-from training.runs.run_settings import digest
-from training.sources.picture import Picture, encode, flatten_on_white
+from training.digest import digest
+from training.picture import Picture, encode, flatten_on_white
 from training.wording.instructions import Phrases, make_rows
 from training.wording.phrases import accepted_nouns, concept_of, head_noun
 from vlm.errors import UserError
@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
         ("image_id", pa.string()),  # SHA-256 of the bytes
         ("question", pa.string()),
         ("answer", pa.string()),
-        ("task", pa.string()),  # sources.picture.Row.task
+        ("task", pa.string()),  # training.picture.Row.task
         ("source", pa.string()),
         ("style", pa.string()),
         ("kind", pa.string()),
