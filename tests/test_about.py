@@ -10,8 +10,8 @@ import yaml
 from tests.tiny import tiny_config
 from training.scores.metrics import share
 from vlm.config import load_model_config
+from vlm.model.about import about
 from vlm.model.adapter_folder import ADAPTERS
-from vlm.serving.about import about
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from vlm.weights.tensor_files import save_tensors
 def adapter(tmp_path: Path) -> Path:
     model = tiny_model()
     shake_lora(model)
-    save_adapter(model, tmp_path / "adapter", tiny_config(), {"seed": 3}, {}, torch.float32)
+    save_adapter(model, tmp_path / "adapter", tiny_config(), {"seed": 3}, torch.float32)
     return tmp_path / "adapter"
 
 
@@ -50,7 +50,7 @@ def test_a_loaded_adapter_gives_identical_logits(adapter: Path) -> None:
     shake_lora(trained)
     torch.nn.init.normal_(trained.connector.layers[0].weight)
     trained.connector.standardise(torch.randn(20, 4, 8))
-    save_adapter(trained, adapter, tiny_config(), {}, {}, torch.float32)
+    save_adapter(trained, adapter, tiny_config(), {}, torch.float32)
     before = logits(served)
     load_adapter(served, adapter)
     restore_adapter(resumed, adapter)
@@ -72,7 +72,7 @@ def test_the_eyes_alone_are_loaded_from_the_same_folder(adapter: Path) -> None:
 
 
 def test_what_is_shipped_is_half_the_size_of_what_training_goes_on_from(adapter: Path) -> None:
-    save_adapter(tiny_model(), adapter.parent / "shipped", tiny_config(), {}, {})
+    save_adapter(tiny_model(), adapter.parent / "shipped", tiny_config(), {})
     for part, name in (("", "projector.safetensors"), ("lora", "adapter_model.safetensors")):
         shipped = load_file(adapter.parent / "shipped" / part / name)
         trained = load_file(adapter / part / name)
@@ -81,11 +81,10 @@ def test_what_is_shipped_is_half_the_size_of_what_training_goes_on_from(adapter:
         assert {each.dtype for each in trained.values()} == {torch.float32}
 
 
-def test_the_folder_holds_config_projector_lora_and_metrics_and_no_pickle(adapter: Path) -> None:
+def test_the_folder_holds_config_projector_and_lora_and_no_pickle(adapter: Path) -> None:
     files = {str(path.relative_to(adapter)) for path in adapter.rglob("*") if path.is_file()}
     assert files == {
         "config.yaml",
-        "metrics.json",
         "projector.safetensors",
         "lora/adapter_config.json",
         "lora/adapter_model.safetensors",
@@ -97,7 +96,7 @@ def test_the_folder_holds_config_projector_lora_and_metrics_and_no_pickle(adapte
 
 
 def test_saving_again_replaces_the_folder_and_leaves_nothing_behind(adapter: Path) -> None:
-    save_adapter(tiny_model(), adapter, tiny_config(), {"seed": 4}, {}, torch.float32)
+    save_adapter(tiny_model(), adapter, tiny_config(), {"seed": 4}, torch.float32)
     assert read_description(adapter)["training"] == {"seed": 4}
     assert [path.name for path in adapter.parent.iterdir()] == ["adapter"]
 
@@ -121,9 +120,7 @@ def test_an_adapter_fits_the_same_weights_on_the_hub_and_in_a_folder_of_that_nam
         changed = dataclasses.replace(getattr(config, part), weights=weights)
         return dataclasses.replace(config, **{part: changed})
 
-    save_adapter(
-        tiny_model(), tmp_path / "adapter", served_with("/data/models/Phi-3.5-mini-instruct"), {}, {}
-    )
+    save_adapter(tiny_model(), tmp_path / "adapter", served_with("/data/models/Phi-3.5-mini-instruct"), {})
     check_adapter(tmp_path / "adapter", served_with("microsoft/Phi-3.5-mini-instruct"))
     with pytest.raises(UserError, match="does not fit"):
         check_adapter(tmp_path / "adapter", served_with("microsoft/Phi-3.5-vision-instruct"))
@@ -138,7 +135,7 @@ def tagged(tmp_path: Path) -> Path:
     model = tiny_model(tags=2)
     assert model.eyes.tagger
     model.eyes.tagger.set_head(torch.nn.Linear(8, 2), ["yak", "emu"])
-    save_adapter(model, tmp_path / "tagged", tiny_config(), {}, {}, torch.float32)
+    save_adapter(model, tmp_path / "tagged", tiny_config(), {}, torch.float32)
     return tmp_path / "tagged"
 
 
@@ -173,7 +170,7 @@ def parted(folder: Path, rank: int, fusion: PartConfig) -> Path:
     model = tiny_model(lora=bool(rank), fusion=fusion)
     lora = dataclasses.replace(tiny_config().lora, rank=rank)
     config = dataclasses.replace(tiny_config(), lora=lora, fusion=fusion)
-    save_adapter(model, folder, config, {}, {}, torch.float32)
+    save_adapter(model, folder, config, {}, torch.float32)
     return folder
 
 
@@ -195,7 +192,7 @@ def test_the_folder_holds_exactly_the_parts_there_are(
 ) -> None:
     folder = parted(tmp_path / "adapter", rank, fusion)
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    expected = {"config.yaml", "metrics.json", "projector.safetensors"}
+    expected = {"config.yaml", "projector.safetensors"}
     expected |= {"fusion.safetensors"} if weights else set()
     expected |= {"lora/adapter_config.json", "lora/adapter_model.safetensors"} if rank else set()
     assert files == expected
@@ -310,7 +307,6 @@ def test_odd_metrics_are_one_sentence(adapter: Path, content: str) -> None:
 
 def test_the_shipped_metrics_are_sound_and_an_adapter_may_have_none(adapter: Path) -> None:
     assert read_metrics(find_adapter("embedded"))
-    (adapter / "metrics.json").unlink()
     assert read_metrics(find_adapter(str(adapter))) == {}
 
 
@@ -398,7 +394,7 @@ def test_a_disk_that_is_full_leaves_the_old_folder_and_nothing_else(
 
     monkeypatch.setattr(adapters, "save_tensors", save)
     with pytest.raises(type(error), match="No space left"):
-        save_adapter(tiny_model(), adapter, tiny_config(), {}, {"loss": 0.1}, torch.float32)
+        save_adapter(tiny_model(), adapter, tiny_config(), {}, torch.float32)
     assert {file: file.read_bytes() for file in adapter.rglob("*") if file.is_file()} == before
     assert [path.name for path in adapter.parent.iterdir()] == ["adapter"]
 
@@ -415,7 +411,7 @@ def test_where_the_new_folder_cannot_take_its_place_the_old_one_goes_back(
 
     monkeypatch.setattr(Path, "rename", rename_or_not)
     with pytest.raises(OSError, match="No space left"):
-        save_adapter(tiny_model(), adapter, tiny_config(), {"seed": 4}, {}, torch.float32)
+        save_adapter(tiny_model(), adapter, tiny_config(), {"seed": 4}, torch.float32)
     assert read_description(adapter)["training"] == {"seed": 3}
     assert [path.name for path in adapter.parent.iterdir()] == ["adapter"]
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from training.compare import compare, comparison_text, read_result
+from training.compare import compare, comparison_text
 from training.data import Row
 from training.scores.items import make_items
+from training.scores.results import read_result
 from vlm.errors import UserError
 
 

@@ -122,9 +122,10 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Names
         "cells: {mlp: {connector: {kind: mlp, hidden: 16}}, fused: {fusion: {kind: fused}, connector: {kind: linear}}}\n"
     )
     monkeypatch.setattr(compare_parts, "PRESET_FOLDER", tmp_path / "presets")
-    monkeypatch.setattr(
-        finetune, "build_model", lambda config, device: tiny_model(lora=False, fusion=config.fusion)
-    )
+    for module in (compare_parts, finetune):
+        monkeypatch.setattr(
+            module, "build_model", lambda config, device: tiny_model(lora=False, fusion=config.fusion)
+        )
     return argparse.Namespace(
         language="tiny", examples=6, cells=None, questions=2, data=tmp_path, output=tmp_path / "runs",
         results=tmp_path / "results", table=False,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from training.picture import Picture
 from training.sources import composited
-from training.sources.picture import Picture
 
 SHAPES = {"cat": "red", "car": "blue", "apple": "green", "drum": "black"}
 GROUPS = {"cat": "mammal", "car": "vehicle", "apple": "fruit", "drum": "music"}

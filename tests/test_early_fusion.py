@@ -73,7 +73,7 @@ def test_projector_and_language_model_overfit_four_captions() -> None:
 def test_the_adapter_folder_holds_the_language_model_and_no_lora(tmp_path: Path) -> None:
     model = gpt2()
     train(model, 3)
-    save_adapter(model, tmp_path / "adapter", whole_config(), {}, {}, torch.float32)
+    save_adapter(model, tmp_path / "adapter", whole_config(), {}, torch.float32)
     folder = find_adapter(str(tmp_path / "adapter"))
     assert not any((folder / part).exists() for part in LORA)
     batch, features = colour_batch(model, CAPTIONS)
@@ -92,14 +92,14 @@ def test_the_adapter_folder_holds_the_language_model_and_no_lora(tmp_path: Path)
 def test_a_copy_of_the_folder_without_its_language_model_is_refused(tmp_path: Path) -> None:
     model = gpt2()
     train(model, 1)
-    save_adapter(model, tmp_path / "adapter", whole_config(), {}, {}, torch.float32)
+    save_adapter(model, tmp_path / "adapter", whole_config(), {}, torch.float32)
     shutil.rmtree(tmp_path / "adapter" / "language")
     with pytest.raises(UserError, match="language/model.safetensors missing"):
         find_adapter(str(tmp_path / "adapter"))
 
 
 def test_an_adapter_without_one_leaves_the_language_model_to_the_preset(tmp_path: Path) -> None:
-    save_adapter(tiny_model(), tmp_path / "adapter", tiny_config(), {}, {})
+    save_adapter(tiny_model(), tmp_path / "adapter", tiny_config(), {})
     assert not (tmp_path / "adapter" / "language").exists()
     assert with_own_language(tiny_config(), tmp_path / "adapter") == tiny_config()
 
@@ -107,7 +107,7 @@ def test_an_adapter_without_one_leaves_the_language_model_to_the_preset(tmp_path
 def test_a_language_model_of_other_sizes_is_refused(tmp_path: Path) -> None:
     model = gpt2()
     model.train_only("projector+language")
-    save_adapter(model, tmp_path / "adapter", whole_config(), {}, {})
+    save_adapter(model, tmp_path / "adapter", whole_config(), {})
     with pytest.raises(UserError, match="damaged or incomplete"):
         load_adapter(tiny_model(lora=False), tmp_path / "adapter")
 

@@ -36,8 +36,8 @@ from vlm.chat.feedback import (
     read_feedback,
 )
 from vlm.chat.records import from_record, to_record
-from vlm.commands import run
 from vlm.errors import UserError
+from vlm.feedback_command import feedback
 from vlm.serving.environment import ServerSettings, read_environment
 from vlm.serving.messages import messages
 from vlm.serving.questions import Questions
@@ -130,23 +130,21 @@ def test_all_is_exported_into_one_file_and_deleted(
     for number in range(40):
         folder.keep(vote(question=f"Question {number}?"))
     place, out = str(folder.folder), tmp_path / "all.parquet"
-    assert run("feedback", ["export", str(out), "--folder", place]) == 0
+    feedback(["export", str(out), "--folder", place])
     assert capsys.readouterr().out == f"Votes in {out}: 40.\n"
     assert set(parquet.read_table(out)["question"].to_pylist()) == {f"Question {n}?" for n in range(40)}
     assert [file.name for file in tmp_path.iterdir() if file.name.endswith(".partial")] == []
     others = {"notes.txt", "film.partial"}
     for name in others:
         (folder.folder / name).write_text("the owner's")
-    assert run("feedback", ["delete", "--folder", place]) == 0
+    feedback(["delete", "--folder", place])
     assert capsys.readouterr().out == "Votes that were deleted: 40.\n"
     assert {file.name for file in folder.folder.iterdir()} == others
 
 
-def test_what_cannot_be_exported_is_told(
-    folder: FeedbackFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("feedback", ["delete", "--folder", str(tmp_path / "none")]) == 1
-    assert "There is no folder" in capsys.readouterr().err
+def test_what_cannot_be_exported_is_told(folder: FeedbackFolder, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no folder"):
+        feedback(["delete", "--folder", str(tmp_path / "none")])
     with pytest.raises(UserError, match="would count as feedback there"):
         export(folder.folder, folder.folder / "all.parquet")
     with pytest.raises(UserError, match="cannot be written"):

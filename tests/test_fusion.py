@@ -256,7 +256,7 @@ def test_the_next_tokens_are_read_as_if_they_had_been_there() -> None:
 def test_a_loaded_adapter_gives_identical_logits(fusion: PartConfig, tmp_path: Path) -> None:
     trained = shaken(fusion)
     config = replace(tiny_config(), fusion=fusion)
-    save_adapter(trained, tmp_path / "adapter", config, {}, {}, torch.float32)
+    save_adapter(trained, tmp_path / "adapter", config, {}, torch.float32)
     served, resumed = tiny_model(lora=False, fusion=fusion), tiny_model(fusion=fusion)
     load_adapter(served, tmp_path / "adapter")
     restore_adapter(resumed, tmp_path / "adapter")

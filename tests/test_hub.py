@@ -26,7 +26,7 @@ NAME = "someone/tiny-adapter"
 def adapter(tmp_path: Path) -> Path:
     """As training leaves it, with files beside it that are none of the adapter's."""
     folder = tmp_path / "adapter"
-    save_adapter(tiny_model(), folder, tiny_config(), {"seed": 3}, {}, torch.float32)
+    save_adapter(tiny_model(), folder, tiny_config(), {"seed": 3}, torch.float32)
     (folder / "limits.md").write_text("Tiny.\n")
     (folder / "notes.txt").write_text("private")
     return folder
@@ -52,7 +52,6 @@ def test_what_is_pushed_is_the_adapter_with_its_card_and_comes_back_the_same(ada
         "limits.md",
         "lora/adapter_config.json",
         "lora/adapter_model.safetensors",
-        "metrics.json",
         "projector.safetensors",
     }
     hub.files[NAME] |= {"lora/adapter_model.bin": b"a pickle", "run.py": b"code"}  # which nobody fetches
@@ -139,7 +138,7 @@ def test_what_is_pushed_does_not_tell_where_the_weights_lay(tmp_path: Path, hub:
     mine = tmp_path / "home" / "Phi-3.5-mini-instruct"
     mine.mkdir(parents=True)
     config = replace(tiny_config(), language=replace(tiny_config().language, weights=str(mine)))
-    save_adapter(tiny_model(), tmp_path / "adapter", config, {}, {}, torch.float32)
+    save_adapter(tiny_model(), tmp_path / "adapter", config, {}, torch.float32)
     push.push(tmp_path / "adapter", NAME)
     assert not [file for file, content in hub.files[NAME].items() if str(tmp_path).encode() in content]
     assert adapter_config(find_adapter(NAME)).language.weights == "Phi-3.5-mini-instruct"
@@ -150,7 +149,7 @@ def test_what_is_pushed_does_not_tell_where_the_weights_lay(tmp_path: Path, hub:
 
 def test_the_card_names_no_folder_of_this_machine_as_the_base(tmp_path: Path) -> None:
     config = replace(tiny_config(), language=replace(tiny_config().language, weights=str(tmp_path)))
-    save_adapter(tiny_model(), tmp_path / "adapter", config, {}, {}, torch.float32)
+    save_adapter(tiny_model(), tmp_path / "adapter", config, {}, torch.float32)
     _, front, text = push.model_card(tmp_path / "adapter", NAME).split("---\n", 2)
     assert "base_model" not in yaml.safe_load(front)
     assert yaml.safe_load(front)["library_name"] == "peft" and "The projector and the LoRA that let a" in text
@@ -165,7 +164,7 @@ def test_the_card_tells_the_parts_that_there_are_and_names_the_base_without_its_
     config = replace(
         config, language=replace(config.language, weights=weights), lora=replace(config.lora, rank=0)
     )
-    save_adapter(tiny_model(lora=False), tmp_path / "adapter", config, {}, {}, torch.float32)
+    save_adapter(tiny_model(lora=False), tmp_path / "adapter", config, {}, torch.float32)
     _, front, text = push.model_card(tmp_path / "adapter", NAME).split("---\n", 2)
     told = yaml.safe_load(front)
     assert told["base_model"] == "Qwen/Qwen2.5-0.5B"

@@ -198,7 +198,7 @@ def test_a_share_of_the_lora_is_the_share_of_what_it_adds_and_is_stored_with_it(
         assert model.language.apply_share(0.75) == 6
         assert torch.allclose(layer(inputs) - base, 0.75 * (whole - base), atol=1e-5)
         config = replace(tiny_config(), lora=replace(tiny_config().lora, alpha=6))
-        save_adapter(model, tmp_path / "adapter", config, {}, {}, torch.float32)
+        save_adapter(model, tmp_path / "adapter", config, {}, torch.float32)
         served = tiny_model(lora=False)
         load_adapter(served, tmp_path / "adapter")
         batch, features = colour_batch(model, {"red": "Yes."})

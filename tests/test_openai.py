@@ -58,7 +58,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Assistant:
     assert overfit(model, ANSWERS, steps=120) < 0.1
     folder = tmp_path_factory.mktemp("adapters") / ADAPTER
     made = assistant_of(model, rewrites="This is a red square")
-    save_adapter(model, folder, made.config, {}, {})
+    save_adapter(model, folder, made.config, {})
     return Assistant(made.pipeline, Reading(), made.config, folder)  # type: ignore[arg-type]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from training.picture import Picture
 from training.sources import openclipart
-from training.sources.picture import Picture
 
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:dc="http://purl.org/dc/elements/1.1/"
 viewBox="0 0 16 16"><dc:title>{}</dc:title><circle cx="8" cy="8" r="7"/></svg>"""

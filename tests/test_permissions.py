@@ -50,7 +50,7 @@ def test_what_is_written_follows_the_umask(tmp_path: Path, umask: int, files: in
         model = tiny_model(tags=2)
         assert model.eyes.tagger
         model.eyes.tagger.set_head(torch.nn.Linear(8, 2), ["yak", "emu"])
-        save_adapter(model, tmp_path / "adapter", tiny_config(), {}, {})
+        save_adapter(model, tmp_path / "adapter", tiny_config(), {})
         store = FeatureStore(tmp_path, tiny_config().vision)
         store._write(["one"], torch.zeros(1, 4, 8))
         PictureIndex("tiny", 4).save(tmp_path / "index")
@@ -79,8 +79,8 @@ def test_a_file_that_may_not_be_read_names_that_as_the_cause(
     open_folder: Path, stranger: Callable[[], None], name: str, read: Callable[[Path], object]
 ) -> None:
     picture("red").save(open_folder / "red.png")
-    save_adapter(tiny_model(), open_folder / "adapter", tiny_config(), {}, {})
-    for other in ("voice.wav", "pictures.zip", "preset.yaml", "index"):
+    save_adapter(tiny_model(), open_folder / "adapter", tiny_config(), {})
+    for other in ("voice.wav", "pictures.zip", "preset.yaml", "index", "adapter/metrics.json"):
         (open_folder / other).write_bytes(np.zeros(100, np.uint8).tobytes())
     (open_folder / name).chmod(0)
     stranger()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from training import prepare
 from training.data import parquet_file, splits
+from training.picture import Row
 from training.sources import (
     boxes,
     captions,
@@ -26,7 +27,6 @@ from training.sources import (
 from training.sources.balance import Candidate, cap, even_out
 from training.sources.index_lines import Box, Known, Region
 from training.sources.nouns import noun_phrase, several
-from training.sources.picture import Row
 from vlm.errors import UserError
 
 

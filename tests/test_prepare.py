@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw
 
 from training import prepare
 from training.data import parquet_file, splits
-from training.data.card import make_card, to_markdown
 from training.data.held_out import KeptOut, held_out_likenesses, likeness
+from training.picture import Picture, encode, flatten_on_white, render_svg
 from training.sources import art4apps, composited, easyvqa, emoji, packages, sweethome, tuxpaint
-from training.sources.picture import Picture, encode, flatten_on_white, render_svg
+from training.sources.card import make_card, to_markdown
 from training.wording.colours import main_colour
 from training.wording.instructions import Phrases, make_rows
 from training.wording.phrases import accepted_nouns, concept_of, head_noun, may_be_confused, with_article

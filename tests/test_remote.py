@@ -314,7 +314,7 @@ def test_a_page_that_asks_a_server_is_a_page_like_any_other(server: ChatServer, 
     from gradio_client import Client, handle_file
 
     from tests.conftest import served
-    from vlm.serving.about import about
+    from vlm.model.about import about
     from vlm.serving.page import views_of
     from vlm.serving.switch import Serving
 

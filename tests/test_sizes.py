@@ -110,7 +110,7 @@ def test_the_machine_decides_between_16_bits_4_bits_and_a_plain_refusal(
 @pytest.mark.slow
 def test_an_adapter_that_does_not_fit_is_refused_with_both_sizes(tmp_path: Path) -> None:
     trained = replace(tiny_config(), connector=PartConfig("mlp", {"hidden": 99}))
-    save_adapter(tiny_model(), tmp_path / "adapter", trained, {}, {})
+    save_adapter(tiny_model(), tmp_path / "adapter", trained, {})
     with pytest.raises(UserError, match="1280 -> 99 -> 1536 and the preset's 512 -> 3072 -> 3072"):
         check_adapter(tmp_path / "adapter", load_model_config("phi-3.5"))
 

@@ -226,7 +226,7 @@ def seeing_preset(tmp_path: Path) -> Path:
     config = load_model_config(str(preset))
     model = build_model(config, "cpu")
     model.language.add_lora(config.lora)
-    save_adapter(model, tmp_path / "untrained", config, {}, {})
+    save_adapter(model, tmp_path / "untrained", config, {})
     return preset
 
 

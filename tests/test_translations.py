@@ -22,8 +22,8 @@ from vlm.chat.trace import trace_of
 from vlm.config import load_model_config
 from vlm.inputs.audio import open_audio
 from vlm.inputs.images import open_image
+from vlm.model.about import about, parts, scores, training
 from vlm.model.adapter_folder import ADAPTERS
-from vlm.serving.about import about, parts, scores, training
 from vlm.serving.gate import Gate
 from vlm.serving.launch import SCRIPTS
 from vlm.serving.limits import Limit, TryLater

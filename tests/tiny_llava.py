@@ -234,7 +234,7 @@ def save_tiny_adapter(folder: Path, architecture: str, kind: str = "mlp", **visi
         for parameter in [*model.language.lora_parameters(), *model.connector.parameters()]:
             parameter.normal_(std=0.2)
         model.connector.standardise(torch.randn(50, model.eyes.vision.feature_size) * 2 + 0.5)
-    save_adapter(model, folder / "tiny-adapter", config, {}, {}, torch.float32)
+    save_adapter(model, folder / "tiny-adapter", config, {}, torch.float32)
     return folder / "tiny-adapter"
 
 

@@ -29,18 +29,18 @@ from training.config import AlignmentConfig, check_report_to, load_alignment_con
 from training.data import pictures_of
 from training.data.augmentation import open_view, picture_id_of, with_views
 from training.data.features import Averages, FeatureStore
+from training.digest import digest
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
-from training.runs.resources import GOES_ON, disk_limit, keep_memory, memory_limit
-from training.runs.run_settings import claim_folder, digest
+from training.runs.resources import keep_memory, training_in
+from training.runs.run_settings import claim_folder
 from training.scores.alignment import report
 from vlm.config import AlignerConfig, load_aligner_config
 from vlm.config_reader import read_yaml, to_dict
 from vlm.errors import UserError
-from vlm.locks import alone_in
 from vlm.model.aligner import STAGES, Aligner
 from vlm.model.alignment import build_aligner, save_aligner
 from vlm.model.text_encoders import pad
-from vlm.terminal import show_anything
+from vlm.terminal import command
 
 log = logging.getLogger("training")
 PLACES = ("data", "output")
@@ -297,8 +297,8 @@ def training_record(config: AlignmentConfig, pictures: int) -> dict[str, Any]:
     return told | {"pictures": pictures}
 
 
+@command("align")
 def main() -> None:
-    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.align", description=__doc__)
     parser.add_argument("--preset", default="embedded", help="a training preset's name or a YAML file")
     parser.add_argument("--data", help="folder of parquet files (default: the preset's)")
@@ -311,13 +311,9 @@ def main() -> None:
     epochs = arguments.pop("extend")
     if epochs is not None and epochs < 1:
         parser.error("--extend must be 1 or more")
-    try:
-        config = load_alignment_config(arguments.pop("preset"), epochs=epochs, **arguments)
-        output, data = Path(config.output), Path(config.data)
-        with alone_in(output), memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
-            folder = run(config, extend=epochs is not None)
-    except UserError as error:
-        raise SystemExit(f"align: {error}") from None
+    config = load_alignment_config(arguments.pop("preset"), epochs=epochs, **arguments)
+    with training_in(Path(config.output), Path(config.data)):
+        folder = run(config, extend=epochs is not None)
     log.info("the aligner is in %s", folder)
 
 

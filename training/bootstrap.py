@@ -33,9 +33,9 @@ from training.bootstrapping.matching import (
     shuffled,
 )
 from training.data import iterate_rows
-from training.evaluate import given_command, open_journal, settings_of
 from training.runs.resources import GOES_ON, disk_limit
-from training.scores.answering import answer_all, shown_picture
+from training.scores.answering import answer_all, open_journal, settings_of, shown_picture
+from training.scores.recording import given_command
 from training.scores.selection import Options, listed, sources_of
 from vlm.chat.assistant import load_assistant
 from vlm.config_reader import read_yaml
@@ -44,7 +44,7 @@ from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import find_aligner, load_aligner_model
-from vlm.terminal import show_anything
+from vlm.terminal import command
 from vlm.whole_files import write_json
 
 log = logging.getLogger("training")
@@ -198,15 +198,12 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
+@command("bootstrap")
 def main() -> None:
-    show_anything()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     arguments = parse()
-    try:
-        with alone_in(arguments.output), disk_limit(arguments.output, arguments.data, resume=GOES_ON):
-            report = run(arguments)
-    except UserError as error:
-        raise SystemExit(f"bootstrap: {error}") from None
+    with alone_in(arguments.output), disk_limit(arguments.output, arguments.data, resume=GOES_ON):
+        report = run(arguments)
     print(json.dumps({name: each for name, each in report.items() if name != "examples"}, indent=1))
 
 

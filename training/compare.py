@@ -6,8 +6,6 @@ only one is right. What the clean-up does to drafts stands in each result file i
 """
 
 import argparse
-import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,25 +14,9 @@ from typing import Any
 from training.scores.items import Item
 from training.scores.measures import differences
 from training.scores.metrics import mcnemar
-from vlm.errors import UserError, not_readable
-from vlm.terminal import show_anything, to_json
-
-
-def read_result(file: Path) -> dict[str, Any]:
-    """A result file, checked to be one of today's."""
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-        items = result["answers"]
-        usable = bool(items) and all("scores" in item and "references" in item for item in items)
-    except OSError as error:
-        raise UserError(not_readable(file, error)) from error
-    except (ValueError, KeyError, TypeError):
-        usable = False
-    if not usable:
-        raise UserError(
-            f"{file} holds no scored answers. Make it with python -m training.evaluate ... --output {file.name}"
-        )
-    return result
+from training.scores.results import read_result
+from vlm.errors import UserError
+from vlm.terminal import command, to_json
 
 
 def paired(first: Sequence[Item], second: Sequence[Item]) -> list[tuple[Item, Item]]:
@@ -106,8 +88,8 @@ def comparison_text(result: dict[str, Any], examples: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    show_anything()
+@command("compare")
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.compare",
         description=__doc__,
@@ -118,14 +100,9 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=20, help="how many differing answers to show")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     arguments = parser.parse_args()
-    try:
-        result = compare(read_result(arguments.a)["answers"], read_result(arguments.b)["answers"])
-    except UserError as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 1
+    result = compare(read_result(arguments.a)["answers"], read_result(arguments.b)["answers"])
     print(to_json(result) if arguments.json else comparison_text(result, arguments.examples))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -26,10 +26,10 @@ from training.adapters.trainer import LOG
 from training.config import PRESET_FOLDER, TrainingConfig
 from training.data import read_rows
 from training.data.features import FeatureStore
+from training.digest import digest
 from training.parts_table import PLOT, TABLE, draw, table
 from training.plot import log_lines
 from training.runs.resources import GOES_ON, disk_limit, memory_limit
-from training.runs.run_settings import digest
 from training.scores.part_scores import asked_features, chosen_questions, score_parts
 from training.scores.selection import listed
 from vlm.config import ModelConfig
@@ -38,8 +38,8 @@ from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter import load_adapter
 from vlm.model.connectors import token_count
-from vlm.model.vlm import VisionLanguageModel, text_size
-from vlm.terminal import show_anything
+from vlm.model.vlm import VisionLanguageModel, build_model, text_size
+from vlm.terminal import command
 from vlm.whole_files import write_json, write_whole
 
 log = logging.getLogger("training")
@@ -116,7 +116,7 @@ def run_cell(comparison: Comparison, name: str, arguments: argparse.Namespace) -
     if name != UNTRAINED:
         finetune.run(training)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = finetune.build_model(config, device)
+    model = build_model(config, device)
     questions = chosen_questions(arguments.data, arguments.questions)
     store = FeatureStore(arguments.data, config.vision)
     features = asked_features(arguments.data, store, model.eyes.vision, questions)
@@ -275,18 +275,15 @@ def check_same(file: Path, asked: dict[str, Any]) -> None:
         )
 
 
+@command("compare_parts")
 def main() -> None:
-    show_anything()
     arguments = parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        output = arguments.output
-        held = nullcontext() if arguments.table else alone_in(output)
-        full = disk_limit(output, arguments.data, resume=GOES_ON, like=output)
-        with held, memory_limit(GOES_ON), full:
-            print(run(arguments))
-    except UserError as error:
-        raise SystemExit(f"compare_parts: {error}") from None
+    output = arguments.output
+    held = nullcontext() if arguments.table else alone_in(output)
+    full = disk_limit(output, arguments.data, resume=GOES_ON, like=output)
+    with held, memory_limit(GOES_ON), full:
+        print(run(arguments))
 
 
 if __name__ == "__main__":

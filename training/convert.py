@@ -29,16 +29,16 @@ from tqdm import tqdm
 
 from training.data import parquet_files
 from training.data.held_out import MADE, KeptOut, held_out_likenesses
+from training.digest import digest
 from training.formats.coco import from_coco_captions, from_coco_instances
 from training.formats.rows import LONG, SPLITS, Labels, PictureReader, plain_split, rows_of
-from training.formats.shards import Progress, Shard, load_progress
+from training.formats.shards import Progress, load_progress, shard_in
 from training.formats.tables import from_datasets, from_pixmo, split_part
 from training.formats.texts import SYSTEM, Record, from_csv, from_flickr8k, from_llava
 from training.runs.resources import disk_limit
-from training.runs.run_settings import digest
 from vlm.errors import UserError
 from vlm.locks import alone_in
-from vlm.terminal import show_anything
+from vlm.terminal import command
 from vlm.weights.resolve import sha256_of
 
 FILE_FORMATS: dict[str, Callable[[Path], Iterator[Record]]] = {
@@ -92,7 +92,7 @@ def write_shard(
 ) -> None:
     """Records -> the next shard, until it is full or they end. Moves `progress` on."""
     labels = Labels(arguments.source, arguments.kind, arguments.validation_share)
-    with Shard(arguments.output / f"{arguments.source}-{progress.shards:05d}.parquet") as shard:
+    with shard_in(arguments.output / f"{arguments.source}-{progress.shards:05d}.parquet") as shard:
         for number, record in numbered:
             rows, problems = rows_of(record, number, reader, labels)
             shard.add(rows)
@@ -220,15 +220,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
+@command()
 def main() -> None:
-    show_anything()
     arguments = parse()
     try:
         again = "give the same command again; it goes on behind the last whole file"
         with alone_in(arguments.output), disk_limit(arguments.output, resume=again):
             progress = convert(arguments)
-    except UserError as error:
-        raise SystemExit(f"{error}") from None
     except KeyboardInterrupt:
         raise SystemExit("Stopped. The same command goes on behind the last whole file.") from None
     print(problems_text(arguments.output))

@@ -12,19 +12,24 @@ beside --output while they come: killed, the same command goes on.
 """
 
 import argparse
-import hashlib
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from training.data import pictures_of
-from training.scores.answering import BLANK, answer_all, blank_picture, shown_picture
+from training.scores.answering import (
+    BLANK,
+    answer_all,
+    blank_picture,
+    open_journal,
+    settings_of,
+    shown_picture,
+)
 from training.scores.journal import Journal
-from training.scores.recording import record
+from training.scores.recording import given_command, record
 from training.scores.results import make_result
 from training.scores.second_pictures import PAIRS, second_pictures
 from training.scores.selection import (
@@ -40,12 +45,11 @@ from training.scores.selection import (
 )
 from training.scores.suites import SUITES, Run, goal_rows, pooled_rows, runs_of
 from training.scores.tables import goals_table, result_text
-from vlm.chat.answer import Settings
 from vlm.chat.assistant import Assistant, load_assistant
 from vlm.errors import UserError
 from vlm.locks import alone_in
 from vlm.model.adapter_folder import adapter_config, find_adapter
-from vlm.terminal import show_anything, to_json
+from vlm.terminal import command, to_json
 from vlm.weights.hub import hub_name
 from vlm.whole_files import write_json, write_whole
 
@@ -65,26 +69,6 @@ def evaluate(assistant: Assistant, folder: Path, options: Options, journal: Jour
     asked += [(BLANK, row.question) for row in rows]
     replies = answer_all(assistant, asked, pictures, settings_of(assistant, options), journal)
     return make_result(rows, replies, blind_guesses(rows, training), other, options)
-
-
-def settings_of(assistant: Assistant, options: Options) -> Settings:
-    """The preset's, but for what the options say."""
-    return replace(
-        assistant.settings,
-        clean_up=options.answers == "clean",
-        style=options.style,  # type: ignore[arg-type]
-        temperature=options.temperature,
-    )
-
-
-def open_journal(assistant: Assistant, adapter: Path, options: Options, file: Path | None) -> Journal:
-    """The answers so far, bound to the adapter's bytes, the model and the settings."""
-    digest = hashlib.sha256()
-    for part in sorted([*adapter.rglob("*.safetensors"), adapter / "config.yaml"]):
-        digest.update(part.read_bytes())
-    settings = asdict(settings_of(assistant, options))
-    header = {"adapter": digest.hexdigest(), "model": assistant.description, "settings": settings}
-    return Journal(file, header)
 
 
 def evaluate_suite(assistant: Assistant, adapter: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -220,22 +204,12 @@ def options_of(arguments: argparse.Namespace) -> Options:
     return Options(arguments.data, **given | {"split": arguments.split or Options.split})
 
 
-def given_command(module: str) -> str:
-    """What was typed to start this process, whose module it is."""
-    return f"python -m {module} {shlex.join(sys.argv[1:])}"
-
-
-def main() -> int:
-    show_anything()
+@command("evaluate")
+def main() -> None:
     arguments = parse()
-    try:
-        with alone_in(arguments.output) if arguments.output else nullcontext():
-            print(run(arguments))
-    except UserError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 1
-    return 0
+    with alone_in(arguments.output) if arguments.output else nullcontext():
+        print(run(arguments))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

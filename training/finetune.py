@@ -37,20 +37,18 @@ from training.data.features import FeatureStore
 from training.plot import draw, read_log
 from training.runs.adapter_run import claim_output, is_finished, is_trained, training_record
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
-from training.runs.resources import GOES_ON, disk_limit, keep_memory, memory_limit
+from training.runs.resources import keep_memory, training_in
 from training.runs.run_settings import SETTINGS
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
-from vlm.locks import alone_in
 from vlm.model.adapter import load_adapter, load_trunk, restore_adapter, save_adapter
 from vlm.model.adapter_fit import check_adapter
-from vlm.model.adapter_folder import TAGS_FILE, find_adapter, read_description
+from vlm.model.adapter_folder import DATA_CARD, LIMITS, PLOT, TAGS_FILE, find_adapter, read_description
 from vlm.model.embeddings import Precomputed, unnamed
 from vlm.model.language import weights_are_divided
 from vlm.model.sizes import check_fit
 from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
-from vlm.serving.about import DATA_CARD, LIMITS, PLOT
-from vlm.terminal import show_anything
+from vlm.terminal import command
 from vlm.whole_files import whole_folder, write_whole
 
 log = logging.getLogger("training")
@@ -216,7 +214,7 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
         alpha = model.language.apply_share(config.lora_share)
         model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
     with whole_folder(adapter) as folder:
-        save_adapter(model, folder, model_config, training, {})
+        save_adapter(model, folder, model_config, training)
         if (adapter / LIMITS).is_file():  # by hand, which training on for longer does not replace
             shutil.copy(adapter / LIMITS, folder / LIMITS)
         if (data / "card.md").is_file():
@@ -286,8 +284,8 @@ def _fingerprint(folder: Path) -> str | None:
     return json.loads(card.read_text(encoding="utf-8")).get("fingerprint") if card.is_file() else None
 
 
+@command("finetune")
 def main() -> None:
-    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.finetune", description=__doc__)
     parser.add_argument("--preset", default="embedded", help="a training preset's name or a YAML file")
     parser.add_argument("--data", help="folder of parquet files (default: the preset's)")
@@ -305,15 +303,11 @@ def main() -> None:
     steps = overrides.pop("extend")
     if steps is not None and steps < 1:
         parser.error("--extend must be 1 or more")
-    try:
-        config = load_training_config(overrides.pop("preset"), **overrides)
-        if steps:
-            config = replace(config, joint_stage=replace(config.joint_stage, max_steps=steps))
-        output, data = Path(config.output), Path(config.data)
-        with alone_in(output), memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
-            adapter = run(config, extend=steps is not None)
-    except UserError as error:
-        raise SystemExit(f"finetune: {error}") from None
+    config = load_training_config(overrides.pop("preset"), **overrides)
+    if steps:
+        config = replace(config, joint_stage=replace(config.joint_stage, max_steps=steps))
+    with training_in(Path(config.output), Path(config.data)):
+        adapter = run(config, extend=steps is not None)
     log.info("the adapter is in %s", adapter)
 
 

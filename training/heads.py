@@ -21,22 +21,22 @@ from training.adapters.conversations import check_sources
 from training.config import PRESET_FOLDER, load_preset
 from training.data import Row, pictures_of, read_rows
 from training.data.features import FeatureStore
+from training.digest import digest
 from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint
-from training.runs.resources import GOES_ON, disk_limit, memory_limit
-from training.runs.run_settings import claim_folder, digest
-from training.scores.task_scores import score_tasks
+from training.runs.resources import training_in
+from training.runs.run_settings import claim_folder
 from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only
+from training.task_scores import score_tasks
 from vlm.config import TextConfig, VisionConfig
 from vlm.config_reader import PartConfig, to_dict
 from vlm.errors import UserError
-from vlm.locks import alone_in
 from vlm.model.adapter import TASKS_FILE
 from vlm.model.connectors import connector_settings
 from vlm.model.connectors.q_former import QFormer, without_text
 from vlm.model.encoders import build_encoder
 from vlm.model.heads.multi_task import MultiTask, build_multi_task
 from vlm.model.text_encoders import build_text_encoder
-from vlm.terminal import show_anything
+from vlm.terminal import command
 from vlm.weights.tensor_files import save_tensors
 from vlm.whole_files import write_json, write_whole
 
@@ -177,8 +177,8 @@ def save(model: MultiTask, folder: Path, vocabulary: Vocabulary, metrics: dict[s
     write_json(metrics, folder / "metrics.json")
 
 
+@command("heads")
 def main() -> None:
-    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.heads", description=__doc__)
     parser.add_argument(
         "--preset", default="multi-task", help="a preset of training/presets/heads, or a YAML file"
@@ -188,15 +188,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     overrides = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        config = load_preset(
-            TasksConfig, overrides.pop("preset"), PRESET_FOLDER / "heads", " of heads", overrides
-        )
-        output, data = Path(config.output), Path(config.data)
-        with alone_in(output), memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
-            print(json.dumps(run(config), indent=1))
-    except UserError as error:
-        raise SystemExit(f"heads: {error}") from None
+    config = load_preset(
+        TasksConfig, overrides.pop("preset"), PRESET_FOLDER / "heads", " of heads", overrides
+    )
+    with training_in(Path(config.output), Path(config.data)):
+        print(json.dumps(run(config), indent=1))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm.serving.about import table as markdown_table
+from vlm.model.about import table as markdown_table
 
 TABLE, PLOT = "table.md", "parts.png"
 COLUMNS = {  # heading -> kind of question, measure

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.errors import UserError
-from vlm.terminal import show_anything
+from vlm.terminal import command
 
 SMOOTHING = 0.9  # of the running mean of the loss
 Series = dict[int, float]
@@ -88,17 +88,14 @@ def points(series: Series) -> tuple[list[int], list[float]]:
     return list(series), list(series.values())
 
 
+@command("plot")
 def main() -> None:
-    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.plot", description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--output", type=Path, help="the picture (default: RUN/training.png)")
     arguments = parser.parse_args()
     out = arguments.output or arguments.run / "training.png"
-    try:
-        draw(read_log(arguments.run / "log.jsonl"), out)
-    except UserError as error:
-        raise SystemExit(f"plot: {error}") from None
+    draw(read_log(arguments.run / "log.jsonl"), out)
     print(out)
 
 

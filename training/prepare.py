@@ -23,10 +23,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.data.card import make_card, read_dropped, to_markdown
 from training.data.held_out import KeptOut, held_out_likenesses, keep_out, kept_out_of
 from training.data.parquet_file import origin_of, own_origin, write_source
 from training.data.splits import assign_splits
+from training.picture import Picture
 from training.runs.resources import disk_limit
 from training.sources import (
     art4apps,
@@ -40,12 +40,12 @@ from training.sources import (
     sweethome,
     tuxpaint,
 )
+from training.sources.card import make_card, read_dropped, to_markdown
 from training.sources.packages import fetch
-from training.sources.picture import Picture
 from training.wording.instructions import Phrases
 from vlm.errors import UserError
 from vlm.locks import alone_in
-from vlm.terminal import show_anything
+from vlm.terminal import command
 from vlm.whole_files import write_json, write_whole
 
 COMPOSITED = "composited"  # made of the cut-outs of the other sources
@@ -209,8 +209,8 @@ def names_in_card(out: Path) -> dict[str, tuple[str, ...]]:
     return {name: packages.get(name, ()) for name in listed if (out / f"{name}.parquet").is_file()}
 
 
+@command("prepare")
 def main() -> None:
-    show_anything()
     parser = argparse.ArgumentParser(
         prog="python -m training.prepare",
         description=__doc__,
@@ -236,16 +236,13 @@ def main() -> None:
     if not arguments.photos and not arguments.feedback:
         print("Folders of photographs are left out; name the folder that holds them with --photos.")
     again = "give the same command again; what is whole is kept"
-    try:
-        with alone_in(out), disk_limit(out, downloads, resume=again):
-            if arguments.feedback:
-                told = prepare_feedback(out, arguments.feedback)
-            elif arguments.only_photos:
-                told = to_markdown(prepare_photos(out, arguments.photos))
-            else:
-                told = to_markdown(prepare(out, downloads, arguments.photos))
-    except UserError as error:
-        raise SystemExit(f"prepare: {error}") from None
+    with alone_in(out), disk_limit(out, downloads, resume=again):
+        if arguments.feedback:
+            told = prepare_feedback(out, arguments.feedback)
+        elif arguments.only_photos:
+            told = to_markdown(prepare_photos(out, arguments.photos))
+        else:
+            told = to_markdown(prepare(out, downloads, arguments.photos))
     print(told)
 
 

@@ -16,9 +16,9 @@ from huggingface_hub import HfApi, ModelCardData
 from vlm.config import ModelConfig
 from vlm.config_reader import to_dict
 from vlm.errors import UserError
-from vlm.model.adapter_folder import FILES, adapter_config, find_adapter, read_description
-from vlm.serving.about import PLOT, about
-from vlm.terminal import show_anything
+from vlm.model.about import about
+from vlm.model.adapter_folder import FILES, PLOT, adapter_config, find_adapter, read_description
+from vlm.terminal import command
 from vlm.weights.hub import is_hub_name, plain_hub_errors, split_revision
 from vlm.weights.resolve import public_name
 from vlm.whole_files import write_whole
@@ -118,8 +118,8 @@ def what_lets(lora: bool, trained_whole: bool) -> str:
     return "The projector that lets"
 
 
+@command("push")
 def main() -> None:
-    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.push", description=__doc__)
     parser.add_argument("adapter", type=Path, help="the adapter's folder")
     parser.add_argument("name", help="user/name of the repository; it is made where there is none")
@@ -128,10 +128,7 @@ def main() -> None:
         "--license", help="of the adapter, as the hub writes it: apache-2.0, cc-by-sa-4.0, ..."
     )
     arguments = parser.parse_args()
-    try:
-        print(push(arguments.adapter, arguments.name, arguments.private, arguments.license))
-    except UserError as error:
-        raise SystemExit(f"push: {error}") from None
+    print(push(arguments.adapter, arguments.name, arguments.private, arguments.license))
 
 
 if __name__ == "__main__":

@@ -8,19 +8,18 @@ files; nothing is computed again.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.compare import read_result
 from training.data import pictures_of
 from training.scores.contact_sheet import chosen, contact_sheet, drawn
 from training.scores.markdown import result_sections, to_markdown
+from training.scores.results import read_result
 from training.scores.tables import goals_table
 from vlm.errors import UserError
 from vlm.model.adapter_folder import adapter_name
-from vlm.terminal import show_anything
+from vlm.terminal import command
 
 Result = dict[str, Any]
 
@@ -63,8 +62,8 @@ def write_report(
     return written
 
 
-def main() -> int:
-    show_anything()
+@command("report")
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.report",
         description=__doc__,
@@ -78,19 +77,14 @@ def main() -> int:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_args()
-    try:
-        path: Path = arguments.result
-        results, goals = read_suite(path) if path.is_dir() else ([read_result(path)], [])
-        if not all("baselines" in result for result in results):
-            raise UserError(f"{path} is of an older training.evaluate; make it again.")
-        name = adapter_name(Path(results[0]["adapter"])) if "adapter" in results[0] else path.stem
-        for file in write_report(results, goals, name, arguments.folder, arguments.output):
-            print(file)
-    except UserError as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 1
-    return 0
+    path: Path = arguments.result
+    results, goals = read_suite(path) if path.is_dir() else ([read_result(path)], [])
+    if not all("baselines" in result for result in results):
+        raise UserError(f"{path} is of an older training.evaluate; make it again.")
+    name = adapter_name(Path(results[0]["adapter"])) if "adapter" in results[0] else path.stem
+    for file in write_report(results, goals, name, arguments.folder, arguments.output):
+        print(file)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

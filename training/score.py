@@ -8,14 +8,12 @@ left out, and a sentence says what it would take.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from training.scores.clip_score import load_judge
 from training.scores.prediction_scores import Scores, score
 from training.scores.predictions import KEYS, read_predictions, with_references
-from vlm.errors import UserError
-from vlm.terminal import show_anything
+from vlm.terminal import command
 
 
 def table(scores: Scores) -> str:
@@ -42,20 +40,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    show_anything()
+@command("score")
+def main() -> None:
     arguments = parse()
-    try:
-        predictions = read_predictions(arguments.predictions)
-        if arguments.references:
-            predictions = with_references(predictions, arguments.references)
-        scores = score(predictions, load_judge(arguments.judge) if arguments.judge else None)
-    except UserError as error:
-        print(f"score: {error}", file=sys.stderr)
-        return 1
+    predictions = read_predictions(arguments.predictions)
+    if arguments.references:
+        predictions = with_references(predictions, arguments.references)
+    scores = score(predictions, load_judge(arguments.judge) if arguments.judge else None)
     print(json.dumps(scores._asdict(), indent=1) if arguments.json else table(scores))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

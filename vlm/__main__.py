@@ -6,9 +6,9 @@ import argparse
 import sys
 from dataclasses import replace
 
-from vlm import UserError, load_assistant
-from vlm.commands import COMMANDS, USAGE, run
-from vlm.terminal import show_anything, to_json
+from vlm import load_assistant
+from vlm.commands import COMMANDS, USAGE
+from vlm.terminal import command, to_json
 
 SETTINGS = ("max_new_tokens", "temperature", "seed", "style")
 
@@ -38,36 +38,30 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def main() -> int:
-    show_anything()
+@command("vlm")
+def main() -> None:
     if sys.argv[1:] and sys.argv[1] in COMMANDS:
-        return run(sys.argv[1], sys.argv[2:])
+        COMMANDS[sys.argv[1]](sys.argv[2:])
+        return
     arguments = parse_arguments()
-    try:
-        assistant = load_assistant(arguments.preset, arguments.adapter)
-        chosen = {
-            name: value for name, value in vars(arguments).items() if name in SETTINGS and value is not None
-        }
-        settings = replace(assistant.settings, **chosen)
-        if arguments.json:
-            answer = assistant.answer(arguments.question, arguments.image, arguments.audio, settings=settings)
-            print(to_json(answer.to_dict()))
-            return 0
-        printed = ""
-        for answer in assistant.stream(
-            arguments.question, arguments.image, arguments.audio, settings=settings
-        ):
-            # a draft may still be rewritten, so only text that stays is printed as it comes
-            if answer.stage == "done" or (answer.route == "text" and settings.style == "full"):
-                text = answer.text.strip()
-                print(text.removeprefix(printed), end="", flush=True)
-                printed = text
-        print()
-    except UserError as error:
-        print(f"vlm: {error}", file=sys.stderr)
-        return 1
-    return 0
+    assistant = load_assistant(arguments.preset, arguments.adapter)
+    chosen = {
+        name: value for name, value in vars(arguments).items() if name in SETTINGS and value is not None
+    }
+    settings = replace(assistant.settings, **chosen)
+    if arguments.json:
+        answer = assistant.answer(arguments.question, arguments.image, arguments.audio, settings=settings)
+        print(to_json(answer.to_dict()))
+        return
+    printed = ""
+    for answer in assistant.stream(arguments.question, arguments.image, arguments.audio, settings=settings):
+        # a draft may still be rewritten, so only text that stays is printed as it comes
+        if answer.stage == "done" or (answer.route == "text" and settings.style == "full"):
+            text = answer.text.strip()
+            print(text.removeprefix(printed), end="", flush=True)
+            printed = text
+    print()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

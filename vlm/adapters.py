@@ -8,7 +8,6 @@ python -m vlm.adapters export ADAPTER --to llava | gguf | merged | lora: an adap
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from vlm.errors import UserError
 from vlm.model.adapter import load_adapter, load_eyes, lora_folder
 from vlm.model.adapter_folder import adapter_config, adapter_name, find_adapter
 from vlm.model.checkpoints import find_checkpoint
-from vlm.terminal import show_anything
+from vlm.terminal import command
 from vlm.whole_files import whole_folder
 
 FORMS = ("llava", "gguf", "merged", "lora")
@@ -110,8 +109,8 @@ def _export_whole(config: ModelConfig, adapter: Path, export: Export, output: Pa
         write_gguf(model, config, output, called, apart, export.class_token)
 
 
+@command("adapters")
 def main() -> None:
-    show_anything()
     parser = argparse.ArgumentParser(
         prog="python -m vlm.adapters",
         description=__doc__,
@@ -140,16 +139,13 @@ def main() -> None:
         help="gguf, merged: where llama.cpp puts it; first is for builds in which its issue 25814 is mended",
     )
     arguments = parser.parse_args()
-    try:
-        if arguments.command == "import":
-            import_adapter(arguments.source, arguments.output)
-            print(f"{arguments.output} is an adapter. Serve it: VLM_ADAPTER={arguments.output} make run")
-        else:
-            export = Export(arguments.to, arguments.precision, arguments.keep_lora, arguments.class_token)
-            written = export_adapter(arguments.adapter, export, arguments.output)
-            print("\n".join(str(file) for file in sorted(written.rglob("*")) if file.is_file()))
-    except UserError as error:
-        sys.exit(f"adapters: {error}")
+    if arguments.command == "import":
+        import_adapter(arguments.source, arguments.output)
+        print(f"{arguments.output} is an adapter. Serve it: VLM_ADAPTER={arguments.output} make run")
+    else:
+        export = Export(arguments.to, arguments.precision, arguments.keep_lora, arguments.class_token)
+        written = export_adapter(arguments.adapter, export, arguments.output)
+        print("\n".join(str(file) for file in sorted(written.rglob("*")) if file.is_file()))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from vlm.chat.index import Found, PictureIndex
 from vlm.chat.search import Searcher, check_query, load_aligner, split_names
-from vlm.errors import UserError
 from vlm.feedback_command import feedback
 from vlm.terminal import to_json
 
@@ -97,12 +96,3 @@ def _short(found: Found) -> str:
         return min(found.path, os.path.relpath(found.path), key=len)
     except ValueError:  # on another drive
         return str(Path(found.path))
-
-
-def run(command: str, arguments: Sequence[str]) -> int:
-    try:
-        COMMANDS[command](arguments)
-    except UserError as error:
-        print(f"vlm: {error}", file=sys.stderr)
-        return 1
-    return 0

@@ -6,7 +6,6 @@ and a preset that integrates it.
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
 import yaml
@@ -19,7 +18,7 @@ from vlm.model.adapter_folder import find_adapter
 from vlm.model.analysis import analyse, misfit, plan, report
 from vlm.model.fusion import fusion_settings
 from vlm.model.sizes import GIGABYTE, TRAINING_BATCH, TRAINING_TOKENS, Description, describe
-from vlm.terminal import show_anything
+from vlm.terminal import command
 
 
 def table(sizes: Description, config: ModelConfig) -> str:
@@ -87,8 +86,8 @@ def analysis(file: Path, base: ModelConfig, output: Path | None) -> str:
     return f"{told}\n\nThe preset is in {output}. Its sizes: python -m vlm.describe --preset {output}"
 
 
+@command("describe")
 def main() -> None:
-    show_anything()
     parser = argparse.ArgumentParser(prog="python -m vlm.describe", description=__doc__)
     parser.add_argument("--preset", default="embedded", help="a preset's name or a YAML file")
     parser.add_argument("--adapter", help="also check that this adapter fits the preset")
@@ -97,16 +96,13 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, help="with --analyze: write the preset here")
     arguments = parser.parse_args()
-    try:
-        config = load_model_config(arguments.preset)
-        if arguments.analyze:
-            print(analysis(arguments.analyze, config, arguments.output))
-            return
-        if arguments.adapter:
-            check_adapter(find_adapter(arguments.adapter), config)
-        print(table(describe(config), config))
-    except UserError as error:
-        sys.exit(f"describe: {error}")
+    config = load_model_config(arguments.preset)
+    if arguments.analyze:
+        print(analysis(arguments.analyze, config, arguments.output))
+        return
+    if arguments.adapter:
+        check_adapter(find_adapter(arguments.adapter), config)
+    print(table(describe(config), config))
 
 
 if __name__ == "__main__":

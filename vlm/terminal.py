@@ -3,12 +3,26 @@
 import io
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from vlm.errors import UserError
+
+
+@contextmanager
+def command(name: str = "") -> Iterator[None]:
+    """Every command's `main` is within it: the terminal shows anything, and a UserError is one line, `name: ...`, on stderr
+    and exit status 1."""
+    show_anything()
+    try:
+        yield
+    except UserError as error:
+        raise SystemExit(f"{name}: {error}" if name else str(error)) from None
 
 
 def show_anything() -> None:
-    """A character that the terminal does not know becomes "?", where Python would end in a UnicodeEncodeError. Every
-    command calls it first."""
+    """A character that the terminal does not know becomes "?", where Python would end in a UnicodeEncodeError."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 

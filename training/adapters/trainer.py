@@ -64,7 +64,7 @@ class AdapterTrainer(OrderedTrainer):
         folder.mkdir(parents=True, exist_ok=True)
         training = training_record(self.training_config, self.model_config.name)
         config, dtype = self.model_config, torch.float32
-        save_adapter(self.model, folder / "adapter", config, training, {}, dtype, state_dict)  # type: ignore
+        save_adapter(self.model, folder / "adapter", config, training, dtype, state_dict)  # type: ignore
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """As the Trainer does, but without the frozen weights where those are divided among processes."""

@@ -22,7 +22,7 @@ from training.scores.retrieval import RECALLS, retrieval
 from vlm.errors import UserError, plain_load_errors
 from vlm.model.aligner import EmbeddedPairs
 from vlm.model.alignment import aligner_config
-from vlm.terminal import show_anything
+from vlm.terminal import command
 
 SHOWN = 60  # pictures in the plot of the embedding space and of similarities
 CURVES = {  # file -> (label of the axis, names in the log)
@@ -137,17 +137,14 @@ def _save(figure: Any, file: Path) -> None:
     pyplot.close(figure)
 
 
+@command("align_plots")
 def main() -> None:
-    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.aligners.plots", description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder; its plots are drawn into RUN/plots")
     arguments = parser.parse_args()
-    try:
-        if not (arguments.run / LOG).is_file():
-            raise UserError(f"{arguments.run} has no {LOG}. Give the folder of a run of training.align.")
-        folder = draw_all(arguments.run)
-    except UserError as error:
-        raise SystemExit(f"align_plots: {error}") from None
+    if not (arguments.run / LOG).is_file():
+        raise UserError(f"{arguments.run} has no {LOG}. Give the folder of a run of training.align.")
+    folder = draw_all(arguments.run)
     print(folder)
 
 

@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as parquet
 from more_itertools import chunked
 
 from training.bootstrapping.matching import Claim
 from training.data import iterate_rows
-from training.data.parquet_file import ROWS_PER_GROUP, SCHEMA
+from training.data.parquet_file import ROWS_PER_GROUP, SCHEMA, parquet_writer
 from training.wording.questions import DESCRIBE
-from vlm.whole_files import whole_file
 
 KEPT, DROPPED = "bootstrapped", "bootstrapped-dropped"
 QUESTION = DESCRIBE[0]
@@ -25,11 +23,7 @@ def write(claims: Sequence[Claim], threshold: float, data: Path, sources: Sequen
         side = texts[KEPT if claim.score >= threshold else DROPPED]
         side.setdefault(claim.picture, []).append(claim.text)
     for source, of_pictures in texts.items():
-        file = data / f"{source}.parquet"
-        with (
-            whole_file(file) as partial,
-            parquet.ParquetWriter(partial, SCHEMA, compression="zstd") as writer,
-        ):
+        with parquet_writer(data / f"{source}.parquet") as writer:
             rows = rows_of(of_pictures, source, data, sources)
             for some in chunked(rows, ROWS_PER_GROUP):
                 writer.write_table(pa.Table.from_pylist(some, SCHEMA))

@@ -29,7 +29,7 @@ class Row:
     accepted: tuple[str, ...]
     conversation: str = ""  # of one conversation are the rows with the same; empty: the order does not matter
     turn: int = 0
-    task: str = ""  # training.sources.picture.Row.task; empty where the data does not say
+    task: str = ""  # training.picture.Row.task; empty where the data does not say
     style: str = ""
     references: tuple[str, ...] = ()  # what people wrote about the picture
     objects: tuple[str, ...] = ()  # names of what is known to be in it

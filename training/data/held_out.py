@@ -16,8 +16,8 @@ from PIL import Image, ImageChops
 from tqdm import tqdm
 
 from training.data import picture_bytes
-from training.runs.run_settings import digest
-from training.sources.picture import Picture, flatten_on_white, open_raster
+from training.digest import digest
+from training.picture import Picture, flatten_on_white, open_raster
 from vlm.errors import UserError
 
 NEAR_BITS = 6  # of 64: at most this many differ between near-duplicates

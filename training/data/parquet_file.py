@@ -7,6 +7,7 @@ picture at a time and one row group.
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +15,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from training.data.held_out import MADE, KeptOut, kept_out_of
-from training.runs.run_settings import digest
-from training.sources.picture import Picture, encode, flatten_on_white
+from training.digest import digest
+from training.picture import Picture, encode, flatten_on_white
 from training.wording.instructions import Phrases, make_rows
 from training.wording.phrases import accepted_nouns, concept_of, head_noun
 from vlm.errors import UserError
@@ -27,7 +28,7 @@ SCHEMA = pa.schema(
         ("image_id", pa.string()),  # SHA-256 of the bytes
         ("question", pa.string()),
         ("answer", pa.string()),
-        ("task", pa.string()),  # sources.picture.Row.task
+        ("task", pa.string()),  # training.picture.Row.task
         ("source", pa.string()),
         ("style", pa.string()),
         ("kind", pa.string()),
@@ -43,6 +44,17 @@ SCHEMA = pa.schema(
     ]
 )
 ROWS_PER_GROUP = 1024
+DICTIONARY = 32 << 20  # bytes of different pictures in a row group, up to which each is stored once
+
+
+@contextmanager
+def parquet_writer(file: Path, schema: pa.Schema = SCHEMA) -> Iterator[pq.ParquetWriter]:
+    """Within it tables are written to `file`, which appears at the end, whole or not at all."""
+    with (
+        whole_file(file) as partial,
+        pq.ParquetWriter(partial, schema, compression="zstd", dictionary_pagesize_limit=DICTIONARY) as writer,
+    ):
+        yield writer
 
 
 def write_source(
@@ -55,12 +67,7 @@ def write_source(
     """Write all rows of these pictures; a killed run leaves no file behind."""
     dropped: dict[str, str] = {}
     tested_ids: set[str] = set()
-    with (
-        whole_file(file) as partial,
-        pq.ParquetWriter(
-            partial, SCHEMA, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=32 << 20
-        ) as writer,
-    ):
+    with parquet_writer(file) as writer:
         batch: list[dict] = []
         ordered = sorted(pictures, key=lambda picture: splits[picture.path] == "train")
         for picture in tqdm(ordered, desc=file.stem):

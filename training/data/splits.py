@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from training.sources.picture import Picture
+from training.picture import Picture
 from training.wording.phrases import accepted_nouns, head_noun, singular
 
 SALT = "embedded-2026-11"  # changing it makes another benchmark

@@ -20,7 +20,7 @@ from training.config import TrainingConfig
 from training.data.held_out import KeptOut
 from training.data.splits import hash_fraction
 from training.formats.texts import Problem, Record
-from training.sources.picture import encode, flatten_on_white
+from training.picture import encode, flatten_on_white
 from training.untrusted import fault, leads_out
 from vlm.errors import UserError
 from vlm.inputs.images import open_image

@@ -6,9 +6,11 @@ same, byte for byte. A row group is held in memory, not a shard.
 """
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +21,7 @@ from vlm.errors import UserError
 from vlm.whole_files import write_json
 
 # Image bytes that wait for a row group; below the limit of a dictionary, so that each is kept once
-BUFFER = 16 << 20
+BUFFER = parquet_file.DICTIONARY // 2
 COLUMNS = (  # of those that prepare writes
     "image", "image_id", "question", "answer", "source", "kind", "split", "conversation", "turn", "task", "references",
 )  # fmt: skip
@@ -27,24 +29,14 @@ SCHEMA = pa.schema([parquet_file.SCHEMA.field(name) for name in COLUMNS])
 
 
 class Shard:
-    """Rows -> one parquet file, which appears when the block ends without an error and there are rows."""
+    """Rows -> the row groups of one parquet file, which `writer` begins."""
 
-    def __init__(self, file: Path) -> None:
-        self.file, self.partial = file, file.with_name(file.name + ".partial")
+    def __init__(self, writer: Callable[[], pq.ParquetWriter]) -> None:
+        self._writer = cache(writer)
         self.rows = self.image_bytes = 0  # bytes of distinct neighbours
         self._waiting: list[dict[str, Any]] = []
         self._waiting_bytes = 0
         self._last = ""
-
-    def __enter__(self) -> "Shard":
-        self._writer = pq.ParquetWriter(
-            self.partial,
-            SCHEMA,
-            compression="zstd",
-            use_dictionary=True,
-            dictionary_pagesize_limit=2 * BUFFER,
-        )
-        return self
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """The rows of one record."""
@@ -55,26 +47,22 @@ class Shard:
             self._waiting.append(row)
             self._waiting_bytes += size
             if self._waiting_bytes >= BUFFER:
-                self._flush()
+                self.flush()
         self.rows += len(rows)
 
-    def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._waiting, SCHEMA))
-        self._waiting, self._waiting_bytes = [], 0
+    def flush(self) -> None:
+        if self._waiting:
+            self._writer().write_table(pa.Table.from_pylist(self._waiting, SCHEMA))
+            self._waiting, self._waiting_bytes = [], 0
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            try:
-                if kind is None:
-                    self._flush()
-            finally:
-                self._writer.close()
-            if kind is None and self.rows:
-                self.partial.replace(self.file)
-        finally:
-            self.partial.unlink(missing_ok=True)
+
+@contextmanager
+def shard_in(file: Path) -> Iterator[Shard]:
+    """The shard appears when the block ends without an error and there are rows."""
+    with ExitStack() as opened:
+        shard = Shard(lambda: opened.enter_context(parquet_file.parquet_writer(file, SCHEMA)))
+        yield shard
+        shard.flush()
 
 
 @dataclass

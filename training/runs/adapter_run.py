@@ -9,8 +9,9 @@ from accelerate import PartialState
 
 from training.config import TrainingConfig
 from training.data import Row
+from training.digest import digest
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
-from training.runs.run_settings import claim_folder, digest
+from training.runs.run_settings import claim_folder
 from vlm.config import ModelConfig
 from vlm.config_reader import to_dict
 from vlm.errors import UserError

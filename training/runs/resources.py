@@ -15,9 +15,17 @@ from pathlib import Path
 import torch
 
 from vlm.errors import UserError
+from vlm.locks import alone_in
 
 GIGABYTE = 10**9
 GOES_ON = "give the command again; it goes on from its last checkpoint, which is kept"
+
+
+@contextmanager
+def training_in(output: Path, data: Path) -> Iterator[None]:
+    """Within it this command alone trains in `output`, and a full disk or memory is a UserError."""
+    with alone_in(output), memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
+        yield
 
 
 @contextmanager

@@ -4,7 +4,6 @@ The settings are written before anything is trained. Only those are in it that c
 the digest of their rows, so that a folder may move and a batch may be divided.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -82,14 +81,6 @@ def is_less(found: Difference) -> bool:
 def told(found: Collection[Difference]) -> str:
     first = "; ".join(str(each) for each in list(found)[:TOLD])
     return first + (f"; and {len(found) - TOLD} more" if len(found) > TOLD else "")
-
-
-def digest(values: Iterable[Any]) -> str:
-    """Of the text forms of all of them, in order."""
-    result = hashlib.sha256()
-    for value in values:
-        result.update(repr(value).encode(errors="backslashreplace"))
-    return result.hexdigest()[:16]
 
 
 def _flat(values: Any, name: str = "") -> Iterable[tuple[str, Any]]:

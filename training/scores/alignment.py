@@ -24,12 +24,11 @@ from training.data.features import FeatureStore
 from training.scores.metrics import normalise, share
 from training.scores.retrieval import chance, mean_average_precision, modality_gap, recall_lost, retrieval
 from vlm.chat.search import names_vectors
-from vlm.errors import UserError
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import build_aligner, find_aligner, load_aligner_model
 from vlm.model.tags import pooled_for
 from vlm.model.text_encoders import TokenFeatures
-from vlm.terminal import show_anything
+from vlm.terminal import command
 
 CAPTIONED, NAMED = "flickr8k", "caltech101"
 COMMAND = "python -m training.scores.alignment --aligner {name}"
@@ -171,17 +170,14 @@ def classified(aligner: Aligner, patch_features: Tensor, names: Sequence[str]) -
     return table
 
 
+@command("alignment")
 def main() -> None:
-    show_anything()
     parser = argparse.ArgumentParser(prog="python -m training.scores.alignment", description=__doc__)
     parser.add_argument("--aligner", default="embedded", help="a shipped aligner's name or a folder")
     parser.add_argument("--data", type=Path, default=Path("data/embedded"), help="folder of parquet files")
     arguments = parser.parse_args()
-    try:
-        folder = find_aligner(arguments.aligner)
-        scores = report(load_aligner_model(str(folder)), arguments.data, arguments.aligner)
-    except UserError as error:
-        raise SystemExit(f"alignment: {error}") from None
+    folder = find_aligner(arguments.aligner)
+    scores = report(load_aligner_model(str(folder)), arguments.data, arguments.aligner)
     print(json.dumps(scores, indent=1))
 
 

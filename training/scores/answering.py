@@ -8,13 +8,15 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
+from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
 from training.scores.journal import Journal, Key, Reply
+from training.scores.selection import Options
 from vlm.chat.answer import Answer, NoAnswer, Settings
 from vlm.chat.assistant import Assistant
 from vlm.inputs.images import open_image
@@ -39,6 +41,26 @@ def blank_picture() -> ShownPicture:
     content = io.BytesIO()
     Image.new("RGB", (256, 256), "white").save(content, "PNG")
     return shown_picture(BLANK, content.getvalue())
+
+
+def settings_of(assistant: Assistant, options: Options) -> Settings:
+    """The preset's, but for what the options say."""
+    return replace(
+        assistant.settings,
+        clean_up=options.answers == "clean",
+        style=options.style,  # type: ignore[arg-type]
+        temperature=options.temperature,
+    )
+
+
+def open_journal(assistant: Assistant, adapter: Path, options: Options, file: Path | None) -> Journal:
+    """The answers so far, bound to the adapter's bytes, the model and the settings."""
+    digest = hashlib.sha256()
+    for part in sorted([*adapter.rglob("*.safetensors"), adapter / "config.yaml"]):
+        digest.update(part.read_bytes())
+    settings = asdict(settings_of(assistant, options))
+    header = {"adapter": digest.hexdigest(), "model": assistant.description, "settings": settings}
+    return Journal(file, header)
 
 
 def answer_all(

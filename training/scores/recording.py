@@ -1,5 +1,7 @@
 """A result -> an entry of the adapter's metrics.json, from which the page's About tab makes its table."""
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -56,3 +58,8 @@ def entry_of(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_share(measure: Mapping[str, Any]) -> dict[str, Any]:
     return {"share": measure["value"], "low": measure["low"], "high": measure["high"], "of": measure["of"]}
+
+
+def given_command(module: str) -> str:
+    """What was typed to start this process, whose module it is."""
+    return f"python -m {module} {shlex.join(sys.argv[1:])}"

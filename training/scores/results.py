@@ -4,9 +4,11 @@ The same questions are scored five times over: the answer, its draft before the 
 blank picture, the most frequent training answer, and with --thorough the answer to another question's picture.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from training.data import Row
@@ -18,11 +20,29 @@ from training.scores.metrics import mcnemar, number_in
 from training.scores.selection import Options, most_frequent_number
 from training.scores.verdicts import in_keywords, is_right
 from vlm.chat.words import to_keywords
+from vlm.errors import UserError, not_readable
 
 VARIANTS = ("draft", "blank_picture", "question_only", "shuffled_pictures")  # of the answer
 SHARES = ("accuracy", *VARIANTS)
 
 Replies = Mapping[tuple[str, str], Reply]  # by picture and question
+
+
+def read_result(file: Path) -> dict[str, Any]:
+    """A result file, checked to be one of today's."""
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+        items = result["answers"]
+        usable = bool(items) and all("scores" in item and "references" in item for item in items)
+    except OSError as error:
+        raise UserError(not_readable(file, error)) from error
+    except (ValueError, KeyError, TypeError):
+        usable = False
+    if not usable:
+        raise UserError(
+            f"{file} holds no scored answers. Make it with python -m training.evaluate ... --output {file.name}"
+        )
+    return result
 
 
 def make_result(

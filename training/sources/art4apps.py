@@ -9,7 +9,7 @@ out.
 from functools import partial
 from pathlib import Path
 
-from training.sources.picture import Picture, open_raster
+from training.picture import Picture, open_raster
 from training.wording.phrases import with_article
 
 FOLDERS = {

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
-from training.sources.picture import Row
+from training.picture import Row
 
 
 class Candidate(NamedTuple):

@@ -10,10 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from training.picture import Row
 from training.sources.balance import Candidate, cap, even_out
 from training.sources.index_lines import Box, Known
 from training.sources.nouns import EXACT, everyday, is_countable, join, noun_phrase, number, plural, several
-from training.sources.picture import Row
 from training.sources.presence import ask_balanced
 from training.sources.taken_for import taken_for
 from training.wording.phrases import sentence

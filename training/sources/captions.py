@@ -9,8 +9,8 @@ import random
 import re
 from collections.abc import Sequence
 
+from training.picture import Row
 from training.sources.index_lines import Known
-from training.sources.picture import Row
 from training.sources.presence import ask_balanced
 from training.wording.phrases import sentence, singular
 from training.wording.questions import DESCRIBE, DOING, HAPPENING, LONG, SHORT

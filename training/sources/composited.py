@@ -13,8 +13,8 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from training.data.splits import SALT
+from training.picture import Picture
 from training.sources.nouns import plural
-from training.sources.picture import Picture
 from training.wording.colours import NAMED_COLOURS, main_colour
 from training.wording.inflection import inflector
 from training.wording.instructions import CLEAR, countable, short_form

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from training.data.splits import hash_fraction
-from training.sources.picture import Picture, open_raster
+from training.picture import Picture, open_raster
 
 SHAPES = {"circle", "rectangle", "triangle"}
 COLOURS = {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}

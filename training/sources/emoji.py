@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.sources.picture import Picture, open_raster, render_svg
+from training.picture import Picture, open_raster, render_svg
 from training.wording.phrases import with_article
 
 SUBGROUPS = {

@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from training.picture import Picture, Row
 from training.sources.photographs import JPEG_QUALITY, load
-from training.sources.picture import Picture, Row
 from vlm.chat.feedback import Feedback, read_feedback
 from vlm.errors import UserError
 from vlm.inputs.images import as_jpeg, open_image

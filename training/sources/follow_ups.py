@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from training.picture import Row
 from training.sources.index_lines import Known
 from training.sources.labels import name_of
 from training.sources.nouns import everyday, noun_phrase
-from training.sources.picture import Row
 from training.wording.phrases import without_article
 
 KNOWLEDGE = Path(__file__).parent.parent / "knowledge.jsonl"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.sources.picture import Picture, open_raster, render_svg
+from training.picture import Picture, open_raster, render_svg
 from training.sources.qt_resources import Entry, list_entries, read_entry
 from training.wording.phrases import with_article
 from vlm.errors import UserError

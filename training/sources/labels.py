@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from training.picture import Picture, Row
 from training.sources.index_lines import Known
 from training.sources.label_names import (
     CALTECH,
@@ -20,7 +21,6 @@ from training.sources.label_names import (
     RANGES,
 )
 from training.sources.nouns import noun_phrase
-from training.sources.picture import Picture, Row
 from training.sources.presence import ask_balanced
 from training.sources.taken_for import FAMILIES, taken_for
 from training.wording.instructions import Phrases, choice_rows, countable, name_rows

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.sources.picture import MAX_SIDE, Picture, render_svg
+from training.picture import MAX_SIDE, Picture, render_svg
 from training.wording.phrases import concept_of, singular, with_article
 from training.wording.words import ADJECTIVES
 

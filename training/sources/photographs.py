@@ -18,9 +18,9 @@ from pathlib import Path
 from PIL import Image
 
 from training.data.splits import hash_fraction
+from training.picture import Picture, Row
 from training.sources import boxes, captions, follow_ups, labels, questions_asked, regions
 from training.sources.index_lines import Known, read_line
-from training.sources.picture import Picture, Row
 from vlm.errors import UserError
 from vlm.inputs.images import as_jpeg, open_image
 from vlm.weights.cache import sha256_of

@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import permutations
 
+from training.picture import Row
 from training.sources.nouns import UNIQUE, noun_phrase
-from training.sources.picture import Row
 from training.wording.instructions import ask_presence, refuse, some
 from training.wording.questions import IS_THERE, IS_VISIBLE
 

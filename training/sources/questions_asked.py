@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 
+from training.picture import Row
 from training.sources.index_lines import Known
 from training.sources.nouns import is_countable, join, number, plural
-from training.sources.picture import Row
 from training.wording.colours import NAMED_COLOURS
 from training.wording.phrases import is_plural, sentence, with_article
 from vlm.chat.words import base_form, words

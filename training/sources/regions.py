@@ -9,11 +9,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from training.picture import Row
 from training.sources.balance import Candidate, cap, even_out
 from training.sources.boxes import side_row
 from training.sources.index_lines import Known, Region
 from training.sources.nouns import UNCOUNTED, UNIQUE, everyday, is_countable, join, noun_phrase
-from training.sources.picture import Row
 from training.sources.places import is_indoors, place_of
 from training.sources.presence import ask_balanced
 from training.sources.taken_for import taken_for

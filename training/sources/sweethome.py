@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.sources.picture import Picture, open_raster
+from training.picture import Picture, open_raster
 from training.wording.phrases import with_article
 
 UNCLEAR = re.compile(

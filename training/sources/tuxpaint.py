@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.sources.picture import Picture, open_raster, render_svg
+from training.picture import Picture, open_raster, render_svg
 
 FOLDERS = {  # the longest matching prefix wins -> words.GROUPS
     "animals/birds": "bird", "animals/fish": "sea animal", "animals/insects": "insect",

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
-from training.sources.picture import Picture, Row
+from training.picture import Picture, Row
 from training.wording.colours import NAMED_COLOURS, main_colour
 from training.wording.phrases import concept_of, may_be_confused, sentence, with_article, without_article
 from training.wording.questions import (

@@ -129,7 +129,6 @@ def save_adapter(
     folder: Path,
     config: ModelConfig,
     training: dict[str, Any],
-    metrics: dict[str, Any],
     dtype: torch.dtype = torch.float16,
     state: dict[str, torch.Tensor] | None = None,
 ) -> None:
@@ -141,7 +140,6 @@ def save_adapter(
         resolved["trained_whole"] = True  # so that a copy without the language model is noticed
     with whole_folder(folder) as working:
         (working / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-        (working / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
         save_tensors(to_store(_below("eyes.connector.", state), dtype), working / CONNECTOR_FILE)
         if fusion := _below("fusion.", state):
             save_tensors(to_store(fusion, dtype), working / FUSION_FILE)
@@ -180,18 +178,10 @@ def _write_lora(
         "inference_mode": True,
     }
     description["target_modules"] = sorted(lora.target_modules)
-    plain = {key: value for key, value in description.items() if _is_plain(value)}
-    (folder / "lora" / LORA_CONFIG).write_text(json.dumps(plain, indent=1, sort_keys=True), encoding="utf-8")
+    told = json.dumps(description, indent=1, sort_keys=True)
+    (folder / "lora" / LORA_CONFIG).write_text(told, encoding="utf-8")
 
 
 def _below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state of the part that `prefix` names."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True

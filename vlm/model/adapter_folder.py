@@ -6,7 +6,7 @@ tags.safetensors        the tagger's head and its nouns, where the model has a t
 fusion.safetensors      the fusion, where it has weights
 lora/                   the LoRA in PEFT's own format, where there is one
 language/               the language model in Transformers' own format, where it was trained whole
-metrics.json            scores, with their baselines and commands
+metrics.json            scores, with their baselines and commands, where it was evaluated
 data.md, training.png   the data's card and a plot of the run; limits.md is written by hand
 README.md               the model card that training/push.py makes for the hub
 """
@@ -30,6 +30,7 @@ from vlm.weights.tensor_files import PICKLES
 ADAPTERS = Path(__file__).parents[2] / "assets" / "adapters"
 CONNECTOR_FILE, FUSION_FILE, TAGS_FILE = "projector.safetensors", "fusion.safetensors", "tags.safetensors"
 LANGUAGE = "language"
+PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
 LORA = (f"lora/{LORA_CONFIG}", f"lora/{LORA_WEIGHTS}")
 KINDS = ["config.yaml", "config.json", LORA_CONFIG]  # files that tell an adapter from a checkpoint
 # On the hub
@@ -43,7 +44,7 @@ FILES = [
     "language/*.model",
     "metrics.json",
     "*.md",
-    "training.png",
+    PLOT,
 ]
 
 

@@ -45,7 +45,6 @@ def write_adapter(source: str, checkpoint: Path, folder: Path) -> None:
         resolved = {"model": to_dict(config), "training": {"imported_from": source}}
         save_tensors(projector, folder / "projector.safetensors")
         (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-        (folder / "metrics.json").write_text("{}", encoding="utf-8")
 
 
 def _write_whole(source: str, checkpoint: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

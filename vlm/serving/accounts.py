@@ -12,13 +12,12 @@ import getpass
 import hashlib
 import hmac
 import secrets
-import sys
 from pathlib import Path
 from threading import Lock
 
 from vlm.errors import UserError
 from vlm.serving.limits import Limit
-from vlm.terminal import show_anything
+from vlm.terminal import command
 
 SCHEME = "scrypt"
 COST, BLOCK, PARALLEL = 2**14, 8, 1  # 16 MB and about 50 ms a password
@@ -120,8 +119,8 @@ def _is_hash(text: str) -> bool:
         return False
 
 
+@command("accounts")
 def main() -> None:
-    show_anything()
     argparse.ArgumentParser(
         prog="python -m vlm.serving.accounts",
         description="Ask for a name and a password, and print the line for the file that AUTH names.",
@@ -129,7 +128,7 @@ def main() -> None:
     try:
         print(f"{input('Name: ')}:{hash_password(getpass.getpass())}")
     except EOFError:
-        sys.exit("accounts: Please type a name and a password; they cannot come through a pipe.")
+        raise UserError("Please type a name and a password; they cannot come through a pipe.") from None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from urllib.parse import quote
 import gradio as gr
 
 from vlm.chat.assistant import Assistant
-from vlm.serving.about import PLOT, about, how_to_see
+from vlm.model.about import about, how_to_see
+from vlm.model.adapter_folder import PLOT
 from vlm.serving.assets import ASSETS, from_here
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.endpoints import QuestionEndpoints, publish

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vlm.config import ModelConfig
-from vlm.model.adapter_folder import read_description, read_metrics
+from vlm.model.adapter_folder import DATA_CARD, LIMITS, read_description, read_metrics
 from vlm.weights.resolve import public_name
 
 SHOWN = "accuracy", "blank_picture", "question_only"
-PLOT, DATA_CARD, LIMITS = "training.png", "data.md", "limits.md"
 
 
 def about(config: ModelConfig, folder: Path | None) -> str:
