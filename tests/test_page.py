@@ -416,7 +416,7 @@ def test_an_answer_that_is_left_while_it_is_written_is_kept_as_far_as_it_came(
     page.locator(".conversations [data-list=open]", has_text="Another?").click()
     expect(page.locator(".question:visible .words")).to_have_text(["Another?"])
     expect(answers(page)).to_contain_text("Answer 3")
-    assistant.slow = 1.0  # it is left before the first word
+    assistant.slow = 3.0  # it is left before the first word
     ask(page, "Unanswered?")
     page.locator(".question:visible", has_text="Unanswered?").wait_for()
     page.locator(".conversations [data-list=open]", has_text="Before?").click()
@@ -840,7 +840,7 @@ def test_a_picture_that_comes_while_an_answer_grows_is_looked_at_behind_it(
     page: Page, assistant: ChattingAssistant
 ) -> None:
     page.get_by_role("tab", name="Image").click()
-    assistant.slow, assistant.script["What is this?"] = 0.5, "one two three four five six seven eight"
+    assistant.slow, assistant.script["What is this?"] = 0.2, " ".join(["one two", *["word"] * 200, "eight"])
     add_picture(page, "cat.jpg")
     ask(page, "What is this?")
     page.get_by_text("one two").wait_for()
@@ -848,6 +848,7 @@ def test_a_picture_that_comes_while_an_answer_grows_is_looked_at_behind_it(
     assistant.read.clear()
     add_picture(page, "coffee.jpg")
     expect(answers(page)).to_have_count(0)  # finished
+    assistant.slow = 0.0
     wait_until(lambda: len(assistant.read) == 1)
     ((read,), (turn,)) = assistant.read[0]
     assert Path(read).name == "coffee.jpg" and turn.answer.endswith("eight")
