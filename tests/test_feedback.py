@@ -180,7 +180,7 @@ def voting(tmp_path: Path, **settings: object) -> Voting:
     (tmp_path / "kept").mkdir(exist_ok=True)
     known = ServerSettings(feedback=tmp_path / "kept", **settings)  # type: ignore[arg-type]
     serving = Serving(ChattingAssistant(), settings=known)  # type: ignore[arg-type]
-    return Voting(Questions(serving, conversation_tabs(EXAMPLES)[0], tmp_path, set()))
+    return Voting(Questions(serving, conversation_tabs(EXAMPLES)[0]))
 
 
 def pressed(at: int, thumb: str, right_answer: str = "") -> SimpleNamespace:
@@ -263,13 +263,13 @@ def settings_of_the_page() -> list[object]:
     return [each.value for each in [*settings_panel(Settings()), *personal_panel("en")]]
 
 
-def test_without_a_folder_there_is_no_thumb(tmp_path: Path) -> None:
+def test_without_a_folder_there_is_no_thumb() -> None:
     assert "data-thumb" not in str(messages(talk(CAT)))
     shown = str(messages(talk(CAT), "Kept & said."))
     assert shown.count("data-thumb") == 2 and "Kept &amp; said." in shown
     serving = Serving(ChattingAssistant())  # type: ignore[arg-type]
     assert serving.feedback_notice == ""
-    handler = Voting(Questions(serving, conversation_tabs(EXAMPLES)[0], tmp_path, set()))
+    handler = Voting(Questions(serving, conversation_tabs(EXAMPLES)[0]))
     with pytest.raises(UserError, match="Nothing is kept"):
         handler.vote(talk(CAT), None, pressed(0, "up"))  # type: ignore[arg-type]
 

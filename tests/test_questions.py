@@ -36,10 +36,11 @@ def clicked(**what: object) -> Any:
 @pytest.fixture
 def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Questions:
     monkeypatch.setattr(asking, "settings_from", lambda *_: Settings())
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "votes").mkdir()
     settings = ServerSettings(feedback=tmp_path / "votes")
     serving = Serving(FakeAssistant("one"), settings=settings)  # type: ignore[arg-type]
-    return Questions(serving, conversation_tabs(EXAMPLES)[0], tmp_path, set())
+    return Questions(serving, conversation_tabs(EXAMPLES)[0])
 
 
 def talk() -> Conversation:

@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradio.utils import get_upload_folder
+
 from vlm.chat.indexing import SUFFIXES, PictureFile
 from vlm.errors import UserError
 from vlm.inputs.zips import unpack_pictures
@@ -14,8 +16,8 @@ MAX_INDEXED = 10_000  # in one index of the page
 MAX_BYTES_AT_ONCE = 1024**3  # of the pictures sent together, unpacked
 
 
-def chosen_pictures(files: Sequence[str], cache: Path, temporary_files: set[str]) -> list[PictureFile]:
-    """Pictures by the names that people gave them. What is unpacked goes into the cache and is deleted with old uploads.
+def chosen_pictures(files: Sequence[str]) -> list[PictureFile]:
+    """Pictures by the names that people gave them. What is unpacked lies among the uploads and is deleted with old ones.
 
     Files that are no pictures stay in the list: whoever opens them says so."""
     paths = [Path(file) for file in files]
@@ -24,7 +26,7 @@ def chosen_pictures(files: Sequence[str], cache: Path, temporary_files: set[str]
     pictures: list[PictureFile] = []
     size = 0
     for path in paths:
-        more = _unpacked(path, cache, temporary_files) if is_zip(path) else [PictureFile(path, path.name)]
+        more = _unpacked(path) if is_zip(path) else [PictureFile(path, path.name)]
         pictures += more
         size += sum(each.path.stat().st_size for each in more)
         if len(pictures) > MAX_INDEXED:
@@ -40,14 +42,13 @@ def is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip"
 
 
-def _unpacked(path: Path, cache: Path, temporary_files: set[str]) -> list[PictureFile]:
+def _unpacked(path: Path) -> list[PictureFile]:
     """All of its pictures or, where one finds no room or the zip is damaged, none."""
-    folder = cache / secrets.token_hex(16)  # nobody can guess where it is
+    folder = Path(get_upload_folder(), secrets.token_hex(16))  # nobody can guess where it is
     folder.mkdir(parents=True)
     try:
         unpacked = list(unpack_pictures(path, folder, SUFFIXES, current_caller().hold))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    temporary_files.update(str(each.path) for each in unpacked)
     return [PictureFile(each.path, each.name) for each in unpacked]

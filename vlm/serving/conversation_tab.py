@@ -47,7 +47,7 @@ class ConversationTab:
             placeholder=tab.invitation,
             examples=[{"text": _caption(each), "files": each.files} for each in tab.examples],  # type: ignore[typeddict-item]
         )
-        self.questions = Questions(serving, tab, Path(self.chat.GRADIO_CACHE), self.chat.temp_files)
+        self.questions = Questions(serving, tab)
         self.keeping = Keeping(self.questions)
         with gr.Column(elem_classes="composer", scale=0):
             self._build_composer()

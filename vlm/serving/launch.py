@@ -14,7 +14,6 @@ import gradio as gr
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from gradio.route_utils import FnIndexInferError
-from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from vlm.errors import UserError
@@ -108,10 +107,7 @@ def app_options(site: Site) -> dict[str, Any]:
     if site.serving.settings.tools:
         from vlm.serving.tools import tool_routes, tool_server
 
-        searches = SearchEndpoints(
-            site.serving.searcher, Path(get_upload_folder()), set(), site.serving.allowance
-        )
-        server = tool_server(QuestionEndpoints(site.serving), searches)
+        server = tool_server(QuestionEndpoints(site.serving), SearchEndpoints(site.serving))
         options["routes"] += tool_routes(server)
         options["lifespan"] = lambda app: server.session_manager.run()
     return options

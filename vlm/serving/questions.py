@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from vlm.chat.answer import LARGEST_SEED, Answer, Settings
 from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange
@@ -38,10 +39,9 @@ class Questions:
     """The handlers of one tab's events. What they return goes to the chat, the composer, the stop button, the notice
     above the composer, and the browser's copy."""
 
-    def __init__(self, serving: Serving, tab: Tab, cache: Path, temporary_files: set[str]) -> None:
+    def __init__(self, serving: Serving, tab: Tab) -> None:
         self.serving, self.tab = serving, tab
-        self.temporary_files = temporary_files  # Gradio deletes these when their time is up
-        self.received = Received(cache)
+        self.received = Received(Path(get_upload_folder()))
 
     # A question is taken down. These have no outputs, so that a refusal leaves the page as it was, but for the notice.
 
@@ -126,9 +126,7 @@ class Questions:
             raise UserError("Questions about pictures go on the Image tab.")
         if self.tab.pictures and not any(each.pictures for each in [*conversation.exchanges[:at], exchange]):
             raise UserError("Please add a picture first: upload, paste or drop one, or use the camera.")
-        pictures = tuple(
-            shown_file(path, Path(path).parent, self.temporary_files) for path in exchange.present_pictures
-        )
+        pictures = tuple(map(shown_file, exchange.present_pictures))
         conversation.begin(replace(exchange, pictures=pictures, settings=settings), at)
 
     def read_ahead(self, conversation: Conversation, composed: Composed | None) -> None:

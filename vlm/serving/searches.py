@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakSet
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from vlm.chat.conversation import NOTHING, Composed, Conversation, composed_exchange
@@ -20,13 +21,12 @@ from vlm.chat.index import Found, PictureIndex, Report
 from vlm.chat.indexing import add_pictures
 from vlm.chat.search import checked_names, split_names
 from vlm.errors import UserError
-from vlm.serving.allowance import Allowance
 from vlm.serving.callers import current_caller
 from vlm.serving.chosen_files import MAX_INDEXED, chosen_pictures
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.search_views import card, progress_bar, report_line
-from vlm.serving.shared_searcher import SharedSearcher
 from vlm.serving.shown_files import BROWSERS_SHOW, shown_file
+from vlm.serving.switch import Serving
 
 SHOWN = 24  # pictures in the gallery
 MAX_HELD_BYTES = 128 * 1024 * 1024  # of the vectors of all visitors
@@ -50,17 +50,14 @@ class SearchSession:
 class Searches:
     """The handlers of the tab's events."""
 
-    def __init__(
-        self, shared: SharedSearcher, cache: Path, temporary_files: set[str], allowance: Allowance
-    ) -> None:
-        self.shared, self.cache, self.allowance = shared, cache, allowance
-        self.temporary_files = temporary_files  # Gradio deletes these when their time is up
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
         self.sessions: WeakSet[SearchSession] = WeakSet()
 
     def look_whether_it_loads(self) -> Any:
         """When the tab is opened: the aligner is loaded, or the tab says why it cannot be."""
         try:
-            self.shared.get()
+            self.serving.searcher.get()
         except Exception as problem:
             return gr.update(value=f'<p class="notice">{plain_sentence(problem)}</p>', visible=True)
         return gr.update(value="", visible=False)
@@ -81,10 +78,10 @@ class Searches:
         session.reading = True
         try:
             index = self._index_of(session)
-            pictures = chosen_pictures(files, self.cache, self.temporary_files)
+            pictures = chosen_pictures(files)
             self._check_room(session, len(pictures))
-            self.allowance.take_searched(len(pictures))
-            embed, start = self.shared.get().aligner.embed_pictures, time.monotonic()
+            self.serving.allowance.take_searched(len(pictures))
+            embed, start = self.serving.searcher.get().aligner.embed_pictures, time.monotonic()
             index.report = Report(total=len(pictures))
             for seen in add_pictures(index, pictures, embed):
                 for file, sha256 in seen:
@@ -119,8 +116,8 @@ class Searches:
         """-> gallery, ask"""
         if not session.index:
             raise UserError("There are no pictures to search in yet. Choose some first.")
-        self.allowance.take(pictures=bool(picture))
-        found = self.shared.get().search(words or "", picture, index=session.index, count=SHOWN)
+        self.serving.allowance.take(pictures=bool(picture))
+        found = self.serving.searcher.get().search(words or "", picture, index=session.index, count=SHOWN)
         return self._show(session, found, scores=True)
 
     def choose(self, session: SearchSession, clicked: gr.SelectData) -> Any:
@@ -155,8 +152,8 @@ class Searches:
         if not picture:
             raise UserError("Please choose a picture first.")
         choices = checked_names(split_names(names or ""))
-        self.allowance.take(pictures=1)
-        return dict(self.shared.get().classify(picture, choices))
+        self.serving.allowance.take(pictures=1)
+        return dict(self.serving.searcher.get().classify(picture, choices))
 
     # An index is saved and loaded.
 
@@ -164,15 +161,14 @@ class Searches:
         if not session.index:
             raise UserError("There is no index to save yet. Choose some pictures first.")
         current_caller().hold(session.index.vectors.nbytes)
-        file = self.cache / secrets.token_hex(16) / "pictures.safetensors"
-        self.temporary_files.add(str(file))
+        file = Path(get_upload_folder(), secrets.token_hex(16), "pictures.safetensors")
         return str(session.index.save(file))
 
     def load(self, session: SearchSession, file: str) -> list[Any]:
         """What is in the file is added to what is there. -> report, stop, gallery, ask"""
         if session.reading:
             raise UserError("Pictures are being read. Load the index when that is done, or stop it first.")
-        loaded = self.shared.get().load_index(file)
+        loaded = self.serving.searcher.get().load_index(file)
         self._check_room(session, len(loaded))
         index = self._index_of(session)
         new = [entry for entry in loaded.entries if not index.has(entry.sha256)]
@@ -181,7 +177,7 @@ class Searches:
         return self.settle(session)
 
     def _index_of(self, session: SearchSession) -> PictureIndex:
-        session.index = session.index or self.shared.get().new_index()
+        session.index = session.index or self.serving.searcher.get().new_index()
         self.sessions.add(session)
         return session.index
 
@@ -192,7 +188,7 @@ class Searches:
                 f"An index on this page holds at most {MAX_INDEXED:,} pictures. Start over, or choose fewer."
             )
         held = [each.index for each in self.sessions if each.index]
-        dim = self.shared.get().aligner.dims[0]
+        dim = self.serving.searcher.get().aligner.dims[0]
         if 4 * dim * (sum(map(len, held)) + more) > MAX_HELD_BYTES:
             raise UserError(
                 "Too many pictures of all visitors are held here now. Please choose fewer, or try again later."
@@ -224,5 +220,5 @@ class Searches:
         if path is None or not Path(path).is_file():
             return None
         if Path(path).suffix.lower() not in BROWSERS_SHOW:
-            session.files[sha256] = shown_file(path, self.cache, self.temporary_files)
+            session.files[sha256] = shown_file(path)
         return session.files[sha256]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gradio.processing_utils import save_pil_to_cache
+from gradio.utils import get_upload_folder
 
 from vlm.inputs.images import open_image
 from vlm.serving.callers import current_caller
@@ -10,12 +11,10 @@ from vlm.serving.callers import current_caller
 BROWSERS_SHOW = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}
 
 
-def shown_file(path: str, cache: Path, temporary_files: set[str]) -> str:
-    """The file itself, or a PNG of it in `cache`, which `temporary_files` is told of. UserError if it is no picture."""
+def shown_file(path: str) -> str:
+    """The file itself, or a PNG of it among the uploads. UserError if it is no picture."""
     picture = open_image(path)
     if Path(path).suffix.lower() in BROWSERS_SHOW:
         return path
     current_caller().hold(3 * picture.width * picture.height)
-    converted = save_pil_to_cache(picture, str(cache), Path(path).stem, "png")
-    temporary_files.add(converted)
-    return converted
+    return save_pil_to_cache(picture, get_upload_folder(), Path(path).stem, "png")
