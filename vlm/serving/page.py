@@ -54,7 +54,7 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
                     if tab.pictures:
                         cannot_see.render()
                         in_english.render()
-                    built[tab.name] = ConversationTab(serving, tab, [*settings, *personal], MODEL)
+                    built[tab.name] = ConversationTab(serving, tab, [*settings, *personal])
             with gr.Tab("Search", id="Search") as search:
                 SearchTab(serving, search, built["Image"], tabs)
             with gr.Tab("About this model", elem_id="about"):
