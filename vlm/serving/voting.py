@@ -4,12 +4,13 @@ Off unless whoever runs the page names a folder. assets/page/voting.js sends wha
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import gradio as gr
 
-from vlm.chat.conversation import Conversation, Exchange, Voted
+from vlm.chat.conversation import Conversation, Exchange, Voted, latest_pictures
 from vlm.chat.feedback import feedback_on
 from vlm.errors import UserError
 from vlm.serving.browser_copy import copy_of, recover
@@ -69,6 +70,5 @@ def _picture(asked: Sequence[Exchange]) -> str | None:
     answer = asked[-1].answer
     if not answer or answer.route != "image":
         return None
-    shown = next((each.pictures for each in reversed(asked) if each.pictures), ())
-    present = next((each.present_pictures for each in reversed(asked) if each.pictures), ())
-    return present[0] if len(shown) == len(present) == 1 else None
+    latest = latest_pictures(asked)
+    return latest[0] if len(latest) == 1 and Path(latest[0]).is_file() else None
