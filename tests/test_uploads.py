@@ -23,7 +23,6 @@ from tests.tiny_aligner import tiny_searcher
 from vlm.inputs.speech import Heard
 from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings
-from vlm.serving.openai.access import Access
 from vlm.serving.searches import Searches, SearchSession
 from vlm.serving.uploads import NoRoom, Uploads
 
@@ -58,7 +57,7 @@ def packed(file: Path, pictures: int) -> Path:
 def site(folder: Path, megabytes: int, settings: ServerSettings | None = None) -> Iterator[str]:
     _, serving = talking(settings or ServerSettings(tools=True), words=1, seconds=0.0)
     uploads = Uploads(folder, megabytes * MEGABYTE)
-    with served(serving, load_searcher=tiny_searcher, uploads=uploads, access=Access()) as address:
+    with served(serving, load_searcher=tiny_searcher, uploads=uploads) as address:
         yield address
 
 

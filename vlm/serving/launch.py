@@ -21,7 +21,6 @@ from vlm.serving.accounts import Accounts
 from vlm.serving.assets import ASSETS
 from vlm.serving.endpoints import QuestionEndpoints
 from vlm.serving.guard import Guard
-from vlm.serving.openai.access import Access, access_of
 from vlm.serving.openai.routes import openai_routes
 from vlm.serving.plain_errors import UNEXPECTED
 from vlm.serving.search_endpoints import SearchEndpoints
@@ -83,15 +82,13 @@ class Site(NamedTuple):
     serving: Serving
     uploads: Uploads | None = None
     accounts: Accounts | None = None
-    access: Access | None = None  # to the routes under /v1; as the settings have it, if left out
 
 
 def routes(site: Site) -> APIRouter:
     """What is served beside the page. The one place to add to."""
     router = APIRouter()
     router.include_router(status_routes(site.serving, site.uploads))
-    access = site.access or access_of(site.serving.settings)
-    router.include_router(openai_routes(site.serving, access))
+    router.include_router(openai_routes(site.serving))
     return router
 
 
