@@ -91,7 +91,7 @@ def test_a_conversation_keeps_the_files_that_could_be_asked(
 
 
 def test_a_double_click_on_a_thumb_is_one_vote(questions: Questions) -> None:
-    voting, conversation, folder = Voting(questions), talk(), questions.serving.feedback
+    voting, conversation, folder = Voting(questions.serving), talk(), questions.serving.feedback
     assert folder is not None
     with ThreadPoolExecutor(2) as pool:
         press = clicked(at=0, thumb="up", right_answer="")

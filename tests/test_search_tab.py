@@ -22,10 +22,9 @@ from vlm import Searcher, UserError
 from vlm.chat import indexing
 from vlm.chat.conversation import Composed, Conversation, Exchange
 from vlm.chat.index import Report
-from vlm.serving import chosen_files, searches
+from vlm.serving import received, searches
 from vlm.serving.environment import ServerSettings
-from vlm.serving.search_views import progress_bar
-from vlm.serving.searches import Searches, SearchSession
+from vlm.serving.searches import Searches, SearchSession, progress_bar
 from vlm.serving.shared_searcher import SharedSearcher
 from vlm.serving.switch import Serving
 
@@ -249,9 +248,9 @@ def test_how_much_is_held_is_bounded(
     added(handlers, two, *folder.iterdir())
     monkeypatch.setattr(searches, "MAX_INDEXED", 8)
     added(handlers, one, folder / "red.png")
-    monkeypatch.setattr(chosen_files, "MAX_INDEXED", 3)
+    monkeypatch.setattr(received, "MAX_INDEXED", 3)
     added(handlers, SearchSession(), *folder.iterdir())
-    monkeypatch.setattr(chosen_files, "MAX_BYTES_AT_ONCE", 10)
+    monkeypatch.setattr(received, "MAX_BYTES_AT_ONCE", 10)
     added(handlers, SearchSession(), *folder.iterdir())
     for sentence, part in zip(said, ("all visitors", "at most 8", "more than 3 pictures", "MB"), strict=True):
         assert part in sentence

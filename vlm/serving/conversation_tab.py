@@ -51,12 +51,12 @@ class ConversationTab:
         self._wire_questions()
         self._wire_keeping()
         self.bar.voted(
-            plainly(Voting(self.questions).vote),
+            plainly(Voting(serving).vote),
             [self.conversation, self.bar],
             [self.chat, self.bar],
             **MAY_REFUSE | {"trigger_mode": "multiple"},
         )
-        looking = Looking(self.questions)
+        looking = Looking(serving)
         if tab.pictures:
             looks = self.bar.looked(
                 looking.look,

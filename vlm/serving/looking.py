@@ -18,20 +18,20 @@ from vlm.inputs.images import as_data_url
 from vlm.serving.browser_copy import recover
 from vlm.serving.limits import duration
 from vlm.serving.plain_errors import plain_sentence
-from vlm.serving.questions import Questions
+from vlm.serving.switch import Serving
 
 JPEG_QUALITY = 85
 CLOSE = '<button type="button" data-action="close-look">Close</button>'
 
 
 class Looking:
-    def __init__(self, questions: Questions) -> None:
-        self.questions, self.serving = questions, questions.serving
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
 
     def look(self, conversation: Conversation, copy: str | None, chosen: gr.EventData) -> Iterator[str]:
         """The pictures that an answer is about, each covered piece by piece. -> what lies over the page"""
         try:
-            recover(conversation, copy, self.questions.received)
+            recover(conversation, copy)
             about = _about(conversation, int(chosen.at))
             done = ""  # the pictures that are looked through
 

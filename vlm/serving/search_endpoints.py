@@ -16,8 +16,8 @@ from vlm.errors import UserError
 from vlm.inputs.images import MAX_PICTURE_BYTES
 from vlm.serving.arguments import file_of, files_of, text_of, whole_of
 from vlm.serving.callers import current_caller
-from vlm.serving.chosen_files import MAX_INDEXED, chosen_pictures
 from vlm.serving.events import EMBEDDING, SEARCHING
+from vlm.serving.received import MAX_INDEXED, chosen_pictures
 from vlm.serving.sent_files import publish_function, sent_files
 from vlm.serving.switch import Serving
 

@@ -5,8 +5,7 @@ import gradio as gr
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.events import ALWAYS, AT_ONCE, EMBEDDING, MAY_REFUSE, SEARCHING
 from vlm.serving.plain_errors import plainly
-from vlm.serving.search_views import report_line
-from vlm.serving.searches import INVITATION, Searches, SearchSession
+from vlm.serving.searches import INVITATION, Searches, SearchSession, report_line
 from vlm.serving.switch import Serving
 
 DOWNLOAD = """file => {

@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 import gradio as gr
 from gradio.utils import get_upload_folder
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from vlm.chat.conversation import NOTHING, Composed, Conversation, composed_exchange
 from vlm.chat.index import Found, PictureIndex, Report
@@ -22,15 +22,14 @@ from vlm.chat.indexing import add_pictures
 from vlm.chat.search import checked_names, split_names
 from vlm.errors import UserError
 from vlm.serving.callers import current_caller
-from vlm.serving.chosen_files import MAX_INDEXED, chosen_pictures
 from vlm.serving.plain_errors import plain_sentence
-from vlm.serving.search_views import card, progress_bar, report_line
-from vlm.serving.shown_files import BROWSERS_SHOW, shown_file
+from vlm.serving.received import BROWSERS_SHOW, MAX_INDEXED, chosen_pictures, shown_file
 from vlm.serving.switch import Serving
 
 SHOWN = 24  # pictures in the gallery
 MAX_HELD_BYTES = 128 * 1024 * 1024  # of the vectors of all visitors
 INVITATION = "Choose pictures, or a zip of them. Then find them by words, by another picture, or by both."
+GREY, DARK_GREY = (226, 232, 240), (71, 85, 105)
 
 Tile = tuple[str | Image.Image, str]
 
@@ -222,3 +221,23 @@ class Searches:
         if Path(path).suffix.lower() not in BROWSERS_SHOW:
             session.files[sha256] = shown_file(path)
         return session.files[sha256]
+
+
+def report_line(html: str) -> str:
+    return f'<p class="report">{html}</p>'
+
+
+def progress_bar(report: Report, seconds: float) -> str:
+    """How far the embedding has come after so many seconds."""
+    left = seconds / max(1, report.done) * (report.total - report.done)
+    remaining = f", about {left:,.0f} s left" if report.done < report.total else ""
+    bar = f'<progress value="{report.done}" max="{report.total}" aria-label="Pictures embedded"></progress>'
+    return report_line(f"{bar} {report.done:,} of {report.total:,} pictures{remaining}")
+
+
+def card(name: str) -> Image.Image:
+    """In place of a picture that is not here: its name."""
+    image = Image.new("RGB", (320, 240), GREY)
+    lines = [name[start : start + 24] for start in range(0, min(len(name), 96), 24)]
+    ImageDraw.Draw(image).multiline_text((16, 16), "\n".join(lines), DARK_GREY, ImageFont.load_default(20))
+    return image

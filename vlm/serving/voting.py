@@ -15,19 +15,19 @@ from vlm.chat.feedback import feedback_on
 from vlm.errors import UserError
 from vlm.serving.browser_copy import copy_of, recover
 from vlm.serving.messages import messages
-from vlm.serving.questions import Questions
+from vlm.serving.switch import Serving
 
 
 class Voting:
     """The handler; what it returns goes to the chat and to the browser's copy."""
 
-    def __init__(self, questions: Questions) -> None:
-        self.questions, self.serving = questions, questions.serving
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
         self._one_by_one = Lock()  # a double click would keep two votes, of which one is forgotten
 
     def vote(self, conversation: Conversation, copy: str | None, chosen: gr.EventData) -> list[Any]:
         """`thumb` is up, down, or "" to take the vote back."""
-        recover(conversation, copy, self.questions.received)
+        recover(conversation, copy)
         number, thumb, right_answer = int(chosen.at), str(chosen.thumb), str(chosen.right_answer)
         with self._one_by_one:
             voted = self._keep(conversation, number, thumb, right_answer)
