@@ -19,9 +19,9 @@ from torch.nn.functional import normalize
 
 from vlm.chat.answer import Picture
 from vlm.chat.index import Found, PictureIndex
-from vlm.chat.indexing import PictureFile, picture_files, update
+from vlm.chat.indexing import picture_files, update
 from vlm.errors import UserError
-from vlm.inputs.images import open_image
+from vlm.inputs.images import PictureFile, open_image
 from vlm.weights.cache import cache_folder, writing
 
 if TYPE_CHECKING:

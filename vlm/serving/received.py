@@ -9,9 +9,8 @@ from pathlib import Path
 from gradio.processing_utils import save_pil_to_cache
 from gradio.utils import get_upload_folder
 
-from vlm.chat.indexing import SUFFIXES, PictureFile
 from vlm.errors import UserError
-from vlm.inputs.images import open_image
+from vlm.inputs.images import PictureFile, open_image
 from vlm.inputs.zips import unpack_pictures
 from vlm.serving.assets import ASSETS
 from vlm.serving.callers import current_caller
@@ -73,8 +72,7 @@ def _unpacked(path: Path) -> list[PictureFile]:
     folder = Path(get_upload_folder(), secrets.token_hex(16))  # nobody can guess where it is
     folder.mkdir(parents=True)
     try:
-        unpacked = list(unpack_pictures(path, folder, SUFFIXES, current_caller().hold))
+        return list(unpack_pictures(path, folder, current_caller().hold))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return [PictureFile(each.path, each.name) for each in unpacked]
