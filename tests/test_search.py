@@ -147,11 +147,6 @@ def test_names_that_are_empty_or_repeated_or_too_many_are_refused(
         searcher.classify(folder / "red.png", split_names(given))
 
 
-def test_a_template_without_a_place_for_the_name_is_refused(searcher: Searcher, folder: Path) -> None:
-    with pytest.raises(UserError, match="where the name goes"):
-        searcher.classify(folder / "red.png", ["red", "blue"], ["a photo"])
-
-
 def test_names_stand_between_commas_or_on_lines() -> None:
     assert [each.strip() for each in split_names("cat, dog\nbird,\n")] == ["cat", "dog", "bird"]
 

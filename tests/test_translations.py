@@ -236,7 +236,6 @@ ELSEWHERE = {  # what only programs, the shell and whoever starts the server mee
     "There is no folder {}. Check its name.",
     "There are no pictures in the folder {}. Choose another one.",
     "Please ask for at least one picture.",
-    "Each template needs {} where the name goes, as in: a photo of a {}.",
     "The engine is a server: set {} to its address, such as http://host:8000/v1.",
     "{} must be an address such as http://host:8000/v1, and is {}.",
 }
