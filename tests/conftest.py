@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from vlm import Assistant
     from vlm.chat.search import Searcher
     from vlm.serving.accounts import Accounts
-    from vlm.serving.openai.access import Access
     from vlm.serving.switch import Serving
     from vlm.serving.uploads import Uploads
 
@@ -141,7 +140,6 @@ def served(
     load_searcher: Callable[[], Searcher] | None = None,
     uploads: Uploads | None = None,
     accounts: Accounts | None = None,
-    access: Access | None = None,
     on_start: Callable[[Any], None] = lambda page: None,
     **options: Any,
 ) -> Iterator[str]:
@@ -158,7 +156,7 @@ def served(
         # Of the four apps that Gradio makes of a page it serves the last.
         patch.setattr(App, "create_app", staticmethod(lambda *_, **__: None))
         page = build_app(serving, **options)
-    start(Site(page, serving, uploads, accounts, access))
+    start(Site(page, serving, uploads, accounts))
     on_start(page)
     yield f"http://127.0.0.1:{serving.settings.port}/"
     page.close(verbose=False)

@@ -10,13 +10,12 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from tests.conftest import EXAMPLES, served
+from tests.test_search_tab import search_serving
 from tests.test_server import PUBLIC, calling, talking
 from tests.test_tools import data_url, said, use
 from tests.tiny_aligner import tiny_searcher
-from vlm.serving.allowance import Allowance
 from vlm.serving.limits import TryLater
 from vlm.serving.searches import Searches, SearchSession
-from vlm.serving.shared_searcher import SharedSearcher
 
 pytestmark = pytest.mark.server
 
@@ -67,11 +66,11 @@ def test_searches_and_names_by_the_api_count(public: str) -> None:
 
 
 def test_the_search_tab_counts_what_is_embedded_found_and_named(
-    tmp_path: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+    pictures: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr("gradio.Warning", told.append)
-    handlers = Searches(SharedSearcher(tiny_searcher), tmp_path / "cache", set(), Allowance(NARROW))
+    handlers = Searches(search_serving(NARROW))
     with calling("ann"):
         session = SearchSession()
         for _ in range(3):  # of 4 pictures a minute, the second three may still be sent
@@ -88,12 +87,9 @@ def test_the_search_tab_counts_what_is_embedded_found_and_named(
         handlers.find(session, "red", None)
 
 
-def test_on_ones_own_machine_nothing_is_counted(tmp_path: Path, pictures: list[str]) -> None:
-    own = Allowance(replace(NARROW, accounts=None))
-    handlers, session = (
-        Searches(SharedSearcher(tiny_searcher), tmp_path / "cache", set(), own),
-        SearchSession(),
-    )
+def test_on_ones_own_machine_nothing_is_counted(pictures: list[str]) -> None:
+    own = replace(NARROW, accounts=None)
+    handlers, session = Searches(search_serving(own)), SearchSession()
     for _ in range(5):
         handlers.take(session, pictures)
         list(handlers.embed(session))
@@ -101,8 +97,8 @@ def test_on_ones_own_machine_nothing_is_counted(tmp_path: Path, pictures: list[s
         assert handlers.compare(pictures[0], "red, blue")
 
 
-def test_what_is_wrong_with_a_search_costs_nothing(tmp_path: Path) -> None:
-    handlers = Searches(SharedSearcher(tiny_searcher), tmp_path, set(), Allowance(NARROW))
+def test_what_is_wrong_with_a_search_costs_nothing() -> None:
+    handlers = Searches(search_serving(NARROW))
     with calling("ann"):
         for _ in range(5):
             with pytest.raises(Exception, match="at least two names"):

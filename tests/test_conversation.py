@@ -19,7 +19,7 @@ from vlm.chat.records import from_record, to_record
 from vlm.chat.trace import certainty_note
 from vlm.serving.browser_copy import copy_of, recover
 from vlm.serving.markdown import to_html, to_words
-from vlm.serving.received import Received
+from vlm.serving.received import received
 
 ANSWERED = Answer(text="A cat.", stage="done", ended=True, tokens=3, seconds={"total": 1.5})
 
@@ -145,25 +145,24 @@ def test_a_record_that_was_changed_is_refused(spoiled: str) -> None:
 
 
 def test_an_empty_conversation_is_filled_from_the_pages_copy_and_a_full_one_is_not() -> None:
-    received = Received(Path("nowhere"))
     forgotten, talking = Conversation(), asked("other")
     for conversation in (forgotten, talking):
-        recover(conversation, copy_of(branched()), received)
+        recover(conversation, copy_of(branched()))
     assert (said(forgotten), said(talking)) == (["a", "x", "y"], ["other"])
-    recover(untouched := Conversation(), copy_of(Conversation()), received)
+    recover(untouched := Conversation(), copy_of(Conversation()))
     unanswered = branched()
     unanswered.begin(Exchange("z"))
-    recover(restarted := Conversation(), copy_of(unanswered), received)
+    recover(restarted := Conversation(), copy_of(unanswered))
     assert said(restarted) == ["a", "x", "y"]  # a restart in mid-answer leaves no question without words
     assert not restarted.busy
     assert not untouched.exchanges
 
 
-def test_only_files_that_were_uploaded_are_taken(tmp_path: Path) -> None:
+def test_only_files_that_were_uploaded_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cache").mkdir()
     for name in ("cache/a.png", "secret.png"):
         (tmp_path / name).touch()
-    received = Received(tmp_path / "cache")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     assert received(str(tmp_path / "cache" / "a.png")) == str((tmp_path / "cache" / "a.png").resolve())
     (tmp_path / "cache" / "link.png").symlink_to(tmp_path / "secret.png")
     for other in (

@@ -178,7 +178,7 @@ def voting(tmp_path: Path, **settings: object) -> Voting:
     (tmp_path / "kept").mkdir(exist_ok=True)
     known = ServerSettings(feedback=tmp_path / "kept", **settings)  # type: ignore[arg-type]
     serving = Serving(ChattingAssistant(), settings=known)  # type: ignore[arg-type]
-    return Voting(Questions(serving, conversation_tabs(EXAMPLES)[0], tmp_path, set()))
+    return Voting(serving)
 
 
 def pressed(at: int, thumb: str, right_answer: str = "") -> SimpleNamespace:
@@ -250,7 +250,8 @@ def test_a_vote_stays_with_the_answer_in_every_way_that_shows_it_and_another_try
     handler.vote(conversation, None, pressed(0, "up"))  # type: ignore[arg-type]
     assert conversation.ways[0][0] is conversation.ways[1][0]
     handler.vote(conversation, None, pressed(1, "up"))  # type: ignore[arg-type]
-    handler.questions.ask_again(conversation, None, *settings_of_the_page())
+    questions = Questions(handler.serving, conversation_tabs(EXAMPLES)[0])
+    questions.ask_again(conversation, None, *settings_of_the_page())
     assert conversation.exchanges[-1].voted is None and conversation.versions(1) == [0, 1, 2]
 
 
@@ -261,13 +262,13 @@ def settings_of_the_page() -> list[object]:
     return [each.value for each in [*settings_panel(Settings()), *personal_panel("en")]]
 
 
-def test_without_a_folder_there_is_no_thumb(tmp_path: Path) -> None:
+def test_without_a_folder_there_is_no_thumb() -> None:
     assert "data-thumb" not in str(messages(talk(CAT)))
     shown = str(messages(talk(CAT), "Kept & said."))
     assert shown.count("data-thumb") == 2 and "Kept &amp; said." in shown
     serving = Serving(ChattingAssistant())  # type: ignore[arg-type]
     assert serving.feedback_notice == ""
-    handler = Voting(Questions(serving, conversation_tabs(EXAMPLES)[0], tmp_path, set()))
+    handler = Voting(serving)
     with pytest.raises(UserError, match="Nothing is kept"):
         handler.vote(talk(CAT), None, pressed(0, "up"))  # type: ignore[arg-type]
 

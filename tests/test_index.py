@@ -17,8 +17,8 @@ from tests.tiny_aligner import TinyAligner, tiny_searcher
 from vlm import Searcher, UserError
 from vlm.chat import indexing, search
 from vlm.chat.index import KIND, Entry, PictureIndex
-from vlm.chat.indexing import BATCH, PictureFile, add_pictures
-from vlm.inputs.images import MAX_PICTURE_BYTES, open_image
+from vlm.chat.indexing import BATCH, add_pictures
+from vlm.inputs.images import MAX_PICTURE_BYTES, PictureFile, open_image
 
 
 @pytest.fixture(autouse=True)

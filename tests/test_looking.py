@@ -39,7 +39,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def looking_of(serving: Any) -> Any:
     """Its `look`, without a copy of the browser's."""
-    looks = Looking(SimpleNamespace(serving=serving, received=str))  # type: ignore[arg-type]
+    looks = Looking(serving)
     return SimpleNamespace(look=lambda conversation, clicked: looks.look(conversation, None, clicked))
 
 

@@ -31,7 +31,6 @@ from vlm.model.adapter import save_adapter
 from vlm.model.prompts import PromptTurn, encode
 from vlm.serving.environment import read_environment
 from vlm.serving.limits import TryLater
-from vlm.serving.openai.access import Access, access_of
 from vlm.serving.openai.answers import Telling
 from vlm.serving.switch import Serving
 
@@ -75,9 +74,13 @@ def engine_of(tiny: Assistant) -> Recording:
 
 
 @contextmanager
-def page_of(serving: Serving, access: Access) -> Iterator[str]:
-    with served(serving, access=access) as address:
+def page_of(serving: Serving) -> Iterator[str]:
+    with served(serving) as address:
         yield address.rstrip("/")
+
+
+def serving_with(tiny: Assistant, environment: dict[str, str]) -> Serving:
+    return Serving(tiny, settings=read_environment(environment))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def serving(tiny: Assistant) -> Serving:
 
 @pytest.fixture(scope="module")
 def address(serving: Serving) -> Iterator[str]:
-    with page_of(serving, Access()) as served:
+    with page_of(serving) as served:
         yield served
 
 
@@ -178,7 +181,7 @@ def babbling(tiny: Assistant) -> Assistant:
 
 @pytest.fixture(scope="module")
 def babbler(tiny: Assistant) -> Iterator[OpenAI]:
-    with page_of(Serving(babbling(tiny)), Access()) as served:
+    with page_of(Serving(babbling(tiny))) as served:
         yield client_of(served)
 
 
@@ -504,7 +507,7 @@ def slow(tiny: Assistant) -> Iterator[tuple[str, Slow, Serving]]:
     engine = Slow(engine_of(tiny).engine, writer.tokenizer)
     pipeline = replace(tiny.pipeline, writer=replace(writer, engine=engine))
     serving = Serving(Assistant(pipeline, Reading(), tiny.config, tiny.adapter_folder))  # type: ignore[arg-type]
-    with page_of(serving, Access()) as served:
+    with page_of(serving) as served:
         yield served, engine, serving
 
 
@@ -574,19 +577,20 @@ def test_an_error_within_a_stream_is_told_in_it(
 
 
 @pytest.mark.slow
-def test_a_key_is_wanted_where_one_is_set_and_others_than_this_machine_need_one(serving: Serving) -> None:
+def test_a_key_is_wanted_where_one_is_set_and_others_than_this_machine_need_one(tiny: Assistant) -> None:
     for alone in ({}, {"HOST": "127.0.0.1"}, {"HOST": "::1"}, {"HOST": "localhost"}):
-        assert access_of(read_environment(alone)) == Access()
+        assert not read_environment(alone).public
     for others in (
         {"HOST": "0.0.0.0"},
         {"SPACE_ID": "me/mine"},
         {"ALLOWED_HOSTS": "a.example"},
         {"AUTH": "a:b"},
     ):
-        assert access_of(read_environment(others)) == Access(public=True)
-    with page_of(
-        serving, access_of(read_environment({"VLM_API_KEY": "säcret", "HOST": "0.0.0.0"}))
-    ) as address:
+        assert read_environment(others).public
+    public = {
+        "AUTH": "a:b"
+    }  # which the page asks nobody for here, and which still listens on this machine only
+    with page_of(serving_with(tiny, public | {"VLM_API_KEY": "säcret"})) as address:
         models = f"{address}/v1/models"
         for given in ({}, {"Authorization": "Bearer secret"}, {"Authorization": "Basic säcret".encode()}):
             refused = httpx.get(models, headers=given)
@@ -595,7 +599,7 @@ def test_a_key_is_wanted_where_one_is_set_and_others_than_this_machine_need_one(
         given = {"Authorization": "Bearer säcret".encode()}
         assert httpx.get(models, headers=given).status_code == 200
         assert httpx.post(f"{address}/v1/chat/completions", content=b"x" * 2**20).status_code == 401
-    with page_of(serving, access_of(read_environment({"HOST": "0.0.0.0"}))) as address:
+    with page_of(serving_with(tiny, public)) as address:
         with pytest.raises(openai.PermissionDeniedError, match="off here.*VLM_API_KEY"):
             ask(client_of(address), words("Hello?"))
         assert "<html" in httpx.get(address).text
@@ -609,16 +613,14 @@ def test_a_page_from_elsewhere_cannot_use_the_api_of_this_machine(address: str) 
 
 
 @pytest.mark.slow
-def test_pictures_are_fetched_from_the_hosts_that_are_allowed(serving: Serving, tmp_path: Path) -> None:
+def test_pictures_are_fetched_from_the_hosts_that_are_allowed(tiny: Assistant, tmp_path: Path) -> None:
     (tmp_path / "red.png").write_bytes(png(picture("red")))
     (tmp_path / "large.png").write_bytes(b"x" * (21 * 2**20))
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as host:
         threading.Thread(target=host.serve_forever, args=(0.02,), daemon=True).start()
         name = f"127.0.0.1:{host.server_address[1]}"
-        with page_of(
-            serving, access_of(read_environment({"VLM_PICTURE_HOSTS": f"example.com, {name}"}))
-        ) as address:
+        with page_of(serving_with(tiny, {"VLM_PICTURE_HOSTS": f"example.com, {name}"})) as address:
             client = client_of(address)
             assert told(client, shown(f"http://{name}/red.png")) == "This is a red square."
             for path, message in (("none.png", "answered with 404"), ("large.png", "larger than 20 MB")):

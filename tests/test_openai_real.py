@@ -5,12 +5,11 @@ import base64
 from tests.conftest import EXAMPLES
 from tests.test_openai import ask, client_of, data_url, page_of, shown, told, words
 from vlm import Assistant
-from vlm.serving.openai.access import Access
 from vlm.serving.switch import Serving
 
 
 def test_the_real_model_is_asked_in_words_pictures_and_speech(assistant: Assistant) -> None:
-    with page_of(Serving(assistant), Access()) as address:
+    with page_of(Serving(assistant)) as address:
         client = client_of(address)
         assert "Paris" in told(client, words("What is the capital of France?"), max_tokens=24)
         picture_of = shown(data_url((EXAMPLES / "stop-sign.jpg").read_bytes(), "image/jpeg"), "What is this?")

@@ -67,7 +67,7 @@ def test_what_is_written_follows_the_umask(tmp_path: Path, umask: int, files: in
     [
         ("red.png", open_image),
         ("voice.wav", open_audio),
-        ("pictures.zip", lambda file: list(unpack_pictures(file, file.parent, {".png"}, lambda size: None))),
+        ("pictures.zip", lambda file: list(unpack_pictures(file, file.parent, lambda size: None))),
         ("preset.yaml", lambda file: load_model_config(str(file))),
         ("index", lambda file: PictureIndex.load(file, "tiny")),
         ("adapter/projector.safetensors", lambda file: load_eyes(tiny_eyes(), file.parent)),

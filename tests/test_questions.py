@@ -36,10 +36,11 @@ def clicked(**what: object) -> Any:
 @pytest.fixture
 def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Questions:
     monkeypatch.setattr(asking, "settings_from", lambda *_: Settings())
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "votes").mkdir()
     settings = ServerSettings(feedback=tmp_path / "votes")
     serving = Serving(FakeAssistant("one"), settings=settings)  # type: ignore[arg-type]
-    return Questions(serving, conversation_tabs(EXAMPLES)[0], tmp_path, set())
+    return Questions(serving, conversation_tabs(EXAMPLES)[0])
 
 
 def talk() -> Conversation:
@@ -103,7 +104,7 @@ def test_a_conversation_keeps_the_files_that_could_be_asked(
 
 
 def test_a_double_click_on_a_thumb_is_one_vote(questions: Questions) -> None:
-    voting, conversation, folder = Voting(questions), talk(), questions.serving.feedback
+    voting, conversation, folder = Voting(questions.serving), talk(), questions.serving.feedback
     assert folder is not None
     with ThreadPoolExecutor(2) as pool:
         press = clicked(at=0, thumb="up", right_answer="")

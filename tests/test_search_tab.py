@@ -3,7 +3,7 @@
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,14 +22,21 @@ from vlm import Searcher, UserError
 from vlm.chat import indexing
 from vlm.chat.conversation import Composed, Conversation, Exchange
 from vlm.chat.index import Report
-from vlm.serving import chosen_files, searches
-from vlm.serving.allowance import Allowance
+from vlm.serving import received, searches
 from vlm.serving.environment import ServerSettings
-from vlm.serving.search_views import progress_bar
-from vlm.serving.searches import Searches, SearchSession
+from vlm.serving.searches import Searches, SearchSession, progress_bar
 from vlm.serving.shared_searcher import SharedSearcher
+from vlm.serving.switch import Serving
 
 PATIENCE = 90_000  # milliseconds
+
+
+def search_serving(
+    settings: ServerSettings | None = None, load: Callable[[], Searcher] = tiny_searcher
+) -> Serving:
+    serving = Serving(FakeAssistant("one"), settings=settings)  # type: ignore[arg-type]
+    serving.searcher = SharedSearcher(load)
+    return serving
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def handlers(tmp_path: Path) -> Searches:
-    return Searches(SharedSearcher(tiny_searcher), tmp_path / "cache", set(), Allowance(ServerSettings()))
+def handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Searches:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    return Searches(search_serving())
 
 
 def added(handlers: Searches, session: SearchSession, *files: Path) -> str:
@@ -110,7 +118,7 @@ def test_pictures_in_a_zip_are_found_under_their_names(
     assert "8 pictures in the index (8 new)." in said and 'The picture "bad.png" is not a picture' in said
     (path, caption), *_ = handlers.find(session, "blue", None)[0]["value"]
     assert caption.endswith(" · blue.png")
-    assert Path(path).is_relative_to(handlers.cache) and path in handlers.temporary_files
+    assert Path(path).is_relative_to(tmp_path / "uploads")
 
 
 def test_more_pictures_are_added_and_the_same_ones_are_kept_once(handlers: Searches, folder: Path) -> None:
@@ -164,7 +172,7 @@ def test_a_failure_is_said_and_what_was_embedded_stays(
     (tmp_path / "bad.zip").write_bytes(b"no zip")
     assert "1 picture in the index" in added(handlers, session, tmp_path / "bad.zip")
     assert said == ['The zip "bad.zip" is damaged or no zip. Make it again, or choose its pictures.']
-    aligner = handlers.shared.get().aligner
+    aligner = handlers.serving.searcher.get().aligner
     monkeypatch.setattr(aligner, "embed_pictures", lambda images: 1 / 0)
     added(handlers, session, folder / "blue.png")
     assert "Something went wrong" in said[-1] and session.index is not None and len(session.index) == 1
@@ -212,7 +220,7 @@ def test_a_saved_index_is_searched_later_and_its_pictures_are_recognised(
     handlers.choose(later, click(0))
     with pytest.raises(UserError, match="came without its pictures"):
         handlers.ask_about(later, None)
-    aligner = handlers.shared.get().aligner
+    aligner = handlers.serving.searcher.get().aligner
     assert isinstance(aligner, TinyAligner)
     before = aligner.embedded
     added(handlers, later, *folder.iterdir())
@@ -256,9 +264,9 @@ def test_how_much_is_held_is_bounded(
     added(handlers, two, *folder.iterdir())
     monkeypatch.setattr(searches, "MAX_INDEXED", 8)
     added(handlers, one, folder / "red.png")
-    monkeypatch.setattr(chosen_files, "MAX_INDEXED", 3)
+    monkeypatch.setattr(received, "MAX_INDEXED", 3)
     added(handlers, SearchSession(), *folder.iterdir())
-    monkeypatch.setattr(chosen_files, "MAX_BYTES_AT_ONCE", 10)
+    monkeypatch.setattr(received, "MAX_BYTES_AT_ONCE", 10)
     added(handlers, SearchSession(), *folder.iterdir())
     for sentence, part in zip(said, ("all visitors", "at most 8", "more than 3 pictures", "MB"), strict=True):
         assert part in sentence
@@ -280,7 +288,8 @@ def test_a_format_that_browsers_do_not_show_is_converted(handlers: Searches, tmp
     session = SearchSession()
     added(handlers, session, tmp_path / "red.tiff")
     (path, caption), *_ = handlers.find(session, "red", None)[0]["value"]
-    assert path.endswith(".png") and path in handlers.temporary_files and caption.endswith("red.tiff")
+    assert path.endswith(".png") and caption.endswith("red.tiff")
+    assert Path(path).is_relative_to(tmp_path / "uploads")
 
 
 def test_a_name_cannot_bring_markup_into_the_report(handlers: Searches, tmp_path: Path) -> None:
@@ -289,7 +298,7 @@ def test_a_name_cannot_bring_markup_into_the_report(handlers: Searches, tmp_path
     assert "<img" not in added(handlers, SearchSession(), bad)
 
 
-def test_weights_that_are_missing_are_said_and_looked_for_again(tmp_path: Path) -> None:
+def test_weights_that_are_missing_are_said_and_looked_for_again() -> None:
     there = False
 
     def load() -> Searcher:
@@ -297,7 +306,7 @@ def test_weights_that_are_missing_are_said_and_looked_for_again(tmp_path: Path) 
             raise UserError("The aligner is missing. Install it.")
         return tiny_searcher()
 
-    handlers = Searches(SharedSearcher(load), tmp_path, set(), Allowance(ServerSettings()))
+    handlers = Searches(search_serving(load=load))
     assert "The aligner is missing. Install it." in handlers.look_whether_it_loads()["value"]
     there = True
     assert not handlers.look_whether_it_loads()["visible"]

@@ -224,7 +224,7 @@ def test_what_goes_wrong_most_often_is_in_the_table(tmp_path: Path) -> None:
 REFUSING = (  # whose refusals people meet on the page
     "chat/answer", "chat/assistant", "chat/conversation", "chat/index", "chat/indexing", "chat/occlusion", "chat/reply",
     "chat/search", "engines/remote", "inputs/audio", "inputs/images", "inputs/speech", "inputs/zips",
-    "serving/chosen_files", "serving/keeping", "serving/looking", "serving/questions", "serving/searches",
+    "serving/keeping", "serving/looking", "serving/questions", "serving/received", "serving/searches",
     "serving/switch", "serving/voting",
 )  # fmt: skip
 ELSEWHERE = {  # what only programs, the shell and whoever starts the server meet
@@ -236,7 +236,6 @@ ELSEWHERE = {  # what only programs, the shell and whoever starts the server mee
     "There is no folder {}. Check its name.",
     "There are no pictures in the folder {}. Choose another one.",
     "Please ask for at least one picture.",
-    "Each template needs {} where the name goes, as in: a photo of a {}.",
     "The engine is a server: set {} to its address, such as http://host:8000/v1.",
     "{} must be an address such as http://host:8000/v1, and is {}.",
 }

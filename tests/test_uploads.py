@@ -16,16 +16,14 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from tests.conftest import served
+from tests.test_search_tab import search_serving
 from tests.test_server import TalkingAssistant, talking
 from tests.test_tools import uploaded, use
 from tests.tiny_aligner import tiny_searcher
 from vlm.inputs.speech import Heard
-from vlm.serving.allowance import Allowance
 from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings
-from vlm.serving.openai.access import Access
 from vlm.serving.searches import Searches, SearchSession
-from vlm.serving.shared_searcher import SharedSearcher
 from vlm.serving.uploads import NoRoom, Uploads
 
 pytestmark = pytest.mark.server
@@ -59,7 +57,7 @@ def packed(file: Path, pictures: int) -> Path:
 def site(folder: Path, megabytes: int, settings: ServerSettings | None = None) -> Iterator[str]:
     _, serving = talking(settings or ServerSettings(tools=True), words=1, seconds=0.0)
     uploads = Uploads(folder, megabytes * MEGABYTE)
-    with served(serving, load_searcher=tiny_searcher, uploads=uploads, access=Access()) as address:
+    with served(serving, load_searcher=tiny_searcher, uploads=uploads) as address:
         yield address
 
 
@@ -81,14 +79,14 @@ def test_the_search_tab_counts_zips_and_saved_indexes(
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr("gradio.Warning", told.append)
-    handlers = Searches(SharedSearcher(tiny_searcher), folder, set(), Allowance(ServerSettings()))
+    handlers = Searches(search_serving())
     uploads, session = Uploads(folder, MEGABYTE), SearchSession()
     token = CALLER.set(Caller("ann", uploads=uploads))
     try:
         handlers.take(session, [str(packed(tmp_path / "many.zip", 20))])
         list(handlers.embed(session))
         assert "no room for more files now" in told[0]
-        assert not handlers.temporary_files and size_of(folder) == 0
+        assert size_of(folder) == 0
         uploads._measured = -10.0
         handlers.take(session, [str(packed(tmp_path / "few.zip", 2))])
         list(handlers.embed(session))

@@ -147,8 +147,9 @@ def measure(count: int, dim: int, queries: int) -> dict[str, dict[str, Any]]:
 
 def measure_memory(count: int) -> dict[str, Any]:
     """Megabytes at most so far, after each tenth of the pictures, and seconds for all."""
-    from vlm.chat.indexing import PictureFile, add_pictures
+    from vlm.chat.indexing import add_pictures
     from vlm.chat.search import load_aligner
+    from vlm.inputs.images import PictureFile
 
     searcher, peaks = load_aligner(device="cpu"), []
     index, start = searcher.new_index(), time.perf_counter()

@@ -86,6 +86,11 @@ def composed_exchange(composed: Composed, recording: str | None = None) -> Excha
     return Exchange(composed["text"], pictures, recordings[0] if recordings else None)
 
 
+def latest_pictures(exchanges: Sequence[Exchange]) -> tuple[str, ...]:
+    """What the last exchange is about: the pictures that came latest, together."""
+    return next((each.pictures for each in reversed(exchanges) if each.pictures), ())
+
+
 class Conversation:
     """What one person said and was told on one tab; `busy` from a question until its answer is settled.
 

@@ -15,22 +15,11 @@ from torch import Tensor
 
 from vlm.chat.index import Broken, Entry, PictureIndex, Report
 from vlm.errors import UserError
-from vlm.inputs.images import MAX_PICTURE_BYTES, open_image
+from vlm.inputs.images import MAX_PICTURE_BYTES, SUFFIXES, PictureFile, open_image
 
 BATCH = 4  # pictures open at once, of up to 8 MB each
-SUFFIXES = frozenset(".png .jpg .jpeg .webp .gif .bmp .tif .tiff .avif".split())
 
 Embed = Callable[[Sequence[Image.Image]], Tensor]  # B pictures -> [B, D]
-
-
-class PictureFile(NamedTuple):
-    path: Path
-    name: str  # how the index names it
-
-    @property
-    def title(self) -> str:
-        """How messages name it: a zip's pictures lie here under other names."""
-        return Path(self.name).name
 
 
 class Seen(NamedTuple):

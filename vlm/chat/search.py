@@ -19,9 +19,9 @@ from torch.nn.functional import normalize
 
 from vlm.chat.answer import Picture
 from vlm.chat.index import Found, PictureIndex
-from vlm.chat.indexing import PictureFile, picture_files, update
+from vlm.chat.indexing import picture_files, update
 from vlm.errors import UserError
-from vlm.inputs.images import open_image
+from vlm.inputs.images import PictureFile, open_image
 from vlm.weights.cache import cache_folder, writing
 
 if TYPE_CHECKING:
@@ -114,16 +114,12 @@ class Searcher:
             parts.append(self.aligner.embed_pictures([open_image(picture)], dim))
         return normalize(torch.cat(parts).mean(dim=0), dim=0)
 
-    def classify(
-        self, picture: Picture, names: str | Sequence[str], templates: Sequence[str] = TEMPLATES
-    ) -> list[tuple[str, float]]:
+    def classify(self, picture: Picture, names: str | Sequence[str]) -> list[tuple[str, float]]:
         """The names, or those between commas, with the probability that the picture shows each, likeliest first; together
         they make 1."""
         names = checked_names(split_names(names) if isinstance(names, str) else names)
-        if not templates or not all("{}" in template for template in templates):
-            raise UserError("Each template needs {} where the name goes, as in: a photo of a {}.")
         seen = self.aligner.embed_pictures([open_image(picture)])[0]
-        scores = names_vectors(self.aligner, names, templates) @ seen
+        scores = names_vectors(self.aligner, names) @ seen
         probabilities = torch.softmax(self.aligner.scale * scores, dim=0).tolist()
         return sorted(zip(names, probabilities, strict=True), key=lambda each: -each[1])
 

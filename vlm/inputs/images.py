@@ -12,6 +12,7 @@ import base64
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -24,9 +25,20 @@ MAX_SIDE = 1600  # pixels; about three times what any encoder here looks at, and
 # Only formats that decode in this process: EPS, for one, would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 READABLE = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
+SUFFIXES = frozenset(".png .jpg .jpeg .webp .gif .bmp .tif .tiff .avif".split())
 PNG = b"\x89PNG\r\n\x1a\n"
 WHITE = (255, 255, 255)
 _ANOTHER = "Save or download it again, or choose another picture."
+
+
+class PictureFile(NamedTuple):
+    path: Path
+    name: str  # what people call it; a zip's pictures lie here under other names
+
+    @property
+    def title(self) -> str:
+        """How messages name it."""
+        return Path(self.name).name
 
 
 def open_image(source: str | Path | bytes | Image.Image, name: str = "") -> Image.Image:

@@ -7,23 +7,18 @@ place: each picture is written under a number.
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO
 
 from vlm.errors import UserError
-from vlm.inputs.images import MAX_PICTURE_BYTES
+from vlm.inputs.images import MAX_PICTURE_BYTES, SUFFIXES, PictureFile
 
 MAX_FILES = 10_000
 MAX_UNPACKED = 512 * 1024 * 1024  # bytes; pictures hardly shrink in a zip, and an upload has 64 MB
 CHUNK = 1024 * 1024
 LARGEST_READ = 4 * CHUNK  # zipfile reads the table of contents at once, and keeps ten times its size
-
-
-class Unpacked(NamedTuple):
-    path: Path
-    name: str  # within the zip
 
 
 class _TableTooLarge(Exception):
@@ -39,10 +34,8 @@ class _ShortReads(FileIO):
         return super().read(-1 if size is None else size) or b""
 
 
-def unpack_pictures(
-    source: Path, folder: Path, suffixes: Collection[str], hold: Callable[[int], None]
-) -> Iterator[Unpacked]:
-    """The files of `source` with one of the suffixes, written into `folder`. Raises UserError; what was written before
+def unpack_pictures(source: Path, folder: Path, hold: Callable[[int], None]) -> Iterator[PictureFile]:
+    """The pictures of `source`, by their names in it, written into `folder`. Raises UserError; what was written before
     stays. A file that is too large for a picture is written up to the limit, so that whoever opens it says so.
 
     `hold` is told of each file's bytes before they are written, and raises UserError where there is no room."""
@@ -50,7 +43,7 @@ def unpack_pictures(
     left = MAX_UNPACKED
     try:
         with _ShortReads(source) as file, zipfile.ZipFile(file) as archive:
-            for number, entry in enumerate(_chosen(archive, suffixes, title)):
+            for number, entry in enumerate(_chosen(archive, title)):
                 with archive.open(entry) as packed:
                     content = _read(packed)
                 left -= len(content)
@@ -59,7 +52,7 @@ def unpack_pictures(
                 path = folder / f"{number:05}{PurePosixPath(entry.filename).suffix.lower()}"
                 hold(len(content))
                 path.write_bytes(content)
-                yield Unpacked(path, entry.filename)
+                yield PictureFile(path, entry.filename)
     except UserError:
         raise
     except _TableTooLarge as problem:
@@ -82,12 +75,12 @@ def _read(packed: IO[bytes]) -> bytes:
     return content
 
 
-def _chosen(archive: zipfile.ZipFile, suffixes: Collection[str], title: str) -> list[zipfile.ZipInfo]:
+def _chosen(archive: zipfile.ZipFile, title: str) -> list[zipfile.ZipInfo]:
     """The pictures, in order of their names. A zip that says of itself that it is too large is refused at once."""
     entries = archive.infolist()
     if len(entries) > MAX_FILES:
         raise UserError(_too_many(title))
-    chosen = [entry for entry in entries if _is_picture(PurePosixPath(entry.filename), suffixes)]
+    chosen = [entry for entry in entries if _is_picture(PurePosixPath(entry.filename))]
     if not chosen:
         raise UserError(f"{title} holds no pictures. Choose another one.")
     if sum(entry.file_size for entry in chosen) > MAX_UNPACKED:
@@ -95,9 +88,9 @@ def _chosen(archive: zipfile.ZipFile, suffixes: Collection[str], title: str) -> 
     return sorted(chosen, key=lambda entry: entry.filename)
 
 
-def _is_picture(name: PurePosixPath, suffixes: Collection[str]) -> bool:
+def _is_picture(name: PurePosixPath) -> bool:
     hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts if part != "..")
-    return name.suffix.lower() in suffixes and not hidden
+    return name.suffix.lower() in SUFFIXES and not hidden
 
 
 def _too_many(title: str) -> str:

@@ -9,7 +9,7 @@ import json
 from vlm.chat.conversation import Conversation
 from vlm.chat.records import from_record, to_record
 from vlm.serving.markdown import to_words
-from vlm.serving.received import Received
+from vlm.serving.received import received
 
 
 def copy_of(conversation: Conversation, growing: bool = False) -> str:
@@ -20,7 +20,7 @@ def copy_of(conversation: Conversation, growing: bool = False) -> str:
     return json.dumps(copy)
 
 
-def recover(conversation: Conversation, copy: str | None, received: Received) -> None:
+def recover(conversation: Conversation, copy: str | None) -> None:
     """Fill an empty conversation from the browser's copy, if there is something in it. One that was cleared stays empty: a
     quick question comes with the copy from before."""
     if conversation.exchanges or conversation.busy or conversation.cleared or not copy:

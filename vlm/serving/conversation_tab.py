@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from vlm.chat.conversation import Conversation, Exchange
-from vlm.serving.events import ALWAYS, AT_ONCE, LOOKING, MAY_REFUSE
+from vlm.serving.events import ALWAYS, AT_ONCE, LOOKING, MAY_REFUSE, MODEL
 from vlm.serving.keeping import Keeping
 from vlm.serving.looking import Looking
 from vlm.serving.plain_errors import plainly
@@ -29,12 +29,9 @@ VOICE = """<label class="choose-recording">Choose a recording
 
 
 class ConversationTab:
-    """To be made inside `gr.Blocks`. `settings` are the components of the settings, `model` the options of an event that
-    uses the model."""
+    """To be made inside `gr.Blocks`. `settings` are the components of the settings."""
 
-    def __init__(
-        self, serving: Serving, tab: Tab, settings: list[gr.components.Component], model: dict[str, Any]
-    ) -> None:
+    def __init__(self, serving: Serving, tab: Tab, settings: list[gr.components.Component]) -> None:
         self.tab, self.settings = tab, settings
         self.conversation = gr.State(Conversation())
         self.chat = gr.Chatbot(
@@ -47,19 +44,19 @@ class ConversationTab:
             placeholder=tab.invitation,
             examples=[{"text": _caption(each), "files": each.files} for each in tab.examples],  # type: ignore[typeddict-item]
         )
-        self.questions = Questions(serving, tab, Path(self.chat.GRADIO_CACHE), self.chat.temp_files)
+        self.questions = Questions(serving, tab)
         self.keeping = Keeping(self.questions)
         with gr.Column(elem_classes="composer", scale=0):
             self._build_composer()
-        self._wire_questions(model)
+        self._wire_questions()
         self._wire_keeping()
         self.bar.voted(
-            plainly(Voting(self.questions).vote),
+            plainly(Voting(serving).vote),
             [self.conversation, self.bar],
             [self.chat, self.bar],
             **MAY_REFUSE | {"trigger_mode": "multiple"},
         )
-        looking = Looking(self.questions)
+        looking = Looking(serving)
         if tab.pictures:
             looks = self.bar.looked(
                 looking.look,
@@ -123,7 +120,7 @@ class ConversationTab:
         add = self.questions.add_photo
         photo.input(add, [photo, self.question], [photo, self.question], **AT_ONCE)
 
-    def _wire_questions(self, model: dict[str, Any]) -> None:
+    def _wire_questions(self) -> None:
         questions, conversation = self.questions, self.conversation
         self.page = [self.chat, self.question, self.stop, self.notice, self.bar]
         asked = {questions.show: self._asked_in_the_box(), questions.show_beside: self._asked_elsewhere()}
@@ -138,7 +135,7 @@ class ConversationTab:
                 [self.chat, self.bar],
                 show_progress_on=self.chat,
                 **ALWAYS,
-                **model,
+                **MODEL,
             )
             for each in shown
         ]

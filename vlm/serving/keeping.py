@@ -12,6 +12,7 @@ from vlm.errors import UserError
 from vlm.inputs.images import open_image
 from vlm.serving.browser_copy import recover
 from vlm.serving.questions import Questions
+from vlm.serving.received import received
 
 
 class Keeping:
@@ -34,7 +35,7 @@ class Keeping:
 
     def _readable(self, path: str) -> str | None:
         """A file that arrived; None if it is lost, or neither a picture nor a recording."""
-        found = self.questions.received(path)
+        found = received(path)
         kind = guess_type(found.lower())[0] if found else None
         if found and not (kind or "").startswith(("audio/", "video/")):
             try:
@@ -49,7 +50,7 @@ class Keeping:
         return self.questions.page(conversation, draft)
 
     def turn(self, conversation: Conversation, copy: str | None, chosen: gr.EventData) -> list[Any]:
-        recover(conversation, copy, self.questions.received)
+        recover(conversation, copy)
         edited = conversation.editing is not None
         conversation.turn(int(chosen.at), int(chosen.step))
         return self.questions.page(conversation, conversation.take_unsent() if edited else None)
@@ -58,7 +59,7 @@ class Keeping:
         self, conversation: Conversation, composed: Composed | None, copy: str | None, chosen: gr.EventData
     ) -> list[Any]:
         """The question stands in the composer, to be asked in other words."""
-        recover(conversation, copy, self.questions.received)
+        recover(conversation, copy)
         conversation.check_idle()
         number = int(chosen.at)
         if not 0 <= number < len(conversation.exchanges):
@@ -69,7 +70,7 @@ class Keeping:
         return self.questions.page(conversation, _composed(words))
 
     def leave_as_it_was(self, conversation: Conversation, copy: str | None) -> list[Any]:
-        recover(conversation, copy, self.questions.received)
+        recover(conversation, copy)
         conversation.editing = None
         return self.questions.page(conversation, conversation.take_unsent())
 

@@ -14,7 +14,6 @@ import gradio as gr
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from gradio.route_utils import FnIndexInferError
-from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from vlm.errors import UserError
@@ -22,7 +21,6 @@ from vlm.serving.accounts import Accounts
 from vlm.serving.assets import ASSETS
 from vlm.serving.endpoints import QuestionEndpoints
 from vlm.serving.guard import Guard
-from vlm.serving.openai.access import Access, access_of
 from vlm.serving.openai.routes import openai_routes
 from vlm.serving.plain_errors import UNEXPECTED
 from vlm.serving.search_endpoints import SearchEndpoints
@@ -84,15 +82,13 @@ class Site(NamedTuple):
     serving: Serving
     uploads: Uploads | None = None
     accounts: Accounts | None = None
-    access: Access | None = None  # to the routes under /v1; as the settings have it, if left out
 
 
 def routes(site: Site) -> APIRouter:
     """What is served beside the page. The one place to add to."""
     router = APIRouter()
     router.include_router(status_routes(site.serving, site.uploads))
-    access = site.access or access_of(site.serving.settings)
-    router.include_router(openai_routes(site.serving, access))
+    router.include_router(openai_routes(site.serving))
     return router
 
 
@@ -108,10 +104,7 @@ def app_options(site: Site) -> dict[str, Any]:
     if site.serving.settings.tools:
         from vlm.serving.tools import tool_routes, tool_server
 
-        searches = SearchEndpoints(
-            site.serving.searcher, Path(get_upload_folder()), set(), site.serving.allowance
-        )
-        server = tool_server(QuestionEndpoints(site.serving), searches)
+        server = tool_server(QuestionEndpoints(site.serving), SearchEndpoints(site.serving))
         options["routes"] += tool_routes(server)
         options["lifespan"] = lambda app: server.session_manager.run()
     return options

@@ -9,7 +9,7 @@ import gradio as gr
 
 from vlm.chat.answer import Answer
 from vlm.chat.assistant import Assistant
-from vlm.chat.conversation import Conversation
+from vlm.chat.conversation import Conversation, latest_pictures
 from vlm.chat.local_writer import LocalWriter
 from vlm.chat.occlusion import Look, where_it_looked
 from vlm.chat.one_by_one import own_answer
@@ -18,20 +18,20 @@ from vlm.inputs.images import as_data_url
 from vlm.serving.browser_copy import recover
 from vlm.serving.limits import duration
 from vlm.serving.plain_errors import plain_sentence
-from vlm.serving.questions import Questions
+from vlm.serving.switch import Serving
 
 JPEG_QUALITY = 85
 CLOSE = '<button type="button" data-action="close-look">Close</button>'
 
 
 class Looking:
-    def __init__(self, questions: Questions) -> None:
-        self.questions, self.serving = questions, questions.serving
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
 
     def look(self, conversation: Conversation, copy: str | None, chosen: gr.EventData) -> Iterator[str]:
         """The pictures that an answer is about, each covered piece by piece. -> what lies over the page"""
         try:
-            recover(conversation, copy, self.questions.received)
+            recover(conversation, copy)
             about = _about(conversation, int(chosen.at))
             done = ""  # the pictures that are looked through
 
@@ -51,10 +51,8 @@ class Looking:
 def _about(conversation: Conversation, number: int) -> list[tuple[str, str]]:
     """The pictures that answer `number` is about, the latest that came together, and what it said of each."""
     asked = conversation.exchanges[: number + 1]
-    latest = next((each.pictures for each in reversed(asked) if each.pictures), ())
-    about = [
-        (path, own_answer(asked[-1].text, place)) for place, path in enumerate(latest) if Path(path).is_file()
-    ]
+    latest = enumerate(latest_pictures(asked))
+    about = [(path, own_answer(asked[-1].text, place)) for place, path in latest if Path(path).is_file()]
     if not about:
         raise UserError("The picture is no longer here. Add it again to see where the model looks.")
     return about

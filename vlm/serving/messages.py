@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vlm.chat.answer import Answer, Settings
-from vlm.chat.conversation import Conversation, Exchange
+from vlm.chat.conversation import Conversation, Exchange, latest_pictures
 from vlm.chat.trace import certainty_note, trace_of
 from vlm.serving.limits import duration
 from vlm.serving.markdown import to_html
@@ -190,8 +190,8 @@ def _follow_ups(conversation: Conversation) -> str:
     if answer.route != "image" or answer.stage != "done":
         return ""
     asked = {exchange.asked for exchange in conversation.exchanges}
-    latest = next((each.pictures for each in reversed(conversation.exchanges) if each.pictures), ())
-    offered = FOLLOW_UPS_OF_SEVERAL if len(latest) > 1 else FOLLOW_UPS
+    several = len(latest_pictures(conversation.exchanges)) > 1
+    offered = FOLLOW_UPS_OF_SEVERAL if several else FOLLOW_UPS
     new = [
         words
         for words, key in offered.items()

@@ -48,7 +48,6 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
         notice.render()
         settings = settings_panel(serving.assistant.settings)
         personal = personal_panel(serving.assistant.config.speech.language)
-        searcher = serving.searcher
         with gr.Tabs(overflow_behavior="wrap", elem_id="tabs") as tabs:
             built = {}
             for tab in conversation_tabs(ASSETS / "examples"):
@@ -56,9 +55,9 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
                     if tab.pictures:
                         cannot_see.render()
                         in_english.render()
-                    built[tab.name] = ConversationTab(serving, tab, [*settings, *personal], MODEL)
+                    built[tab.name] = ConversationTab(serving, tab, [*settings, *personal])
             with gr.Tab("Search", id="Search") as search:
-                SearchTab(searcher, serving.allowance, search, built["Image"], tabs)
+                SearchTab(serving, search, built["Image"], tabs)
             with gr.Tab("About this model", elem_id="about"):
                 if switchable:
                     show_switch(page, serving, views)
@@ -67,7 +66,7 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
         with gr.Sidebar(elem_id="settings", position="right", open=False, width=336):
             show_settings(page, settings, personal)
         publish(QuestionEndpoints(serving), settings)
-        publish_search(searcher, serving.allowance)
+        publish_search(serving)
     return page.queue(max_size=MAX_EVENTS)
 
 

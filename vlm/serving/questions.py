@@ -21,9 +21,8 @@ from vlm.errors import UserError
 from vlm.serving.browser_copy import copy_of, recover
 from vlm.serving.messages import Message, editing_notice, messages
 from vlm.serving.plain_errors import plain_sentence
-from vlm.serving.received import Received
+from vlm.serving.received import received, shown_file
 from vlm.serving.settings_panel import settings_from
-from vlm.serving.shown_files import shown_file
 from vlm.serving.switch import Serving
 from vlm.serving.tabs import Tab
 from vlm.serving.translations import translated
@@ -38,10 +37,8 @@ class Questions:
     """The handlers of one tab's events. What they return goes to the chat, the composer, the stop button, the notice
     above the composer, and the browser's copy."""
 
-    def __init__(self, serving: Serving, tab: Tab, cache: Path, temporary_files: set[str]) -> None:
+    def __init__(self, serving: Serving, tab: Tab) -> None:
         self.serving, self.tab = serving, tab
-        self.temporary_files = temporary_files  # Gradio deletes these when their time is up
-        self.received = Received(cache)
 
     # A question is taken down. These have no outputs, so that a refusal leaves the page as it was, but for the notice.
 
@@ -63,7 +60,7 @@ class Questions:
     def ask(
         self, conversation: Conversation, composed: Composed | None, copy: str | None, *settings: Any
     ) -> None:
-        recover(conversation, copy, self.received)
+        recover(conversation, copy)
         self._take_down(conversation, composed_exchange(composed or NOTHING), settings)
         self.serving.no_more_ahead(conversation)
 
@@ -75,8 +72,8 @@ class Questions:
         spoken: gr.EventData,
         *settings: Any,
     ) -> None:
-        recover(conversation, copy, self.received)
-        recording = self.received(str(spoken.path))
+        recover(conversation, copy)
+        recording = received(str(spoken.path))
         if recording is None:
             raise UserError("The recording did not arrive here. Please speak again.")
         self._take_down(conversation, composed_exchange(composed or NOTHING, recording), settings)
@@ -85,7 +82,7 @@ class Questions:
     def ask_suggested(
         self, conversation: Conversation, copy: str | None, chosen: gr.EventData, *settings: Any
     ) -> None:
-        recover(conversation, copy, self.received)
+        recover(conversation, copy)
         self._begin(conversation, Exchange(str(chosen.text)), settings_from(*settings), at=None)
 
     def ask_example(
@@ -98,7 +95,7 @@ class Questions:
 
     def ask_again(self, conversation: Conversation, copy: str | None, *settings: Any) -> None:
         """The last question once more, with another draw."""
-        recover(conversation, copy, self.received)
+        recover(conversation, copy)
         last = len(conversation.exchanges) - 1
         if last < 0:
             raise UserError("There is no question here to ask again.")
@@ -110,7 +107,7 @@ class Questions:
         )
 
     def go_on(self, conversation: Conversation, copy: str | None) -> None:
-        recover(conversation, copy, self.received)
+        recover(conversation, copy)
         conversation.go_on()
 
     def _take_down(self, conversation: Conversation, exchange: Exchange, settings: tuple[Any, ...]) -> None:
@@ -126,9 +123,7 @@ class Questions:
             raise UserError("Questions about pictures go on the Image tab.")
         if self.tab.pictures and not any(each.pictures for each in [*conversation.exchanges[:at], exchange]):
             raise UserError("Please add a picture first: upload, paste or drop one, or use the camera.")
-        pictures = tuple(
-            shown_file(path, Path(path).parent, self.temporary_files) for path in exchange.present_pictures
-        )
+        pictures = tuple(map(shown_file, exchange.present_pictures))
         conversation.begin(replace(exchange, pictures=pictures, settings=settings), at)
 
     def read_ahead(self, conversation: Conversation, composed: Composed | None) -> None:

@@ -1,21 +1,78 @@
-"""The files that this page has received, or shows as examples: which of the paths that a browser names may be opened."""
+"""The files that people sent: which of the paths that a browser names may be opened, what browsers can show of them, and
+the pictures among many, those in zips unpacked, all of it bounded."""
 
+import secrets
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from gradio.processing_utils import save_pil_to_cache
+from gradio.utils import get_upload_folder
+
+from vlm.errors import UserError
+from vlm.inputs.images import PictureFile, open_image
+from vlm.inputs.zips import unpack_pictures
 from vlm.serving.assets import ASSETS
+from vlm.serving.callers import current_caller
+
+BROWSERS_SHOW = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}  # few of them know TIFF
+MAX_INDEXED = 10_000  # in one index of the page
+MAX_BYTES_AT_ONCE = 1024**3  # of the pictures sent together, unpacked
 
 
-class Received:
-    """`cache` is the folder that uploads go to. Its folders are named by what is in the files, so nobody can guess them."""
+def received(path: str) -> str | None:
+    """The path, if it is of an upload or of an example, and still there. Folders of uploads are named by what is in the
+    files, so nobody can guess them."""
+    try:
+        found = Path(path).resolve()
+        folders = Path(get_upload_folder()).resolve(), (ASSETS / "examples").resolve()
+        known = any(found.is_relative_to(folder) for folder in folders)
+        return path if known and found.is_file() else None
+    except (OSError, ValueError):  # a name too long, or with a null character
+        return None
 
-    def __init__(self, cache: Path) -> None:
-        self.folders = [cache.resolve(), (ASSETS / "examples").resolve()]
 
-    def __call__(self, path: str) -> str | None:
-        """The path, if it is one of these files and still there."""
-        try:
-            found = Path(path).resolve()
-            known = any(found.is_relative_to(folder) for folder in self.folders)
-            return path if known and found.is_file() else None
-        except (OSError, ValueError):  # a name too long, or with a null character
-            return None
+def shown_file(path: str) -> str:
+    """The file itself, or a PNG of it among the uploads. UserError if it is no picture."""
+    picture = open_image(path)
+    if Path(path).suffix.lower() in BROWSERS_SHOW:
+        return path
+    current_caller().hold(3 * picture.width * picture.height)
+    return save_pil_to_cache(picture, get_upload_folder(), Path(path).stem, "png")
+
+
+def chosen_pictures(files: Sequence[str]) -> list[PictureFile]:
+    """Pictures by the names that people gave them. What is unpacked lies among the uploads and is deleted with old ones.
+
+    Files that are no pictures stay in the list: whoever opens them says so."""
+    paths = [Path(file) for file in files]
+    if not paths:
+        raise UserError("Please choose some pictures, or a zip of them.")
+    pictures: list[PictureFile] = []
+    size = 0
+    for path in paths:
+        more = _unpacked(path) if is_zip(path) else [PictureFile(path, path.name)]
+        pictures += more
+        size += sum(each.path.stat().st_size for each in more)
+        if len(pictures) > MAX_INDEXED:
+            raise UserError(f"These are more than {MAX_INDEXED:,} pictures. Please choose fewer.")
+        if size > MAX_BYTES_AT_ONCE:
+            raise UserError(
+                f"These pictures have more than {MAX_BYTES_AT_ONCE // 2**20} MB. Please choose fewer at once."
+            )
+    return pictures
+
+
+def is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip"
+
+
+def _unpacked(path: Path) -> list[PictureFile]:
+    """All of its pictures or, where one finds no room or the zip is damaged, none."""
+    folder = Path(get_upload_folder(), secrets.token_hex(16))  # nobody can guess where it is
+    folder.mkdir(parents=True)
+    try:
+        return list(unpack_pictures(path, folder, current_caller().hold))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -5,7 +5,6 @@ The first line and the arguments of each docstring are its description. Nothing 
 
 import time
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,13 +14,12 @@ from vlm.chat.indexing import add_pictures
 from vlm.chat.search import check_query, checked_names, split_names
 from vlm.errors import UserError
 from vlm.inputs.images import MAX_PICTURE_BYTES
-from vlm.serving.allowance import Allowance
 from vlm.serving.arguments import file_of, files_of, text_of, whole_of
 from vlm.serving.callers import current_caller
-from vlm.serving.chosen_files import MAX_INDEXED, chosen_pictures
 from vlm.serving.events import EMBEDDING, SEARCHING
+from vlm.serving.received import MAX_INDEXED, chosen_pictures
 from vlm.serving.sent_files import publish_function, sent_files
-from vlm.serving.shared_searcher import SharedSearcher
+from vlm.serving.switch import Serving
 
 MAX_INDEX_BYTES = 64 * 2**20
 MAX_COUNT = 1000
@@ -30,11 +28,8 @@ Results = list[dict[str, Any]]
 
 
 class SearchEndpoints:
-    def __init__(
-        self, shared: SharedSearcher, cache: Path, temporary_files: set[str], allowance: Allowance
-    ) -> None:
-        self.shared, self.cache, self.temporary_files = shared, cache, temporary_files
-        self.allowance = allowance
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
 
     def search(
         self,
@@ -62,9 +57,9 @@ class SearchEndpoints:
         if not 1 <= most <= MAX_COUNT:
             raise UserError(f"The count must be between 1 and {MAX_COUNT}.")
         check_query(wanted, similar)
-        self.allowance.take(pictures=bool(similar))
+        self.serving.allowance.take(pictures=bool(similar))
         searched = yield from self._index(files, saved)
-        found = self.shared.get().search(wanted, similar, index=searched, count=most)
+        found = self.serving.searcher.get().search(wanted, similar, index=searched, count=most)
         scored = [{"picture": each.path, "score": round(each.score, 4)} for each in found]
         yield [*scored, *({"picture": name, "problem": told} for name, told in searched.report.broken)]
 
@@ -79,17 +74,17 @@ class SearchEndpoints:
         if not file:
             raise UserError("Please send a picture.")
         choices = checked_names(split_names(text_of(names, "names")))
-        self.allowance.take(pictures=1)
-        return dict(self.shared.get().classify(file, choices))
+        self.serving.allowance.take(pictures=1)
+        return dict(self.serving.searcher.get().classify(file, choices))
 
     def _index(self, pictures: list[str], file: str | None) -> Generator[Results, None, PictureIndex]:
         """Nothing is found while the pictures are embedded, but whoever waits can stop."""
         caller, shown = current_caller(), time.monotonic()
-        searcher = self.shared.get()
+        searcher = self.serving.searcher.get()
         index = searcher.load_index(file) if file else searcher.new_index()
         if pictures or not file:
-            chosen = chosen_pictures(pictures, self.cache, self.temporary_files)
-            self.allowance.take_searched(len(chosen))
+            chosen = chosen_pictures(pictures)
+            self.serving.allowance.take_searched(len(chosen))
             for _ in add_pictures(index, chosen, searcher.aligner.embed_pictures):
                 caller.check()
                 if time.monotonic() - shown > REFRESH_SECONDS:
@@ -100,7 +95,7 @@ class SearchEndpoints:
         return index
 
 
-def publish_search(shared: SharedSearcher, allowance: Allowance) -> None:
+def publish_search(serving: Serving) -> None:
     """The endpoints' own components are not on the page; what is sent is checked here."""
     words = gr.Textbox(label="Words", visible=False)
     pictures = sent_files("Pictures", "cat.jpg", several=True)
@@ -109,7 +104,7 @@ def publish_search(shared: SharedSearcher, allowance: Allowance) -> None:
     count = gr.Number(24, precision=0, minimum=1, maximum=MAX_COUNT, label="Count", visible=False)
     names = gr.Textbox(label="Names", visible=False)
     result = gr.JSON(label="Result", visible=False)
-    endpoints = SearchEndpoints(shared, Path(pictures.GRADIO_CACHE), pictures.temp_files, allowance)
+    endpoints = SearchEndpoints(serving)
     for function, inputs, options in (
         (endpoints.search, [words, pictures, picture, index, count], EMBEDDING),
         (endpoints.classify, [picture, names], SEARCHING),

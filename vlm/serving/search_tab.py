@@ -1,16 +1,12 @@
 """The Search tab: its components, and which handler of `Searches` each of their events calls."""
 
-from pathlib import Path
-
 import gradio as gr
 
-from vlm.serving.allowance import Allowance
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.events import ALWAYS, AT_ONCE, EMBEDDING, MAY_REFUSE, SEARCHING
 from vlm.serving.plain_errors import plainly
-from vlm.serving.search_views import report_line
-from vlm.serving.searches import INVITATION, Searches, SearchSession
-from vlm.serving.shared_searcher import SharedSearcher
+from vlm.serving.searches import INVITATION, Searches, SearchSession, report_line
+from vlm.serving.switch import Serving
 
 DOWNLOAD = """file => {
     const link = document.createElement("a");
@@ -27,20 +23,13 @@ ALL_AT_ONCE = """() => document.querySelector(".found .preview .top-panel button
 class SearchTab:
     """To be made inside its `gr.Tab`. `images` is the Image tab, and `tabs` holds them all."""
 
-    def __init__(
-        self,
-        shared: SharedSearcher,
-        allowance: Allowance,
-        tab: gr.Tab,
-        images: ConversationTab,
-        tabs: gr.Tabs,
-    ) -> None:
+    def __init__(self, serving: Serving, tab: gr.Tab, images: ConversationTab, tabs: gr.Tabs) -> None:
         self.session = gr.State(SearchSession())
         self.notice = gr.HTML(visible=False)
         self._build_choice()
         self._build_search()
         self._build_classification()
-        self.searches = Searches(shared, Path(self.files.GRADIO_CACHE), self.files.temp_files, allowance)
+        self.searches = Searches(serving)
         tab.select(self.searches.look_whether_it_loads, None, self.notice, **MAY_REFUSE)
         self._wire_choice()
         self._wire_search(images, tabs)

@@ -13,24 +13,23 @@ from typing import Any
 from weakref import WeakSet
 
 import gradio as gr
-from PIL import Image
+from gradio.utils import get_upload_folder
+from PIL import Image, ImageDraw, ImageFont
 
 from vlm.chat.conversation import NOTHING, Composed, Conversation, composed_exchange
 from vlm.chat.index import Found, PictureIndex, Report
 from vlm.chat.indexing import add_pictures
 from vlm.chat.search import checked_names, split_names
 from vlm.errors import UserError
-from vlm.serving.allowance import Allowance
 from vlm.serving.callers import current_caller
-from vlm.serving.chosen_files import MAX_INDEXED, chosen_pictures
 from vlm.serving.plain_errors import plain_sentence
-from vlm.serving.search_views import card, progress_bar, report_line
-from vlm.serving.shared_searcher import SharedSearcher
-from vlm.serving.shown_files import BROWSERS_SHOW, shown_file
+from vlm.serving.received import BROWSERS_SHOW, MAX_INDEXED, chosen_pictures, shown_file
+from vlm.serving.switch import Serving
 
 SHOWN = 24  # pictures in the gallery
 MAX_HELD_BYTES = 128 * 1024 * 1024  # of the vectors of all visitors
 INVITATION = "Choose pictures, or a zip of them. Then find them by words, by another picture, or by both."
+GREY, DARK_GREY = (226, 232, 240), (71, 85, 105)
 
 Tile = tuple[str | Image.Image, str]
 
@@ -51,17 +50,14 @@ class SearchSession:
 class Searches:
     """The handlers of the tab's events."""
 
-    def __init__(
-        self, shared: SharedSearcher, cache: Path, temporary_files: set[str], allowance: Allowance
-    ) -> None:
-        self.shared, self.cache, self.allowance = shared, cache, allowance
-        self.temporary_files = temporary_files  # Gradio deletes these when their time is up
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
         self.sessions: WeakSet[SearchSession] = WeakSet()
 
     def look_whether_it_loads(self) -> Any:
         """When the tab is opened: the aligner is loaded, or the tab says why it cannot be."""
         try:
-            self.shared.get()
+            self.serving.searcher.get()
         except Exception as problem:
             return gr.update(value=f'<p class="notice">{plain_sentence(problem)}</p>', visible=True)
         return gr.update(value="", visible=False)
@@ -83,10 +79,10 @@ class Searches:
         session.reading = True
         try:
             index = self._index_of(session)
-            pictures = chosen_pictures(files, self.cache, self.temporary_files)
+            pictures = chosen_pictures(files)
             self._check_room(session, len(pictures))
-            self.allowance.take_searched(len(pictures))
-            embed, start = self.shared.get().aligner.embed_pictures, time.monotonic()
+            self.serving.allowance.take_searched(len(pictures))
+            embed, start = self.serving.searcher.get().aligner.embed_pictures, time.monotonic()
             index.report = Report(total=len(pictures))
             for seen in add_pictures(index, pictures, embed):
                 for file, sha256 in seen:
@@ -124,9 +120,9 @@ class Searches:
         """-> gallery, ask"""
         if not session.index:
             raise UserError("There are no pictures to search in yet. Choose some first.")
-        self.allowance.take(pictures=bool(picture))
+        self.serving.allowance.take(pictures=bool(picture))
         session.searched = True
-        found = self.shared.get().search(words or "", picture, index=session.index, count=SHOWN)
+        found = self.serving.searcher.get().search(words or "", picture, index=session.index, count=SHOWN)
         return self._show(session, found, scores=True)
 
     def choose(self, session: SearchSession, clicked: gr.SelectData) -> Any:
@@ -161,8 +157,8 @@ class Searches:
         if not picture:
             raise UserError("Please choose a picture first.")
         choices = checked_names(split_names(names or ""))
-        self.allowance.take(pictures=1)
-        return dict(self.shared.get().classify(picture, choices))
+        self.serving.allowance.take(pictures=1)
+        return dict(self.serving.searcher.get().classify(picture, choices))
 
     # An index is saved and loaded.
 
@@ -170,15 +166,14 @@ class Searches:
         if not session.index:
             raise UserError("There is no index to save yet. Choose some pictures first.")
         current_caller().hold(session.index.vectors.nbytes)
-        file = self.cache / secrets.token_hex(16) / "pictures.safetensors"
-        self.temporary_files.add(str(file))
+        file = Path(get_upload_folder(), secrets.token_hex(16), "pictures.safetensors")
         return str(session.index.save(file))
 
     def load(self, session: SearchSession, file: str) -> list[Any]:
         """What is in the file is added to what is there. -> report, stop, gallery, ask"""
         if session.reading:
             raise UserError("Pictures are being read. Load the index when that is done, or stop it first.")
-        loaded = self.shared.get().load_index(file)
+        loaded = self.serving.searcher.get().load_index(file)
         self._check_room(session, len(loaded))
         index = self._index_of(session)
         new = [entry for entry in loaded.entries if not index.has(entry.sha256)]
@@ -188,7 +183,7 @@ class Searches:
         return self.settle(session)
 
     def _index_of(self, session: SearchSession) -> PictureIndex:
-        session.index = session.index or self.shared.get().new_index()
+        session.index = session.index or self.serving.searcher.get().new_index()
         self.sessions.add(session)
         return session.index
 
@@ -199,7 +194,7 @@ class Searches:
                 f"An index on this page holds at most {MAX_INDEXED:,} pictures. Start over, or choose fewer."
             )
         held = [each.index for each in self.sessions if each.index]
-        dim = self.shared.get().aligner.dims[0]
+        dim = self.serving.searcher.get().aligner.dims[0]
         if 4 * dim * (sum(map(len, held)) + more) > MAX_HELD_BYTES:
             raise UserError(
                 "Too many pictures of all visitors are held here now. Please choose fewer, or try again later."
@@ -231,5 +226,25 @@ class Searches:
         if path is None or not Path(path).is_file():
             return None
         if Path(path).suffix.lower() not in BROWSERS_SHOW:
-            session.files[sha256] = shown_file(path, self.cache, self.temporary_files)
+            session.files[sha256] = shown_file(path)
         return session.files[sha256]
+
+
+def report_line(html: str) -> str:
+    return f'<p class="report">{html}</p>'
+
+
+def progress_bar(report: Report, seconds: float) -> str:
+    """How far the embedding has come after so many seconds."""
+    left = seconds / max(1, report.done) * (report.total - report.done)
+    remaining = f", about {left:,.0f} s left" if report.done < report.total else ""
+    bar = f'<progress value="{report.done}" max="{report.total}" aria-label="Pictures embedded"></progress>'
+    return report_line(f"{bar} {report.done:,} of {report.total:,} pictures{remaining}")
+
+
+def card(name: str) -> Image.Image:
+    """In place of a picture that is not here: its name."""
+    image = Image.new("RGB", (320, 240), GREY)
+    lines = [name[start : start + 24] for start in range(0, min(len(name), 96), 24)]
+    ImageDraw.Draw(image).multiline_text((16, 16), "\n".join(lines), DARK_GREY, ImageFont.load_default(20))
+    return image

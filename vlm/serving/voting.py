@@ -4,29 +4,30 @@ Off unless whoever runs the page names a folder. assets/page/voting.js sends wha
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import gradio as gr
 
-from vlm.chat.conversation import Conversation, Exchange, Voted
+from vlm.chat.conversation import Conversation, Exchange, Voted, latest_pictures
 from vlm.chat.feedback import feedback_on
 from vlm.errors import UserError
 from vlm.serving.browser_copy import copy_of, recover
 from vlm.serving.messages import messages
-from vlm.serving.questions import Questions
+from vlm.serving.switch import Serving
 
 
 class Voting:
     """The handler; what it returns goes to the chat and to the browser's copy."""
 
-    def __init__(self, questions: Questions) -> None:
-        self.questions, self.serving = questions, questions.serving
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
         self._one_by_one = Lock()  # a double click would keep two votes, of which one is forgotten
 
     def vote(self, conversation: Conversation, copy: str | None, chosen: gr.EventData) -> list[Any]:
         """`thumb` is up, down, or "" to take the vote back."""
-        recover(conversation, copy, self.questions.received)
+        recover(conversation, copy)
         number, thumb, right_answer = int(chosen.at), str(chosen.thumb), str(chosen.right_answer)
         with self._one_by_one:
             voted = self._keep(conversation, number, thumb, right_answer)
@@ -69,6 +70,5 @@ def _picture(asked: Sequence[Exchange]) -> str | None:
     answer = asked[-1].answer
     if not answer or answer.route != "image":
         return None
-    shown = next((each.pictures for each in reversed(asked) if each.pictures), ())
-    present = next((each.present_pictures for each in reversed(asked) if each.pictures), ())
-    return present[0] if len(shown) == len(present) == 1 else None
+    latest = latest_pictures(asked)
+    return latest[0] if len(latest) == 1 and Path(latest[0]).is_file() else None

@@ -6,7 +6,6 @@ own for this machine as the Host. VLM_PICTURE_HOSTS lists the hosts from which p
 """
 
 import secrets
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -18,39 +17,26 @@ KEY = "VLM_API_KEY"
 PICTURE_HOSTS = "VLM_PICTURE_HOSTS"
 
 
-@dataclass(frozen=True)
-class Access:
-    """`public`: whether others than this machine reach the page. `picture_hosts`: as in addresses, with a port if any."""
-
-    key: str = ""
-    public: bool = False
-    picture_hosts: frozenset[str] = frozenset()
-
-    async def check(self, request: Request) -> None:
-        """ApiError for whoever may not use the endpoint."""
-        if self.key:
-            self._check_key(request)
-        elif self.public:
-            raise ApiError(403, f"The API is off here. Whoever runs this page can set {KEY} to switch it on.")
-        elif not all(map(is_loopback, _claimed_hosts(request))):
-            raise ApiError(403, f"Without {KEY}, the API is for programs of this machine only.")
-
-    def _check_key(self, request: Request) -> None:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        same = secrets.compare_digest(
-            given.strip().encode("latin-1"), self.key.encode()
-        )  # as headers are decoded
-        if scheme.lower() != "bearer" or not same:
-            raise ApiError(
-                401,
-                "The API key is missing or wrong. Send it as Authorization: Bearer KEY.",
-                "invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+async def check_access(settings: ServerSettings, request: Request) -> None:
+    """ApiError for whoever may not use the endpoint."""
+    if settings.api_key:
+        _check_key(settings.api_key, request)
+    elif settings.public:
+        raise ApiError(403, f"The API is off here. Whoever runs this page can set {KEY} to switch it on.")
+    elif not all(map(is_loopback, _claimed_hosts(request))):
+        raise ApiError(403, f"Without {KEY}, the API is for programs of this machine only.")
 
 
-def access_of(settings: ServerSettings) -> Access:
-    return Access(settings.api_key, settings.public, frozenset(settings.picture_hosts))
+def _check_key(key: str, request: Request) -> None:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    same = secrets.compare_digest(given.strip().encode("latin-1"), key.encode())  # as headers are decoded
+    if scheme.lower() != "bearer" or not same:
+        raise ApiError(
+            401,
+            "The API key is missing or wrong. Send it as Authorization: Bearer KEY.",
+            "invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
 
 
 def _claimed_hosts(request: Request) -> list[str]:

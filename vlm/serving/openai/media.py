@@ -5,7 +5,7 @@ A picture is a data URL, an upload or, where its host is allowed, an address; a 
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,9 +23,9 @@ FETCH_SECONDS = 10.0
 
 
 class Media:
-    """`picture_hosts`: from where pictures may be fetched."""
+    """`picture_hosts`: from where pictures may be fetched, as in addresses, with a port if any."""
 
-    def __init__(self, uploads: ApiFiles, picture_hosts: frozenset[str]) -> None:
+    def __init__(self, uploads: ApiFiles, picture_hosts: Collection[str]) -> None:
         self.uploads, self.picture_hosts = uploads, picture_hosts
 
     async def pictures(self, references: Iterable[str]) -> tuple[Image.Image, ...]:

@@ -8,6 +8,7 @@ has no pictures; about those the adapter knows only the words that it was traine
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from vlm.chat.answer import Answer
-from vlm.serving.openai.access import Access
+from vlm.serving.openai.access import check_access
 from vlm.serving.openai.answers import Completion, Telling, closing_events, event
 from vlm.serving.openai.asking import Asking, Chat, Gone
 from vlm.serving.openai.bodies import form_of, json_of
@@ -34,13 +35,12 @@ TRANSCRIPT_SHAPES = "json", "text", "verbose_json"
 TRANSCRIPTION_NAME = "whisper-1"  # what clients ask for where nobody told them another
 
 
-def openai_routes(serving: Serving, access: Access) -> APIRouter:
+def openai_routes(serving: Serving) -> APIRouter:
     """To be mounted before the page's own routes."""
-    uploads = ApiFiles()
-    endpoint = OpenAIHandlers(serving, Asking(serving, Media(uploads, access.picture_hosts)), uploads)
-    router = APIRouter(
-        prefix="/v1", route_class=OpenAIRoute, dependencies=[Depends(access.check)], include_in_schema=False
-    )
+    uploads, check = ApiFiles(), Depends(partial(check_access, serving.settings))
+    asking = Asking(serving, Media(uploads, serving.settings.picture_hosts))
+    endpoint = OpenAIHandlers(serving, asking, uploads)
+    router = APIRouter(prefix="/v1", route_class=OpenAIRoute, dependencies=[check], include_in_schema=False)
     router.add_api_route("/models", endpoint.models, methods=["GET"])
     router.add_api_route("/models/{name:path}", endpoint.model, methods=["GET"])
     router.add_api_route("/chat/completions", endpoint.chat, methods=["POST"])
