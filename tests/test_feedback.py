@@ -36,8 +36,8 @@ from vlm.chat.feedback import (
     read_feedback,
 )
 from vlm.chat.records import from_record, to_record
+from vlm.commands import feedback
 from vlm.errors import UserError
-from vlm.feedback_command import feedback
 from vlm.serving.environment import ServerSettings, read_environment
 from vlm.serving.messages import messages
 from vlm.serving.questions import Questions
