@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from training import align
 from training.aligners import plots as align_plots
 from training.aligners.pairs import Captioned, PairData, Pairs, read_pairs
 from training.aligners.token_store import TokenStore
-from training.aligners.trainer import LOG, read_csv
+from training.aligners.trainer import LOG, AlignerTrainer, read_csv
 from training.config import AlignmentConfig, PairSource, load_alignment_config
 from training.data.augmentation import AugmentationConfig
 from vlm.chat.search import TEMPLATES
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AlignmentConfig]:
-    for name in ("load_aligner_config", "build_aligner", "report"):
+    for name in ("load_aligner_config", "build_aligner", "draw_all", "report"):
         monkeypatch.setattr(align, name, getattr(align, name))  # and are put back after the test
     use_tiny_parts()
     (tmp_path / "data").mkdir()
@@ -142,6 +142,7 @@ def test_a_run_learns_its_pairs_and_leaves_aligner_log_checkpoints_and_plots(
     )
     config = replace(config, save_steps=10, validation_steps=10, text_dropout=0.0)
     before = {name: each.clone() for name, each in tiny_aligner().state_dict().items()}
+    monkeypatch.setattr(align, "draw_all", align_plots.draw_all)
     _, log = run_to_the_end(config)
     assert "skipped, broken pictures: 2" in caplog.text
     output = Path(config.output)
@@ -190,48 +191,71 @@ def test_every_stage_and_loss_trains(training: AlignmentConfig, changes: dict[st
     assert any(name.startswith("vision.") for name in weights) == (changes.get("stage") == "full")
 
 
+def ending(method: str, step: int, end: Callable[[], None]) -> Callable[..., Any]:
+    """The method of the Trainer; called after so many steps, it calls `end` first."""
+    original = getattr(AlignerTrainer, method)
+
+    def ended(self: AlignerTrainer, *arguments: Any) -> Any:
+        if self.state.global_step == step:
+            end()
+        return original(self, *arguments)
+
+    return ended
+
+
+def interrupt(training: AlignmentConfig, method: str, step: int) -> None:
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(AlignerTrainer, method, ending(method, step, end))
+        align.run(training)
+
+
 KILLED = """
 import os, signal, sys
-from dataclasses import replace
 from pathlib import Path
 import torch
+from tests.test_align_training import ending
 from tests.tiny_alignment import tiny_training, use_tiny_parts
 from training import align
 from training.aligners.trainer import AlignerTrainer
 
 torch.set_num_threads(1)
-data, output, method, step, stage, watched = sys.argv[1:]
-original = getattr(AlignerTrainer, method)
-
-def killed(self, *arguments):
-    if self.state.global_step == int(step):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(self, *arguments)
-
+data, output, method, step = sys.argv[1:]
+killed = ending(method, int(step), lambda: os.kill(os.getpid(), signal.SIGKILL))
 setattr(AlignerTrainer, method, killed)
 use_tiny_parts()
-align.run(replace(tiny_training(Path(data), Path(output)), stage=stage, validation_steps=int(watched)))
+align.run(tiny_training(Path(data), Path(output)))
 """
+
+
+def kill(training: AlignmentConfig, method: str, step: int) -> None:
+    command = [sys.executable, "-c", KILLED, training.data, training.output, method, str(step)]
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "step", "stage", "watched"),
+    ("end", "method", "step", "stage", "watched"),
     [
-        ("training_step", 5, "heads", 2),
-        ("_save_optimizer_and_scheduler", 4, "heads", 2),
-        ("training_step", 7, "full", 1),
+        (interrupt, "training_step", 5, "heads", 2),
+        (kill, "_save_optimizer_and_scheduler", 4, "heads", 2),  # the checkpoint is half written
+        (interrupt, "training_step", 7, "full", 1),
     ],
 )
 def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_ends(
-    training: AlignmentConfig, method: str, step: int, stage: str, watched: int
+    training: AlignmentConfig,
+    end: Callable[[AlignmentConfig, str, int], None],
+    method: str,
+    step: int,
+    stage: str,
+    watched: int,
 ) -> None:
     training = replace(training, stage=stage, validation_steps=watched)
     unbroken, log = run_to_the_end(replace(training, output=training.output + "-unbroken"))
-    script = [training.data, training.output, method, str(step), stage, str(watched)]
-    command = [sys.executable, "-c", KILLED, *script]
-    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    end(training, method, step)
     resumed, log_again = run_to_the_end(training)
     assert unbroken.keys() == resumed.keys()
     for name, weight in unbroken.items():
@@ -268,8 +292,9 @@ def test_a_setting_that_cannot_be_trained_with_is_refused_in_a_sentence(
 
 @pytest.mark.slow
 def test_pictures_with_names_alone_train_and_a_source_that_is_not_there_is_said(
-    training: AlignmentConfig, caplog: pytest.LogCaptureFixture
+    training: AlignmentConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(align, "draw_all", align_plots.draw_all)
     file = Path(training.data) / "tiny.parquet"
     rows = [row | {"references": [], "task": "name"} for row in parquet.read_table(file).to_pylist()]
     parquet.write_table(pa.Table.from_pylist([row | {"noun": row["answer"]} for row in rows]), file)

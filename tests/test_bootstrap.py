@@ -2,8 +2,8 @@
 
 import io
 import json
+import shutil
 from argparse import Namespace
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,24 +55,41 @@ def write_blue(folder: Path) -> None:
     parquet.write_table(pa.Table.from_pylist(rows), folder / "blue.parquet")
 
 
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    for name in ("load_aligner_config", "build_aligner", "report"):
-        monkeypatch.setattr(align, name, getattr(align, name))  # and are put back after the test
+def use_tiny(patch: pytest.MonkeyPatch) -> None:
+    for name in ("load_aligner_config", "build_aligner", "draw_all", "report"):
+        patch.setattr(align, name, getattr(align, name))  # and are put back after the test
     use_tiny_parts()
-    monkeypatch.setattr(align, "draw_all", lambda *_: None)  # which takes longer than all else
-    monkeypatch.setattr(alignment, "build_aligner", tiny_aligner)
-    yield write_colours(tmp_path / "data")
+    patch.setattr(alignment, "build_aligner", tiny_aligner)
 
 
-def trained(data: Path, output: Path, **changes: Any) -> Path:
-    config = tiny_training(data, output)
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    use_tiny(monkeypatch)
+    return write_colours(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the colours as `data` and the filter that learned them as `filter`."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = tiny_training(write_colours(folder / "data"), folder / "filter")
     config = replace(config, sources=(PairSource("told"),), batch_size=8, epochs=20, validation_share=0.1)
-    return align.run(replace(config, save_steps=100, validation_steps=20, **changes))
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny(patch)
+        align.run(replace(config, save_steps=100, validation_steps=20))
+    return folder
 
 
-def arguments(data: Path, aligner: Path, output: Path, **changes: Any) -> Namespace:
-    given = {"data": data, "aligner": str(aligner), "adapter": "embedded", "output": output, "known": "told"}
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what was trained."""
+    use_tiny(monkeypatch)
+    return shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+
+
+def arguments(folder: Path, **changes: Any) -> Namespace:
+    given = {"data": folder / "data", "aligner": str(folder / "filter" / "aligner"), "output": folder / "out"}
+    given |= {"adapter": "embedded", "known": "told"}
     asked = {"pictures": ["untold"], "limit": 20, "texts": ["told"], "shuffled": 0.5, "compare": None}
     return Namespace(**given | asked | changes)
 
@@ -86,10 +103,8 @@ def assistant(monkeypatch: pytest.MonkeyPatch) -> FakeAssistant:
 
 
 @pytest.mark.slow
-def test_what_is_true_is_kept_and_written_for_training(
-    data: Path, tmp_path: Path, assistant: FakeAssistant
-) -> None:
-    report = bootstrap.run(arguments(data, trained(data, tmp_path / "filter"), tmp_path / "out"))
+def test_what_is_true_is_kept_and_written_for_training(folder: Path, assistant: FakeAssistant) -> None:
+    data, report = folder / "data", bootstrap.run(arguments(folder))
     texts, captions = report["texts"], report["captions"]
     assert 0.35 < texts["true"]["share"] < 0.65
     assert (
@@ -107,22 +122,19 @@ def test_what_is_true_is_kept_and_written_for_training(
     assert {row["question"] for row in rows} == {QUESTION} and {row["split"] for row in rows} == {"train"}
     assert {row["style"] for row in rows} == {"told", "untold"}
     assert set(report["examples"]["texts"]) == {"kept", "dropped"}
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["texts"] == texts
+    assert json.loads((folder / "out" / "report.json").read_text())["texts"] == texts
     watched = {each.picture for each in read_pairs(data, ["told"], 0.1).validation}
     assert watched and not watched & {each.picture for each in (*kept, *dropped)}
 
 
 @pytest.mark.slow
-def test_captions_are_kept_while_they_come(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    aligner = trained(data, tmp_path / "filter", max_gradient_norm=1.0)
+def test_captions_are_kept_while_they_come(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed, again = FakeAssistant(parallel=1, stops_after=5), FakeAssistant(parallel=1)
-    asked = arguments(data, aligner, tmp_path / "out", texts=[], shuffled=0.0, limit=8)
+    asked = arguments(folder, texts=[], shuffled=0.0, limit=8)
     monkeypatch.setattr(bootstrap, "load_assistant", lambda *_: killed)
     with pytest.raises(KeyboardInterrupt):
         bootstrap.run(asked)
-    assert not (data / f"{KEPT}.parquet").exists()
+    assert not (folder / "data" / f"{KEPT}.parquet").exists()
     monkeypatch.setattr(bootstrap, "load_assistant", lambda *_: again)
     assert bootstrap.run(asked)["captions"]["kept"]["of"] == 8
     assert len(again.asked) == 8 - 5
@@ -130,22 +142,21 @@ def test_captions_are_kept_while_they_come(
 
 @pytest.mark.slow
 def test_training_on_what_is_kept_is_compared_with_training_on_all(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    aligner = trained(data, tmp_path / "filter")
-    write_blue(data)
-    preset = replace(tiny_training(data, tmp_path), batch_size=8, epochs=20, validation_share=0.1)
+    write_blue(folder / "data")
+    preset = replace(tiny_training(folder / "data", folder), batch_size=8, epochs=20, validation_share=0.1)
     preset = replace(preset, sources=(PairSource("blue"), PairSource(KEPT)), save_steps=100)
     monkeypatch.setattr(filtering, "load_alignment_config", lambda name, data: preset)
-    asked = arguments(data, aligner, tmp_path / "out", pictures=[], shuffled=0.8, compare="tiny")
+    asked = arguments(folder, pictures=[], shuffled=0.8, compare="tiny")
     report = bootstrap.run(asked)
     assert set(report["training"]) == {"without", "kept", "all"}
     for name, scores in report["training"].items():
-        assert (tmp_path / "out" / "compare" / name / "aligner" / "heads.safetensors").is_file()
+        assert (folder / "out" / "compare" / name / "aligner" / "heads.safetensors").is_file()
         assert scores["t2i_median_rank"] >= 1
     ranks = {name: scores["t2i_median_rank"] for name, scores in report["training"].items()}
     assert ranks["kept"] < ranks["all"] and ranks["kept"] < ranks["without"]
-    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    assert json.loads((folder / "out" / "report.json").read_text()) == report
 
 
 def claims(count: int) -> list[Claim]:
@@ -194,7 +205,7 @@ def test_what_cannot_be_bootstrapped_is_refused_in_a_sentence(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alignment.save_aligner(tiny_aligner(), tmp_path / "fresh", {}, {})
-    asked = arguments(data, tmp_path / "fresh", tmp_path / "out", pictures=[], texts=["untold"])
+    asked = arguments(tmp_path, aligner=str(tmp_path / "fresh"), pictures=[], texts=["untold"])
     with pytest.raises(UserError, match="no captions to judge"):
         bootstrap.run(asked)
     asked.known = "flickr8k"

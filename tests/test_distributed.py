@@ -61,7 +61,6 @@ NO_DEEPSPEED = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("how", "quantisation"),
     [
-        ("ddp", "none"),
         ("ddp", "nf4"),
         ("fsdp-qlora", "none"),
         ("fsdp-qlora", "nf4"),
@@ -113,6 +112,8 @@ def test_two_processes_learn_what_one_learns_with_the_same_total_batch(
             apart, moved = together[name] - alone[name], alone[name] - before
             assert apart.norm() < 0.02 * moved.norm(), (file, name)
             assert torch.equal(unbroken[file][name], together[name].to(unbroken[file][name].dtype))
+    if quantisation == "none":
+        return  # each launcher resumes once
     for folder in (last / "checkpoint-3", last / "adapter", Path(two.output) / "adapter"):
         shutil.rmtree(folder)  # as if killed after the second step
     train_in_two_processes()

@@ -1,7 +1,6 @@
 """Any file of predictions is scored by one command; figures are worked out elsewhere, by hand or by definition."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from tests.conftest import ROOT
 from tests.test_metrics import ANSWERS, BLEU, CIDER, REFERENCES, ROUGE
 from tests.tiny import picture, tiny_tokenizer
 from tests.tiny_aligner import TinyAligner
+from training import score as command
 from training.scores.clip_score import clip_scores, load_judge
 from training.scores.prediction_scores import score
 from training.scores.predictions import (
@@ -263,11 +263,14 @@ def test_cocos_files_and_results_of_evaluate_are_read(tmp_path: Path) -> None:
     assert read_predictions(evaluated) == [Prediction("a", ("a",))]
 
 
-@pytest.mark.slow
-def test_the_command_prints_scores_and_what_it_left_out(tmp_path: Path) -> None:
+def test_the_command_prints_scores_and_what_it_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = lines(tmp_path, {"answer": "a cat", "references": ["a cat"]}, {"answer": "", "references": ["a"]})
-    command = [sys.executable, "-m", "training.score", str(file)]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    monkeypatch.setattr(sys, "argv", ["score", str(file)])
+    assert command.main() == 0
+    told = capsys.readouterr().out
     assert "rouge_l" in told and "vqa_accuracy is left out: no line has `answer` and `answers`." in told
-    wrong = subprocess.run([*command[:-1], "gone.jsonl"], cwd=ROOT, capture_output=True, text=True)
-    assert wrong.returncode == 1 and "score: There is no file gone.jsonl" in wrong.stderr
+    monkeypatch.setattr(sys, "argv", ["score", "gone.jsonl"])
+    assert command.main() == 1
+    assert "score: There is no file gone.jsonl" in capsys.readouterr().err

@@ -438,45 +438,68 @@ def weights_after(config: TrainingConfig, steps: int) -> dict[str, torch.Tensor]
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
+def ending(method: str, step: int, end: Callable[[], None]) -> Callable[..., Any]:
+    """The method of the Trainer; called after so many steps, it calls `end` first."""
+    original = getattr(finetune.AdapterTrainer, method)
+
+    def ended(self: finetune.AdapterTrainer, *arguments: Any, **named: Any) -> Any:
+        if self.state.global_step == step and not named:  # a checkpoint names what it gives to save_model
+            end()
+        return original(self, *arguments, **named)
+
+    return ended
+
+
+def interrupt(training: TrainingConfig, method: str, step: int) -> None:
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetune.AdapterTrainer, method, ending(method, step, end))
+        weights_after(training, 10)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.test_training import training_on, weights_after
+from tests.test_training import ending, training_on, weights_after
 from tests.tiny import tiny_config
 from training import finetune
-from training.data import features
 
 data, method, step = sys.argv[1:]
-original = getattr(finetune.AdapterTrainer, method)
-
-def killed(self, *arguments, **named):
-    if self.state.global_step == int(step) and not named:  # a checkpoint names what it gives to save_model
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(self, *arguments, **named)
-
+killed = ending(method, int(step), lambda: os.kill(os.getpid(), signal.SIGKILL))
 setattr(finetune.AdapterTrainer, method, killed)
 finetune.load_model_config = lambda name: tiny_config()
 weights_after(training_on(Path(data)), 10)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "step", "left"),
-    [
-        ("training_step", 6, ["checkpoint-4"]),
-        ("_save_optimizer_and_scheduler", 8, ["checkpoint-4", "checkpoint-8"]),  # the second is half written
-        ("save_model", 10, ["checkpoint-10", "checkpoint-8"]),  # after the last step
-    ],
-)
-def test_a_killed_run_ends_with_the_same_weights_as_an_unbroken_one(
-    training: TrainingConfig, method: str, step: int, left: list[str]
-) -> None:
-    whole = replace(training, output=training.output + "-unbroken")
-    unbroken = weights_after(whole, 10)
+def kill(training: TrainingConfig, method: str, step: int) -> None:
     command = [sys.executable, "-c", KILLED, training.data, method, str(step)]
     killed = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "method", "step", "left"),
+    [
+        (interrupt, "training_step", 6, ["checkpoint-4"]),
+        # the second is half written
+        (kill, "_save_optimizer_and_scheduler", 8, ["checkpoint-4", "checkpoint-8"]),
+        (interrupt, "save_model", 10, ["checkpoint-10", "checkpoint-8"]),  # after the last step
+    ],
+)
+def test_a_killed_run_ends_with_the_same_weights_as_an_unbroken_one(
+    training: TrainingConfig,
+    end: Callable[[TrainingConfig, str, int], None],
+    method: str,
+    step: int,
+    left: list[str],
+) -> None:
+    whole = replace(training, output=training.output + "-unbroken")
+    unbroken = weights_after(whole, 10)
+    end(training, method, step)
     assert sorted(path.name for path in Path(training.output, "joint").iterdir()) == left
     resumed = weights_after(training, 10)
     assert unbroken.keys() == resumed.keys()

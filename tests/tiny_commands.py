@@ -103,7 +103,6 @@ def run_training(folder: Path) -> None:
 def run_aligner(folder: Path, source: str = "tiny") -> None:
     use_tiny_parts()
     align.report = lambda *_: {"known": 1.0}  # type: ignore[assignment]
-    align.draw_all = lambda *_: None  # type: ignore[assignment]  # which takes longer than all else
     config = replace(tiny_training(folder, folder / "run"), sources=(PairSource(source),))
     align.load_alignment_config = lambda *_, **__: config  # type: ignore[assignment]
     sys.argv = ["align"]
