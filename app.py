@@ -15,7 +15,7 @@ from vlm.serving.accounts import Accounts, read_accounts
 from vlm.serving.environment import ServerSettings, base_folder, read_environment
 from vlm.serving.launch import Site, check_port, serve
 from vlm.serving.page import build_app
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 from vlm.serving.uploads import Uploads, own_uploads
 from vlm.serving.zero_gpu import borrow_gpu
 

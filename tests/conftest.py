@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vlm import Assistant
     from vlm.chat.search import Searcher
     from vlm.serving.accounts import Accounts
-    from vlm.serving.switch import Serving
+    from vlm.serving.serving import Serving
     from vlm.serving.uploads import Uploads
 
 ROOT = Path(__file__).parent.parent
@@ -123,7 +123,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def serving(presets: Path) -> Serving:
     """The page's model, served by torch: the preset "one"."""
     from vlm import load_assistant
-    from vlm.serving.switch import Serving
+    from vlm.serving.serving import Serving
 
     return Serving(load_assistant("one"), "one")
 
@@ -165,7 +165,7 @@ def served(
 @pytest.fixture(scope="session")
 def page_address(assistant: Assistant) -> Iterator[str]:
     """The real page over the real assistant."""
-    from vlm.serving.switch import Serving
+    from vlm.serving.serving import Serving
 
     with served(Serving(assistant)) as address:
         yield address

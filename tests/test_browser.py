@@ -25,7 +25,7 @@ from tests.visiting import (
     wait_until_idle,
 )
 from vlm import Answer, Assistant, UserError, load_assistant
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 pytestmark = pytest.mark.browser
 

@@ -41,7 +41,7 @@ from vlm.errors import UserError
 from vlm.serving.environment import ServerSettings, read_environment
 from vlm.serving.messages import messages
 from vlm.serving.questions import Questions
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 from vlm.serving.tabs import conversation_tabs
 from vlm.serving.voting import Voting
 

@@ -32,7 +32,7 @@ from vlm.model.prompts import PromptTurn, encode
 from vlm.serving.environment import read_environment
 from vlm.serving.limits import TryLater
 from vlm.serving.openai.answers import Telling
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 pytestmark = pytest.mark.server
 

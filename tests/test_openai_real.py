@@ -5,7 +5,7 @@ import base64
 from tests.conftest import EXAMPLES
 from tests.test_openai import ask, client_of, data_url, page_of, shown, told, words
 from vlm import Assistant
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 
 def test_the_real_model_is_asked_in_words_pictures_and_speech(assistant: Assistant) -> None:

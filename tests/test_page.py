@@ -19,7 +19,7 @@ from vlm.chat.occlusion import Look
 from vlm.serving.environment import ServerSettings
 from vlm.serving.launch import Site, start
 from vlm.serving.page import build_app
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 pytestmark = pytest.mark.browser
 BRIEF = 20_000  # milliseconds: nothing here waits for a model, but two cores may be busy

@@ -21,7 +21,7 @@ from vlm.serving.browser_copy import copy_of
 from vlm.serving.environment import ServerSettings
 from vlm.serving.keeping import Keeping
 from vlm.serving.questions import Questions
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 from vlm.serving.tabs import conversation_tabs
 from vlm.serving.voting import Voting
 

@@ -316,7 +316,7 @@ def test_a_page_that_asks_a_server_is_a_page_like_any_other(server: ChatServer, 
     from tests.conftest import served
     from vlm.model.about import about
     from vlm.serving.page import views_of
-    from vlm.serving.switch import Serving
+    from vlm.serving.serving import Serving
 
     assert "| adapter, for pictures | adapter |" in about(CONFIG, None)
     assert views_of(far)[2]["visible"] is False  # it can see

@@ -25,8 +25,8 @@ from vlm.chat.index import Report
 from vlm.serving import received, searches
 from vlm.serving.environment import ServerSettings
 from vlm.serving.searches import Searches, SearchSession, progress_bar
+from vlm.serving.serving import Serving
 from vlm.serving.shared_searcher import SharedSearcher
-from vlm.serving.switch import Serving
 
 PATIENCE = 90_000  # milliseconds
 

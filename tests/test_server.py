@@ -30,7 +30,7 @@ from vlm.serving.gate import Gate
 from vlm.serving.guard import person_at
 from vlm.serving.limits import Limit, NotNow, TryLater, duration
 from vlm.serving.openai.errors import api_error
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 from vlm.serving.uploads import Uploads, own_uploads
 
 pytestmark = pytest.mark.server
@@ -693,7 +693,7 @@ def test_health_and_metrics_tell_how_it_goes_and_nothing_of_what_is_said(
         for line in metrics.splitlines():
             assert line.startswith("# TYPE ") or float(line.rsplit(" ", 1)[1]) >= 0
         assert httpx.get(f"{address}health").json() == {"status": "ok", "preset": "one"}
-        serving.preset = "/of/the/server/mine.yaml"
+        serving.model.preset = "/of/the/server/mine.yaml"
         assert httpx.get(f"{address}health").json()["preset"] == "mine.yaml"
         serving.stop()
         stopped = httpx.get(f"{address}health")

@@ -18,7 +18,7 @@ from tests.tiny import tiny_config
 from vlm import Answer, Assistant, Settings, UserError
 from vlm.engines import Prompt, Sampling
 from vlm.serving.ahead import LOOK_UP_SECONDS
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 pytestmark = pytest.mark.server
 
@@ -113,7 +113,7 @@ def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
 @pytest.mark.slow
 def test_the_model_before_is_gone_and_the_next_one_answers(serving: Serving) -> None:
     before = weakref.ref(serving.assistant.engine)
-    assert serving.presets == ["one", "two"]
+    assert serving.model.presets == ["one", "two"]
     assert serving.assistant.answer("Hello?", settings=SHORT).model.endswith("one")
     serving.switch("two")
     assert before() is None
@@ -130,7 +130,7 @@ def test_a_preset_that_cannot_be_loaded_leaves_the_one_before(serving: Serving, 
         serving.switch("two")
     with pytest.raises(UserError, match="There are: one, two"):
         serving.switch("../two")
-    assert (serving.preset, serving.assistant.config.name) == ("one", "one")
+    assert (serving.model.preset, serving.assistant.config.name) == ("one", "one")
     assert serving.assistant.answer("Hello?", settings=SHORT).stage == "done"
 
 
@@ -170,7 +170,7 @@ def test_a_change_of_the_model_and_a_stop_do_not_wait_for_what_is_read_ahead(two
     wait_until(lambda: two.under_way == [()])  # the other model is warmed up, the latest wish first
     serving.no_more_ahead("ann")
     serving.stop()
-    assert serving.preset == "two" and not two.under_way
+    assert serving.model.preset == "two" and not two.under_way
     serving.read_ahead("ann", ["a.png"], list)  # it takes no more questions
     time.sleep(2 * LOOK_UP_SECONDS)
     assert not two.under_way and not reads_ahead(serving)
@@ -212,7 +212,7 @@ def test_a_switch_waits_for_the_answers_under_way_and_later_questions_wait_for_t
     wait_until(lambda: len(serving._gate._line) == 1)
     late = [Running(answered, serving, "Hello?") for _ in range(3)]
     time.sleep(0.3)
-    assert (serving.preset, len(one.under_way), one.closed) == ("one", 2, False)
+    assert (serving.model.preset, len(one.under_way), one.closed) == ("one", 2, False)
     one.go_on.set()
     switching.result()
     assert one.closed

@@ -20,7 +20,7 @@ from tests.tiny_aligner import tiny_searcher
 from vlm import Answer
 from vlm.serving.accounts import Accounts, hash_password
 from vlm.serving.environment import ServerSettings
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 pytestmark = pytest.mark.server
 

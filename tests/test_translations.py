@@ -29,7 +29,7 @@ from vlm.serving.launch import SCRIPTS
 from vlm.serving.limits import Limit, TryLater
 from vlm.serving.messages import STAGES, editing_notice, messages
 from vlm.serving.page import HEADER, TITLE, build_app
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 from vlm.serving.thumbs import notice_of
 from vlm.serving.translations import ASSETS, table, translated
 

@@ -15,7 +15,7 @@ from tests.visiting import add_picture, answers, ask, visit
 from training.data import read_rows
 from vlm.chat.feedback import Feedback, read_feedback
 from vlm.serving.environment import ServerSettings
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 pytestmark = pytest.mark.browser
 BRIEF = 20_000  # milliseconds

@@ -34,7 +34,7 @@ from vlm.chat import search
 from vlm.chat.feedback import feedback_on
 from vlm.engines.lora_gguf import lora_as_gguf
 from vlm.model import alignment
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 PAUSE = 0.02  # seconds that a picture takes, where nothing real would
 

@@ -11,7 +11,7 @@ from vlm.serving.keeping import Keeping
 from vlm.serving.looking import Looking
 from vlm.serving.plain_errors import plainly
 from vlm.serving.questions import Questions
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 from vlm.serving.tabs import Tab
 from vlm.serving.voting import Voting
 

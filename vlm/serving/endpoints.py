@@ -19,8 +19,8 @@ from vlm.inputs.images import MAX_PICTURE_BYTES
 from vlm.serving.arguments import file_of, files_of, text_of
 from vlm.serving.events import MODEL
 from vlm.serving.sent_files import publish_function, sent_files
+from vlm.serving.serving import Serving
 from vlm.serving.settings_panel import SettingsPanel, checked_settings
-from vlm.serving.switch import Serving
 
 Answers = Iterator[tuple[str, dict[str, Any]]]
 REFRESH_SECONDS = 0.1  # while an answer grows

@@ -25,8 +25,8 @@ from vlm.serving.openai.routes import openai_routes
 from vlm.serving.plain_errors import UNEXPECTED
 from vlm.serving.search_endpoints import SearchEndpoints
 from vlm.serving.sent_files import fetch_nothing
+from vlm.serving.serving import Serving
 from vlm.serving.status_routes import status_routes
-from vlm.serving.switch import Serving
 from vlm.serving.translations import table_script
 from vlm.serving.uploads import Uploads
 

@@ -18,7 +18,7 @@ from vlm.inputs.images import as_data_url
 from vlm.serving.browser_copy import recover
 from vlm.serving.limits import duration
 from vlm.serving.plain_errors import plain_sentence
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 JPEG_QUALITY = 85
 CLOSE = '<button type="button" data-action="close-look">Close</button>'

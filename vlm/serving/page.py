@@ -17,8 +17,8 @@ from vlm.serving.events import MAX_EVENTS, MAY_REFUSE, MODEL
 from vlm.serving.plain_errors import PlainBlocks, plainly
 from vlm.serving.search_endpoints import publish_search
 from vlm.serving.search_tab import SearchTab
+from vlm.serving.serving import Serving
 from vlm.serving.settings_panel import personal_panel, settings_panel, show_settings
-from vlm.serving.switch import Serving
 from vlm.serving.tabs import conversation_tabs
 
 TITLE = "Ask a picture"
@@ -103,8 +103,8 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
         preset = gr.Dropdown(
             # Which of them run here is known in a moment. Gradio takes no other choice than these from a page whose session
             # it has lost, after a sleep or by two events that began it at once.
-            serving.named_presets,
-            value=serving.preset,
+            serving.model.named_presets,
+            value=serving.model.preset,
             label="Preset",
             info="Another preset answers everyone who uses this page, once the questions under way are answered. "
             "Conversations stay.",
@@ -114,7 +114,7 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
         change = gr.Button("Use this preset")
 
     def offer() -> Any:
-        return gr.update(choices=serving.presets, value=serving.preset, interactive=True)
+        return gr.update(choices=serving.model.presets, value=serving.model.preset, interactive=True)
 
     def show() -> list[Any]:
         return [gr.update(**view) for view in views_of(serving.assistant)]

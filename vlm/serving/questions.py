@@ -22,8 +22,8 @@ from vlm.serving.browser_copy import copy_of, recover
 from vlm.serving.messages import Message, editing_notice, messages
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.received import received, shown_file
+from vlm.serving.serving import Serving
 from vlm.serving.settings_panel import settings_from
-from vlm.serving.switch import Serving
 from vlm.serving.tabs import Tab
 from vlm.serving.translations import translated
 

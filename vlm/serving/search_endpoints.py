@@ -19,7 +19,7 @@ from vlm.serving.callers import current_caller
 from vlm.serving.events import EMBEDDING, SEARCHING
 from vlm.serving.received import MAX_INDEXED, chosen_pictures
 from vlm.serving.sent_files import publish_function, sent_files
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 MAX_INDEX_BYTES = 64 * 2**20
 MAX_COUNT = 1000

@@ -6,7 +6,7 @@ from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.events import ALWAYS, AT_ONCE, EMBEDDING, MAY_REFUSE, SEARCHING
 from vlm.serving.plain_errors import plainly
 from vlm.serving.searches import INVITATION, Searches, SearchSession, report_line
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 DOWNLOAD = """file => {
     const link = document.createElement("a");

@@ -24,7 +24,7 @@ from vlm.errors import UserError
 from vlm.serving.callers import current_caller
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.received import BROWSERS_SHOW, MAX_INDEXED, chosen_pictures, shown_file
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 SHOWN = 24  # pictures in the gallery
 MAX_HELD_BYTES = 128 * 1024 * 1024  # of the vectors of all visitors

@@ -6,7 +6,7 @@ import psutil
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 from vlm.serving.uploads import Uploads
 
 
@@ -17,7 +17,7 @@ def status_routes(serving: Serving, uploads: Uploads | None) -> APIRouter:
     def health() -> JSONResponse:
         """200 while questions are taken, 503 while a preset is changed or the server stops."""
         ready = serving.ready
-        preset = Path(serving.preset).name  # whoever asks learns no folder of the server
+        preset = Path(serving.model.preset).name  # whoever asks learns no folder of the server
         status = {"status": "ok" if ready else "busy", "preset": preset}
         return JSONResponse(status, 200 if ready else 503)
 

@@ -1,45 +1,18 @@
-"""The assistant that answers now, for whom and in which order, and the change to another preset while the page is up.
+"""The model that answers now, and the change to another preset while the page is up.
 
-Every question passes through `Serving.stream`, from whichever route it comes: the page, the API, MCP, /v1. There is one
-model at a time. It is let go of before the next is loaded, so that a machine needs the memory of one only.
+There is one model at a time. It is let go of before the next is loaded, so that a machine needs the memory of one only.
 """
 
-import time
 import traceback
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from contextlib import closing
 from functools import cached_property
-from typing import Any, TypeVar
 
 import torch
 
-from vlm.chat.answer import Answer, Picture, Settings, Turn
 from vlm.chat.assistant import Assistant, free_memory, load_assistant
-from vlm.chat.feedback import MEGABYTE, FeedbackFolder
-from vlm.chat.reply import with_last
 from vlm.config import load_model_config, preset_names
 from vlm.errors import UserError
-from vlm.inputs.speech import Heard
 from vlm.model.adapter_fit import model_config_of
-from vlm.serving.ahead import LOOK_UP_SECONDS, Ahead, Work
-from vlm.serving.allowance import Allowance
-from vlm.serving.callers import Caller, current_caller
-from vlm.serving.environment import ServerSettings
-from vlm.serving.gate import Gate, Ticket
 from vlm.serving.limits import NotNow
-from vlm.serving.measures import Measures
-from vlm.serving.shared_searcher import SharedSearcher
-from vlm.serving.thumbs import notice_of
-
-WAITING_EACH = 2  # questions of one person, where the page is public
-RECORDINGS_AT_ONCE = 2  # so that a short one need not wait for one of ten minutes
-STOPPING = "The server is being stopped and takes no more questions. Please try again in a minute."
-CUT_OFF = "The server is being stopped, and the answer ends here. Please try again in a minute."
-WAITS_SECONDS = 30.0  # for its question, a picture in a composer
-CUT_OFF_SECONDS = 5.0  # for the next token, at which an answer ends
-
-Snapshots = Generator[Answer, None, None]
-Seen = TypeVar("Seen")
 
 
 def runnable_presets() -> list[str]:
@@ -51,55 +24,27 @@ def runnable_presets() -> list[str]:
     return [name for name in preset_names() if fits(load_model_config(name), device)]
 
 
-class Serving:
+class LoadedModel:
     """`adapter` goes with `preset`, as they were given at the start; every other preset comes with its own."""
 
-    def __init__(
-        self,
-        assistant: Assistant,
-        preset: str = "embedded",
-        adapter: str | None = None,
-        settings: ServerSettings | None = None,
-    ) -> None:
+    def __init__(self, assistant: Assistant, preset: str, adapter: str | None) -> None:
         self._assistant: Assistant | None = assistant
         self._parallel = assistant.engine.parallel
         self._adapters = {preset: adapter}
-        self._gate, self._speech = Gate(), Gate()
-        self.preset, self.settings = preset, settings or ServerSettings()
-        self.measures, self.searcher = Measures(), SharedSearcher()
-        self._stopping = self._out_of_time = False
-        self.allowance = Allowance(self.settings)
-        self._ahead = Ahead(self._while_idle, over=lambda: self._stopping)
-        self.feedback: FeedbackFolder | None = None
-        if self.settings.feedback:
-            self.feedback = FeedbackFolder(self.settings.feedback, self.settings.feedback_mb * MEGABYTE)
+        self.preset = preset
+
+    @property
+    def loaded(self) -> bool:
+        return self._assistant is not None
 
     @property
     def assistant(self) -> Assistant:
-        """To ask about, not to ask: questions go through `stream`, which a change of the preset waits for."""
+        """Raises NotNow."""
         if self._assistant is None:
             raise NotNow(
                 "No model is loaded now. Wait if one is being changed, or choose one under About this model."
             )
         return self._assistant
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is a model that takes questions."""
-        return self._assistant is not None and not self._stopping
-
-    @property
-    def waiting(self) -> int:
-        return self._gate.waiting + self._speech.waiting
-
-    @property
-    def answering(self) -> int:
-        return self._gate.answering + self._speech.answering
-
-    @property
-    def seconds_a_question(self) -> float:
-        """What an answer took lately."""
-        return self._gate.seconds_each
 
     @property
     def parallel(self) -> int:
@@ -118,164 +63,24 @@ class Serving:
         """What can be switched to: runnable shipped presets, and the one of the start, which may be a file."""
         return sorted({*self._adapters, *runnable_presets()})
 
-    def stream(
-        self,
-        question: str,
-        images: Sequence[Picture] = (),
-        audio: str | None = None,
-        history: Sequence[Turn] = (),
-        settings: Settings | None = None,
-        begun: str = "",
-    ) -> Snapshots:
-        """`Assistant.stream` when it is this question's turn; until then, every now and then, an answer in the stage
-        "waiting", so that it can be closed while it waits. It ends when whoever asked is gone."""
-        caller = self._admitted(len(images), audio is not None)
-        looks = images or any(turn.images for turn in history)
-        route = "image" if looks else "voice" if audio is not None else "text"
-        with self.measures.question(route) as measured:
-            heard = None
-            if audio is not None:
-                heard = yield from self._hear(caller, audio, settings.language if settings else "")
-            ask = (question, images, heard, history, settings, begun)
-            with closing(self._in_turn(caller, lambda assistant: assistant.stream(*ask))) as snapshots:
-                for snapshot in snapshots:
-                    measured.tokens = snapshot.tokens
-                    yield snapshot
-
-    def read_ahead(
-        self, asker: Hashable, images: Sequence[Picture], history: Callable[[], Sequence[Turn]]
-    ) -> None:
-        """`Assistant.read_ahead` as soon as nobody is answered, unless `asker` has newer pictures by then, or asks
-        (`no_more_ahead`). `history` is asked for then. Raises TryLater."""
-        self.allowance.take_ahead(len(images))
-        self._ahead.wish(asker, lambda assistant: assistant.read_ahead(images, history()), WAITS_SECONDS)
-
-    def no_more_ahead(self, asker: Hashable) -> None:
-        self._ahead.forget(asker)
-
-    def warm_up(self) -> None:
-        """`Assistant.warm_up`, as soon as nobody is answered."""
-        self._ahead.wish("warm up", lambda assistant: assistant.warm_up())
-
-    def _while_idle(self, work: Work, enough: Callable[[], bool]) -> bool:
-        """Work until somebody comes, or it is `enough`; whether it was all done. What was read of a prompt stays."""
-        if self.waiting or self.answering or (ticket := self._gate.enter_idle()) is None:
-            return False
-        try:
-            if not self.ready:
-                return False
-            with closing(work(self.assistant)) as steps:  # type: ignore[type-var]
-                for _ in steps:
-                    if self._stopping or self.waiting or self.answering or enough():
-                        return False
-            return True
-        finally:
-            self._gate.leave(ticket)
-
-    def look(
-        self, looks: Callable[[Assistant], Iterator[Seen]], pictures: int = 1
-    ) -> Generator[Seen | Answer, None, None]:
-        """Whatever else is seen of pictures, in a question's place and order: until it is its turn, answers in the stage
-        "waiting". It ends when whoever asked is gone."""
-        return self._in_turn(self._admitted(pictures), looks)
-
-    def _admitted(self, pictures: int = 0, spoken: bool = False) -> Caller:
-        """Who asks now. Raises NotNow or TryLater where they may not."""
-        if self._stopping:
-            raise NotNow(STOPPING)
-        self.allowance.take(pictures, spoken)
-        return current_caller()
-
-    def _in_turn(
-        self, caller: Caller, work: Callable[[Assistant], Iterator[Seen]]
-    ) -> Generator[Seen | Answer, None, None]:
-        ticket = yield from self._turn(self._gate, caller, lambda: self.parallel)
-        try:
-            self._check(caller)
-            with closing(work(self.assistant)) as steps:  # type: ignore[type-var]
-                for each in steps:
-                    yield each
-                    self._check(caller)
-        finally:
-            self._gate.leave(ticket)
-
-    def _turn(self, gate: Gate, caller: Caller, places: Callable[[], int]) -> Generator[Answer, None, Ticket]:
-        """Wait for one of the places behind a gate, which whoever gets it is to leave."""
-        ticket = gate.line_up(caller.person, self.settings.max_waiting, self._most_each)
-        try:
-            while not gate.enter(ticket, places, LOOK_UP_SECONDS):
-                self._check(caller)
-                yield waiting(gate.seconds_left(ticket, places()))
-        except BaseException:  # also GeneratorExit: closed while it waits
-            gate.leave(ticket)
-            raise
-        return ticket
-
-    def _check(self, caller: Caller) -> None:
-        """Raises NotNow or NobodyListens where the answer is not to go on."""
-        caller.check()
-        if self._out_of_time:
-            raise NotNow(CUT_OFF)
-
-    def transcribe(self, audio: str, language: str = "") -> Generator[Heard | None, None, None]:
-        """What is said in a recording; until it is its turn, None every now and then. `language` as in `Settings`."""
-        caller = self._admitted(spoken=True)
-        with closing(with_last(self._hear(caller, audio, language))) as hearing:
-            for each in hearing:
-                yield each if isinstance(each, Heard) else None
-
-    @property
-    def feedback_notice(self) -> str:
-        """What the page says at the thumbs; "" where there are none."""
-        return notice_of(self.feedback.folder.name) if self.feedback else ""
-
-    def _hear(self, caller: Caller, audio: Any, language: str = "") -> Generator[Answer, None, Heard]:
-        """What is said in a recording. It takes no place of the model: ten minutes of speech are half a minute of work."""
-        ticket = yield from self._turn(self._speech, caller, lambda: RECORDINGS_AT_ONCE)
-        try:
-            yield Answer(stage="transcribing")
-            heard = self.assistant.hear(audio, language)
-        finally:
-            self._speech.leave(ticket)
-        self.allowance.charge_speech(caller.person, heard.audio_seconds)
-        return heard
-
-    @property
-    def _most_each(self) -> int | None:
-        return WAITING_EACH if self.settings.public else None
-
-    def stop(self) -> bool:
-        """Take no more questions, and let the answers under way end; whatever does not end within the time that is set is
-        cut off and says so. Whether all did."""
-        self._stopping = True
-        end = time.monotonic() + self.settings.stop_seconds
-        heard = self._speech.wait_until_empty(self.settings.stop_seconds)
-        if heard and self._gate.wait_until_empty(max(0.0, end - time.monotonic())):
-            return True
-        self._out_of_time = True
-        self._gate.wait_until_empty(CUT_OFF_SECONDS)
-        return False
-
-    def switch(self, preset: str) -> None:
-        """Serve another preset, once the answers under way are given. Where it cannot be loaded, the one before is
-        loaded again and UserError is raised."""
+    def check(self, preset: str) -> None:
+        """Raises UserError where there is no such preset."""
         if preset not in self.presets:
             raise UserError(f"There is no preset {preset!r} here. There are: {', '.join(self.presets)}.")
-        with self._speech.alone(), self._gate.alone():
-            if preset == self.preset and self._assistant:
-                return
-            model_config_of(
-                preset, self._adapters.get(preset)
-            )  # find mistakes while the old one is still there
-            before = self.preset
-            try:
-                self._load(preset)
-            except Exception as problem:
-                let_go(problem)
-                self._load(before)
-                raise
-            finally:
-                self.warm_up()
+
+    def change(self, preset: str) -> None:
+        """Load another preset in place of this one. Where it cannot be loaded, the one before is loaded again and UserError
+        is raised."""
+        if preset == self.preset and self._assistant:
+            return
+        model_config_of(preset, self._adapters.get(preset))  # find mistakes while the old one is still there
+        before = self.preset
+        try:
+            self._load(preset)
+        except Exception as problem:
+            let_go(problem)
+            self._load(before)
+            raise
 
     def _load(self, preset: str) -> None:
         if self._assistant:
@@ -284,11 +89,6 @@ class Serving:
         free_memory()
         self._assistant = load_assistant(preset, self._adapters.get(preset))
         self.preset = preset
-
-
-def waiting(seconds: float) -> Answer:
-    """A snapshot of an answer that has not begun. `seconds["wait"]` is about how long it will be until it does."""
-    return Answer(stage="waiting", seconds={"wait": seconds})
 
 
 def let_go(problem: BaseException | None) -> None:

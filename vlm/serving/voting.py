@@ -15,7 +15,7 @@ from vlm.chat.feedback import feedback_on
 from vlm.errors import UserError
 from vlm.serving.browser_copy import copy_of, recover
 from vlm.serving.messages import messages
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 
 class Voting:
@@ -49,7 +49,7 @@ class Voting:
                 right_answer,
                 thumb,
                 picture,
-                self.serving.preset,
+                self.serving.model.preset,
                 adapter[:500],
             )
             kept = Voted(vote.thumb, folder.keep(vote))

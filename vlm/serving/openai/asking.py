@@ -17,7 +17,7 @@ from vlm.serving.events import MAX_EVENTS
 from vlm.serving.limits import TryLater
 from vlm.serving.openai.media import Media
 from vlm.serving.openai.requests import ChatRequest, Said, conversation
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 
 Item = TypeVar("Item")
 ENDED = object()
@@ -58,7 +58,7 @@ class Asking:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Within it a request may wait and be answered; TryLater where too many do."""
-        if self._under_way >= MAX_EVENTS + self.serving.parallel:
+        if self._under_way >= MAX_EVENTS + self.serving.model.parallel:
             raise TryLater("Too many questions are waiting now.", self.serving.seconds_a_question)
         self._under_way += 1
         try:

@@ -26,7 +26,7 @@ from vlm.serving.openai.errors import ApiError, OpenAIRoute, api_error
 from vlm.serving.openai.files import ApiFiles, copy, suffix_of
 from vlm.serving.openai.media import Media
 from vlm.serving.openai.requests import read_request
-from vlm.serving.switch import Serving
+from vlm.serving.serving import Serving
 from vlm.weights.resolve import public_name
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it
