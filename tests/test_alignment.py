@@ -211,6 +211,18 @@ def test_a_class_is_the_mean_direction_of_its_texts() -> None:
     assert not torch.allclose(classes["bee"], classes["cat"], atol=1e-2)
 
 
+def test_classes_are_where_the_aligner_is_and_features_come_to_the_classifier() -> None:
+    known = tiny_aligner().text.read(["a bee"]).features[0]
+    moved = tiny_aligner().to("meta")
+    moved.read_class_texts(lambda text: known)
+    assert moved.class_tokens is not None
+    assert {each.device.type for each in moved.class_tokens} == {"meta"}
+    aligner = tiny_aligner()
+    aligner.vision.classifier.double()
+    chances = alignment_scores.classified(aligner, torch.randn(2, 4, 8), ["bee", "none"])
+    assert chances.shape == (2, 2) and chances.dtype == torch.float32 and (chances[:, 0] > 0).all()
+
+
 def test_class_texts_with_other_braces_are_refused() -> None:
     with pytest.raises(
         UserError, match=r"may have \{name\} and \{meaning\} in braces; 'a \{size\}' has others"

@@ -35,7 +35,7 @@ from training.data import Row, pictures_of, read_rows
 from training.data.augmentation import NO_AUGMENTATION, with_views
 from training.data.features import FeatureStore
 from training.plot import draw, read_log
-from training.runs.adapter_run import claim_output, is_finished, is_trained, training_record
+from training.runs.adapter_run import check_lora, claim_output, is_finished, is_trained, training_record
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
 from training.runs.resources import GOES_ON, disk_limit, keep_memory, memory_limit
 from training.runs.run_settings import SETTINGS
@@ -71,6 +71,12 @@ def train_stage(
         restore_adapter(model, folder / "adapter")
         return
     stage = within_epochs(name, stage, examples)
+    steps = stage.max_steps if stage.max_steps > 0 else steps_of_epochs(examples)
+    fitting = replace(
+        config,
+        warmup_steps=min(config.warmup_steps, steps // 2),  # of few pictures it would last to the end
+        validation_steps=config.validation_steps if validation else 0,
+    )
     parts = model.train_only(stage.train)
     rates = dict.fromkeys(("connector", "fusion"), stage.connector_learning_rate)
     rates |= {"lora": stage.lora_learning_rate, "language": stage.language_learning_rate}
@@ -78,7 +84,7 @@ def train_stage(
     trainer = AdapterTrainer(
         model=model,
         args=training_arguments(
-            folder, stage, config, model.language.model.device.type, model.language.dtype
+            folder, stage, fitting, model.language.model.device.type, model.language.dtype
         ),
         train_dataset=examples,
         eval_dataset=validation,
@@ -102,7 +108,7 @@ def train_stage(
 
 def within_epochs(name: str, stage: StageConfig, examples: Conversations) -> StageConfig:
     """Limit `max_steps` to the steps that the epochs have: more would repeat the same drawn questions."""
-    steps = math.ceil(len(examples) / examples.batch_size)
+    steps = steps_of_epochs(examples)
     if stage.max_steps <= steps:
         return stage
     log.warning(
@@ -111,6 +117,10 @@ def within_epochs(name: str, stage: StageConfig, examples: Conversations) -> Sta
         name, stage.epochs, steps, stage.max_steps,
     )  # fmt: skip
     return replace(stage, max_steps=steps)
+
+
+def steps_of_epochs(examples: Conversations) -> int:
+    return math.ceil(len(examples) / examples.batch_size)
 
 
 def lay_out(
@@ -150,6 +160,7 @@ def lay_out_validation(
     rows = read_rows(Path(config.data), "validation", config.source_names)
     sources = [source for source in config.sources if any(row.source == source.name for row in rows)]
     if not sources:
+        log.warning("%s has no validation pictures of the preset's sources: no loss of them", config.data)
         return None
     plain = replace(config, augmentation=NO_AUGMENTATION, several_pictures=0.0)
     examples = lay_out(rows, store, tags, model, plain, sources, epochs=1)
@@ -266,10 +277,12 @@ def tags_of(
 def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) -> VisionLanguageModel:
     """The model as training starts: with the adapter to go on from, or a fresh one."""
     unset_hf_deepspeed_config()  # the stage before set it, and weights divided while they load keep their precision
-    model = build_model(model_config, device)
-    if config.init_from:
-        known = find_adapter(config.init_from)
+    known = find_adapter(config.init_from) if config.init_from else None
+    if known:
         check_adapter(known, model_config)
+        check_lora(known, model_config)
+    model = build_model(model_config, device)
+    if known:
         load_adapter(model, known, trainable=True)
         if model.language.has_lora:  # all of what was learned, of which a share was applied
             told = read_description(known).get("training") or {}

@@ -143,7 +143,8 @@ class Aligner(nn.Module):
         [L, Dt], where they were computed before."""
         texts = self.class_texts
         if texts and known:
-            self.class_tokens = pad([known(text)[:CLASS_TOKENS].float() for text in texts])
+            padded = pad([known(text)[:CLASS_TOKENS].float() for text in texts])
+            self.class_tokens = TokenFeatures(*(each.to(self.device) for each in padded))
         elif texts:
             self.class_tokens = read_all(self.text, texts, CLASS_TOKENS)
 
