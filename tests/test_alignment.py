@@ -166,12 +166,14 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch_and_the_same_ra
 
 def test_the_stages_train_exactly_their_parts_and_the_frozen_stay_as_they_are() -> None:
     aligner = tiny_aligner()
+    aligner.vision.half()  # as CLIP is on a GPU
     for stage, frozen in (("heads", ("vision.", "text.")), ("full", ())):
         aligner.train_only(stage)
         trained = {name for name, each in aligner.named_parameters() if each.requires_grad}
         assert trained == {name for name, _ in aligner.named_parameters() if not name.startswith(frozen)}, (
             stage
         )
+    assert {each.dtype for each in aligner.parameters()} == {torch.float32}  # of what trains
     with pytest.raises(UserError, match="no training stage 'vision'. Valid: heads, full"):
         aligner.train_only("vision")
 

@@ -45,7 +45,6 @@ from vlm.locks import alone_in
 from vlm.model.adapter import load_adapter, load_trunk, restore_adapter, save_adapter
 from vlm.model.adapter_fit import check_adapter
 from vlm.model.adapter_folder import TAGS_FILE, find_adapter, read_description
-from vlm.model.embeddings import Precomputed, unnamed
 from vlm.model.language import weights_are_divided
 from vlm.model.sizes import check_fit
 from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
@@ -242,12 +241,6 @@ def features_of(
     """The features of the training pictures `seen` and of their views, and of the validation pictures."""
     data = Path(config.data)
     store = FeatureStore(data, model_config.vision)
-    if isinstance(encoder, Precomputed):
-        if not encoder.known.pictures:
-            raise UserError(unnamed(encoder.file))
-        asked = read_rows(data, "validation", config.source_names) if config.validation_steps else []
-        store.take(encoder.known, seen | {row.picture for row in asked}, encoder.file)
-        return store
     pictures = ((name, image) for name, image in pictures_of(data, "train") if name in seen)
     store.add(with_views(pictures, config.augmentation), encoder, config.augmentation)
     if config.validation_steps:

@@ -95,6 +95,8 @@ class Aligner(nn.Module):
             for parameter in parameters:
                 parameter.requires_grad_(True)
         self.encoders_trained = stage == "full"
+        if self.encoders_trained:
+            self.vision.float()  # CLIP is in half precision on a GPU, in which small steps of training are lost
         return trained
 
     def forward(self, pictures: Tensor, texts: Tensor, mask: Tensor) -> EmbeddedPairs:
