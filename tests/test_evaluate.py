@@ -250,7 +250,7 @@ def test_the_command_writes_a_result_that_compare_reads_and_tells_a_wrong_name_b
     assert "no rows of nowhere, split test" in capsys.readouterr().err and not loaded
     monkeypatch.setattr(sys, "argv", [*given, "--data", "tiny", "--task", "yes_no"])
     assert command.main() == 0
-    assert loaded == [("embedded", str(folder))]
+    assert loaded == [(None, str(folder))]
     assert "balanced_accuracy" in capsys.readouterr().out
     assert len(read_result(file)["answers"]) == 6
     assert file.with_suffix(".jsonl").is_file()
