@@ -360,6 +360,8 @@ def test_what_a_conversation_says_again_is_asked_once_and_its_chat_is_not() -> N
     chat = row("chat", "And what does it eat?", "Grass.", turn=2)
     assert select([*rows, *again, chat], "all") == rows
     assert select(again, "all") == again
+    converted = [replace(each, task="") for each in again]
+    assert select(converted, "all") == converted[:1]
 
 
 def test_a_task_may_be_narrowed_to_a_kind_of_question() -> None:
