@@ -63,6 +63,15 @@ def test_pairs_are_the_same_in_every_run_and_others_in_every_epoch() -> None:
     assert len(pairs) == pytest.approx(2 * 1.5 * 200, rel=0.1)
 
 
+def test_a_text_that_says_left_or_right_has_no_mirrored_or_cropped_view() -> None:
+    def views_of(text: str) -> set[str]:
+        config, picture = AugmentationConfig(views=1, flip=1.0), [Captioned("1", "tiny")]
+        options = {"epochs": 30, "text_dropout": 0.0, "augmentation": config, "seed": 0}
+        return {pair.view for pair in Pairs(picture, {"1": [text]}, [PairSource("tiny")], **options).pairs}  # type: ignore
+
+    assert len(views_of("A cup.")) == 2 and views_of("A cup to the Right.") == {"1"}
+
+
 def test_text_dropout_takes_the_share_of_texts_that_it_says() -> None:
     assert all(pair.has_text for pair in laid_out().pairs)
     dropped = [not pair.has_text for pair in laid_out(epochs=10, text_dropout=0.2).pairs]
@@ -252,6 +261,8 @@ def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_ends(
             {"save_steps": 4, "validation_steps": 3},
             r"save_steps \(4\) must be a multiple of validation_steps \(3\)",
         ),
+        ({"keep_every": 3}, r"keep_every \(3\) must be a multiple of save_steps \(2\), or 0"),
+        ({"precision": "float16"}, "The precision float16 needs a GPU"),
         ({"report_to": "paper"}, "There is no report_to 'paper'. Valid: none, wandb, trackio, tensorboard"),
         (
             {"report_to": "trackio"},

@@ -94,7 +94,9 @@ def run(config: AlignmentConfig, extend: bool = False) -> Path:
             log.warning("skipped, %s: %d", reason, count)
     train = [each for each in data.train if texts[each.picture]]
     if not train:
-        raise UserError(f"Nothing of {config.data} is left to train on: every picture was skipped, as told above.")
+        raise UserError(
+            f"Nothing of {config.data} is left to train on: every picture was skipped, as told above."
+        )
     prepare(aligner, config, train, texts, picture_of_side, text_of_side)
     watched = [each for each in data.validation if each.captions]
     validation = Validation(watched, [texts[each.picture] for each in watched], picture_of_side, text_of_side)
@@ -126,6 +128,12 @@ def check(config: AlignmentConfig) -> None:
         raise UserError(
             f"save_steps ({config.save_steps}) must be a multiple of validation_steps ({config.validation_steps})."
         )
+    if config.keep_every % config.save_steps:  # or it would keep none
+        raise UserError(
+            f"keep_every ({config.keep_every}) must be a multiple of save_steps ({config.save_steps}), or 0."
+        )
+    if config.precision == "float16" and not torch.cuda.is_available():
+        raise UserError("The precision float16 needs a GPU. Set it to float32, or to bfloat16.")
     check_report_to(config.report_to)
 
 

@@ -80,7 +80,9 @@ def cell_config(comparison: Comparison, name: str) -> ModelConfig:
     }
     config = from_dict(ModelConfig, {"name": name, **comparison.model, **own}, f"cell {name}")
     if config.vision.encoder == "embeddings":
-        raise UserError(f"The cell {name} has embeddings and no encoder, which is to see a white picture as well.")
+        raise UserError(
+            f"The cell {name} has embeddings and no encoder, which is to see a white picture as well."
+        )
     return config
 
 

@@ -176,6 +176,10 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     process = PartialState(cpu=not torch.cuda.is_available())
     device = str(process.device)
     check_report_to(config.report_to)
+    if config.init_from and config.connector_from:
+        raise UserError(
+            "init_from brings a whole connector, so that connector_from has no effect. Take one out."
+        )
     model_config = load_model_config(config.model)
     for planned in (config.projector_stage, config.joint_stage):
         check_stage(planned.train, bool(model_config.lora.rank))

@@ -199,8 +199,8 @@ def share_heaps() -> None:
 def load_assistant(
     preset: str | None = "embedded", adapter: str | None = None, device: str | None = None
 ) -> Assistant:
-    """Build everything a preset is made of. `adapter` is a folder or a shipped name, and without a preset (None) what it was
-    trained for is built; `device` defaults to the best."""
+    """Build everything a preset is made of. `adapter` is a folder or a shipped name; without a preset (None) what it was
+    trained for is built. `device` defaults to the best."""
     share_heaps()
     config, folder = model_config_of(preset, adapter)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
