@@ -568,6 +568,11 @@ def test_a_stage_ends_with_its_epochs_and_says_so(caplog: pytest.LogCaptureFixtu
     assert "its epochs, 2, have 3 steps" in caplog.text and "raise epochs" in caplog.text
 
 
+def test_a_connector_begins_as_one_thing_alone(training: TrainingConfig) -> None:
+    with pytest.raises(UserError, match="init_from brings a whole connector.*Take one out"):
+        finetune.run(replace(training, init_from="an adapter", connector_from="runs/q-former"))
+
+
 def test_few_pictures_and_none_to_validate_with_are_trained_on(
     training: TrainingConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
