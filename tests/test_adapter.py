@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from tests.tiny import colour_batch, picture, shake_lora, tiny_config, tiny_eyes, tiny_model
-from vlm.config import ModelConfig
+from vlm.config import AnswersConfig, ModelConfig, load_model_config
 from vlm.config_reader import PartConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
 from vlm.model.adapter import load_adapter, load_eyes, lora_folder, restore_adapter, save_adapter
-from vlm.model.adapter_fit import check_adapter, model_config_of, with_all_settings
+from vlm.model.adapter_fit import check_adapter, model_config_of, served_by, with_all_settings
 from vlm.model.adapter_folder import (
     TAGS_FILE,
     adapter_config,
@@ -109,6 +110,19 @@ def test_an_adapter_of_another_model_is_refused_with_both_named(adapter: Path) -
     check_adapter(
         adapter, dataclasses.replace(config, language=dataclasses.replace(config.language, dtype="float32"))
     )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"connector": PartConfig("mlp", {"hidden": 9})}, {"answers": AnswersConfig("Look.")}, {"name": "mine"}],
+)
+def test_without_a_preset_an_adapter_is_served_by_what_it_was_trained_for(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    assert model_config_of(None, "embedded")[0] == model_config_of("embedded", None)[0]
+    own = dataclasses.replace(load_model_config("embedded"), **change)
+    save_adapter(tiny_model(), tmp_path / "adapter", own, {}, {})
+    assert served_by(tmp_path / "adapter") == with_all_settings(own)  # though a shipped preset has its name
 
 
 @pytest.mark.parametrize("part", ["vision", "language"])

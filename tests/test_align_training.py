@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 from tests.conftest import free_port
-from tests.tiny_alignment import tiny_aligner, tiny_text, tiny_training, use_tiny_parts, write_pairs
+from tests.tiny_alignment import TINY, tiny_aligner, tiny_text, tiny_training, use_tiny_parts, write_pairs
 from training import align
 from training.aligners import plots as align_plots
 from training.aligners.pairs import Captioned, PairData, Pairs, read_pairs
@@ -32,6 +32,7 @@ from vlm.chat.search import TEMPLATES
 from vlm.config import TextConfig, load_aligner_config
 from vlm.errors import UserError
 from vlm.model.alignment import restore_aligner
+from vlm.model.embeddings import Precomputed, StoredEmbeddings
 from vlm.model.text_encoders import pad
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +61,15 @@ def test_pairs_are_the_same_in_every_run_and_others_in_every_epoch() -> None:
     assert [pair.text for pair in pairs[:half]] != [pair.text for pair in pairs[half : 2 * half]]
     assert sorted(Counter(pair.view for pair in pairs).values())[0] >= 2  # each picture in each epoch
     assert len(pairs) == pytest.approx(2 * 1.5 * 200, rel=0.1)
+
+
+def test_a_text_that_says_left_or_right_has_no_mirrored_or_cropped_view() -> None:
+    def views_of(text: str) -> set[str]:
+        config, picture = AugmentationConfig(views=1, flip=1.0), [Captioned("1", "tiny")]
+        options = {"epochs": 30, "text_dropout": 0.0, "augmentation": config, "seed": 0}
+        return {pair.view for pair in Pairs(picture, {"1": [text]}, [PairSource("tiny")], **options).pairs}  # type: ignore
+
+    assert len(views_of("A cup.")) == 2 and views_of("A cup to the Right.") == {"1"}
 
 
 def test_text_dropout_takes_the_share_of_texts_that_it_says() -> None:
@@ -275,6 +285,8 @@ def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_ends(
             {"save_steps": 4, "validation_steps": 3},
             r"save_steps \(4\) must be a multiple of validation_steps \(3\)",
         ),
+        ({"keep_every": 3}, r"keep_every \(3\) must be a multiple of save_steps \(2\), or 0"),
+        ({"precision": "float16"}, "The precision float16 needs a GPU"),
         ({"report_to": "paper"}, "There is no report_to 'paper'. Valid: none, wandb, trackio, tensorboard"),
         (
             {"report_to": "trackio"},
@@ -288,6 +300,31 @@ def test_a_setting_that_cannot_be_trained_with_is_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(UserError, match=told):
         align.run(replace(training, **changes))
+
+
+@pytest.mark.parametrize("changes", [{"stage": "full"}, {"augmentation": AugmentationConfig(views=1)}, {}])
+def test_an_aligner_of_embeddings_takes_them_and_cannot_look(
+    training: AlignmentConfig, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    names = [each.picture for each in read_pairs(Path(training.data), ["tiny"], 0.0).train]
+    aligner = tiny_aligner(replace(TINY, class_texts=()))
+    aligner.vision = Precomputed(Path("e.npy"), StoredEmbeddings(names, torch.randn(len(names), 4, 8)))
+    monkeypatch.setattr(align, "build_aligner", lambda *_: aligner)
+    if changes:
+        with pytest.raises(UserError, match="Set stage to heads and augmentation.views to 0"):
+            align.run(replace(training, **changes))
+    else:
+        picture_of_side, _, broken = align.sides(aligner, training, {name: ["a text"] for name in names})
+        assert picture_of_side(names[0]).shape == (4, 8) and not broken
+
+
+def test_where_every_picture_is_broken_nothing_is_trained(
+    training: AlignmentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = {each.picture for each in read_pairs(Path(training.data), ["tiny"], 0.0).train}
+    monkeypatch.setattr(align, "sides", lambda *_: (None, None, every))
+    with pytest.raises(UserError, match="left to train on: every picture was skipped"):
+        align.run(training)
 
 
 @pytest.mark.slow

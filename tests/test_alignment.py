@@ -166,12 +166,14 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch_and_the_same_ra
 
 def test_the_stages_train_exactly_their_parts_and_the_frozen_stay_as_they_are() -> None:
     aligner = tiny_aligner()
+    aligner.vision.half()  # as CLIP is on a GPU
     for stage, frozen in (("heads", ("vision.", "text.")), ("full", ())):
         aligner.train_only(stage)
         trained = {name for name, each in aligner.named_parameters() if each.requires_grad}
         assert trained == {name for name, _ in aligner.named_parameters() if not name.startswith(frozen)}, (
             stage
         )
+    assert {each.dtype for each in aligner.parameters()} == {torch.float32}  # of what trains
     with pytest.raises(UserError, match="no training stage 'vision'. Valid: heads, full"):
         aligner.train_only("vision")
 
@@ -209,6 +211,18 @@ def test_a_class_is_the_mean_direction_of_its_texts() -> None:
     texts = aligner.embed_texts(["a bee", "bee: it stings"])
     assert torch.allclose(classes["bee"], functional.normalize(texts.mean(0), dim=0), atol=1e-5)
     assert not torch.allclose(classes["bee"], classes["cat"], atol=1e-2)
+
+
+def test_classes_are_where_the_aligner_is_and_features_come_to_the_classifier() -> None:
+    known = tiny_aligner().text.read(["a bee"]).features[0]
+    moved = tiny_aligner().to("meta")
+    moved.read_class_texts(lambda text: known)
+    assert moved.class_tokens is not None
+    assert {each.device.type for each in moved.class_tokens} == {"meta"}
+    aligner = tiny_aligner()
+    aligner.vision.classifier.double()
+    chances = alignment_scores.classified(aligner, torch.randn(2, 4, 8), ["bee", "none"])
+    assert chances.shape == (2, 2) and chances.dtype == torch.float32 and (chances[:, 0] > 0).all()
 
 
 def test_class_texts_with_other_braces_are_refused() -> None:

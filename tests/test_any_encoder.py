@@ -331,7 +331,7 @@ def test_training_reads_embeddings_in_place_of_an_encoder(tmp_path: Path) -> Non
     assert isinstance(encoder, Precomputed)
     store = FeatureStore(tmp_path, config)
     store.take(encoder.known, {"a", "c"}, file)
-    store.take(encoder.known, {"a", "c"}, file)
+    store.add([(name, b"") for name in ("a", "a@1 0.2 0.5 0.3", "c")], encoder)  # a view is not looked for
     assert len(store) == 2 and torch.allclose(store["c"], values[2], atol=1e-2)
     with pytest.raises(UserError, match="no embedding of 1 of the 2 pictures, such as z"):
         store.take(encoder.known, {"a", "z"}, file)

@@ -63,6 +63,12 @@ def test_answers_in_batches_are_those_of_the_engine(kind: str) -> None:
     assert without == [answered(model, question, None) for question in QUESTIONS]
 
 
+def test_a_cell_of_embeddings_which_cannot_see_a_white_picture_is_refused() -> None:
+    seen = {"mlp": {"vision": {"encoder": "embeddings", "weights": "e.npy"}}}
+    with pytest.raises(UserError, match="The cell mlp has embeddings and no encoder"):
+        cell_config(replace(load_comparison("smollm2-135m"), cells=seen), "mlp")
+
+
 def test_the_shipped_comparison_names_parts_that_there_are() -> None:
     comparison = load_comparison("smollm2-135m")
     configs = {name: cell_config(comparison, name) for name in comparison.cells}

@@ -250,7 +250,7 @@ def test_the_command_writes_a_result_that_compare_reads_and_tells_a_wrong_name_b
     assert not loaded
     monkeypatch.setattr(sys, "argv", [*given, "--data", "tiny", "--task", "yes_no"])
     command.main()
-    assert loaded == [("embedded", str(folder))]
+    assert loaded == [(None, str(folder))]
     assert "balanced_accuracy" in capsys.readouterr().out
     assert len(read_result(file)["answers"]) == 6
     assert file.with_suffix(".jsonl").is_file()
@@ -356,6 +356,8 @@ def test_what_a_conversation_says_again_is_asked_once_and_its_chat_is_not() -> N
     chat = row("chat", "And what does it eat?", "Grass.", turn=2)
     assert select([*rows, *again, chat], "all") == rows
     assert select(again, "all") == again
+    converted = [replace(each, task="") for each in again]
+    assert select(converted, "all") == converted[:1]
 
 
 def test_a_task_may_be_narrowed_to_a_kind_of_question() -> None:

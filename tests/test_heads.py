@@ -33,6 +33,7 @@ from vlm.model.adapter import TASKS_FILE, load_trunk
 from vlm.model.connectors import build_connector
 from vlm.model.connectors.q_former import QFormer
 from vlm.model.heads import TASKS
+from vlm.model.heads.caption import Caption
 from vlm.model.heads.masks import bidirectional_mask, causal_mask, unimodal_mask
 from vlm.model.heads.matching import hard_negatives
 from vlm.model.heads.multi_task import WEIGHTINGS, MultiTask, build_multi_task
@@ -311,6 +312,32 @@ def test_a_source_that_the_data_lacks_is_told_before_an_encoder_is_loaded(
     monkeypatch.setattr(heads, "build_encoder", None)
     with pytest.raises(UserError, match="no source mine. It has: tiny"):
         heads.run(replace(config, sources=("tiny", "mine")))
+
+
+def test_matching_needs_another_picture_in_the_batch(config: TasksConfig) -> None:
+    with pytest.raises(UserError, match="'matching' tells .* Set batch_size to 2 or more"):
+        heads.run(replace(config, batch_size=1))
+
+
+def test_what_is_trained_is_kept_though_its_scores_fail(
+    config: TasksConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "train", lambda *_: None)
+    monkeypatch.setattr(heads, "score_tasks", Mock(side_effect=RuntimeError("scored")))
+    with pytest.raises(RuntimeError, match="scored"):
+        heads.run(config)
+    assert (Path(config.output) / TASKS_FILE).is_file()
+
+
+def test_a_caption_is_no_longer_than_a_text_may_be() -> None:
+    trunk = build_connector(
+        PartConfig("q-former", SETTINGS | {"vocabulary": WORDS, "text_length": 5}),
+        TinyVision.feature_size,
+        32,
+    )
+    assert isinstance(trunk, QFormer)
+    written = Caption(16, WORDS).write(trunk.eval(), features_of(), end=-1)
+    assert [len(row) for row in written] == [5] * len(COLOURS)
 
 
 def test_a_folder_of_another_run_is_refused_before_a_picture_is_encoded(

@@ -1,5 +1,6 @@
 """Every measure against figures worked out elsewhere: by the COCO caption evaluation, by hand, or by definition."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -163,8 +164,12 @@ def test_daquars_answers_are_compared_in_one_form_and_no_more() -> None:
     for answer in ("Garbage bins.", "The bin.", "It is a garbage bin.", "garbage, bin", ""):
         assert not is_raw_exact(answer, ["garbage_bin"])
     daquar = row("vqa", "What is on the floor?", "A garbage bin.", accepted=("garbage_bin",))
+    own, daquar = daquar, replace(daquar, source="daquar")
     assert is_right(daquar, "Garbage bin.") and not is_right(daquar, "There is a garbage bin on the floor.")
+    assert is_right(own, "Garbage bin.") and is_right(own, "There is a garbage bin on the floor.")
+    assert not is_right(own, "There is a garbage bin and a cat on the floor.")
     several = row("vqa", "What is there?", "A toy, papers and a wire.", accepted=("toy", "papers", "wire"))
+    several = replace(several, source="daquar")
     for answer in ("A toy.", "A wire and a toy.", "A toy, papers, and a wire.", "toy, papers and wire"):
         assert is_right(several, answer)
     for answer in ("A toy and a lamp.", "A paper.", "A toy wire."):

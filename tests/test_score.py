@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from tests.conftest import ROOT
@@ -159,7 +160,9 @@ def test_clip_itself_is_a_judge(tmp_path: Path) -> None:
             pixel_values=judge.picture_half.preprocess(image)[None],  # type: ignore[union-attr]
         )
     cosine = expected.logits_per_image.item() / model.logit_scale.exp().item()
-    picture("red").save(tmp_path / "red.png")
+    wide = Image.new("RGB", (48, 16), "blue")
+    wide.paste(picture("red"), (16, 0))  # in its middle
+    wide.save(tmp_path / "red.png")
     prediction = Prediction(caption, image=tmp_path / "red.png")
     assert clip_scores([prediction], judge) == pytest.approx([max(0.0, 2.5 * cosine)], abs=1e-5)
 

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 import pytest
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from tests.tiny import colour_batch, picture, tiny_config, tiny_model
 from training import finetune
@@ -32,7 +34,8 @@ from training.data import Row, features, iterate_rows, pictures_of, read_rows
 from training.data.augmentation import AugmentationConfig, draw_view, paint_view, view_ids, with_views
 from training.data.features import FeatureStore
 from training.finetune import lay_out, tags_of, train_stage, within_epochs
-from training.runs.checkpoints import last_whole_checkpoint, skip_what_is_not_finite
+from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint, skip_what_is_not_finite
+from vlm.config import LoraConfig
 from vlm.config_reader import PartConfig
 from vlm.errors import UserError
 from vlm.model import adapter as adapters
@@ -272,15 +275,18 @@ def test_views_are_drawn_only_where_all_answers_stay_true(data: Path) -> None:
             )
             assert torch.allclose(store[view], expected, atol=1e-2)
 
-    def seen(task: str) -> set[bytes]:
-        told = [replace(row, task=task) for row in rows]
+    def seen(task: str, answer: str = "A square.") -> set[bytes]:
+        told = [replace(row, task=task, answer=answer) for row in rows]
         drawn = conversations(
             data, model, told, sources=[SourceConfig("tiny")], epochs=20, augmentation=views
         )
         return {drawn[index]["patch_features"].numpy().tobytes() for index in range(len(drawn))}
 
     themselves = {store[row.picture].numpy().tobytes() for row in rows}
-    assert seen("vqa") == themselves < seen("name")
+    assert seen("vqa") == themselves < seen("name", "A cup leftover.")
+    shown = {view: draw_view(view, views) for row in rows for view in view_ids(row.picture, views)}
+    kept = {store[view].numpy().tobytes() for view, each in shown.items() if each.changes <= {"jitter"}}
+    assert seen("name", "A square on the left.") == themselves | kept
 
 
 def test_tags_are_those_of_the_picture_and_are_left_out_as_often_as_told(data: Path) -> None:
@@ -585,6 +591,36 @@ def test_a_stage_ends_with_its_epochs_and_says_so(caplog: pytest.LogCaptureFixtu
     assert "its epochs, 2, have 3 steps" in caplog.text and "raise epochs" in caplog.text
 
 
+def test_a_connector_begins_as_one_thing_alone(training: TrainingConfig) -> None:
+    with pytest.raises(UserError, match="init_from brings a whole connector.*Take one out"):
+        finetune.run(replace(training, init_from="an adapter", connector_from="runs/q-former"))
+
+
+def test_few_pictures_and_none_to_validate_with_are_trained_on(
+    training: TrainingConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warm-up ends, and the Trainer is not told to look at a validation loss."""
+    model, made = tiny_model(), []
+    monkeypatch.setattr(finetune.AdapterTrainer, "train", lambda self, **_: made.append(self.args))
+    long = replace(training, warmup_steps=30, validation_steps=5)
+    table = parquet.read_table(Path(training.data) / "tiny.parquet")
+    parquet.write_table(table.filter(pc.field("split") == "train"), Path(training.data) / "tiny.parquet")
+    assert finetune.lay_out_validation(store_of(Path(training.data), model), {}, model, long) is None
+    assert "no validation pictures" in caplog.text
+    train(model, StageConfig(epochs=5), long)
+    assert made[0].warmup_steps == 5  # of ten steps
+    assert made[0].eval_strategy == "no"
+
+
+def test_a_process_has_one_gpu_and_says_how_to_use_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    arguments._n_gpu = 4
+    assert OrderedTrainer(model=torch.nn.Linear(1, 1), args=arguments).args.train_batch_size == 8
+    assert "one of 4 GPUs is used; start with `accelerate launch -m` to use all" in caplog.text
+
+
 @pytest.mark.slow
 def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on the tiny model: fresh, then from its own adapter, whose weights are where it starts."""
@@ -597,6 +633,9 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
     still = StageConfig(epochs=1, max_steps=1, connector_learning_rate=0.0, lora_learning_rate=0.0)
     again = replace(training, output=training.output + "-again", init_from=str(first), joint_stage=still)
     second = finetune.run(again)
+    whole = replace(training, output=training.output + "-whole", joint_stage=still)
+    third = finetune.run(replace(whole, init_from=str(first.parent / "joint" / "adapter")))
+    assert alpha_of(third) == 8  # a stage's adapter has all of the LoRA already
     # of what was learned all is gone on from, though a share of it was applied
     assert [alpha_of(each) for each in (first, second)] == [pytest.approx(0.8 * alpha_of(second)), 8]
     for file in ("projector.safetensors", "lora/adapter_model.safetensors"):
@@ -608,6 +647,11 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
     assert all(math.isfinite(line["eval_loss"]) for line in lines if "eval_loss" in line)
     assert sum("eval_loss" in line for line in lines) == 2
     assert lines[-1].keys() >= {"train_loss"}
+    for lora, told in ((LoraConfig(rank=2, alpha=8), "a LoRA of rank 2 on"), (LoraConfig(rank=0), "no LoRA")):
+        changed = replace(tiny_config(), lora=lora)
+        monkeypatch.setattr(finetune, "load_model_config", lambda name, changed=changed: changed)
+        with pytest.raises(UserError, match=f"has a LoRA of rank 4 on .*, and the preset 'tiny' {told}"):
+            finetune.start_model(again, changed, "cpu")
     other = replace(tiny_config(), connector=PartConfig("mlp", {"hidden": 99}))
     monkeypatch.setattr(finetune, "load_model_config", lambda name: other)
     with pytest.raises(UserError, match=r"model\.connector\.hidden was \d+ and is 99"):

@@ -39,6 +39,7 @@ from vlm.config_reader import read_yaml, to_dict
 from vlm.errors import UserError
 from vlm.model.aligner import STAGES, Aligner
 from vlm.model.alignment import build_aligner, save_aligner
+from vlm.model.embeddings import Precomputed
 from vlm.model.text_encoders import pad
 from vlm.terminal import command
 
@@ -72,6 +73,11 @@ def run(config: AlignmentConfig, extend: bool = False) -> Path:
         )
     preset = load_aligner_config(config.aligner)
     aligner = build_aligner(preset, str(process.device))  # what cannot be built has no right to the folder
+    if isinstance(aligner.vision, Precomputed) and (config.stage == "full" or config.augmentation.views):
+        raise UserError(
+            "The aligner reads embeddings that were computed elsewhere: no encoder can be trained, or see changed views. "
+            "Set stage to heads and augmentation.views to 0."
+        )
     with process.main_process_first():
         extended_at = claim_output(config, preset, data, extend)
     if is_finished(config):
@@ -87,6 +93,10 @@ def run(config: AlignmentConfig, extend: bool = False) -> Path:
         if count:
             log.warning("skipped, %s: %d", reason, count)
     train = [each for each in data.train if texts[each.picture]]
+    if not train:
+        raise UserError(
+            f"Nothing of {config.data} is left to train on: every picture was skipped, as told above."
+        )
     prepare(aligner, config, train, texts, picture_of_side, text_of_side)
     watched = [each for each in data.validation if each.captions]
     validation = Validation(watched, [texts[each.picture] for each in watched], picture_of_side, text_of_side)
@@ -118,6 +128,12 @@ def check(config: AlignmentConfig) -> None:
         raise UserError(
             f"save_steps ({config.save_steps}) must be a multiple of validation_steps ({config.validation_steps})."
         )
+    if config.keep_every % config.save_steps:  # or it would keep none
+        raise UserError(
+            f"keep_every ({config.keep_every}) must be a multiple of save_steps ({config.save_steps}), or 0."
+        )
+    if config.precision == "float16" and not torch.cuda.is_available():
+        raise UserError("The precision float16 needs a GPU. Set it to float32, or to bfloat16.")
     check_report_to(config.report_to)
 
 

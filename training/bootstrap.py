@@ -41,7 +41,7 @@ from vlm.chat.assistant import load_assistant
 from vlm.config_reader import read_yaml
 from vlm.errors import UserError
 from vlm.locks import alone_in
-from vlm.model.adapter_folder import adapter_config, find_adapter
+from vlm.model.adapter_folder import find_adapter
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import find_aligner, load_aligner_model
 from vlm.terminal import command
@@ -129,7 +129,7 @@ def describe_all(pictures: Sequence[Captioned], data: Path, adapter: str, output
     if not pictures:
         return []
     folder, options = find_adapter(adapter), Options(source="all")
-    assistant = load_assistant(adapter_config(folder).name, str(folder))
+    assistant = load_assistant(None, str(folder))
     try:
         journal = open_journal(assistant, folder, options, output / "captions.jsonl")
         contents = contents_of(data, pictures)

@@ -78,7 +78,12 @@ def cell_config(comparison: Comparison, name: str) -> ModelConfig:
     own = {
         part: value for part, value in own_parts(comparison, name).items() if part not in (FIRST_STAGE, RATE)
     }
-    return from_dict(ModelConfig, {"name": name, **comparison.model, **own}, f"cell {name}")
+    config = from_dict(ModelConfig, {"name": name, **comparison.model, **own}, f"cell {name}")
+    if config.vision.encoder == "embeddings":
+        raise UserError(
+            f"The cell {name} has embeddings and no encoder, which is to see a white picture as well."
+        )
+    return config
 
 
 def cell_digest(comparison: Comparison, name: str) -> str:

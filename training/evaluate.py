@@ -48,7 +48,7 @@ from training.scores.tables import goals_table, result_text
 from vlm.chat.assistant import Assistant, load_assistant
 from vlm.errors import UserError
 from vlm.locks import alone_in
-from vlm.model.adapter_folder import adapter_config, find_adapter
+from vlm.model.adapter_folder import find_adapter
 from vlm.terminal import command, to_json
 from vlm.weights.hub import hub_name
 from vlm.whole_files import write_json, write_whole
@@ -125,7 +125,7 @@ def parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--adapter", default="embedded", help="a shipped adapter, a folder, or user/name on the hub")
-    add("--preset", help="what serves it; default: the preset that it was trained for")
+    add("--preset", help="what serves it; default: the model that it was trained for")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", help="a source such as easy-vqa, several with commas between, or all")
     what.add_argument("--suite", choices=[*SUITES], help="all that the goals are about; needs --output DIR")
@@ -176,7 +176,7 @@ def run(arguments: argparse.Namespace) -> str:
         questions_of(arguments.folder, options)  # a wrong name is told before the model is loaded
     else:
         check_suite(arguments.folder, runs_of(arguments.suite, limit=arguments.limit))
-    assistant = load_assistant(arguments.preset or adapter_config(adapter).name, str(adapter))
+    assistant = load_assistant(arguments.preset, str(adapter))
     if options:
         return run_one(assistant, adapter, options, arguments)
     found = evaluate_suite(assistant, adapter, arguments)

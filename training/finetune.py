@@ -35,7 +35,7 @@ from training.data import Row, pictures_of, read_rows
 from training.data.augmentation import NO_AUGMENTATION, with_views
 from training.data.features import FeatureStore
 from training.plot import draw, read_log
-from training.runs.adapter_run import claim_output, is_finished, is_trained, training_record
+from training.runs.adapter_run import check_lora, claim_output, is_finished, is_trained, training_record
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
 from training.runs.resources import keep_memory, training_in
 from training.runs.run_settings import SETTINGS
@@ -44,7 +44,6 @@ from vlm.errors import UserError
 from vlm.model.adapter import load_adapter, load_trunk, restore_adapter, save_adapter
 from vlm.model.adapter_fit import check_adapter
 from vlm.model.adapter_folder import DATA_CARD, LIMITS, PLOT, TAGS_FILE, find_adapter, read_description
-from vlm.model.embeddings import Precomputed, unnamed
 from vlm.model.language import weights_are_divided
 from vlm.model.sizes import check_fit
 from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
@@ -69,6 +68,12 @@ def train_stage(
         restore_adapter(model, folder / "adapter")
         return
     stage = within_epochs(name, stage, examples)
+    steps = stage.max_steps if stage.max_steps > 0 else steps_of_epochs(examples)
+    fitting = replace(
+        config,
+        warmup_steps=min(config.warmup_steps, steps // 2),  # of few pictures it would last to the end
+        validation_steps=config.validation_steps if validation else 0,
+    )
     parts = model.train_only(stage.train)
     rates = dict.fromkeys(("connector", "fusion"), stage.connector_learning_rate)
     rates |= {"lora": stage.lora_learning_rate, "language": stage.language_learning_rate}
@@ -76,7 +81,7 @@ def train_stage(
     trainer = AdapterTrainer(
         model=model,
         args=training_arguments(
-            folder, stage, config, model.language.model.device.type, model.language.dtype
+            folder, stage, fitting, model.language.model.device.type, model.language.dtype
         ),
         train_dataset=examples,
         eval_dataset=validation,
@@ -100,7 +105,7 @@ def train_stage(
 
 def within_epochs(name: str, stage: StageConfig, examples: Conversations) -> StageConfig:
     """Limit `max_steps` to the steps that the epochs have: more would repeat the same drawn questions."""
-    steps = math.ceil(len(examples) / examples.batch_size)
+    steps = steps_of_epochs(examples)
     if stage.max_steps <= steps:
         return stage
     log.warning(
@@ -109,6 +114,10 @@ def within_epochs(name: str, stage: StageConfig, examples: Conversations) -> Sta
         name, stage.epochs, steps, stage.max_steps,
     )  # fmt: skip
     return replace(stage, max_steps=steps)
+
+
+def steps_of_epochs(examples: Conversations) -> int:
+    return math.ceil(len(examples) / examples.batch_size)
 
 
 def lay_out(
@@ -148,6 +157,7 @@ def lay_out_validation(
     rows = read_rows(Path(config.data), "validation", config.source_names)
     sources = [source for source in config.sources if any(row.source == source.name for row in rows)]
     if not sources:
+        log.warning("%s has no validation pictures of the preset's sources: no loss of them", config.data)
         return None
     plain = replace(config, augmentation=NO_AUGMENTATION, several_pictures=0.0)
     examples = lay_out(rows, store, tags, model, plain, sources, epochs=1)
@@ -164,6 +174,10 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     process = PartialState(cpu=not torch.cuda.is_available())
     device = str(process.device)
     check_report_to(config.report_to)
+    if config.init_from and config.connector_from:
+        raise UserError(
+            "init_from brings a whole connector, so that connector_from has no effect. Take one out."
+        )
     model_config = load_model_config(config.model)
     for planned in (config.projector_stage, config.joint_stage):
         check_stage(planned.train, bool(model_config.lora.rank))
@@ -229,12 +243,6 @@ def features_of(
     """The features of the training pictures `seen` and of their views, and of the validation pictures."""
     data = Path(config.data)
     store = FeatureStore(data, model_config.vision)
-    if isinstance(encoder, Precomputed):
-        if not encoder.known.pictures:
-            raise UserError(unnamed(encoder.file))
-        asked = read_rows(data, "validation", config.source_names) if config.validation_steps else []
-        store.take(encoder.known, seen | {row.picture for row in asked}, encoder.file)
-        return store
     pictures = ((name, image) for name, image in pictures_of(data, "train") if name in seen)
     store.add(with_views(pictures, config.augmentation), encoder, config.augmentation)
     if config.validation_steps:
@@ -264,10 +272,12 @@ def tags_of(
 def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) -> VisionLanguageModel:
     """The model as training starts: with the adapter to go on from, or a fresh one."""
     unset_hf_deepspeed_config()  # the stage before set it, and weights divided while they load keep their precision
-    model = build_model(model_config, device)
-    if config.init_from:
-        known = find_adapter(config.init_from)
+    known = find_adapter(config.init_from) if config.init_from else None
+    if known:
         check_adapter(known, model_config)
+        check_lora(known, model_config)
+    model = build_model(model_config, device)
+    if known:
         load_adapter(model, known, trainable=True)
         if model.language.has_lora:  # all of what was learned, of which a share was applied
             told = read_description(known).get("training") or {}

@@ -101,6 +101,10 @@ def build_trunk(config: TasksConfig, feature_size: int, words: int) -> QFormer:
 
 def run(config: TasksConfig) -> dict[str, Any]:
     """Train the tasks; write the run's folder. Returns the metrics of each task."""
+    if "matching" in config.tasks and config.batch_size < 2:
+        raise UserError(
+            "The task 'matching' tells the pictures of a batch apart. Set batch_size to 2 or more."
+        )
     set_seed(config.seed)
     data, output = Path(config.data), Path(config.output)
     rows = read_rows(data, "train")
@@ -133,8 +137,9 @@ def run(config: TasksConfig) -> dict[str, Any]:
     )  # fmt: skip
     train(model, steps, config)
     asked = {task: examples[TEXTS_OF[task]] for task in config.tasks}
+    save(model, output, vocabulary)
     metrics = score_tasks(model.eval(), asked, store.__getitem__, text, vocabulary)
-    save(model, output, vocabulary, metrics)
+    write_json(metrics, output / "metrics.json")
     return metrics
 
 
@@ -168,13 +173,12 @@ def train(model: MultiTask, steps: TaskSteps, config: TasksConfig) -> None:
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
 
 
-def save(model: MultiTask, folder: Path, vocabulary: Vocabulary, metrics: dict[str, Any]) -> None:
+def save(model: MultiTask, folder: Path, vocabulary: Vocabulary) -> None:
     trunk = {name: each.detach().cpu().contiguous() for name, each in model.trunk.state_dict().items()}
     save_tensors(without_text(trunk), folder / "projector.safetensors")
     rest = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
     save_tensors(rest, folder / TASKS_FILE)
     write_whole(folder / "answers.json", json.dumps(vocabulary.answers, ensure_ascii=False))
-    write_json(metrics, folder / "metrics.json")
 
 
 @command("heads")

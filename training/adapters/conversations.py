@@ -18,7 +18,14 @@ from torch.utils.data import Dataset
 from training.adapters.several_pictures import Asked, compose
 from training.config import SourceConfig
 from training.data import Row
-from training.data.augmentation import NO_AUGMENTATION, AugmentationConfig, draw_view, is_true_of, view_ids
+from training.data.augmentation import (
+    NO_AUGMENTATION,
+    AugmentationConfig,
+    draw_view,
+    is_true_of,
+    keeps_sides,
+    view_ids,
+)
 from training.data.features import FeatureStore
 from vlm.chat.words import to_keywords
 from vlm.errors import UserError
@@ -111,10 +118,14 @@ class Conversations(Dataset):
 
     def _view(self, picture: str, asked: Sequence[Asked], index: int) -> str:
         """The picture, or one of its views that all the answers are true of."""
-        tasks = {turn.row.task for turn in asked if turn.row.picture == picture}
+        rows = [turn.row for turn in asked if turn.row.picture == picture]
         names = [name for name in view_ids(picture, self.augmentation) if name in self.store]
         views = {name: draw_view(name, self.augmentation) for name in names}
-        true = [name for name, view in views.items() if all(is_true_of(view, task) for task in tasks)]
+        true = [
+            name
+            for name, view in views.items()
+            if all(is_true_of(view, row.task) and keeps_sides(view, row.question, row.answer) for row in rows)
+        ]
         return random.Random(f"{self.seed} {index} {picture} view").choice([picture, *true])
 
     def _answer(self, answer: str) -> str:

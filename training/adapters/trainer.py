@@ -63,6 +63,7 @@ class AdapterTrainer(OrderedTrainer):
         folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
         folder.mkdir(parents=True, exist_ok=True)
         training = training_record(self.training_config, self.model_config.name)
+        training |= {"lora_share": 1.0}  # all of the LoRA is here; the finished adapter has the share
         config, dtype = self.model_config, torch.float32
         save_adapter(self.model, folder / "adapter", config, training, dtype, state_dict)  # type: ignore
 

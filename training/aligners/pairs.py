@@ -17,7 +17,14 @@ from torch.utils.data import Dataset
 
 from training.config import PairSource
 from training.data import Row, iterate_rows
-from training.data.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, view_ids
+from training.data.augmentation import (
+    NO_AUGMENTATION,
+    AugmentationConfig,
+    draw_view,
+    keeps_sides,
+    open_view,
+    view_ids,
+)
 from vlm.chat.search import TEMPLATES
 from vlm.errors import UserError
 
@@ -181,6 +188,8 @@ class Pairs(Dataset):
             for place, each in drawn:
                 text = rng.choice(texts[each.picture])
                 view = rng.choice([each.picture, *view_ids(each.picture, augmentation)])
+                if view != each.picture and not keeps_sides(draw_view(view, augmentation), text):
+                    view = each.picture
                 number = numbers.setdefault(text.lower(), len(numbers))
                 self.pairs.append(Pair(view, text, place, number, rng.random() >= text_dropout))
 

@@ -6,6 +6,7 @@ picture's id; a view has an id of its own, behind which its features are kept.
 
 import io
 import random
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,6 +21,7 @@ FALSIFIES = {  # task -> the changes after which its answer may be wrong
     "action": set(), "scene": set(), "colour": {"jitter"}, "count": {"crop"}, "where": {"crop", "flip"},
     "which": {"crop", "flip"},
 }  # fmt: skip
+SIDE = re.compile(r"\b(?:left|right)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ def picture_id_of(view_id: str) -> str:
 def is_true_of(view: View, task: str) -> bool:
     """Whether the answer to a question of this task holds for the view as well; never where the task is not known."""
     return task in FALSIFIES and view.changes.isdisjoint(FALSIFIES[task])
+
+
+def keeps_sides(view: View, *texts: str) -> bool:
+    """Whether what texts say of left and right holds for the view as well."""
+    return view.changes.isdisjoint({"crop", "flip"}) or not any(map(SIDE.search, texts))
 
 
 def with_views(

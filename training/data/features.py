@@ -24,7 +24,7 @@ from training.data.augmentation import NO_AUGMENTATION, AugmentationConfig, open
 from vlm.config import VisionConfig
 from vlm.errors import UserError, not_permitted
 from vlm.locks import in_turn
-from vlm.model.embeddings import StoredEmbeddings
+from vlm.model.embeddings import Precomputed, StoredEmbeddings, unnamed
 from vlm.model.encoders import describe_features
 from vlm.model.tags import Tagger
 from vlm.weights.tensor_files import save_tensors
@@ -72,7 +72,12 @@ class FeatureStore:
         broken: set[str] | None = None,
     ) -> None:
         """Encode the (id, image bytes) that are not there yet. A picture may come any number of times, and so may the ids
-        of its views (training/data/augmentation.py). One that cannot be read is refused, or its id is put into `broken`."""
+        of its views (training/data/augmentation.py). One that cannot be read is refused, or its id is put into `broken`.
+        Of embeddings in an encoder's place each picture's is kept, and none of its views."""
+        if isinstance(encoder, Precomputed):
+            if not encoder.known.pictures:
+                raise UserError(unnamed(encoder.file))
+            return self.take(encoder.known, {picture_id_of(name) for name, _ in pictures}, encoder.file)
 
         def pixels_of(picture: tuple[str, bytes]) -> Tensor | None:
             name, content = picture

@@ -16,7 +16,7 @@ from vlm.config import ModelConfig
 from vlm.config_reader import to_dict
 from vlm.errors import UserError
 from vlm.model.adapter_fit import with_all_settings
-from vlm.model.adapter_folder import adapter_name, find_adapter, read_description
+from vlm.model.adapter_folder import adapter_config, adapter_name, find_adapter, read_description
 from vlm.weights.resolve import sha256_of
 
 FREE = (  # settings that change nothing of what is learned, or are told apart by the rows
@@ -34,6 +34,19 @@ def training_record(config: TrainingConfig, model: str) -> dict[str, Any]:
         known = adapter_name(Path(known))
     trunk = config.connector_from and Path(config.connector_from).resolve().name
     return told | {"init_from": known, "connector_from": trunk, "model": model}
+
+
+def check_lora(adapter: Path, config: ModelConfig) -> None:
+    """Refuse to go on from an adapter with another LoRA than the preset's: the config of the new one would belie it."""
+    told, asked = (
+        f"a LoRA of rank {lora.rank} on {', '.join(sorted(lora.targets))}" if lora.rank else "no LoRA"
+        for lora in (adapter_config(adapter).lora, config.lora)
+    )
+    if told != asked:
+        raise UserError(
+            f"The adapter {adapter} has {told}, and the preset {config.name!r} {asked}. To go on from it, give the model "
+            "preset the adapter's `lora` (its config.yaml has it); else train without --init-from."
+        )
 
 
 def is_trained(adapter: Path, stage: str, config: TrainingConfig) -> bool:

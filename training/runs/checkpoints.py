@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 log = logging.getLogger("training")
 
@@ -51,7 +51,14 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 
 class OrderedTrainer(Trainer):
-    """Trainer that takes its examples in the order that they are laid out in, and whose checkpoints are kept as here."""
+    """Trainer that takes its examples in the order that they are laid out in, and whose checkpoints are kept as here. A
+    process has one GPU: divided among several by the Trainer, a batch would lose which picture is of which conversation."""
+
+    def __init__(self, *, args: TrainingArguments, **parts: Any) -> None:
+        if args.n_gpu > 1:
+            log.warning("one of %d GPUs is used; start with `accelerate launch -m` to use all", args.n_gpu)
+            args._n_gpu = 1
+        super().__init__(args=args, **parts)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)

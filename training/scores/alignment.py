@@ -157,7 +157,8 @@ def naming(
 def classified(aligner: Aligner, patch_features: Tensor, names: Sequence[str]) -> Tensor:
     """The encoder's own probability of each name [P, names]: of its classes that are called so; 0 where none is."""
     classifier = aligner.vision.classifier
-    chances = classifier(pooled_for(classifier, patch_features)).softmax(-1)
+    pooled = pooled_for(classifier, patch_features).to(classifier.weight)
+    chances = classifier(pooled).softmax(-1).float().cpu()
     table = torch.zeros(len(patch_features), len(names))
     for place, name in enumerate(names):
         own = [

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,7 +22,8 @@ AT_ONCE = 32
 
 
 class PlainClip:
-    """CLIP as its makers left it, as a judge: both halves project into one space."""
+    """CLIP as its makers left it, as a judge: both halves project into one space, and of a picture the square in its middle
+    is looked at, as in the paper, where elsewhere here it is padded to one."""
 
     def __init__(self, picture_half: Any, text_half: Any, tokenizer: Any) -> None:
         self.picture_half, self.text_half, self.tokenizer = picture_half, text_half, tokenizer
@@ -30,7 +31,9 @@ class PlainClip:
     @torch.inference_mode()
     def embed_pictures(self, images: Sequence[Image.Image]) -> Tensor:
         """[B, E] of unit length"""
-        return functional.normalize(self.picture_half.see(images).squeeze(1).float().cpu(), dim=-1)
+        sides = (self.picture_half.image_size,) * 2
+        squares = [ImageOps.fit(image, sides, Image.Resampling.BICUBIC) for image in images]
+        return functional.normalize(self.picture_half.see(squares).squeeze(1).float().cpu(), dim=-1)
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:

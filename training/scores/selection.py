@@ -132,9 +132,11 @@ def with_all_known(rows: Sequence[Row], known: Sequence[Row]) -> list[Row]:
 
 def select(rows: Sequence[Row], task: str | None = None, limit: int | None = None) -> list[Row]:
     """The questions of a task (TASKS, or all). Without a task: the naming question of each picture whose name is known,
-    else all questions. What a conversation says again is asked once, and its chat, which leans on what was said before,
-    is left out."""
-    said = [row for row in rows if row.task != "chat"]
+    else all questions. What a conversation says again is asked once. Its chat, and the later turns of a converted one,
+    lean on what was said before and are left out."""
+    said = [
+        row for row in rows if row.task != "chat" and not (row.turn and row.conversation and not row.task)
+    ]
     rows = list({(row.source, row.picture, row.question, row.answer): row for row in said[::-1]}.values())[
         ::-1
     ]

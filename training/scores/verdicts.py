@@ -19,11 +19,13 @@ from training.wording.phrases import sentence, with_article
 from vlm.chat.words import to_keywords
 
 NAMING = ("", "name", "describe")
+EXACT = "daquar"  # whose own rule takes no sentence around an answer
 
 
 def is_right(row: Row, answer: str) -> bool | None:
-    """By the task: yes or no as in the truth, the right option alone, the right number, one of DAQUAR's accepted answers,
-    the noun named; else equal words, or a sentence that restates them. None for captions, which captions.py scores."""
+    """By the task: yes or no as in the truth, the right option alone, the right number, an accepted answer (of DAQUAR
+    nothing else), the noun named; else equal words, or a sentence that restates them. None for captions, which captions.py
+    scores."""
     if truth := bare_truth(row):
         return yes_or_no(answer) == truth
     if row.task == "choice" and (options := options_of(row.question)):
@@ -32,7 +34,7 @@ def is_right(row: Row, answer: str) -> bool | None:
         return number_in(answer) == number
     if row.references:
         return None
-    if row.task == "vqa" and row.accepted:
+    if row.task == "vqa" and row.accepted and (row.source == EXACT or is_accepted(row, answer)):
         return is_accepted(row, answer)
     if row.task in (*NAMING, "choice") and (nouns := nouns_of(row)):
         return names_one_of(answer, nouns)

@@ -197,9 +197,10 @@ def share_heaps() -> None:
 
 
 def load_assistant(
-    preset: str = "embedded", adapter: str | None = None, device: str | None = None
+    preset: str | None = "embedded", adapter: str | None = None, device: str | None = None
 ) -> Assistant:
-    """Build everything a preset is made of. `adapter` is a folder or a shipped name; `device` defaults to the best."""
+    """Build everything a preset is made of. `adapter` is a folder or a shipped name; without a preset (None) what it was
+    trained for is built. `device` defaults to the best."""
     share_heaps()
     config, folder = model_config_of(preset, adapter)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -211,7 +212,7 @@ def load_assistant(
             writer, notice = _remote(config) if config.is_remote else _local(config, folder, device)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"The GPU has too little memory for the preset {preset!r}. Choose a smaller one, such as embedded, or "
+                f"The GPU has too little memory for the preset {config.name!r}. Choose a smaller one, such as embedded, or "
                 "free some of it."
             ) from error
         answers = config.answers

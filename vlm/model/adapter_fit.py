@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlm.config import ModelConfig, load_model_config
+from vlm.config import ModelConfig, load_model_config, preset_names
 from vlm.config_reader import PartConfig, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter_folder import LANGUAGE, adapter_config, find_adapter, is_imported
@@ -13,10 +13,11 @@ from vlm.model.fusion import fusion_settings
 from vlm.weights.hub import split_revision
 
 
-def model_config_of(preset: str, adapter: str | None) -> tuple[ModelConfig, Path | None]:
+def model_config_of(preset: str | None, adapter: str | None) -> tuple[ModelConfig, Path | None]:
     """The preset's config and the folder of its adapter (None: the preset has none yet, or a server has it). An imported
-    adapter brings its whole model, and where that is another than the preset's, its own config."""
-    config = load_model_config(preset)
+    adapter brings its whole model, and where that is another than the preset's, its own config. Without a preset the
+    adapter chooses (`served_by`)."""
+    config = load_model_config(preset) if preset else served_by(find_adapter(adapter or ""))
     name = adapter or config.adapter
     if config.is_remote:
         return replace(config, adapter=name), None
@@ -27,6 +28,17 @@ def model_config_of(preset: str, adapter: str | None) -> tuple[ModelConfig, Path
         return adapter_config(folder), folder
     check_adapter(folder, config)
     return with_own_language(config, folder), folder
+
+
+def served_by(folder: Path) -> ModelConfig:
+    """The shipped preset of the name that an adapter tells, where that is the model it was trained for and asks in the
+    same words; else, as after training with a preset of one's own, the adapter's own config."""
+    trained = adapter_config(folder)
+    if trained.name in preset_names():
+        config = load_model_config(trained.name)
+        if trained.answers.image_system == config.answers.image_system and not _differing(trained, config):
+            return config
+    return trained
 
 
 def with_own_language(config: ModelConfig, folder: Path) -> ModelConfig:

@@ -95,6 +95,8 @@ class Aligner(nn.Module):
             for parameter in parameters:
                 parameter.requires_grad_(True)
         self.encoders_trained = stage == "full"
+        if self.encoders_trained:
+            self.vision.float()  # CLIP is in half precision on a GPU, in which small steps of training are lost
         return trained
 
     def forward(self, pictures: Tensor, texts: Tensor, mask: Tensor) -> EmbeddedPairs:
@@ -143,7 +145,8 @@ class Aligner(nn.Module):
         [L, Dt], where they were computed before."""
         texts = self.class_texts
         if texts and known:
-            self.class_tokens = pad([known(text)[:CLASS_TOKENS].float() for text in texts])
+            padded = pad([known(text)[:CLASS_TOKENS].float() for text in texts])
+            self.class_tokens = TokenFeatures(*(each.to(self.device) for each in padded))
         elif texts:
             self.class_tokens = read_all(self.text, texts, CLASS_TOKENS)
 

@@ -35,7 +35,7 @@ class Caption(nn.Module):
     def write(self, trunk: QFormer, patch_features: Tensor, end: int, longest: int = 24) -> list[list[int]]:
         """Pictures [B, N, Dv] -> the likeliest word pieces of each, one after the other, without the end."""
         ids = torch.full((len(patch_features), 1), self.start, device=patch_features.device)
-        for _ in range(longest):
+        for _ in range(min(longest, trunk.text.places.num_embeddings)):  # type: ignore[union-attr]
             batch = TaskBatch(patch_features, ids, torch.ones_like(ids, dtype=torch.bool))
             ids = torch.cat([ids, self.scores(trunk, batch)[:, -1].argmax(-1, keepdim=True)], dim=1)
             if (ids == end).any(1).all():
