@@ -121,7 +121,7 @@ def test_without_a_preset_an_adapter_is_served_by_what_it_was_trained_for(
 ) -> None:
     assert model_config_of(None, "embedded")[0] == model_config_of("embedded", None)[0]
     own = dataclasses.replace(load_model_config("embedded"), **change)
-    save_adapter(tiny_model(), tmp_path / "adapter", own, {}, {})
+    save_adapter(tiny_model(), tmp_path / "adapter", own, {})
     assert served_by(tmp_path / "adapter") == with_all_settings(own)  # though a shipped preset has its name
 
 
