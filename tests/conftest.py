@@ -151,15 +151,17 @@ def served(
     from vlm.serving.shared_searcher import SharedSearcher, on_cpu
 
     serving.searcher = SharedSearcher(load_searcher or on_cpu)
-    serving.settings = replace(serving.settings, port=free_port())
     with pytest.MonkeyPatch.context() as patch:
         # Of the four apps that Gradio makes of a page it serves the last.
         patch.setattr(App, "create_app", staticmethod(lambda *_, **__: None))
         page = build_app(serving, **options)
-    start(Site(page, serving, uploads, accounts))
-    on_start(page)
-    yield f"http://127.0.0.1:{serving.settings.port}/"
-    page.close(verbose=False)
+    serving.settings = replace(serving.settings, port=free_port())
+    try:
+        start(Site(page, serving, uploads, accounts))
+        on_start(page)
+        yield f"http://127.0.0.1:{serving.settings.port}/"
+    finally:
+        page.close(verbose=False)
 
 
 @pytest.fixture(scope="session")

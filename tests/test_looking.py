@@ -121,7 +121,10 @@ def test_looks_count_with_the_person_s_questions_and_pictures(said: list[str]) -
     assert "2 pictures a minute" in said[0]
 
 
-def test_a_server_that_is_being_stopped_waits_for_a_look_and_takes_no_more(said: list[str]) -> None:
+def test_a_server_that_is_being_stopped_waits_for_a_look_and_takes_no_more(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm.serving.serving.CUT_OFF_SECONDS", 0.1)
     _, serving = talking(parallel=1, seconds=0.0)
     serving.settings = replace(serving.settings, stop_seconds=0)
     look = looking_of(serving).look(conversation(), CLICKED)

@@ -17,10 +17,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from tests.conftest import EXAMPLES, ROOT, served
-from tests.test_serving import FakeAssistant, Running, answered, fake_serving, reads_ahead, wait_until
+from tests.talking import FakeAssistant, TalkingAssistant
+from tests.test_serving import Running, answered, fake_serving, reads_ahead, wait_until
 from vlm import Answer, Settings, UserError
 from vlm.chat.answer import Turn
-from vlm.inputs.speech import Heard
 from vlm.serving import callers, uploads
 from vlm.serving.accounts import Accounts, hash_password, read_accounts
 from vlm.serving.arguments import number_of
@@ -37,32 +37,6 @@ pytestmark = pytest.mark.server
 
 CAT = EXAMPLES / "cat.jpg"
 PUBLIC = ServerSettings(accounts="set")  # a public server, which still listens on this machine only
-
-
-class TalkingAssistant(FakeAssistant):
-    """Says a word every now and then, and counts the words that it said."""
-
-    def __init__(self, words: int = 10_000, parallel: int = 1, seconds: float = 0.02) -> None:
-        super().__init__("one", parallel)
-        self.words, self.seconds = words, seconds
-        self.said = 0
-        self.asked: list[tuple[Any, ...]] = []
-
-    def hear(self, audio: Any, language: str = "") -> Heard:
-        self.go_on.wait(60)
-        return Heard("What is this?", 600.0, 0.1)
-
-    def stream(self, *question: Any) -> Iterator[Answer]:
-        self.asked.append(question)
-        self.under_way.append(question)
-        try:
-            for number in range(self.words):
-                time.sleep(self.seconds)
-                self.said += 1
-                yield Answer(text="word " * number, tokens=number)
-            yield Answer(text="done", stage="done", tokens=self.words)
-        finally:
-            self.under_way.remove(question)
 
 
 def talking(settings: ServerSettings | None = None, **options: Any) -> tuple[TalkingAssistant, Serving]:

@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ import torch
 from gradio_client import Client
 
 from tests.conftest import EXAMPLES, served
-from tests.tiny import tiny_config
+from tests.talking import FakeAssistant
 from vlm import Answer, Assistant, Settings, UserError
 from vlm.engines import Prompt, Sampling
 from vlm.serving.ahead import LOOK_UP_SECONDS
@@ -23,45 +22,6 @@ from vlm.serving.serving import Serving
 pytestmark = pytest.mark.server
 
 SHORT = Settings(max_new_tokens=4)
-
-
-class FakeAssistant:
-    """Answers with its name. Its answers end when `go_on` is set."""
-
-    adapter_folder, description, notice = None, "model · none · fake · CPU", ""
-    config, settings = tiny_config(), Settings()
-
-    def __init__(self, name: str, parallel: int = 8) -> None:
-        self.name, self.engine, self.go_on = name, SimpleNamespace(parallel=parallel), threading.Event()
-        self.closed = False
-        self.under_way: list[object] = []
-
-    def close(self) -> None:
-        self.closed = True
-
-    def warm_up(self) -> Iterator[None]:
-        yield from self.read_ahead()
-
-    def read_ahead(self, *read: Any) -> Iterator[None]:
-        """Goes on until it is closed, or `go_on` is set."""
-        self.under_way.append(read)
-        try:
-            while not self.go_on.wait(0.02):
-                assert not self.closed
-                yield
-        finally:
-            self.under_way.remove(read)
-
-    def stream(self, *_: Any) -> Iterator[Answer]:
-        answer = Answer(text=self.name)
-        self.under_way.append(answer)
-        try:
-            yield answer
-            assert self.go_on.wait(60)
-            assert not self.closed
-            yield Answer(text=self.name, stage="done")
-        finally:
-            self.under_way.remove(answer)
 
 
 def fake_serving(assistant: FakeAssistant) -> Serving:

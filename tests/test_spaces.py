@@ -200,16 +200,6 @@ def running_space(tmp_path: Path, module: list[str], **environment: str) -> Iter
         running.wait(20)
 
 
-@needs_spaces
-@pytest.mark.slow
-def test_on_a_free_space_the_app_listens_where_it_should_and_answers(tmp_path: Path) -> None:
-    with running_space(tmp_path, ["app.py"]) as (client, _):
-        answer, trace = client.predict("What is the capital of France?", max_new_tokens=16, api_name="/text")
-        assert "Paris" in answer
-        assert trace["device"].startswith("CPU")
-        assert "Use this preset" not in str(client.config["components"])
-
-
 @pytest.fixture
 def seeing_preset(tmp_path: Path) -> Path:
     """A preset file with the real encoder, a tiny language model and an adapter that was not trained."""
@@ -228,6 +218,18 @@ def seeing_preset(tmp_path: Path) -> Path:
     model.language.add_lora(config.lora)
     save_adapter(model, tmp_path / "untrained", config, {})
     return preset
+
+
+@needs_spaces
+@pytest.mark.slow
+def test_on_a_free_space_the_app_listens_where_it_should_and_answers(
+    tmp_path: Path, seeing_preset: Path
+) -> None:
+    with running_space(tmp_path, ["app.py"], VLM_PRESET=str(seeing_preset)) as (client, _):
+        answer, trace = client.predict("Say hello.", max_new_tokens=200, api_name="/text")
+        assert answer
+        assert trace["device"].startswith("CPU")
+        assert "Use this preset" not in str(client.config["components"])
 
 
 @needs_spaces

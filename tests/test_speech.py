@@ -3,7 +3,7 @@
 import re
 import socket
 import sys
-import time
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -74,16 +74,20 @@ def test_real_sentences_are_heard_and_two_at_once_do_not_mix(transcriber: Transc
 
 
 @pytest.mark.slow
-def test_a_short_recording_does_not_wait_for_the_whole_of_a_long_one(faster: Transcriber) -> None:
+def test_a_short_recording_does_not_wait_for_the_whole_of_a_long_one(
+    faster: Transcriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
     samples = open_audio(CLIP)
-    long = np.tile(np.concatenate([samples, np.zeros(SAMPLE_RATE // 2, np.float32)]), 60)
+    long = np.tile(np.concatenate([samples, np.zeros(SAMPLE_RATE // 2, np.float32)]), 25)
+    model, begun = faster._engine._model, threading.Event()
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda *given: (begun.set(), encode(*given))[1])
     with ThreadPoolExecutor(2) as pool:
         whole = pool.submit(faster.transcribe, (SAMPLE_RATE, long))
-        time.sleep(1)  # so that it has the engine first
-        assert not whole.done()
+        assert begun.wait(60)  # it has the engine first
         assert word_errors(SAID, pool.submit(faster.transcribe, CLIP).result().text) <= 1
         assert not whole.done()
-        assert whole.result().text.lower().count("young man") > 8  # Whisper drops some that are said again
+        assert whole.result().text.lower().count("young man") > 3  # Whisper drops some that are said again
 
 
 @pytest.mark.slow

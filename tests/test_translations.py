@@ -312,6 +312,7 @@ def test_a_german_visitor_asks_and_keeps_a_conversation_in_german(
 ) -> None:
     monkeypatch.setattr(chatting, "clean_up", 'rejected: drops "brown"')
     monkeypatch.setattr(chatting, "seconds", {"first_token": 0.2, "total": 1.0})
+    chatting.asked.clear()
     with visit(browser, address, BRIEF, locale="de-DE") as page:
         assert tabs(page) == ["Bild", "Text", "Stimme", "Suchen", "Über dieses Modell"]
         expect(page.locator("html")).to_have_attribute("lang", "de")
@@ -367,6 +368,9 @@ def test_where_the_page_is_in_another_language_it_says_that_pictures_are_told_of
                     page.get_by_role("cell", name="1487 pas").wait_for()
                     page.get_by_text("Composants", exact=True).click()
                     page.get_by_role("cell", name="images de 320 pixels de côté").wait_for()
+                if locale == "pt-PT":  # which the page does not speak
+                    assert tabs(page) == ["Image", "Text", "Voice", "Search", "About this model"]
+                    expect(page.locator("html")).to_have_attribute("lang", "en")
                 show_settings(page)
                 spoken = page.locator("#settings").get_by_role("combobox").first
                 expect(spoken).to_have_value(
@@ -403,16 +407,10 @@ def test_an_example_is_asked_in_german(browser: Browser, address: str, chatting:
 
 
 @pytest.mark.browser
-def test_a_chinese_visitor_sees_chinese_and_one_of_another_language_english(
-    browser: Browser, address: str
-) -> None:
+def test_a_chinese_visitor_sees_chinese(browser: Browser, address: str) -> None:
     with visit(browser, address, BRIEF, locale="zh-CN") as page:
         assert tabs(page) == ["图片", "文字", "语音", "搜索", "关于此模型"]
         show_settings(page)
         page.locator("#settings").get_by_text("回答风格").wait_for()
         page.get_by_role("tab", name="语音").click()
         page.get_by_role("button", name="说话").wait_for()
-    with visit(browser, address, BRIEF, locale="pt-BR") as page:
-        assert tabs(page) == ["Image", "Text", "Voice", "Search", "About this model"]
-        expect(page.locator("html")).to_have_attribute("lang", "en")
-        page.get_by_role("button", name="New conversation").wait_for()

@@ -1,6 +1,5 @@
 """The thumbs in headless Chromium, down to the training row."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.chatting import ChattingAssistant
 from tests.conftest import served
 from tests.visiting import add_picture, answers, ask, visit
+from training import prepare
 from training.data import read_rows
 from vlm.chat.feedback import Feedback, read_feedback
 from vlm.serving.environment import ServerSettings
@@ -19,7 +19,6 @@ from vlm.serving.serving import Serving
 
 pytestmark = pytest.mark.browser
 BRIEF = 20_000  # milliseconds
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,11 @@ def kept(folder: Path) -> list[Feedback]:
 
 
 def test_a_thumb_down_with_the_right_answer_becomes_a_training_row(
-    page: Page, folder: Path, tmp_path: Path
+    page: Page,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     add_picture(page, "stop-sign.jpg")
     ask(page, "What is this?")
@@ -81,11 +84,13 @@ def test_a_thumb_down_with_the_right_answer_becomes_a_training_row(
         "embedded",
         "",
     )
-    command = [sys.executable, "-m", "training.prepare", "--feedback", str(folder), "--output", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("1 votes: 1 are rows, on 1 pictures.")
+    monkeypatch.setattr(sys, "argv", ["prepare", "--feedback", str(folder), "--output", str(tmp_path)])
+    prepare.main()
+    assert capsys.readouterr().out.startswith("1 votes: 1 are rows, on 1 pictures.")
     (learned,) = read_rows(tmp_path, "train", "feedback")
     assert (learned.question, learned.answer) == ("What is this?", "A stop sign.")
+    voted = "page.store.all().then(all => all.some(each => each.record.exchanges.some(said => said.voted)))"
+    page.wait_for_function(voted)
     page.reload()  # the browser kept that it has voted, and so the way to take it back
     thumb(page, "Bad answer", True)
     press(page, "Bad answer")

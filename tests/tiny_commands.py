@@ -18,9 +18,9 @@ from PIL import Image
 
 import app
 from tests.fake_assistant import FakeAssistant
+from tests.talking import TalkingAssistant
 from tests.test_bootstrap import write_colours
 from tests.test_prepare import drawing, photograph
-from tests.test_server import TalkingAssistant
 from tests.test_training import training_on
 from tests.tiny import tiny_config, tiny_model
 from tests.tiny_aligner import TinyAligner

@@ -40,8 +40,10 @@ def visit(browser: Browser, address: str, patience: int = PATIENCE, **options: o
     opened.on(
         "request", lambda request: None if request.url.startswith(local) else problems.append(request.url)
     )
-    yield opened
-    opened.context.close()
+    try:
+        yield opened
+    finally:
+        opened.context.close()
     assert not problems, problems
 
 
