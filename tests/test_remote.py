@@ -232,12 +232,15 @@ def test_a_server_that_is_down_or_somewhere_else_is_one_sentence(server: ChatSer
 def test_warming_up_says_in_the_log_what_the_server_lacks(
     server: ChatServer, far: Assistant, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def said() -> list[str]:
+        return [each.message for each in caplog.records if each.name.startswith("vlm")]
+
     list(far.warm_up())
-    assert not caplog.messages
+    assert not said()
     server.models.remove("adapter")
     list(far.warm_up())
     list(assistant_at(f"http://127.0.0.1:{free_port()}/v1").warm_up())
-    first, second = caplog.messages
+    first, second = said()
     assert "no model 'adapter', only: base" in first
     assert "cannot be reached" in second
 
