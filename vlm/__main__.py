@@ -28,7 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--preset", default="embedded", help="a preset's name or a YAML file")
     parser.add_argument("--adapter", help="a shipped adapter, an adapter folder, or user/name on the hub")
     parser.add_argument("--max-tokens", type=int, dest="max_new_tokens", help="longest answer, in tokens")
-    parser.add_argument("--temperature", type=float, help="0 always gives the same answer")
+    parser.add_argument("--temperature", type=float, help="0: the likeliest words")
     parser.add_argument("--seed", type=int, help="another seed draws another answer, above temperature 0")
     parser.add_argument("--style", choices=["full", "keywords"], help="whole sentences or keywords")
     parser.add_argument("--json", action="store_true", help="print the whole trace as JSON")

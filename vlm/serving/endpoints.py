@@ -51,7 +51,7 @@ class QuestionEndpoints:
             images: The pictures, as files.
             audio: The spoken question, as a file, or nothing.
             max_new_tokens: The longest answer, in tokens.
-            temperature: 0 always gives the same answer; higher values vary it.
+            temperature: 0 takes the likeliest words; higher values vary them.
             clean_up: Whether the base model may polish the adapter's draft.
             style: full for sentences, keywords for the words that matter.
             top_p: Above temperature 0, only the likeliest tokens that together reach this probability are drawn.
@@ -82,7 +82,7 @@ class QuestionEndpoints:
         Args:
             question: The question.
             max_new_tokens: The longest answer, in tokens.
-            temperature: 0 always gives the same answer; higher values vary it.
+            temperature: 0 takes the likeliest words; higher values vary them.
             style: full for sentences, keywords for the words that matter.
             top_p: Above temperature 0, only the likeliest tokens that together reach this probability are drawn.
             min_p: Above temperature 0, only tokens at least this likely, compared with the likeliest, are drawn.
@@ -108,7 +108,7 @@ class QuestionEndpoints:
         Args:
             audio: The recording, as a file.
             max_new_tokens: The longest answer, in tokens.
-            temperature: 0 always gives the same answer; higher values vary it.
+            temperature: 0 takes the likeliest words; higher values vary them.
             style: full for sentences, keywords for the words that matter.
             top_p: Above temperature 0, only the likeliest tokens that together reach this probability are drawn.
             min_p: Above temperature 0, only tokens at least this likely, compared with the likeliest, are drawn.
