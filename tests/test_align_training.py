@@ -296,8 +296,9 @@ def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_ends(
     ],
 )
 def test_a_setting_that_cannot_be_trained_with_is_refused_in_a_sentence(
-    training: AlignmentConfig, changes: dict[str, Any], told: str
+    training: AlignmentConfig, changes: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=told):
         align.run(replace(training, **changes))
 

@@ -358,6 +358,8 @@ def test_what_a_conversation_says_again_is_asked_once_and_its_chat_is_not() -> N
     assert select(again, "all") == again
     converted = [replace(each, task="") for each in again]
     assert select(converted, "all") == converted[:1]
+    later = [replace(each, turn=each.turn + 3) for each in converted]  # the first ones were left out
+    assert select(later, "all") == later[:1]
 
 
 def test_a_task_may_be_narrowed_to_a_kind_of_question() -> None:

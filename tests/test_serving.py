@@ -99,7 +99,7 @@ def test_memory_that_does_not_suffice_for_a_preset_is_freed_before_the_one_befor
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[weakref.ref[torch.nn.Module]] = []
-    loads = serving._load
+    loads = serving.model._load
 
     def too_large(*arguments: object) -> None:
         weights = torch.nn.Linear(2, 2)
@@ -113,7 +113,7 @@ def test_memory_that_does_not_suffice_for_a_preset_is_freed_before_the_one_befor
                 patched.setattr("vlm.chat.assistant.build_engine", too_large)
             loads(preset)
 
-    monkeypatch.setattr(serving, "_load", load)
+    monkeypatch.setattr(serving.model, "_load", load)
     with pytest.raises(UserError, match="too little memory for the preset 'two'.*smaller"):
         serving.switch("two")
     assert held and serving.assistant.answer("Hello?", settings=SHORT).model.endswith("one")

@@ -58,7 +58,7 @@ def test_the_front_matter_names_what_the_requirements_pin() -> None:
 def test_visitors_of_a_space_are_told_apart_by_what_the_hubs_proxy_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1")
     trust_the_hubs_proxy()
     seen = []
 

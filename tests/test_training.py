@@ -275,18 +275,19 @@ def test_views_are_drawn_only_where_all_answers_stay_true(data: Path) -> None:
             )
             assert torch.allclose(store[view], expected, atol=1e-2)
 
-    def seen(task: str, answer: str = "A square.") -> set[bytes]:
+    def seen(task: str, answer: str = "A square.", several: float = 0.0) -> set[bytes]:
         told = [replace(row, task=task, answer=answer) for row in rows]
-        drawn = conversations(
-            data, model, told, sources=[SourceConfig("tiny")], epochs=20, augmentation=views
-        )
-        return {drawn[index]["patch_features"].numpy().tobytes() for index in range(len(drawn))}
+        more: dict[str, Any] = {"several_pictures": several, "augmentation": views}
+        drawn = conversations(data, model, told, sources=[SourceConfig("tiny")], epochs=20, **more)
+        every = (each for index in range(len(drawn)) for each in drawn[index]["patch_features"])
+        return {each.numpy().tobytes() for each in every}
 
     themselves = {store[row.picture].numpy().tobytes() for row in rows}
     assert seen("vqa") == themselves < seen("name", "A cup leftover.")
     shown = {view: draw_view(view, views) for row in rows for view in view_ids(row.picture, views)}
     kept = {store[view].numpy().tobytes() for view, each in shown.items() if each.changes <= {"jitter"}}
     assert seen("name", "A square on the left.") == themselves | kept
+    assert seen("name", "A square on the left.", several=1.0) <= themselves | kept
 
 
 def test_tags_are_those_of_the_picture_and_are_left_out_as_often_as_told(data: Path) -> None:
@@ -647,10 +648,16 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
     assert all(math.isfinite(line["eval_loss"]) for line in lines if "eval_loss" in line)
     assert sum("eval_loss" in line for line in lines) == 2
     assert lines[-1].keys() >= {"train_loss"}
-    for lora, told in ((LoraConfig(rank=2, alpha=8), "a LoRA of rank 2 on"), (LoraConfig(rank=0), "no LoRA")):
+    for lora, told in (
+        (LoraConfig(rank=2, alpha=8), "a LoRA of rank 2 and alpha 8 on"),
+        (LoraConfig(rank=4, alpha=16), "a LoRA of rank 4 and alpha 16 on"),
+        (LoraConfig(rank=0), "no LoRA"),
+    ):
         changed = replace(tiny_config(), lora=lora)
         monkeypatch.setattr(finetune, "load_model_config", lambda name, changed=changed: changed)
-        with pytest.raises(UserError, match=f"has a LoRA of rank 4 on .*, and the preset 'tiny' {told}"):
+        with pytest.raises(
+            UserError, match=f"has a LoRA of rank 4 and alpha 8 on .*, and the preset 'tiny' {told}"
+        ):
             finetune.start_model(again, changed, "cpu")
     other = replace(tiny_config(), connector=PartConfig("mlp", {"hidden": 99}))
     monkeypatch.setattr(finetune, "load_model_config", lambda name: other)

@@ -128,7 +128,7 @@ def check(config: AlignmentConfig) -> None:
         raise UserError(
             f"save_steps ({config.save_steps}) must be a multiple of validation_steps ({config.validation_steps})."
         )
-    if config.keep_every % config.save_steps:  # or it would keep none
+    if config.keep_every % config.save_steps:  # or fewer would be kept than it says
         raise UserError(
             f"keep_every ({config.keep_every}) must be a multiple of save_steps ({config.save_steps}), or 0."
         )

@@ -5,7 +5,7 @@
     python -m training.prepare --output data/embedded --feedback FOLDER
 
 In: Debian, npm and PyPI packages (sources/packages.py), and the folders in `--photos` that hold an `index.jsonl`
-(sources/photographs.py). Out, in `<out>`: one `<source>.parquet` each with the columns of parquet_file.SCHEMA,
+(sources/photographs.py). Out, in `--output`: one `<source>.parquet` each with the columns of parquet_file.SCHEMA,
 `card.json` and `card.md`. All rows of one picture are adjacent. A file is written under a temporary name and renamed
 when whole, and an existing one is kept, so a second run only finishes what is missing; delete a file to make it again.
 One that was made of other pictures or texts than are there now is told and ends the run.
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("data/embedded"), help="folder of the parquet files"
     )
-    parser.add_argument("--downloads", type=Path, help="folder of the packages; default: <out>/downloads")
+    parser.add_argument("--downloads", type=Path, help="folder of the packages; default: OUTPUT/downloads")
     parser.add_argument(
         "--photos", type=Path, help="folder whose subfolders hold photographs and an index.jsonl"
     )

@@ -42,7 +42,8 @@ page.changed.push((tab, wasBusy) => {
 page.box = tab => tab.panel.querySelector(".composer textarea");
 
 page.stop = tab => {
-  const stop = [...tab.panel.querySelectorAll(".stop-button, .stop-answer")].find(each => each.offsetParent && !each.disabled);
+  const stop = [...tab.panel.querySelectorAll(".stop-button, .stop-answer")]
+    .find(each => !each.disabled && (each.offsetParent || !tab.panel.offsetParent));  // also behind another tab
   stop?.click();
   return Boolean(stop);
 };

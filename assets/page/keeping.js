@@ -67,6 +67,7 @@ const lengths = record => record.exchanges.map(each => each.answer?.text.length 
 /* Another tab of the browser may change or delete a conversation that this one shows. What is said here afterwards is kept
    as a conversation of its own, so that neither tab writes over the other. */
 const known = {};   // key -> {changed, said} of the entry as this tab read or wrote it last
+const deleted = new Set();  // keys
 const parted = {};  // key -> the key under which this tab went on; the server still has the first
 
 const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(8)), each => each.toString(16).padStart(2, "0")).join("");
@@ -75,6 +76,7 @@ const know = entry => { known[entry.key] = {changed: entry.changed, said: length
 async function keep(tab, record, files) {
   const {name} = tab;
   if (!record.key) return inTab.remove(`shown ${name}`);
+  if (deleted.has(record.key)) return;  // its files came late
   while (parted[record.key]) record.key = parted[record.key];
   const before = await page.store.get(record.key), seen = known[record.key];
   if (seen && seen.changed !== before?.changed) {
@@ -92,7 +94,12 @@ async function keep(tab, record, files) {
   const named = before && before.title !== UNHEARD;
   const title = named ? before.title : page.asked(record.exchanges[0]).slice(0, 80) || UNHEARD;
   const changed = before && lengths(before.record) === lengths(record) ? before.changed : Date.now();
-  const entry = {key: record.key, tab: name, title, changed, record, files: {...before?.files, ...files}};
+  const kept = {};  // a file that the server has no more stays as it was
+  for (const path of pathsIn(record)) {
+    const blob = files[path] || before?.files[path];
+    if (blob) kept[path] = blob;
+  }
+  const entry = {key: record.key, tab: name, title, changed, record, files: kept};
   await page.store.put(entry);
   know(entry);
   page.showList();
@@ -118,6 +125,7 @@ page.changed.push(tab => {
 /* Stop the answer under way and keep what there is of it, before the tab shows something else. */
 async function leave(tab) {
   const end = Date.now() + LEAVING;
+  page.keepUnsent(tab);
   tab.leaving = true;
   for (let stopped = false; tab.busy && Date.now() < end;) {
     stopped ||= page.stop(tab);  // its button appears a moment after its tab, or after the question
@@ -139,9 +147,9 @@ page.open = async key => {
    the box is to hold, if not what it holds; `growing` what was said since it was kept. */
 page.show = async (tab, key, draft, growing) => {
   if (tab.busy && tab.record.key === key) return;  // it is shown, and grows
-  const mine = tab.opening = {};  // of two that are opened one after the other, the last one is shown
+  const mine = tab.opening = {};  // of two that are opened one after the other the last is shown, and none if a question is asked
   await leave(tab);
-  const shown = tab.record, entry = await page.store.get(key);
+  const entry = await page.store.get(key);
   if (!entry) return tab.trigger("fresh", {draft});  // another tab has deleted it
   const record = structuredClone(growing || entry.record);
   const places = {}, files = {};
@@ -154,13 +162,14 @@ page.show = async (tab, key, draft, growing) => {
   } catch {  // without its files it would be kept without them
     return note(tab, "The conversation could not be opened: its files could not be sent. Please try again in a moment.");
   }
-  if (tab.opening !== mine || tab.record !== shown) return;  // something was asked meanwhile
+  if (tab.opening !== mine) return;
   tab.files = files;
   for (const exchange of record.exchanges) {
     exchange.pictures = exchange.pictures.map(path => places[path] || path);
     exchange.recording = exchange.recording && (places[exchange.recording] || exchange.recording);
   }
   delete parted[key];
+  deleted.delete(key);
   know(entry);
   tab.trigger("opened", {record, draft});
 };

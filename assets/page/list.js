@@ -115,22 +115,25 @@ const listActions = {
       field.blur();
     });
     field.addEventListener("blur", async () => {
-      await inTurn(async () => {
+      const rename = async () => {
         const entry = await page.store.get(key);
         if (entry && field.value.trim()) await page.store.put({...entry, title: field.value.trim()});
-      });
+      };
+      await inTurn(rename).catch(problem => isNoRoom(problem) ? refuse(NO_ROOM) : console.warn(problem));
       item.remove();
       page.showList();
     });
   },
   async delete(key) {
     const shown = Object.values(page.tabs).find(each => each.record?.key === key);
+    const draft = shown && besideQuestion(shown);
     if (shown) await leave(shown);  // or what is said of it afterwards would come back as a conversation of its own
     undone = await page.store.get(key);
     if (!undone) return page.showList();  // another tab was first
+    deleted.add(key);
     await inTurn(() => page.store.delete(key));
     wasShown = Boolean(shown);
-    shown?.trigger("fresh", {});
+    shown?.trigger("fresh", {draft});
     const said = list.querySelector(".undo");
     said.hidden = false;
     said.lastElementChild.hidden = false;
@@ -139,9 +142,9 @@ const listActions = {
   },
   async undo() {
     const entry = undone;
+    if (entry) await page.store.put(entry);
     undone = null;
     list.querySelector(".undo").hidden = true;
-    if (entry) await page.store.put(entry);
     page.showList();
     const begun = page.tabs[entry?.tab]?.record?.exchanges.length;  // another conversation since
     if (entry && wasShown && !begun) page.open(entry.key);
@@ -151,11 +154,12 @@ const listActions = {
     dialog.returnValue = "";
     dialog.onclose = async () => {
       if (dialog.returnValue !== "delete") return;
-      const tabs = Object.values(page.tabs);
+      const tabs = Object.values(page.tabs), drafts = tabs.map(besideQuestion);
       await Promise.all(tabs.map(leave));
+      for (const {key} of await page.store.all()) deleted.add(key);
       await inTurn(page.store.clear);
       list.querySelector(".undo").hidden = true;
-      for (const tab of tabs) tab.trigger("fresh", {});
+      tabs.forEach((tab, place) => tab.trigger("fresh", {draft: drafts[place]}));
       page.showList();
     };
     dialog.showModal();
@@ -205,9 +209,16 @@ async function written(entries) {
   return JSON.stringify({format: FORMAT, conversations}, null, 1);
 }
 
+function refuse(why) {
+  const said = list.querySelector(".undo");
+  undone = null;
+  said.hidden = false;
+  said.lastElementChild.hidden = true;
+  said.firstElementChild.textContent = why;
+}
+
 /* Take in what was exported. The server checks a record when it is opened. */
 async function taken(file) {
-  const said = list.querySelector(".undo");
   try {
     const read = JSON.parse(await file.text());
     if (read.format !== FORMAT) throw Error();
@@ -227,12 +238,9 @@ async function taken(file) {
       const there = await page.store.get(entry.key);
       if (!there || there.changed < entry.changed) await page.store.put(entry);  // what was said since stays
     }
-    said.hidden = true;
+    list.querySelector(".undo").hidden = true;
   } catch (problem) {
-    undone = null;
-    said.hidden = false;
-    said.lastElementChild.hidden = true;
-    said.firstElementChild.textContent = isNoRoom(problem) ? NO_ROOM : `${file.name} holds no conversations that this page has exported.`;
+    refuse(isNoRoom(problem) ? NO_ROOM : `${file.name} holds no conversations that this page has exported.`);
   }
   page.showList();
 }

@@ -35,6 +35,7 @@ const page = {
       const wasBusy = tab.busy, before = tab.record?.exchanges.length ?? 0;
       const answered = (record?.exchanges.length ?? 0) >= before;  // a question that failed is taken out again
       Object.assign(tab, {busy, record, words, answered});
+      if (busy && !wasBusy) tab.opening = null;  // a question goes before a conversation that is still being opened
       page.changed.forEach(tell => tell(tab, wasBusy));
     });
     page.follow(tab);

@@ -44,7 +44,7 @@ async function madeReady(files, tab) {
     else if (isForeign(file)) refused = `The picture "${file.name}" is not a picture that can be read here. Use PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF.`;
     else carried.push(file);
   }
-  note(tab, refused);
+  if (refused || !tab.unsent) note(tab, refused);
   return carried;
 }
 

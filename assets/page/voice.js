@@ -37,8 +37,8 @@ function meter(stream, heard, pause = Infinity) {
   const samples = new Float32Array(analyser.fftSize);
   let speech = 0, quiet = 0, before = performance.now();
   const timer = setInterval(() => {
-    const passed = performance.now() - before;  // where the page is hidden, up to a second
-    before += passed;
+    const since = performance.now() - before, passed = Math.min(since, document.hidden ? 1100 : 200);  // a page that was busy heard nothing
+    before += since;
     analyser.getFloatTimeDomainData(samples);
     const loud = Math.sqrt(samples.reduce((sum, each) => sum + each * each, 0) / samples.length) > SPOKEN_FROM;
     if (loud) { speech += passed; quiet = 0; } else quiet += passed;
@@ -54,6 +54,7 @@ const release = stream => stream?.getTracks().forEach(track => track.stop());
 
 async function listen(tab) {
   if (asking || recording) return;
+  if (tab.unsent) return send(tab, tab.unsent);
   page.hush();
   const mine = asking = {tab}, stream = await microphone(tab);
   const wanted = asking === mine && tab.panel.offsetParent;
@@ -85,41 +86,36 @@ function record(tab, stream) {
 
 /* What was said is kept until it has been asked: after the answer under way, and when the server can be reached. */
 async function send(tab, file) {
+  const mine = tab.sending = {};
   tab.unsent = file;
   note(tab, "Sending…");
-  let path;
-  try {
-    ({path} = await tab.upload(file));
-  } catch {
-    return note(tab, "The recording could not be sent. Press Speak to send it again, or Escape to drop it.");
-  }
-  while (tab.busy && tab.unsent === file) await new Promise(go => setTimeout(go, 100));
-  if (tab.unsent !== file) return;
+  const sent = await tab.upload(file).catch(() => null);
+  while (sent && tab.busy && tab.sending === mine) await new Promise(go => setTimeout(go, 100));
+  if (tab.unsent !== file || tab.sending && tab.sending !== mine) return;  // it was dropped, or is sent once more
+  if (!sent || !tab.sending) return note(tab, "The recording could not be sent. Press Speak to send it again, or Escape to drop it.");
   tab.unsent = null;
   note(tab, "");
-  tab.trigger("spoken", {path});
+  tab.trigger("spoken", {path: sent.path});
 }
 
-page.actions.speak = (button, tab) => {
-  if (recording) recording.recorder.stop();
-  else if (tab.unsent) send(tab, tab.unsent);
-  else listen(tab);
-};
+/* A recording that waits belongs to the conversation that is left: it is not asked in another one by itself. */
+page.keepUnsent = tab => { tab.sending = null; };
+
+page.actions.speak = (button, tab) => recording ? recording.recorder.stop() : listen(tab);
 
 /* End the recording under way without sending it, and hands-free with it. Whether there was one. */
 page.dropRecording = () => {
-  const unsent = Object.values(page.tabs).find(each => each.unsent), {tab} = asking || recording || {tab: unsent};
-  if (!asking && !unsent && recording?.recorder.state !== "recording") return false;
-  if (recording) {
+  const running = asking || (recording?.recorder.state === "recording" ? recording : null), shown = page.shown();
+  if (!running && !shown?.unsent) return false;
+  if (!running) {
+    shown.unsent = null;
+    note(shown, DROPPED);
+  } else if (running === recording) {
     recording.discard = true;
     recording.recorder.stop();
   }
-  if (unsent) {
-    unsent.unsent = null;
-    note(unsent, DROPPED);
-  }
   asking = null;
-  endHandsFree(tab);
+  endHandsFree(running ? running.tab : shown);
   return true;
 };
 
@@ -133,18 +129,11 @@ document.addEventListener("click", ({target}) => {
   }
 });
 
-document.addEventListener("change", async ({target}) => {
+document.addEventListener("change", ({target}) => {
   const tab = target.dataset?.action === "recording" && page.tabOf(target);
   if (!tab || !target.files.length) return;
-  let path;
-  try {
-    ({path} = await tab.upload(target.files[0]));
-  } catch {
-    return note(tab, "The recording could not be sent. Please try again in a moment.");
-  } finally {
-    target.value = "";
-  }
-  tab.trigger("spoken", {path});
+  send(tab, target.files[0]);
+  target.value = "";
 });
 
 // Reading aloud.
@@ -219,13 +208,13 @@ async function answerAloud(tab) {
 }
 
 page.changed.push((tab, wasBusy) => {
-  if (tab.busy && !wasBusy) note(tab, "");
+  if (tab.busy && !wasBusy && !tab.unsent) note(tab, "");
   if (!wasBusy || tab.busy) return;
   if (!tab.answered || !page.lastAnswer(tab)) {
     if (isHandsFree(tab)) listen(tab);
     return;
   }
-  const stopped = tab.leaving || tab.record.exchanges.at(-1).answer?.stage !== "done";
+  const stopped = tab.leaving || wayShown(tab.record).at(-1).answer?.stage !== "done";
   if (isHandsFree(tab)) stopped ? listen(tab) : answerAloud(tab);
   else if (!stopped && page.settings.readAlways) page.say(tab, page.lastAnswer(tab));
 });

@@ -119,12 +119,14 @@ class Conversations(Dataset):
     def _view(self, picture: str, asked: Sequence[Asked], index: int) -> str:
         """The picture, or one of its views that all the answers are true of."""
         rows = [turn.row for turn in asked if turn.row.picture == picture]
+        said = [text for turn in asked if picture in turn.shown for text in (turn.question, turn.answer)]
+        said += [text for row in rows for text in (row.question, row.answer)]
         names = [name for name in view_ids(picture, self.augmentation) if name in self.store]
         views = {name: draw_view(name, self.augmentation) for name in names}
         true = [
             name
             for name, view in views.items()
-            if all(is_true_of(view, row.task) and keeps_sides(view, row.question, row.answer) for row in rows)
+            if keeps_sides(view, *said) and all(is_true_of(view, row.task) for row in rows)
         ]
         return random.Random(f"{self.seed} {index} {picture} view").choice([picture, *true])
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,18 @@ def training_record(config: TrainingConfig, model: str) -> dict[str, Any]:
 
 def check_lora(adapter: Path, config: ModelConfig) -> None:
     """Refuse to go on from an adapter with another LoRA than the preset's: the config of the new one would belie it."""
+    share = (read_description(adapter).get("training") or {}).get("lora_share", 1.0)
+    lora = adapter_config(adapter).lora
     told, asked = (
-        f"a LoRA of rank {lora.rank} on {', '.join(sorted(lora.targets))}" if lora.rank else "no LoRA"
-        for lora in (adapter_config(adapter).lora, config.lora)
+        f"a LoRA of rank {each.rank} and alpha {each.alpha:.6g} on {', '.join(sorted(each.targets))}"
+        if each.rank
+        else "no LoRA"
+        for each in (replace(lora, alpha=lora.alpha / share), config.lora)  # all of it is gone on from
     )
     if told != asked:
         raise UserError(
             f"The adapter {adapter} has {told}, and the preset {config.name!r} {asked}. To go on from it, give the model "
-            "preset the adapter's `lora` (its config.yaml has it); else train without --init-from."
+            "preset the adapter's; else train without --init-from."
         )
 
 

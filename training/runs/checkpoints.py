@@ -56,7 +56,10 @@ class OrderedTrainer(Trainer):
 
     def __init__(self, *, args: TrainingArguments, **parts: Any) -> None:
         if args.n_gpu > 1:
-            log.warning("one of %d GPUs is used; start with `accelerate launch -m` to use all", args.n_gpu)
+            log.warning(
+                "one of %d GPUs is used; finetune and align use all where `accelerate launch -m` starts them",
+                args.n_gpu,
+            )
             args._n_gpu = 1
         super().__init__(args=args, **parts)
 

@@ -134,8 +134,15 @@ def select(rows: Sequence[Row], task: str | None = None, limit: int | None = Non
     """The questions of a task (TASKS, or all). Without a task: the naming question of each picture whose name is known,
     else all questions. What a conversation says again is asked once. Its chat, and the later turns of a converted one,
     lean on what was said before and are left out."""
+    begins: dict[tuple[str, str], int] = {}  # the first turn that is there of each conversation
+    for row in rows:
+        talk = (row.source, row.conversation)
+        begins[talk] = min(row.turn, begins.get(talk, row.turn))
     said = [
-        row for row in rows if row.task != "chat" and not (row.turn and row.conversation and not row.task)
+        row
+        for row in rows
+        if row.task != "chat"
+        and (row.task or not row.conversation or row.turn == begins[row.source, row.conversation])
     ]
     rows = list({(row.source, row.picture, row.question, row.answer): row for row in said[::-1]}.values())[
         ::-1

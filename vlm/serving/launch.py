@@ -157,7 +157,9 @@ def reach_directly(*hosts: str) -> None:
 def trust_the_hubs_proxy() -> None:
     """On a Space every request comes from the hub's proxy, and all visitors would be one person without what it says of
     them. Nobody else reaches the container."""
-    os.environ.setdefault("FORWARDED_ALLOW_IPS", "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16")
+    given = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")
+    if given != "*":
+        os.environ["FORWARDED_ALLOW_IPS"] = f"{given},10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
 
 
 def start(site: Site) -> None:

@@ -121,8 +121,8 @@ class Searches:
         if not session.index:
             raise UserError("There are no pictures to search in yet. Choose some first.")
         self.serving.allowance.take(pictures=bool(picture))
-        session.searched = True
         found = self.serving.searcher.get().search(words or "", picture, index=session.index, count=SHOWN)
+        session.searched = True
         return self._show(session, found, scores=True)
 
     def choose(self, session: SearchSession, clicked: gr.SelectData) -> Any:
