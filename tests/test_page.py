@@ -520,6 +520,10 @@ def test_two_tabs_on_one_conversation_lose_nothing_of_each_other(page: Page, add
     expect(current).to_have_count(1)
     assert current.get_attribute("data-key") != key
     expect(listed).to_have_count(2)
+    ask(other, "Fifth?")  # where the first of its two was deleted
+    kept = "async () => JSON.stringify((await page.store.all()).map(each => each.record)).includes('Fifth?')"
+    page.wait_for_function(kept)
+    expect(listed).to_have_count(2)
 
 
 def test_two_tabs_that_write_at_once_keep_both(page: Page, address: str) -> None:
@@ -972,6 +976,7 @@ def test_a_recording_is_dropped_by_escape_and_when_its_tab_is_left(
     record.click()
     send.wait_for()
     page.get_by_role("tab", name="Image").click()
+    page.wait_for_function("!recording")
     record.click()  # belongs to this tab
     send.wait_for()
     page.get_by_role("tab", name="Text").click()
@@ -988,15 +993,18 @@ def test_what_is_spoken_beside_an_answer_is_asked_after_it_and_what_could_not_be
     assistant.slow, assistant.script["Slow?"] = 0.1, " ".join(["word"] * 40)
     ask(page, "Slow?")
     page.locator(".answer:visible .words", has_text="word word").wait_for()
+    send = page.get_by_role("button", name="Stop and send", exact=True)
     do(page, "speak")
+    send.wait_for()
     page.wait_for_timeout(700)
-    do(page, "speak")
+    send.click()
     expect(answers(page)).to_have_count(2)
     expect(page.locator(".question:visible .words")).to_have_text(["Slow?", "what was spoken"])
     page.route("**/gradio_api/upload*", lambda route: route.abort())
     do(page, "speak")
+    send.wait_for()
     page.wait_for_timeout(700)
-    do(page, "speak")
+    send.click()
     expect(page.locator(".bar-note:visible")).to_contain_text("Press Speak to send it again")
     page.unroute("**/gradio_api/upload*")
     do(page, "speak")

@@ -619,7 +619,7 @@ def test_a_process_has_one_gpu_and_says_how_to_use_all(
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     arguments._n_gpu = 4
     assert OrderedTrainer(model=torch.nn.Linear(1, 1), args=arguments).args.train_batch_size == 8
-    assert "one of 4 GPUs is used; start with `accelerate launch -m` to use all" in caplog.text
+    assert "one of 4 GPUs is used; finetune and align use all" in caplog.text
 
 
 @pytest.mark.slow

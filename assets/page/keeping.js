@@ -76,8 +76,8 @@ const know = entry => { known[entry.key] = {changed: entry.changed, said: length
 async function keep(tab, record, files) {
   const {name} = tab;
   if (!record.key) return inTab.remove(`shown ${name}`);
-  if (deleted.has(record.key)) return;  // its files came late
   while (parted[record.key]) record.key = parted[record.key];
+  if (deleted.has(record.key)) return;  // its files came late
   const before = await page.store.get(record.key), seen = known[record.key];
   if (seen && seen.changed !== before?.changed) {
     if (!record.exchanges.length || seen.said === lengths(record)) return;
@@ -109,7 +109,8 @@ async function keep(tab, record, files) {
 // for the browser to have locks.
 const inTurn = write => navigator.locks ? navigator.locks.request("ask-a-picture", write) : write();
 let keeping = Promise.resolve();
-page.changed.push(tab => {
+page.changed.push((tab, wasBusy) => {
+  if (tab.busy && !wasBusy) deleted.delete(tab.record.key);  // it is still shown, and goes on
   // A question that was left before its first word stays as it was kept: whoever opens its conversation finds it in the box.
   if (tab.leaving && !tab.answered) return;
   const {record} = tab;
@@ -135,8 +136,9 @@ async function leave(tab) {
   await Promise.race([keeping, new Promise(go => setTimeout(go, end - Date.now()))]);  // its files may be large
 }
 
-/* What was being written, where the question under way is about to come back into the box; else the box is left as it is. */
-const besideQuestion = tab => tab.busy ? page.box(tab)?.value : undefined;
+/* What was being written, where the question under way is about to come back into the box; else, and where pictures stand in
+   it, the box is left as it is. */
+const besideQuestion = tab => tab.busy && !tab.panel.querySelector(".composer .thumbnail-item") ? page.box(tab)?.value : undefined;
 
 page.open = async key => {
   const found = await page.store.get(key), tab = found && await page.tab(found.tab);
@@ -151,6 +153,7 @@ page.show = async (tab, key, draft, growing) => {
   await leave(tab);
   const entry = await page.store.get(key);
   if (!entry) return tab.trigger("fresh", {draft});  // another tab has deleted it
+  deleted.delete(key);
   const record = structuredClone(growing || entry.record);
   const places = {}, files = {};
   try {
@@ -162,14 +165,13 @@ page.show = async (tab, key, draft, growing) => {
   } catch {  // without its files it would be kept without them
     return note(tab, "The conversation could not be opened: its files could not be sent. Please try again in a moment.");
   }
-  if (tab.opening !== mine) return;
+  if (tab.opening !== mine || deleted.has(key)) return;
   tab.files = files;
   for (const exchange of record.exchanges) {
     exchange.pictures = exchange.pictures.map(path => places[path] || path);
     exchange.recording = exchange.recording && (places[exchange.recording] || exchange.recording);
   }
   delete parted[key];
-  deleted.delete(key);
   know(entry);
   tab.trigger("opened", {record, draft});
 };

@@ -119,7 +119,7 @@ const listActions = {
         const entry = await page.store.get(key);
         if (entry && field.value.trim()) await page.store.put({...entry, title: field.value.trim()});
       };
-      await inTurn(rename).catch(problem => isNoRoom(problem) ? refuse(NO_ROOM) : console.warn(problem));
+      await inTurn(rename).catch(problem => console.warn(problem) || isNoRoom(problem) && setTimeout(() => refuse(NO_ROOM)));  // after the click that ended it
       item.remove();
       page.showList();
     });
@@ -142,9 +142,15 @@ const listActions = {
   },
   async undo() {
     const entry = undone;
-    if (entry) await page.store.put(entry);
-    undone = null;
-    list.querySelector(".undo").hidden = true;
+    try {
+      if (entry) await inTurn(() => page.store.put(entry));
+    } catch {  // it can be tried again
+      return;
+    }
+    if (undone === entry) {
+      undone = null;
+      list.querySelector(".undo").hidden = true;
+    }
     page.showList();
     const begun = page.tabs[entry?.tab]?.record?.exchanges.length;  // another conversation since
     if (entry && wasShown && !begun) page.open(entry.key);
@@ -157,6 +163,7 @@ const listActions = {
       const tabs = Object.values(page.tabs), drafts = tabs.map(besideQuestion);
       await Promise.all(tabs.map(leave));
       for (const {key} of await page.store.all()) deleted.add(key);
+      for (const {record} of tabs) if (record?.key) deleted.add(record.key);
       await inTurn(page.store.clear);
       list.querySelector(".undo").hidden = true;
       tabs.forEach((tab, place) => tab.trigger("fresh", {draft: drafts[place]}));

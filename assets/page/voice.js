@@ -5,6 +5,7 @@ const SPOKEN_FROM = 0.02;   // loudness (root mean square of samples within [-1,
 const SILENCE = 1300;       // milliseconds of quiet that end a question
 const INTERRUPTS = 350;     // milliseconds of speech that end an answer
 const PAUSE = 300;          // milliseconds of quiet between two noises, which are no speech
+const NOT_SENT = "The recording could not be sent. Press Speak to send it again, or Escape to drop it.";
 const DROPPED = "The recording was dropped, and not sent.";
 const PLAIN_HTTP = "Browsers give the microphone only to https pages and to this machine's own (localhost). Serve the page over "
   + "https, or open it through a tunnel: ssh -L 7860:localhost:7860 HOST, then http://localhost:7860.";
@@ -37,7 +38,7 @@ function meter(stream, heard, pause = Infinity) {
   const samples = new Float32Array(analyser.fftSize);
   let speech = 0, quiet = 0, before = performance.now();
   const timer = setInterval(() => {
-    const since = performance.now() - before, passed = Math.min(since, document.hidden ? 1100 : 200);  // a page that was busy heard nothing
+    const since = performance.now() - before, passed = Math.min(since, document.hidden ? 1100 : 300);  // a page that was busy heard nothing
     before += since;
     analyser.getFloatTimeDomainData(samples);
     const loud = Math.sqrt(samples.reduce((sum, each) => sum + each * each, 0) / samples.length) > SPOKEN_FROM;
@@ -54,7 +55,7 @@ const release = stream => stream?.getTracks().forEach(track => track.stop());
 
 async function listen(tab) {
   if (asking || recording) return;
-  if (tab.unsent) return send(tab, tab.unsent);
+  if (tab.unsent) return;
   page.hush();
   const mine = asking = {tab}, stream = await microphone(tab);
   const wanted = asking === mine && tab.panel.offsetParent;
@@ -84,16 +85,18 @@ function record(tab, stream) {
   note(tab, "Listening…");
 }
 
-/* What was said is kept until it has been asked: after the answer under way, and when the server can be reached. */
-async function send(tab, file) {
+/* What was said is kept until it has been asked: after the answer under way, and when the server can be reached. What was
+   `chosen` is on the disk as well. */
+async function send(tab, file, chosen = false) {
   const mine = tab.sending = {};
   tab.unsent = file;
   note(tab, "Sending…");
   const sent = await tab.upload(file).catch(() => null);
   while (sent && tab.busy && tab.sending === mine) await new Promise(go => setTimeout(go, 100));
   if (tab.unsent !== file || tab.sending && tab.sending !== mine) return;  // it was dropped, or is sent once more
-  if (!sent || !tab.sending) return note(tab, "The recording could not be sent. Press Speak to send it again, or Escape to drop it.");
+  if (sent ? !tab.sending : !chosen) return note(tab, NOT_SENT);
   tab.unsent = null;
+  if (!sent) return note(tab, "The recording could not be sent. Please try again in a moment.");
   note(tab, "");
   tab.trigger("spoken", {path: sent.path});
 }
@@ -101,7 +104,11 @@ async function send(tab, file) {
 /* A recording that waits belongs to the conversation that is left: it is not asked in another one by itself. */
 page.keepUnsent = tab => { tab.sending = null; };
 
-page.actions.speak = (button, tab) => recording ? recording.recorder.stop() : listen(tab);
+page.actions.speak = (button, tab) => {
+  if (recording) recording.recorder.stop();
+  else if (tab.unsent) send(tab, tab.unsent);
+  else listen(tab);
+};
 
 /* End the recording under way without sending it, and hands-free with it. Whether there was one. */
 page.dropRecording = () => {
@@ -132,7 +139,8 @@ document.addEventListener("click", ({target}) => {
 document.addEventListener("change", ({target}) => {
   const tab = target.dataset?.action === "recording" && page.tabOf(target);
   if (!tab || !target.files.length) return;
-  send(tab, target.files[0]);
+  if (tab.unsent) note(tab, NOT_SENT);  // one after the other
+  else send(tab, target.files[0], true);
   target.value = "";
 });
 
