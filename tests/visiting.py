@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Locator, Page, Playwright
+from playwright.sync_api import Browser, Frame, Locator, Page, Playwright
 
 from tests.conftest import CHROMIUM_OPTIONS, EXAMPLES
 
 # "He was not an ill-disposed young man."
 SENTENCE = Path(__file__).parent / "data" / "sense-and-sensibility-0880.wav"
+BROKEN_OFF = (
+    "AbortError: signal is aborted",
+    "Connection errored out",
+)  # Gradio's client, of requests that a reload ends
 PATIENCE = 90_000  # milliseconds: two cores may be busy
 
 
@@ -40,6 +44,12 @@ def visit(browser: Browser, address: str, patience: int = PATIENCE, **options: o
     opened.on(
         "request", lambda request: None if request.url.startswith(local) else problems.append(request.url)
     )
+
+    def reloaded(frame: Frame) -> None:
+        if frame == opened.main_frame:
+            problems[:] = [each for each in problems if not any(words in each for words in BROKEN_OFF)]
+
+    opened.on("framenavigated", reloaded)
     try:
         yield opened
     finally:
