@@ -300,13 +300,8 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_there_was_of_it(
     page.context.close()
 
 
-def test_what_is_typed_while_a_reloaded_page_opens_its_conversation_stays(
-    page: Page, assistant: ChattingAssistant
-) -> None:
-    page.get_by_role("tab", name="Image").click()
-    add_picture(page, "cat.jpg")
-    ask(page, "What is this?")
-    expect(answers(page)).to_have_count(1)
+def test_what_is_typed_while_a_reloaded_page_opens_its_conversation_stays(page: Page) -> None:
+    ask_about_the_cat(page)
     box(page).fill("And ")
     held: list[Route] = []
     page.route("**/upload*", lambda route: held.append(route))
@@ -693,10 +688,7 @@ def test_a_browser_that_keeps_nothing_still_talks(browser: Browser, address: str
 def test_a_picture_that_is_gone_is_said_and_the_talk_goes_on(
     page: Page, assistant: ChattingAssistant
 ) -> None:
-    page.get_by_role("tab", name="Image").click()
-    add_picture(page, "cat.jpg")
-    ask(page, "What is this?")
-    expect(answers(page)).to_have_count(1)
+    ask_about_the_cat(page)
     Path(assistant.asked[-1]["images"][0]).unlink()  # its time is up
     ask(page, "And now?")
     expect(answers(page)).to_have_count(2)
