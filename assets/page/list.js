@@ -119,7 +119,10 @@ const listActions = {
         const entry = await page.store.get(key);
         if (entry && field.value.trim()) await page.store.put({...entry, title: field.value.trim()});
       };
-      await inTurn(rename).catch(problem => console.warn(problem) || isNoRoom(problem) && setTimeout(() => refuse(NO_ROOM)));  // after the click that ended it
+      await inTurn(rename).catch(problem => {
+        console.warn(problem);
+        if (isNoRoom(problem)) setTimeout(() => refuse(NO_ROOM));  // the click that ended the writing would hide it
+      });
       item.remove();
       page.showList();
     });
@@ -144,8 +147,8 @@ const listActions = {
     const entry = undone;
     try {
       if (entry) await inTurn(() => page.store.put(entry));
-    } catch {  // it can be tried again
-      return;
+    } catch (problem) {
+      return console.warn(problem);  // it can be tried again
     }
     if (undone === entry) {
       undone = null;
