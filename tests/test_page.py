@@ -974,11 +974,21 @@ def test_a_recording_is_dropped_by_escape_and_when_its_tab_is_left(
     page.get_by_role("tab", name="Text").click()
     record.wait_for()
     expect(page.locator(".question:visible")).to_have_count(0)
+    page.get_by_role("tab", name="Image").click()
+    record.click()
+    page.wait_for_timeout(700)
+    send.click()
+    expect(page.locator(".composer .notice:visible")).to_contain_text("Please add a picture first")
+    expect(page.locator(".bar-note:visible")).to_contain_text("Press Speak to send it again")
     assert not assistant.asked
+    add_picture(page, "cat.jpg")
+    record.click()
+    expect(answers(page)).to_have_count(1)
+    expect(page.locator(".bar-note:visible")).to_have_count(0)
 
 
 def test_what_is_spoken_beside_an_answer_is_asked_after_it_and_what_could_not_be_sent_once_more(
-    browser: Browser, address: str, assistant: ChattingAssistant
+    browser: Browser, address: str, assistant: ChattingAssistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = open_page(browser, address, BRIEF)  # its console complains of the request that fails
     page.get_by_role("tab", name="Text").click()
@@ -1001,7 +1011,16 @@ def test_what_is_spoken_beside_an_answer_is_asked_after_it_and_what_could_not_be
     page.unroute("**/gradio_api/upload*")
     do(page, "speak")
     expect(answers(page)).to_have_count(3)
-    assert [each["audio"] is not None for each in assistant.asked] == [False, True, True]
+    with monkeypatch.context() as patched:
+        patched.setattr(assistant, "hear", lambda *_: [][0])
+        do(page, "speak")
+        send.wait_for()
+        page.wait_for_timeout(700)
+        send.click()
+        expect(page.locator(".bar-note:visible")).to_contain_text("Press Speak to send it again")
+    do(page, "speak")
+    expect(answers(page)).to_have_count(4)
+    assert [each["audio"] is not None for each in assistant.asked] == [False, True, True, True]
     page.context.close()
 
 
