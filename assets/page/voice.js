@@ -4,6 +4,7 @@
 const SPOKEN_FROM = 0.02;   // loudness (root mean square of samples within [-1, 1]) that counts as speech
 const SILENCE = 1300;       // milliseconds of quiet that end a question
 const INTERRUPTS = 350;     // milliseconds of speech that end an answer
+const FORGOTTEN = 20000;    // milliseconds of quiet that are not kept, while hands-free waits for a question
 const PAUSE = 300;          // milliseconds of quiet between two noises, which are no speech
 const NOT_SENT = "The recording could not be sent. Press Speak to send it again, or Escape to drop it.";
 const DROPPED = "The recording was dropped, and not sent.";
@@ -69,11 +70,18 @@ async function listen(tab) {
 }
 
 function record(tab, stream) {
+  showRecording(tab, true);
+  note(tab, "Listening…");
+  begin(tab, stream);
+}
+
+function begin(tab, stream) {
   const recorder = new MediaRecorder(stream), pieces = [];
-  const mine = recording = {tab, recorder, stream, discard: false, stopMeter: () => {}};
+  const mine = recording = {tab, recorder, stream, discard: false, anew: false, stopMeter: () => {}};
   recorder.ondataavailable = ({data}) => pieces.push(data);
   recorder.onstop = async () => {
     mine.stopMeter();
+    if (mine.anew && !mine.discard) return begin(tab, stream);
     release(stream);
     recording = null;
     showRecording(tab, false);
@@ -82,11 +90,12 @@ function record(tab, stream) {
     send(tab, new File(pieces, `spoken.${ending}`, {type}));
   };
   if (isHandsFree(tab)) mine.stopMeter = meter(stream, (speech, quiet) => {
-    if (speech > 200 && quiet >= SILENCE && recorder.state === "recording") recorder.stop();
+    const isSpoken = speech > 200;
+    if (recorder.state !== "recording" || quiet < (isSpoken ? SILENCE : FORGOTTEN)) return;
+    mine.anew = !isSpoken;  // or the quiet would be sent with the question, and be over the longest recording in the end
+    recorder.stop();
   });
   recorder.start();
-  showRecording(tab, true);
-  note(tab, "Listening…");
 }
 
 /* What was said is kept until it has been heard: it is asked after the answer under way, and once more where the server could
