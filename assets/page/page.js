@@ -42,6 +42,7 @@ const page = {
     const chat = tab.panel.querySelector(".conversation");
     new MutationObserver(() => page.drawFormulas(chat)).observe(chat, {childList: true, subtree: true});
     page.showVoices(tab);
+    page.listenWhereShown(tab);
     if (tab.panel.querySelector(".look")) page.focusLook(tab);
     page.tellOfPictures(tab);
     (page.waiting[tab.name] || []).forEach(go => go(tab));

@@ -147,15 +147,12 @@ page.dropRecording = () => {
   return true;
 };
 
-// Nobody is listened to on a tab that was left: nothing there would show it.
-document.addEventListener("click", ({target}) => {
-  const to = target.closest?.("#tabs [role=tab]")?.innerText.trim();
-  if (!to) return;
-  for (const tab of Object.values(page.tabs).filter(each => page.translated(each.name) !== to)) {
-    if ((asking || recording)?.tab === tab) page.dropRecording();
-    endHandsFree(tab);
-  }
-});
+/* Nobody is listened to on a tab that is not shown, be it left by a click or by the server: nothing there would tell of it. */
+page.listenWhereShown = tab => new ResizeObserver(() => {
+  if (tab.panel.offsetParent) return;
+  if ((asking || recording)?.tab === tab) page.dropRecording();
+  endHandsFree(tab);
+}).observe(tab.panel);
 
 document.addEventListener("change", ({target}) => {
   const tab = target.dataset?.action === "recording" && page.tabOf(target);
