@@ -368,7 +368,12 @@ def test_a_name_that_is_being_written_stays_when_an_answer_ends(
     page.get_by_label("More about About apples?").click()
     page.get_by_role("button", name="Rename").locator("visible=true").click()
     page.get_by_label("New name").fill("Fru")
+    composing = {"key": "Enter", "isComposing": True, "bubbles": True}
+    page.get_by_label("New name").dispatch_event("keydown", composing)
+    box(page).dispatch_event("keydown", composing | {"key": "Escape"})
+    page.get_by_label("Search conversations").dispatch_event("keydown", {"key": "Escape", "bubbles": True})
     expect(answers(page)).to_have_count(2)
+    expect(page.get_by_text("Stopped early.")).to_have_count(0)
     page.get_by_label("New name").press_sequentially("it")
     page.get_by_label("New name").press("Enter")
     page.get_by_label("More about Fruit").wait_for()

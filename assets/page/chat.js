@@ -48,11 +48,14 @@ page.stop = tab => {
   return Boolean(stop);
 };
 
+const ASIDE = "#list, .right-answer, [type=search]";  // where Escape is about what is written there
+
 document.addEventListener("keydown", event => {
   const tab = page.shown();
-  if (!tab || document.querySelector("dialog[open]")) return;
+  if (!tab || event.isComposing || document.querySelector("dialog[open]")) return;
   const box = page.box(tab), typing = event.target === box;
   if (event.key === "Escape") {
+    if (event.target.closest?.(ASIDE)) return;
     page.hush();
     if (!page.closeLook(tab) && !page.dropRecording() && !page.stop(tab)) tab.panel.querySelector("[data-action=leave]")?.click();
   }

@@ -108,6 +108,7 @@ const listActions = {
     field.focus();
     field.select();
     field.addEventListener("keydown", event => {
+      if (event.isComposing) return;  // the key is about the word that is put together
       if (event.key === "Enter") field.blur();
       if (event.key !== "Escape") return;
       event.stopPropagation();  // it would stop the answer as well
