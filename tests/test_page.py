@@ -566,7 +566,7 @@ def test_conversations_are_exported_and_imported(page: Page, tmp_path: Path) -> 
     expect(listed.locator("small")).to_have_text(re.compile(r"^Image · \d+:\d\d.[AP]M$"))
     drawn = "image => image.complete && image.naturalWidth > 0"
     assert listed.locator("img").evaluate(drawn)  # its first picture
-    expect(listed.locator("[aria-current]")).to_have_count(1)
+    expect(listed.locator("[aria-current=true]")).to_have_count(1)
     page.get_by_role("tab", name="Text").click()
     expect(listed.locator("[aria-current]")).to_have_count(0)
     page.get_by_label("Search conversations").fill("zebra")

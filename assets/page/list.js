@@ -78,7 +78,7 @@ function itemOf(entry) {
   const shown = entry.files[entry.record.exchanges.flatMap(each => each.pictures)[0]];
   if (shown) open.append(thumbnail(shown));
   open.append(title, when);
-  open.toggleAttribute("aria-current", isShown(entry));
+  if (isShown(entry)) open.setAttribute("aria-current", "true");
   const more = document.createElement("details");
   const summary = Object.assign(document.createElement("summary"), {textContent: "⋯", ariaLabel: `More about ${entry.title}`});
   more.append(summary, button("rename", "Rename"), button("markdown", "Save as Markdown"), button("json", "Save as JSON"),
