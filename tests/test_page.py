@@ -76,6 +76,7 @@ def test_an_answer_is_rendered_and_nothing_in_it_is_obeyed_or_fetched(
         "Some **bold** words.\n\n```python\nprint('<b>')\n```\n\n<img src=x onerror=alert(1)> "
         "![far](https://example.com/spy.png) [link](javascript:alert(1))"
     )
+    expect(page.locator("#told[aria-live=polite]")).to_have_text("")  # there before the first answer
     ask(page, "Show me.")
     answer = answers(page)
     expect(answer.locator("strong")).to_have_text("bold")

@@ -68,6 +68,12 @@ const page = {
     document.querySelector(`#${sidebar} > .toggle-button`)?.click();
   },
 
+  /* Call it when there is a body, before which this script may run. */
+  withBody(then) {
+    if (document.body) then();
+    else document.addEventListener("DOMContentLoaded", then);
+  },
+
   settings: JSON.parse(inBrowser.get("ask-a-picture page") || "{}"),
 
   set(name, value) {
@@ -125,8 +131,7 @@ function keepDark() {
   showDark();
   new MutationObserver(showDark).observe(document.body, {attributes: true, attributeFilter: ["class"]});
 }
-if (document.body) keepDark();
-else document.addEventListener("DOMContentLoaded", keepDark);
+page.withBody(keepDark);
 
 document.addEventListener("click", event => {
   const button = event.target.closest?.("[data-action]");
