@@ -1081,6 +1081,9 @@ def test_answers_are_read_aloud_on_a_click_or_always(
         do(page, "read")
         assert page.evaluate("window.spoken") == [["Answer 1 to what was spoken", "Anna"]]
         assistant.script[""] = "A **bold** answer."
+        page.locator("input[data-action=recording]").focus()
+        outline = "label => getComputedStyle(label).outlineStyle"
+        assert page.locator(".choose-recording:visible").evaluate(outline) == "solid"
         always = page.get_by_label("Always read aloud")
         always.check()
         colour = always.evaluate("box => getComputedStyle(box).backgroundColor")
