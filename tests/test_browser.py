@@ -80,16 +80,19 @@ def test_a_question_about_an_uploaded_picture_is_answered_and_the_answer_opens(p
     expect(page.locator(".pictures img:visible")).to_have_count(1)
 
 
-PASTE = """(box, bytes) => {
+PASTE = """(box, [bytes, text]) => {
     const carried = new DataTransfer();
     carried.items.add(new File([new Uint8Array(bytes)], "picture.jpg", {type: "image/jpeg"}));
-    box.dispatchEvent(new ClipboardEvent("paste", {clipboardData: carried, bubbles: true, cancelable: true}));
+    if (text) for (const kind of ["text/plain", "text/html"]) carried.setData(kind, text);
+    return box.dispatchEvent(new ClipboardEvent("paste", {clipboardData: carried, bubbles: true, cancelable: true}));
 }"""
 
 
-def test_a_picture_is_pasted(quick_page: Page) -> None:
+def test_a_picture_is_pasted_but_not_that_of_text(quick_page: Page) -> None:
     page = quick_page
-    box(page).evaluate(PASTE, list((EXAMPLES / "stop-sign.jpg").read_bytes()))
+    picture = list((EXAMPLES / "stop-sign.jpg").read_bytes())
+    assert box(page).evaluate(PASTE, [picture, "cells"])  # left to the browser
+    assert not box(page).evaluate(PASTE, [picture, ""])
     page.locator(".thumbnail-item:visible").wait_for()
     ask(page, "What is this?")
     wait_until_idle(page)

@@ -131,3 +131,17 @@ def test_a_growing_answer_is_copied_to_the_browser_and_a_continued_one_stays_as_
     continued = Conversation([replace(talk().exchanges[1], settings=Settings())])
     continued.go_on()
     assert not [copy for _, copy in questions.answer(continued) if isinstance(copy, str)]
+
+
+def test_the_browser_is_told_that_a_recording_was_heard_and_its_words_come_back_to_the_box(
+    questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [Answer(stage="transcribing"), Answer(stage="transcribing", transcript="What is this?")]
+    monkeypatch.setattr(questions.serving, "stream", lambda *_: (each for each in said))
+    conversation = talk()
+    conversation.begin(Exchange("Look.", recording="spoken.webm", settings=Settings()))
+    copies = [json.loads(copy) for _, copy in questions.answer(conversation) if isinstance(copy, str)]
+    told = [copy["record"]["exchanges"][-1]["answer"]["transcript"] for copy in copies]
+    assert told == ["What is this?"] and copies[0]["growing"]
+    stopped = conversation.settle()
+    assert questions.put_back(stopped, None) == {"text": "Look. What is this?", "files": []}

@@ -454,9 +454,13 @@ def test_pictures_are_chosen_found_and_asked_about(page: Page, folder: Path) -> 
     expect(page.locator(".thumbnail-item:visible img").first).to_have_attribute(
         "src", re.compile(r"blue\.png")
     )
+    page.context.grant_permissions(["microphone"])
+    page.get_by_role("button", name="Speak").locator("visible=true").click()
+    page.get_by_role("button", name="Stop and send").wait_for()
     page.get_by_role("button", name="Similar pictures").click()
     page.get_by_text("1.00 · blue.png").first.wait_for()
     expect(page.get_by_role("tab", name="Search")).to_have_attribute("aria-selected", "true")
+    page.wait_for_function("!recording")  # nobody is listened to on a tab that the server has left
 
 
 @pytest.mark.browser

@@ -4,6 +4,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.conftest import EXAMPLES, served
 from tests.talking import FakeAssistant
 from vlm import Answer, Assistant, Settings, UserError
 from vlm.engines import Prompt, Sampling
+from vlm.inputs.speech import Heard
 from vlm.serving.ahead import LOOK_UP_SECONDS
 from vlm.serving.serving import Serving
 
@@ -197,6 +199,17 @@ def test_a_question_that_waits_can_be_given_up_and_one_that_is_stopped_makes_roo
     first.close()
     assert not assistant.under_way
     assert next(next_one) == Answer(text="one")
+
+
+def test_what_was_heard_is_known_while_the_question_waits_for_its_turn() -> None:
+    assistant = FakeAssistant("one", parallel=1)
+    assistant.hear = lambda *_: Heard("What is this?", 1.0, 0.1)  # type: ignore[attr-defined]
+    serving = fake_serving(assistant)
+    with closing(serving.stream("Hello?")) as first, closing(serving.stream("", (), "spoken.wav")) as spoken:
+        assert next(first).text
+        stages = [(each.stage, each.transcript) for each in islice(spoken, 3)]
+    heard = "What is this?"
+    assert stages == [("transcribing", None), ("transcribing", heard), ("waiting", heard)]
 
 
 def test_an_answer_that_fails_leaves_its_place_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,18 +24,17 @@ page.follow = tab => {
   new ResizeObserver(keepEnd).observe(chat);     // also when its tab is shown, which may have been filled before
 };
 
+// It stands on the page before the first answer: a screen reader says what changes, and not what comes with its place.
+const told = Object.assign(document.createElement("div"), {id: "told"});
+told.setAttribute("aria-live", "polite");
+page.withBody(() => document.body.append(told));
+
 /* As it is said: without the signs of Markdown. */
 page.lastAnswer = tab => tab.words.at(-1) || "";
 
 page.changed.push((tab, wasBusy) => {
   if (tab.busy && !wasBusy) tab.atEnd = true;  // a question was asked
   if (!wasBusy || tab.busy) return;
-  let told = document.querySelector("#told");
-  if (!told) {
-    told = Object.assign(document.createElement("div"), {id: "told"});
-    told.setAttribute("aria-live", "polite");
-    document.body.append(told);
-  }
   if (tab.answered) told.textContent = page.lastAnswer(tab);
 });
 
@@ -48,11 +47,14 @@ page.stop = tab => {
   return Boolean(stop);
 };
 
+const ASIDE = "#list, .right-answer, [type=search]";  // where Escape is about what is written there
+
 document.addEventListener("keydown", event => {
   const tab = page.shown();
-  if (!tab || document.querySelector("dialog[open]")) return;
+  if (!tab || event.isComposing || document.querySelector("dialog[open]")) return;
   const box = page.box(tab), typing = event.target === box;
   if (event.key === "Escape") {
+    if (event.target.closest?.(ASIDE)) return;
     page.hush();
     if (!page.closeLook(tab) && !page.dropRecording() && !page.stop(tab)) tab.panel.querySelector("[data-action=leave]")?.click();
   }

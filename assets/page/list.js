@@ -8,8 +8,7 @@ page.list = element => {
   list.addEventListener("click", event => {
     const button = event.target.closest("[data-list]"), menu = event.target.closest("details");
     for (const open of list.querySelectorAll("details[open]")) open.open = open === menu && !button;
-    const said = list.querySelector(".undo");
-    if (said.lastElementChild.hidden) said.hidden = true;  // why a file was not taken; what can be undone stays
+    list.querySelector(".refused").hidden = true;
     if (button) listActions[button.dataset.list](button.closest("li")?.dataset.key, button);
   });
   list.querySelector("[type=search]").addEventListener("input", page.showList);
@@ -78,7 +77,7 @@ function itemOf(entry) {
   const shown = entry.files[entry.record.exchanges.flatMap(each => each.pictures)[0]];
   if (shown) open.append(thumbnail(shown));
   open.append(title, when);
-  open.toggleAttribute("aria-current", isShown(entry));
+  if (isShown(entry)) open.setAttribute("aria-current", "true");
   const more = document.createElement("details");
   const summary = Object.assign(document.createElement("summary"), {textContent: "⋯", ariaLabel: `More about ${entry.title}`});
   more.append(summary, button("rename", "Rename"), button("markdown", "Save as Markdown"), button("json", "Save as JSON"),
@@ -108,6 +107,7 @@ const listActions = {
     field.focus();
     field.select();
     field.addEventListener("keydown", event => {
+      if (event.isComposing) return;  // the key is about the word that is put together
       if (event.key === "Enter") field.blur();
       if (event.key !== "Escape") return;
       event.stopPropagation();  // it would stop the answer as well
@@ -139,7 +139,6 @@ const listActions = {
     shown?.trigger("fresh", {draft});
     const said = list.querySelector(".undo");
     said.hidden = false;
-    said.lastElementChild.hidden = false;
     said.firstElementChild.textContent = `“${undone.title}” was deleted.`;
     page.showList();
   },
@@ -219,12 +218,11 @@ async function written(entries) {
   return JSON.stringify({format: FORMAT, conversations}, null, 1);
 }
 
+/* Beside what can be undone, which stays. */
 function refuse(why) {
-  const said = list.querySelector(".undo");
-  undone = null;
+  const said = list.querySelector(".refused");
   said.hidden = false;
-  said.lastElementChild.hidden = true;
-  said.firstElementChild.textContent = why;
+  said.textContent = why;
 }
 
 /* Take in what was exported. The server checks a record when it is opened. */
@@ -248,7 +246,7 @@ async function taken(file) {
       const there = await page.store.get(entry.key);
       if (!there || there.changed < entry.changed) await page.store.put(entry);  // what was said since stays
     }
-    list.querySelector(".undo").hidden = true;
+    list.querySelector(".refused").hidden = true;
   } catch (problem) {
     refuse(isNoRoom(problem) ? NO_ROOM : `${file.name} holds no conversations that this page has exported.`);
   }

@@ -30,7 +30,7 @@ const page = {
     watch("value", () => {
       const {busy, record, words, growing} = JSON.parse(props.value);
       tab.growing = growing ? record : null;  // what a reload goes on from
-      if (growing) return;
+      if (growing) return page.heard(tab);
       tab.reopening = false;
       const wasBusy = tab.busy, before = tab.record?.exchanges.length ?? 0;
       const answered = (record?.exchanges.length ?? 0) >= before;  // a question that failed is taken out again
@@ -42,6 +42,7 @@ const page = {
     const chat = tab.panel.querySelector(".conversation");
     new MutationObserver(() => page.drawFormulas(chat)).observe(chat, {childList: true, subtree: true});
     page.showVoices(tab);
+    page.listenWhereShown(tab);
     if (tab.panel.querySelector(".look")) page.focusLook(tab);
     page.tellOfPictures(tab);
     (page.waiting[tab.name] || []).forEach(go => go(tab));
@@ -65,6 +66,12 @@ const page = {
 
   toggle(sidebar) {
     document.querySelector(`#${sidebar} > .toggle-button`)?.click();
+  },
+
+  /* Call it when there is a body, before which this script may run. */
+  withBody(then) {
+    if (document.body) then();
+    else document.addEventListener("DOMContentLoaded", then);
   },
 
   settings: JSON.parse(inBrowser.get("ask-a-picture page") || "{}"),
@@ -124,8 +131,7 @@ function keepDark() {
   showDark();
   new MutationObserver(showDark).observe(document.body, {attributes: true, attributeFilter: ["class"]});
 }
-if (document.body) keepDark();
-else document.addEventListener("DOMContentLoaded", keepDark);
+page.withBody(keepDark);
 
 document.addEventListener("click", event => {
   const button = event.target.closest?.("[data-action]");

@@ -141,6 +141,8 @@ for (const name of ["dragleave", "dragend"]) document.addEventListener(name, eve
 });
 
 document.addEventListener("paste", event => {
+  // Cells and paragraphs come with a picture of themselves, and a copied file with its name, which is plain text alone.
+  if (["text/plain", "text/html"].every(kind => event.clipboardData?.types.includes(kind))) return;
   const files = [...event.clipboardData?.files || []].filter(file => file.type.startsWith("image/"));
   if (!files.length || !page.tabOf(event.target) && event.target !== document.body) return;
   event.preventDefault();

@@ -4,14 +4,19 @@
 const SPOKEN_FROM = 0.02;   // loudness (root mean square of samples within [-1, 1]) that counts as speech
 const SILENCE = 1300;       // milliseconds of quiet that end a question
 const INTERRUPTS = 350;     // milliseconds of speech that end an answer
+const FORGOTTEN = 20000;    // milliseconds of quiet that are not kept, while hands-free waits for a question
 const PAUSE = 300;          // milliseconds of quiet between two noises, which are no speech
 const NOT_SENT = "The recording could not be sent. Press Speak to send it again, or Escape to drop it.";
 const DROPPED = "The recording was dropped, and not sent.";
 const PLAIN_HTTP = "Browsers give the microphone only to https pages and to this machine's own (localhost). Serve the page over "
   + "https, or open it through a tunnel: ssh -L 7860:localhost:7860 HOST, then http://localhost:7860.";
 
+const TAKEN_WITHIN = 3000;  // milliseconds after which a question that does not stand in the chat was refused, as far as one sees
+
 let recording = null;  // {tab, recorder, stream, discard, stopMeter} while it runs
 
+const after = milliseconds => new Promise(go => setTimeout(go, milliseconds));
+const lastAsked = record => record?.exchanges.length ? wayShown(record).at(-1) : null;
 const note = (tab, text) => { tab.panel.querySelector(".bar-note").textContent = text; };
 
 function showRecording(tab, on) {
@@ -65,11 +70,18 @@ async function listen(tab) {
 }
 
 function record(tab, stream) {
+  showRecording(tab, true);
+  note(tab, "Listening…");
+  begin(tab, stream);
+}
+
+function begin(tab, stream) {
   const recorder = new MediaRecorder(stream), pieces = [];
-  const mine = recording = {tab, recorder, stream, discard: false, stopMeter: () => {}};
+  const mine = recording = {tab, recorder, stream, discard: false, anew: false, stopMeter: () => {}};
   recorder.ondataavailable = ({data}) => pieces.push(data);
   recorder.onstop = async () => {
     mine.stopMeter();
+    if (mine.anew && !mine.discard) return begin(tab, stream);
     release(stream);
     recording = null;
     showRecording(tab, false);
@@ -78,28 +90,37 @@ function record(tab, stream) {
     send(tab, new File(pieces, `spoken.${ending}`, {type}));
   };
   if (isHandsFree(tab)) mine.stopMeter = meter(stream, (speech, quiet) => {
-    if (speech > 200 && quiet >= SILENCE && recorder.state === "recording") recorder.stop();
+    const isSpoken = speech > 200;
+    if (recorder.state !== "recording" || quiet < (isSpoken ? SILENCE : FORGOTTEN)) return;
+    mine.anew = !isSpoken;  // or the quiet would be sent with the question, and be over the longest recording in the end
+    recorder.stop();
   });
   recorder.start();
-  showRecording(tab, true);
-  note(tab, "Listening…");
 }
 
-/* What was said is kept until it has been asked: after the answer under way, and when the server can be reached. What was
-   `chosen` is on the disk as well. */
+/* What was said is kept until it has been heard: it is asked after the answer under way, and once more where the server could
+   not be reached or refused it. What was `chosen` is on the disk as well. */
 async function send(tab, file, chosen = false) {
   const mine = tab.sending = {};
   tab.unsent = file;
   note(tab, "Sending…");
   const sent = await tab.upload(file).catch(() => null);
-  while (sent && tab.busy && tab.sending === mine) await new Promise(go => setTimeout(go, 100));
+  while (sent && tab.busy && tab.sending === mine) await after(100);
   if (tab.unsent !== file || tab.sending && tab.sending !== mine) return;  // it was dropped, or is sent once more
   if (sent ? !tab.sending : !chosen) return note(tab, NOT_SENT);
-  tab.unsent = null;
+  if (chosen) tab.unsent = null;
   if (!sent) return note(tab, "The recording could not be sent. Please try again in a moment.");
-  note(tab, "");
+  if (chosen) note(tab, "");
+  tab.sentPath = sent.path;
   tab.trigger("spoken", {path: sent.path});
+  await after(TAKEN_WITHIN);
+  if (tab.unsent === file && tab.sending === mine) note(tab, NOT_SENT);
 }
+
+/* The words of a recording are known to the server, which gives them back where its question gets no answer. */
+page.heard = tab => {
+  if (lastAsked(tab.growing)?.answer?.transcript != null) tab.unheard = null;
+};
 
 /* A recording that waits belongs to the conversation that is left: it is not asked in another one by itself. */
 page.keepUnsent = tab => { tab.sending = null; };
@@ -126,15 +147,12 @@ page.dropRecording = () => {
   return true;
 };
 
-// Nobody is listened to on a tab that was left: nothing there would show it.
-document.addEventListener("click", ({target}) => {
-  const to = target.closest?.("#tabs [role=tab]")?.innerText.trim();
-  if (!to) return;
-  for (const tab of Object.values(page.tabs).filter(each => page.translated(each.name) !== to)) {
-    if ((asking || recording)?.tab === tab) page.dropRecording();
-    endHandsFree(tab);
-  }
-});
+/* Nobody is listened to on a tab that is not shown, be it left by a click or by the server: nothing there would tell of it. */
+page.listenWhereShown = tab => new ResizeObserver(() => {
+  if (tab.panel.offsetParent) return;
+  if ((asking || recording)?.tab === tab) page.dropRecording();
+  endHandsFree(tab);
+}).observe(tab.panel);
 
 document.addEventListener("change", ({target}) => {
   const tab = target.dataset?.action === "recording" && page.tabOf(target);
@@ -216,8 +234,17 @@ async function answerAloud(tab) {
 }
 
 page.changed.push((tab, wasBusy) => {
-  if (tab.busy && !wasBusy && !tab.unsent) note(tab, "");
+  if (tab.busy && !wasBusy) {
+    if (tab.unsent && lastAsked(tab.record)?.recording === tab.sentPath) [tab.unheard, tab.unsent] = [tab.unsent, null];
+    if (!tab.unsent) note(tab, "");
+  }
   if (!wasBusy || tab.busy) return;
+  const unheard = tab.unheard;
+  tab.unheard = null;
+  if (unheard && !tab.answered && !tab.leaving && !tab.unsent) {
+    tab.unsent = unheard;
+    note(tab, NOT_SENT);
+  }
   if (!tab.answered || !page.lastAnswer(tab)) {
     if (isHandsFree(tab)) listen(tab);
     return;

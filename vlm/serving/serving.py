@@ -6,6 +6,7 @@ Every question passes through `Serving.stream`, from whichever route it comes: t
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from vlm.chat.answer import Answer, Picture, Settings, Turn
@@ -97,11 +98,13 @@ class Serving:
             heard = None
             if audio is not None:
                 heard = yield from self._hear(caller, audio, settings.language if settings else "")
+                # Whatever happens to the question from here on, its words are known
+                yield Answer(stage="transcribing", transcript=heard.text)
             ask = (question, images, heard, history, settings, begun)
             with closing(self._in_turn(caller, lambda assistant: assistant.stream(*ask))) as snapshots:
                 for snapshot in snapshots:
                     measured.tokens = snapshot.tokens
-                    yield snapshot
+                    yield replace(snapshot, transcript=heard.text) if heard is not None else snapshot
 
     def read_ahead(
         self, asker: Hashable, images: Sequence[Picture], history: Callable[[], Sequence[Turn]]

@@ -17,34 +17,6 @@ STYLES = [("Sentences", "full"), ("Keywords", "keywords")]
 SPEECH_LANGUAGES = [("Find out", "auto"), *((name, code) for code, name in LANGUAGES.items())]
 CLOSE = '<button type="button" class="close-sidebar" data-action="show-settings">Close</button>'
 API = '<button type="button" class="api" data-action="api">Use via API</button>'
-STORED = "ask-a-picture settings"  # the name in the browser
-# What is spoken, the last setting, is found out where the browser's language is another than the preset's
-BROWSERS = """const defaults = DEFAULTS, spoken = defaults.length - 1;
-    if (!navigator.language.toLowerCase().startsWith(defaults[spoken])) defaults[spoken] = "auto";"""
-# A number that is typed is over its slider's end until the field is left.
-WITHIN = """const ranges = RANGES;
-    const within = (value, place) => !ranges[place] || value === null ? value
-        : Math.min(Math.max(value, ranges[place][0]), ranges[place][1]);"""
-# What is stored, or the defaults where there is nothing, or that of another version of the page
-READ = """() => {
-    BROWSERS
-    WITHIN
-    let stored;
-    try { stored = JSON.parse(localStorage.getItem(STORED)); } catch { return defaults; }
-    const fits = Array.isArray(stored) && stored.length === defaults.length
-        && stored.every((value, place) => typeof (value ?? "") === typeof (defaults[place] ?? ""));
-    return fits ? stored.map(within) : defaults;
-}"""
-WRITE = """(...values) => {
-    WITHIN
-    try { localStorage.setItem(STORED, JSON.stringify(values.map(within))); } catch {}  // it may be full
-    return [];
-}"""
-RESET = """() => {
-    BROWSERS
-    try { localStorage.removeItem(STORED); } catch {}
-    return defaults;
-}"""
 
 
 class SettingsPanel(NamedTuple):
@@ -153,17 +125,13 @@ def _spoken(request: gr.Request) -> dict[str, Any]:
 
 
 def _keep(page: gr.Blocks, components: list[Any], reset: gr.Button) -> None:
-    """All in the browser: an answer of the server would come late, over what was typed in the meantime."""
-    defaults = [component.value for component in components]
-    ranges = [range_of(component) for component in components]
-
-    def script(code: str) -> str:
-        whole = (
-            code.replace("BROWSERS", BROWSERS).replace("WITHIN", WITHIN).replace("RANGES", json.dumps(ranges))
-        )
-        return whole.replace("DEFAULTS", json.dumps(defaults)).replace("STORED", json.dumps(STORED))
-
-    page.load(None, None, components, js=script(READ), **AT_ONCE)
-    reset.click(None, None, components, js=script(RESET), **AT_ONCE)
+    """All in the browser (assets/page/settings.js): an answer of the server would come late, over what was typed in the
+    meantime."""
+    defaults = json.dumps([component.value for component in components])
+    ranges = json.dumps([range_of(component) for component in components])
+    page.load(None, None, components, js=f"() => page.readSettings({defaults}, {ranges})", **AT_ONCE)
+    reset.click(None, None, components, js=f"() => page.resetSettings({defaults})", **AT_ONCE)
     # Not `change`, which comes before they are read too
-    gr.on([component.input for component in components], None, components, js=script(WRITE), **AT_ONCE)
+    changes = [component.input for component in components]
+    write = f"(...values) => page.writeSettings(values, {ranges})"
+    gr.on(changes, None, components, js=write, **AT_ONCE)
