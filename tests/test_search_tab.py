@@ -261,7 +261,9 @@ def test_how_much_is_held_is_bounded(
     one, two = SearchSession(), SearchSession()
     added(handlers, one, *folder.iterdir())
     monkeypatch.setattr(searches, "MAX_HELD_BYTES", 4 * 8 * 10)
+    one.reading = True  # what is being read makes no room
     added(handlers, two, *folder.iterdir())
+    one.reading = False
     monkeypatch.setattr(searches, "MAX_INDEXED", 8)
     added(handlers, one, folder / "red.png")
     monkeypatch.setattr(received, "MAX_INDEXED", 3)
@@ -270,6 +272,29 @@ def test_how_much_is_held_is_bounded(
     added(handlers, SearchSession(), *folder.iterdir())
     for sentence, part in zip(said, ("all visitors", "at most 8", "more than 3 pictures", "MB"), strict=True):
         assert part in sentence
+
+
+def test_the_index_that_was_used_least_lately_makes_room_and_its_visitor_is_told(
+    handlers: Searches, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searches, "MAX_HELD_BYTES", 4 * 8 * 20)
+    closed, used, new = SearchSession(), SearchSession(), SearchSession()
+    added(handlers, closed, *folder.iterdir())
+    added(handlers, used, *folder.iterdir())
+    handlers.find(closed, "red", None)
+    handlers.find(used, "red", None)
+    assert "8 pictures in the index" in added(handlers, new, *folder.iterdir())
+    assert closed.index is None and handlers.find(used, "red", None) and handlers.find(new, "red", None)
+    conversation = Conversation([Exchange("What?", (str(folder / "red.png"),))])
+    for tried in (
+        lambda: handlers.find(closed, "red", None),
+        lambda: handlers.find_similar(closed, conversation, None),
+        lambda: handlers.save(closed),
+    ):
+        with pytest.raises(UserError, match="had to make room for those of others"):
+            tried()
+    added(handlers, closed, folder / "red.png")
+    assert captions(handlers.find(closed, "red", None)) == ["1.00 · red.png"]
 
 
 def test_starting_over_forgets_everything(handlers: Searches, folder: Path) -> None:
