@@ -14,6 +14,7 @@ from gradio_client.exceptions import AppError
 from tests.tiny import tiny_config
 from vlm import Answer, Settings, UserError
 from vlm.chat.conversation import NOTHING, Conversation, Exchange, composed_exchange
+from vlm.chat.one_by_one import joined
 from vlm.chat.trace import trace_of
 from vlm.serving.messages import messages
 from vlm.serving.page import views_of
@@ -212,6 +213,16 @@ def test_the_chat_says_what_did_not_fit(answer: Answer, note: str) -> None:
     assert note in shown(answer)
     assert note not in shown(answer, busy=True)  # not while it grows
     assert 'class="note"' not in shown(ANSWERED)
+
+
+def test_only_an_answer_that_can_go_on_is_offered_to() -> None:
+    def shown(text: str) -> str:
+        answer = replace(ANSWERED, text=text, route="image", ended=False)
+        return str(messages(Conversation([Exchange("What?", ("a.png", "b.png"), answer=answer)])))
+
+    assert 'data-action="go_on"' in shown("A cat and a dog")
+    several = shown(joined(["A cat.", "A dog"]))
+    assert 'data-action="go_on"' not in several and "cut off at the length limit" in several
 
 
 def test_what_was_asked_about_a_picture_is_not_suggested_again() -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from vlm.chat.answer import Answer, Settings
 from vlm.chat.conversation import Conversation, Exchange, latest_pictures
+from vlm.chat.one_by_one import is_joined
 from vlm.chat.trace import certainty_note, trace_of
 from vlm.serving.limits import duration
 from vlm.serving.markdown import to_html
@@ -179,7 +180,7 @@ def _notes(answer: Answer, is_cut: bool, last: bool) -> list[str]:
     if answer.set_aside:
         notes.append("This model knows one picture at a time: what was said before the latest was set aside.")
     if is_cut:
-        more = _button("go_on", "Continue") if last else ""
+        more = _button("go_on", "Continue") if last and not is_joined(answer.text) else ""
         notes.append(f"The answer was cut off at the length limit in Settings. {more}")
     return notes
 
