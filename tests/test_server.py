@@ -22,7 +22,7 @@ from tests.test_serving import Running, answered, fake_serving, reads_ahead, wai
 from vlm import Answer, Settings, UserError
 from vlm.chat.answer import Turn
 from vlm.serving import callers, uploads
-from vlm.serving.accounts import Accounts, hash_password, read_accounts
+from vlm.serving.accounts import Accounts, account_line, hash_password, read_accounts
 from vlm.serving.arguments import number_of
 from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings, read_environment
@@ -598,6 +598,14 @@ def test_guessing_passwords_is_slow() -> None:
 def test_accounts_that_cannot_be_read_are_a_sentence(given: str) -> None:
     with pytest.raises(UserError, match="AUTH"):
         read_accounts(given)
+
+
+@pytest.mark.parametrize(
+    "name, password", [("", "secret"), ("ann", ""), ("ann:x", "secret"), ("#ann", "secret")]
+)
+def test_no_line_is_made_for_an_account_that_could_not_be_used(name: str, password: str) -> None:
+    with pytest.raises(UserError, match="Please give a name, without a colon"):
+        account_line(name, password)
 
 
 def test_a_line_that_is_no_hash_is_named(tmp_path: Path) -> None:
