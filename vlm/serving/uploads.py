@@ -74,7 +74,8 @@ class Uploads:
         now = time.time()
         for path, _, modified in self._files():
             if now - modified > KEEP_SECONDS:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # gone, or read now, where that keeps it
+                    path.unlink()
         for folder, _, _ in os.walk(self.folder, topdown=False):
             with suppress(OSError):  # not empty, or gone
                 if folder != str(self.folder) and now - os.stat(folder).st_mtime > SWEEP_SECONDS:
