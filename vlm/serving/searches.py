@@ -217,7 +217,8 @@ class Searches:
     def _said_of(self, index: PictureIndex | None) -> str:
         if index is None or not (index or index.report.total):
             return report_line(INVITATION)
-        return report_line(escape(index.report.sentences(len(index)), quote=False))
+        said = (escape(each, quote=False) for each in index.report.sentences(len(index)))
+        return report_line(" ".join(f"<span>{each}</span>" for each in said))
 
     def _show(self, session: SearchSession, found: Sequence[Found], scores: bool) -> list[Any]:
         session.shown, session.chosen = list(found), None
