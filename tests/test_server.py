@@ -340,11 +340,11 @@ def calling(person: str) -> Iterator[None]:
 
 
 def test_turns_go_round_between_people() -> None:
-    gate = Gate()
+    gate = Gate(lambda: 1)
     tickets = [gate.line_up(person) for person in ("ann", "ann", "ann", "bob", "cy", "bob")]
     order = []
     while tickets:
-        entered = next(each for each in tickets if gate.enter(each, lambda: 1, 0))
+        entered = next(each for each in tickets if gate.enter(each, 0))
         order.append(entered.person)
         tickets.remove(entered)
         gate.leave(entered)
@@ -352,12 +352,12 @@ def test_turns_go_round_between_people() -> None:
 
 
 def test_whoever_has_answers_under_way_comes_after_those_who_have_none() -> None:
-    gate = Gate()
+    gate = Gate(lambda: 2)
     first = gate.line_up("ann")
-    assert gate.enter(first, lambda: 2, 0)
+    assert gate.enter(first, 0)
     second, other = gate.line_up("ann"), gate.line_up("bob")
-    assert not gate.enter(second, lambda: 2, 0)
-    assert gate.enter(other, lambda: 2, 0)
+    assert not gate.enter(second, 0)
+    assert gate.enter(other, 0)
 
 
 def test_reading_ahead_ends_when_anyone_asks_goes_on_afterwards_and_counts_as_no_answer() -> None:
@@ -434,17 +434,17 @@ def test_warming_up_makes_room_for_whoever_asks_and_goes_on_afterwards() -> None
 
 
 def test_whoever_does_not_come_when_it_is_their_turn_holds_up_nobody() -> None:
-    gate = Gate()
+    gate = Gate(lambda: 1)
     gone, here = gate.line_up("ann"), gate.line_up("bob")
     gone.asked -= 60
-    assert gate.enter(here, lambda: 1, 0)
+    assert gate.enter(here, 0)
     assert gate.waiting == 1
 
 
 def test_a_change_of_the_model_is_not_overtaken() -> None:
-    gate = Gate()
+    gate = Gate(lambda: 8)
     inside = gate.line_up("ann")
-    assert gate.enter(inside, lambda: 8, 0)
+    assert gate.enter(inside, 0)
     changed = threading.Event()
 
     def change() -> None:
@@ -454,16 +454,16 @@ def test_a_change_of_the_model_is_not_overtaken() -> None:
     changing = Running(change)
     wait_until(lambda: gate.waiting == 1)
     late = gate.line_up("new")
-    assert not gate.enter(late, lambda: 8, 0)
+    assert not gate.enter(late, 0)
     assert not changed.is_set()
     gate.leave(inside)
     changing.result()
     assert changed.is_set()
-    assert gate.enter(late, lambda: 8, 1)
+    assert gate.enter(late, 1)
 
 
 def test_one_person_has_two_questions_waiting_at_most_and_all_together_so_many() -> None:
-    gate = Gate()
+    gate = Gate(lambda: 1)
     for _ in range(2):
         gate.line_up("ann", 3, 2)
     with pytest.raises(TryLater, match="You have 2 questions waiting here.*try again in"):

@@ -217,7 +217,7 @@ def refusals(tmp_path: Path) -> Iterator[UserError]:
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
     broken.write_bytes((EXAMPLES / "cat.jpg").read_bytes()[:2000])
     empty.touch()
-    limit, gate = Limit("questions", 1), Gate()
+    limit, gate = Limit("questions", 1), Gate(lambda: 1)
     limit.take("ann")
     gate.line_up("ann")
     tried: list[Callable[[], object]] = [
