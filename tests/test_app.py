@@ -244,10 +244,10 @@ def test_what_was_asked_about_a_picture_is_not_suggested_again() -> None:
 
 def test_the_page_shows_the_assistants_notice_above_the_tabs() -> None:
     header, notice, *_ = views_of(SimpleNamespace(**UNSEEING, notice="torch serves <these> weights."))  # type: ignore[arg-type]
-    assert "tiny · none · torch · CPU" in header["value"]
-    assert "torch serves &lt;these&gt; weights." in notice["value"]
+    assert "tiny · none · torch · CPU" in header.value
+    assert "torch serves &lt;these&gt; weights." in notice.value
     _, notice, *_ = views_of(SimpleNamespace(**UNSEEING, notice=""))  # type: ignore[arg-type]
-    assert not notice["visible"]
+    assert not notice.visible
 
 
 def test_the_trace_leaves_out_what_does_not_apply() -> None:
