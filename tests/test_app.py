@@ -186,6 +186,7 @@ def test_recordings_and_pictures_in_the_box_are_told_apart() -> None:
     with pytest.raises(UserError, match="one recording"):
         composed_exchange({"text": "", "files": ["b.wav"]}, "c.wav")
     assert composed_exchange(NOTHING).question == ""
+    assert composed_exchange({"text": "", "files": ["A.WEBM"]}).recording == "A.WEBM"  # as browsers record
 
 
 def test_markup_and_control_tokens_are_shown_as_typed() -> None:
