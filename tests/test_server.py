@@ -23,7 +23,7 @@ from vlm import Answer, Settings, UserError
 from vlm.chat.answer import Turn
 from vlm.serving import callers, uploads
 from vlm.serving.accounts import Accounts, account_line, hash_password, read_accounts
-from vlm.serving.arguments import number_of
+from vlm.serving.arguments import data_of, number_of
 from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings, read_environment
 from vlm.serving.gate import Gate
@@ -126,7 +126,7 @@ def test_an_endpoint_that_there_is_not_is_404(address: str) -> None:
         ([{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], "not uploaded"),
         (["http://127.0.0.1/gradio_api/file=/etc/passwd"], "not here, or no longer"),
         (["\x00"], "not here, or no longer"),
-        (["data:image/png;base64,!"], "not a data URL"),
+        (["data:image/png;base64,!"], "no base64 data"),
         (["data:image/png,abc"], "not a data URL"),
         (["x"] * 9, "at most 8 files, not 9"),
     ],
@@ -134,6 +134,12 @@ def test_an_endpoint_that_there_is_not_is_404(address: str) -> None:
 def test_what_is_no_picture_is_refused_with_a_reason(address: str, pictures: Any, said: str) -> None:
     defaults = [Settings().max_new_tokens, Settings().temperature, True, *DEFAULTS[2:]]
     assert said in reason(address, "image", ["What is this?", pictures, None, *defaults])
+
+
+def test_what_is_too_large_is_not_decoded() -> None:
+    assert data_of("data:image/png;base64,AAE\nC", "It", 3) == bytes(range(3))
+    with pytest.raises(UserError, match="It is larger than 1 MB"):
+        data_of("data:;base64," + "!" * 2**21, "It", 2**20)
 
 
 def test_one_file_will_do_in_place_of_a_list(address: str) -> None:
