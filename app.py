@@ -27,9 +27,8 @@ except ImportError:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # stopped while it loads, it cleans up as at Ctrl-C
+    # Stopped while it loads, it cleans up as at Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = read_environment(os.environ)
         check_port(settings.host, settings.port)

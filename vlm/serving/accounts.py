@@ -36,9 +36,8 @@ class Accounts:
 
     def __init__(self, hashes: dict[str, str]) -> None:
         self._hashes = hashes
-        self._nobodys = hash_password(
-            ""
-        )  # checked for unknown names, so that the time does not tell which are known
+        # Checked for unknown names, so that the time does not tell which are known
+        self._nobodys = hash_password("")
         self._key = secrets.token_bytes(32)
         self._known: dict[bytes, str] = {}
         self._guesses = Limit("wrong passwords", GUESSES_A_MINUTE)

@@ -41,9 +41,8 @@ def text_of(value: Any, name: str) -> str:
 
 def number_of(value: Any, name: str) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or (
-        isinstance(value, float) and not math.isfinite(value)
-    ):  # whole numbers know no bound
+    # Whole numbers know no bound.
+    if not is_number or (isinstance(value, float) and not math.isfinite(value)):
         raise UserError(f"{name} must be a number.")
     return value
 

@@ -37,12 +37,8 @@ FOLLOW_UPS = {  # with the word that shows that it was asked already, also of a 
     "What is this?": "what is this",
 }
 FOLLOW_UPS_OF_SEVERAL = {"Describe the pictures.": "describe"}
-WORDED = {
-    "Clean-up",
-    "Left out",
-    "Set aside",
-    "Speed",
-}  # the rows of the trace whose values are words of the page
+# The rows of the trace whose values are words of the page
+WORDED = {"Clean-up", "Left out", "Set aside", "Speed"}
 SUGGESTED = 3  # of these, the first that were not asked yet
 FOLDED_FROM = 1_000  # characters of a question, as many as fill the lines
 LINES = 12  # of a folded question, as app.css cuts it

@@ -129,9 +129,8 @@ def _sweep_until(uploads: Uploads, ended: threading.Event) -> None:
 
 
 def _remove_orphans(parent: Path) -> None:
-    for folder in {
-        path.with_suffix("") for path in parent.glob("uploads-*")
-    }:  # of folders and of their locks
+    # Of folders and of their locks
+    for folder in {path.with_suffix("") for path in parent.glob("uploads-*")}:
         lock = folder.with_suffix(".lock")
         try:
             with FileLock(lock, timeout=0):
