@@ -13,7 +13,7 @@ from vlm.model.adapter_folder import PLOT
 from vlm.serving.assets import ASSETS, from_here
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.endpoints import QuestionEndpoints, publish
-from vlm.serving.events import MAX_EVENTS, MAY_REFUSE, MODEL
+from vlm.serving.events import MAX_EVENTS, MODEL, QUEUED
 from vlm.serving.plain_errors import PlainBlocks, plainly
 from vlm.serving.search_endpoints import publish_search
 from vlm.serving.search_tab import SearchTab
@@ -120,5 +120,5 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
     )
     # at the start too: another visitor may have switched; and where no model is loaded, one can still be chosen
     for happened in (page.load, changed.success, changed.failure):
-        happened(plainly(offer), None, preset, **MAY_REFUSE)
-        happened(plainly(show), None, views, **MAY_REFUSE)
+        happened(plainly(offer), None, preset, **QUEUED)
+        happened(plainly(show), None, views, **QUEUED)
