@@ -32,7 +32,7 @@ def main() -> None:
     try:
         settings = read_environment(os.environ)
         check_port(settings.host, settings.port)
-        accounts = read_accounts(settings.accounts) if settings.accounts else None
+        accounts = read_accounts(settings.auth) if settings.auth else None
         with own_uploads(base_folder(os.environ), settings.uploads_mb * 2**20) as uploads:
             run(settings, accounts, uploads)
     except UserError as error:

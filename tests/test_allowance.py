@@ -88,7 +88,7 @@ def test_the_search_tab_counts_what_is_embedded_found_and_named(
 
 
 def test_on_ones_own_machine_nothing_is_counted(pictures: list[str]) -> None:
-    own = replace(NARROW, accounts=None)
+    own = replace(NARROW, auth=None)
     handlers, session = Searches(search_serving(own)), SearchSession()
     for _ in range(5):
         handlers.take(session, pictures)

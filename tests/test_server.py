@@ -36,7 +36,7 @@ from vlm.serving.uploads import Uploads, own_uploads
 pytestmark = pytest.mark.server
 
 CAT = EXAMPLES / "cat.jpg"
-PUBLIC = ServerSettings(accounts="set")  # a public server, which still listens on this machine only
+PUBLIC = ServerSettings(auth="set")  # a public server, which still listens on this machine only
 
 
 def talking(settings: ServerSettings | None = None, **options: Any) -> tuple[TalkingAssistant, Serving]:
