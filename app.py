@@ -27,13 +27,12 @@ except ImportError:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # stopped while it loads, it cleans up as at Ctrl-C
+    # Stopped while it loads, it cleans up as at Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = read_environment(os.environ)
         check_port(settings.host, settings.port)
-        accounts = read_accounts(settings.accounts) if settings.accounts else None
+        accounts = read_accounts(settings.auth) if settings.auth else None
         with own_uploads(base_folder(os.environ), settings.uploads_mb * 2**20) as uploads:
             run(settings, accounts, uploads)
     except UserError as error:

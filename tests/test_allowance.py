@@ -76,7 +76,7 @@ def test_the_search_tab_counts_what_is_embedded_found_and_named(
         for _ in range(3):  # of 4 pictures a minute, the second three may still be sent
             handlers.take(session, pictures)
             list(handlers.embed(session))
-        assert len(told) == 1 and "4 pictures to search in a minute" in told[0]
+        assert len(told) == 1 and "4 pictures for searches a minute" in told[0]
         handlers.find(session, "red", pictures[0])
         handlers.compare(pictures[0], "red, blue")
         with pytest.raises(TryLater, match="2 pictures a minute"):
@@ -88,7 +88,7 @@ def test_the_search_tab_counts_what_is_embedded_found_and_named(
 
 
 def test_on_ones_own_machine_nothing_is_counted(pictures: list[str]) -> None:
-    own = replace(NARROW, accounts=None)
+    own = replace(NARROW, auth=None)
     handlers, session = Searches(search_serving(own)), SearchSession()
     for _ in range(5):
         handlers.take(session, pictures)

@@ -14,6 +14,7 @@ from gradio_client.exceptions import AppError
 from tests.tiny import tiny_config
 from vlm import Answer, Settings, UserError
 from vlm.chat.conversation import NOTHING, Conversation, Exchange, composed_exchange
+from vlm.chat.one_by_one import joined
 from vlm.chat.trace import trace_of
 from vlm.serving.messages import messages
 from vlm.serving.page import views_of
@@ -185,6 +186,7 @@ def test_recordings_and_pictures_in_the_box_are_told_apart() -> None:
     with pytest.raises(UserError, match="one recording"):
         composed_exchange({"text": "", "files": ["b.wav"]}, "c.wav")
     assert composed_exchange(NOTHING).question == ""
+    assert composed_exchange({"text": "", "files": ["A.WEBM"]}).recording == "A.WEBM"  # as browsers record
 
 
 def test_markup_and_control_tokens_are_shown_as_typed() -> None:
@@ -214,6 +216,16 @@ def test_the_chat_says_what_did_not_fit(answer: Answer, note: str) -> None:
     assert 'class="note"' not in shown(ANSWERED)
 
 
+def test_only_an_answer_that_can_go_on_is_offered_to() -> None:
+    def shown(text: str) -> str:
+        answer = replace(ANSWERED, text=text, route="image", ended=False)
+        return str(messages(Conversation([Exchange("What?", ("a.png", "b.png"), answer=answer)])))
+
+    assert 'data-action="go_on"' in shown("A cat and a dog")
+    several = shown(joined(["A cat.", "A dog"]))
+    assert 'data-action="go_on"' not in several and "cut off at the length limit" in several
+
+
 def test_what_was_asked_about_a_picture_is_not_suggested_again() -> None:
     def suggested(*asked: str, pictures: tuple[str, ...] = ("cat.jpg",)) -> list[str]:
         answered = Answer(text="A cat.", route="image", stage="done")
@@ -233,10 +245,10 @@ def test_what_was_asked_about_a_picture_is_not_suggested_again() -> None:
 
 def test_the_page_shows_the_assistants_notice_above_the_tabs() -> None:
     header, notice, *_ = views_of(SimpleNamespace(**UNSEEING, notice="torch serves <these> weights."))  # type: ignore[arg-type]
-    assert "tiny · none · torch · CPU" in header["value"]
-    assert "torch serves &lt;these&gt; weights." in notice["value"]
+    assert "tiny · none · torch · CPU" in header.value
+    assert "torch serves &lt;these&gt; weights." in notice.value
     _, notice, *_ = views_of(SimpleNamespace(**UNSEEING, notice=""))  # type: ignore[arg-type]
-    assert not notice["visible"]
+    assert not notice.visible
 
 
 def test_the_trace_leaves_out_what_does_not_apply() -> None:

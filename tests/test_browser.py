@@ -257,7 +257,7 @@ def test_markup_in_a_question_is_shown_as_typed(quick_page: Page) -> None:
 def test_who_waits_sees_their_place_and_a_closed_tab_frees_the_model(
     browser: Browser, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving.assistant.engine, "parallel", 1)
+    monkeypatch.setattr(serving.model, "parallel", 1)
     stream = serving.assistant.stream
 
     def endless_story(question: str, *rest: Any) -> Iterator[Answer]:

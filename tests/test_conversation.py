@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from markdown_it import MarkdownIt
 
 from tests.tiny import picture, tiny_eyes
 from vlm import Answer, Settings, UserError
@@ -19,6 +20,7 @@ from vlm.chat.records import from_record, to_record
 from vlm.chat.trace import certainty_note
 from vlm.serving.browser_copy import copy_of, recover
 from vlm.serving.markdown import to_html, to_words
+from vlm.serving.messages import messages
 from vlm.serving.received import received
 
 ANSWERED = Answer(text="A cat.", stage="done", ended=True, tokens=3, seconds={"total": 1.5})
@@ -201,6 +203,13 @@ def test_markdown_is_rendered_and_html_is_text(markdown: str, html: str) -> None
     assert html in made
     assert "<script" not in made and "<img" not in made
     assert "href" not in to_html("[a](javascript:alert(1)) [b](data:text/html,x)")
+
+
+def test_an_answer_that_is_drawn_again_is_not_rendered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation = Conversation([Exchange("a", answer=replace(ANSWERED, text="Drawn **twice**."))])
+    shown, copied = messages(conversation), copy_of(conversation)
+    monkeypatch.setattr(MarkdownIt, "parse", lambda *_: pytest.fail("rendered again"))
+    assert (messages(conversation), copy_of(conversation)) == (shown, copied)
 
 
 @pytest.mark.parametrize(

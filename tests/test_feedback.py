@@ -232,7 +232,7 @@ def test_what_has_no_finished_answer_takes_no_vote(tmp_path: Path, at: int) -> N
 
 
 def test_one_person_of_many_votes_as_often_as_they_may_ask(tmp_path: Path) -> None:
-    handler, conversation = voting(tmp_path, questions_a_minute=1, accounts="me:secret"), talk()
+    handler, conversation = voting(tmp_path, questions_a_minute=1, auth="me:secret"), talk()
     handler.vote(conversation, None, pressed(0, "up"))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="1 votes a minute"):
         handler.vote(conversation, None, pressed(0, "down"))  # type: ignore[arg-type]

@@ -65,7 +65,7 @@ def test_a_folder_is_indexed_with_the_folders_in_it_and_without_what_is_hidden(
     assert names(index) == ["blue.png", "lime.png", "red.png"]
     assert index.vectors.shape == (3, 8)
     assert torch.allclose(index.vectors.norm(dim=1), torch.ones(3))
-    assert index.report.sentences(len(index)) == "3 pictures in the index (3 new)."
+    assert index.report.sentences(len(index)) == ["3 pictures in the index (3 new)."]
 
 
 def test_a_second_time_nothing_is_read_or_embedded(
@@ -78,7 +78,7 @@ def test_a_second_time_nothing_is_read_or_embedded(
     assert embedded(again) == 0
     assert second.entries == first.entries
     assert torch.equal(second.vectors, first.vectors)
-    assert second.report.sentences(3) == "3 pictures in the index."
+    assert second.report.sentences(3) == ["3 pictures in the index."]
 
 
 def test_a_changed_folder_is_said_and_only_what_is_new_is_embedded(searcher: Searcher, folder: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_changed_folder_is_said_and_only_what_is_new_is_embedded(searcher: Sea
     again = tiny_searcher()
     index = again.index(folder)
     assert names(index) == ["blue.png", "cyan.png", "red.png"]
-    assert index.report.sentences(3) == "3 pictures in the index (1 new, 1 changed, 1 removed)."
+    assert index.report.sentences(3) == ["3 pictures in the index (1 new, 1 changed, 1 removed)."]
     assert embedded(again) == 2
     assert Path(again.search("yellow", index=index)[0].path).name == "red.png"
     assert again.index(folder).report.unchanged == 3
@@ -104,7 +104,7 @@ def test_a_renamed_and_a_touched_picture_are_known_by_their_content(searcher: Se
     index = again.index(folder)
     assert names(index) == ["blue.png", "lime.png", "rouge.png"]
     assert embedded(again) == 0
-    assert index.report.sentences(3) == "3 pictures in the index (1 new, 1 removed)."
+    assert index.report.sentences(3) == ["3 pictures in the index (1 new, 1 removed)."]
     assert Path(again.search("red", index=index)[0].path).name == "rouge.png"
 
 
@@ -146,9 +146,8 @@ def test_broken_pictures_are_counted_named_and_skipped(searcher: Searcher, folde
     assert "4 cannot be read here and were left out (bad.png, cut.png, empty.jpg, ...)." in said
     for name in ("cut.png", "huge.png", "empty.jpg"):
         (folder / name).unlink()
-    assert '1 was left out. The picture "bad.png" is not a picture' in searcher.index(
-        folder
-    ).report.sentences(3)
+    left_out = " ".join(searcher.index(folder).report.sentences(3))
+    assert '1 was left out. The picture "bad.png" is not a picture' in left_out
 
 
 def test_a_folder_without_pictures_is_refused_in_a_sentence(searcher: Searcher, tmp_path: Path) -> None:

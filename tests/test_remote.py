@@ -322,7 +322,7 @@ def test_a_page_that_asks_a_server_is_a_page_like_any_other(server: ChatServer, 
     from vlm.serving.serving import Serving
 
     assert "| adapter, for pictures | adapter |" in about(CONFIG, None)
-    assert views_of(far)[2]["visible"] is False  # it can see
+    assert views_of(far)[2].visible is False  # it can see
     with served(Serving(far)) as address:
         client = Client(address, verbose=False)
         assert client.predict("Hello?", api_name="/text")[0] == "All is well."

@@ -57,7 +57,12 @@ def added(handlers: Searches, session: SearchSession, *files: Path) -> str:
     """Embed the files; gives what the tab says then."""
     handlers.take(session, [str(file) for file in files])
     list(handlers.embed(session))
-    return handlers.settle(session)[0]
+    return plain(handlers.settle(session)[0])
+
+
+def plain(report: str) -> str:
+    """What a report says, without its tags."""
+    return re.sub("<.+?>", "", report)
 
 
 def captions(shown: list[Any]) -> list[str]:
@@ -139,7 +144,7 @@ def test_what_was_embedded_before_a_stop_stays(
     with pytest.raises(UserError, match="Pictures are being read. Load the index when that is done"):
         handlers.load(session, "kept.safetensors")
     grown.close()  # type: ignore[attr-defined]
-    report = handlers.stop(session)[0]
+    report = plain(handlers.stop(session)[0])
     assert "3 pictures in the index (3 new). 5 were not looked at" in report
     assert handlers.find(session, "red", None)
 
@@ -261,7 +266,9 @@ def test_how_much_is_held_is_bounded(
     one, two = SearchSession(), SearchSession()
     added(handlers, one, *folder.iterdir())
     monkeypatch.setattr(searches, "MAX_HELD_BYTES", 4 * 8 * 10)
+    one.reading = True  # what is being read makes no room
     added(handlers, two, *folder.iterdir())
+    one.reading = False
     monkeypatch.setattr(searches, "MAX_INDEXED", 8)
     added(handlers, one, folder / "red.png")
     monkeypatch.setattr(received, "MAX_INDEXED", 3)
@@ -270,6 +277,29 @@ def test_how_much_is_held_is_bounded(
     added(handlers, SearchSession(), *folder.iterdir())
     for sentence, part in zip(said, ("all visitors", "at most 8", "more than 3 pictures", "MB"), strict=True):
         assert part in sentence
+
+
+def test_the_index_that_was_used_least_lately_makes_room_and_its_visitor_is_told(
+    handlers: Searches, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searches, "MAX_HELD_BYTES", 4 * 8 * 20)
+    closed, used, new = SearchSession(), SearchSession(), SearchSession()
+    added(handlers, closed, *folder.iterdir())
+    added(handlers, used, *folder.iterdir())
+    handlers.find(closed, "red", None)
+    handlers.find(used, "red", None)
+    assert "8 pictures in the index" in added(handlers, new, *folder.iterdir())
+    assert closed.index is None and handlers.find(used, "red", None) and handlers.find(new, "red", None)
+    conversation = Conversation([Exchange("What?", (str(folder / "red.png"),))])
+    for tried in (
+        lambda: handlers.find(closed, "red", None),
+        lambda: handlers.find_similar(closed, conversation, None),
+        lambda: handlers.save(closed),
+    ):
+        with pytest.raises(UserError, match="had to make room for those of others"):
+            tried()
+    added(handlers, closed, folder / "red.png")
+    assert captions(handlers.find(closed, "red", None)) == ["1.00 · red.png"]
 
 
 def test_starting_over_forgets_everything(handlers: Searches, folder: Path) -> None:
@@ -295,7 +325,9 @@ def test_a_format_that_browsers_do_not_show_is_converted(handlers: Searches, tmp
 def test_a_name_cannot_bring_markup_into_the_report(handlers: Searches, tmp_path: Path) -> None:
     bad = tmp_path / "<img src=x>.png"
     bad.write_bytes(b"no picture")
-    assert "<img" not in added(handlers, SearchSession(), bad)
+    session = SearchSession()
+    added(handlers, session, bad)
+    assert "<img" not in handlers.settle(session)[0]
 
 
 def test_weights_that_are_missing_are_said_and_looked_for_again() -> None:

@@ -22,8 +22,8 @@ from tests.test_serving import Running, answered, fake_serving, reads_ahead, wai
 from vlm import Answer, Settings, UserError
 from vlm.chat.answer import Turn
 from vlm.serving import callers, uploads
-from vlm.serving.accounts import Accounts, hash_password, read_accounts
-from vlm.serving.arguments import number_of
+from vlm.serving.accounts import Accounts, account_line, hash_password, read_accounts
+from vlm.serving.arguments import data_of, number_of
 from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings, read_environment
 from vlm.serving.gate import Gate
@@ -36,7 +36,7 @@ from vlm.serving.uploads import Uploads, own_uploads
 pytestmark = pytest.mark.server
 
 CAT = EXAMPLES / "cat.jpg"
-PUBLIC = ServerSettings(accounts="set")  # a public server, which still listens on this machine only
+PUBLIC = ServerSettings(auth="set")  # a public server, which still listens on this machine only
 
 
 def talking(settings: ServerSettings | None = None, **options: Any) -> tuple[TalkingAssistant, Serving]:
@@ -126,7 +126,7 @@ def test_an_endpoint_that_there_is_not_is_404(address: str) -> None:
         ([{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], "not uploaded"),
         (["http://127.0.0.1/gradio_api/file=/etc/passwd"], "not here, or no longer"),
         (["\x00"], "not here, or no longer"),
-        (["data:image/png;base64,!"], "not a data URL"),
+        (["data:image/png;base64,!"], "no base64 data"),
         (["data:image/png,abc"], "not a data URL"),
         (["x"] * 9, "at most 8 files, not 9"),
     ],
@@ -134,6 +134,12 @@ def test_an_endpoint_that_there_is_not_is_404(address: str) -> None:
 def test_what_is_no_picture_is_refused_with_a_reason(address: str, pictures: Any, said: str) -> None:
     defaults = [Settings().max_new_tokens, Settings().temperature, True, *DEFAULTS[2:]]
     assert said in reason(address, "image", ["What is this?", pictures, None, *defaults])
+
+
+def test_what_is_too_large_is_not_decoded() -> None:
+    assert data_of("data:image/png;base64,AAE\nC", "It", 3) == bytes(range(3))
+    with pytest.raises(UserError, match="It is larger than 1 MB"):
+        data_of("data:;base64," + "!" * 2**21, "It", 2**20)
 
 
 def test_one_file_will_do_in_place_of_a_list(address: str) -> None:
@@ -340,11 +346,11 @@ def calling(person: str) -> Iterator[None]:
 
 
 def test_turns_go_round_between_people() -> None:
-    gate = Gate()
+    gate = Gate(lambda: 1)
     tickets = [gate.line_up(person) for person in ("ann", "ann", "ann", "bob", "cy", "bob")]
     order = []
     while tickets:
-        entered = next(each for each in tickets if gate.enter(each, lambda: 1, 0))
+        entered = next(each for each in tickets if gate.enter(each, 0))
         order.append(entered.person)
         tickets.remove(entered)
         gate.leave(entered)
@@ -352,12 +358,12 @@ def test_turns_go_round_between_people() -> None:
 
 
 def test_whoever_has_answers_under_way_comes_after_those_who_have_none() -> None:
-    gate = Gate()
+    gate = Gate(lambda: 2)
     first = gate.line_up("ann")
-    assert gate.enter(first, lambda: 2, 0)
+    assert gate.enter(first, 0)
     second, other = gate.line_up("ann"), gate.line_up("bob")
-    assert not gate.enter(second, lambda: 2, 0)
-    assert gate.enter(other, lambda: 2, 0)
+    assert not gate.enter(second, 0)
+    assert gate.enter(other, 0)
 
 
 def test_reading_ahead_ends_when_anyone_asks_goes_on_afterwards_and_counts_as_no_answer() -> None:
@@ -434,17 +440,17 @@ def test_warming_up_makes_room_for_whoever_asks_and_goes_on_afterwards() -> None
 
 
 def test_whoever_does_not_come_when_it_is_their_turn_holds_up_nobody() -> None:
-    gate = Gate()
+    gate = Gate(lambda: 1)
     gone, here = gate.line_up("ann"), gate.line_up("bob")
     gone.asked -= 60
-    assert gate.enter(here, lambda: 1, 0)
+    assert gate.enter(here, 0)
     assert gate.waiting == 1
 
 
 def test_a_change_of_the_model_is_not_overtaken() -> None:
-    gate = Gate()
+    gate = Gate(lambda: 8)
     inside = gate.line_up("ann")
-    assert gate.enter(inside, lambda: 8, 0)
+    assert gate.enter(inside, 0)
     changed = threading.Event()
 
     def change() -> None:
@@ -454,16 +460,16 @@ def test_a_change_of_the_model_is_not_overtaken() -> None:
     changing = Running(change)
     wait_until(lambda: gate.waiting == 1)
     late = gate.line_up("new")
-    assert not gate.enter(late, lambda: 8, 0)
+    assert not gate.enter(late, 0)
     assert not changed.is_set()
     gate.leave(inside)
     changing.result()
     assert changed.is_set()
-    assert gate.enter(late, lambda: 8, 1)
+    assert gate.enter(late, 1)
 
 
 def test_one_person_has_two_questions_waiting_at_most_and_all_together_so_many() -> None:
-    gate = Gate()
+    gate = Gate(lambda: 1)
     for _ in range(2):
         gate.line_up("ann", 3, 2)
     with pytest.raises(TryLater, match="You have 2 questions waiting here.*try again in"):
@@ -598,6 +604,14 @@ def test_guessing_passwords_is_slow() -> None:
 def test_accounts_that_cannot_be_read_are_a_sentence(given: str) -> None:
     with pytest.raises(UserError, match="AUTH"):
         read_accounts(given)
+
+
+@pytest.mark.parametrize(
+    "name, password", [("", "secret"), ("ann", ""), ("ann:x", "secret"), ("#ann", "secret")]
+)
+def test_no_line_is_made_for_an_account_that_could_not_be_used(name: str, password: str) -> None:
+    with pytest.raises(UserError, match="Please give a name, without a colon"):
+        account_line(name, password)
 
 
 def test_a_line_that_is_no_hash_is_named(tmp_path: Path) -> None:

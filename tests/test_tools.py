@@ -149,7 +149,7 @@ def test_a_client_that_gives_up_frees_the_model() -> None:
 
 
 def test_accounts_hold_for_tools_too() -> None:
-    assistant, serving = talking(ServerSettings(accounts="set", tools=True), words=1)
+    assistant, serving = talking(ServerSettings(auth="set", tools=True), words=1)
     with served(serving, accounts=Accounts({"ann": hash_password("secret")})) as address:
 
         async def ask(headers: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.chatting import ChattingAssistant
@@ -17,6 +18,8 @@ from tests.conftest import EXAMPLES, ROOT, served
 from tests.visiting import add_picture, answers, ask, box, visit
 from vlm import Answer, Settings, UserError
 from vlm.chat.conversation import Conversation, Exchange
+from vlm.chat.index import Broken, Report
+from vlm.chat.occlusion import Look
 from vlm.chat.search import check_query
 from vlm.chat.trace import trace_of
 from vlm.config import load_model_config
@@ -27,9 +30,10 @@ from vlm.model.adapter_folder import ADAPTERS
 from vlm.serving.gate import Gate
 from vlm.serving.launch import SCRIPTS
 from vlm.serving.limits import Limit, TryLater
+from vlm.serving.looking import _laid_over, _shown
 from vlm.serving.messages import STAGES, editing_notice, messages
 from vlm.serving.page import HEADER, TITLE, build_app
-from vlm.serving.serving import Serving
+from vlm.serving.serving import Serving, waiting
 from vlm.serving.thumbs import notice_of
 from vlm.serving.translations import ASSETS, table, translated
 
@@ -135,6 +139,21 @@ def test_all_that_stands_around_an_answer_is_in_the_table() -> None:
     assert not missing(shown)
 
 
+def test_all_that_is_told_of_a_look_and_of_an_index_is_in_the_table() -> None:
+    looks: tuple[Look | Answer, ...] = Look("cat", 0.9, 0.5), Look("cat", 0.9, 1.0, Image.new("RGB", (8, 8)))
+    looks += tuple(waiting(seconds) for seconds in (1, 2, 120))
+    shown = [text for each in looks for text in Shown(_laid_over(_shown(each))).texts]
+    assert "Waiting, about 2 seconds…" in shown and "Looking for “cat”…" in shown
+    broken = Broken(
+        "bad.png", 'The picture "bad.png" is empty. Save or download it again, or choose another picture.'
+    )
+    for copies in (1, 2):
+        report = Report(total=9, done=1, added=1, broken=[broken] * copies, copies=["a.png"] * copies)
+        shown += [*report.sentences(1), *report.sentences(2), *Report().sentences(1), *Report().sentences(2)]
+    assert "1 was left out." in shown and "2 pictures in the index (1 new)." in shown
+    assert not missing(shown)
+
+
 def test_why_a_clean_up_was_rejected_is_in_the_table() -> None:
     tree = ast.parse((ROOT / "vlm" / "chat" / "meaning.py").read_text(encoding="utf-8"))
     functions = [
@@ -198,7 +217,7 @@ def refusals(tmp_path: Path) -> Iterator[UserError]:
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
     broken.write_bytes((EXAMPLES / "cat.jpg").read_bytes()[:2000])
     empty.touch()
-    limit, gate = Limit("questions", 1), Gate()
+    limit, gate = Limit("questions", 1), Gate(lambda: 1)
     limit.take("ann")
     gate.line_up("ann")
     tried: list[Callable[[], object]] = [
@@ -224,8 +243,8 @@ def test_what_goes_wrong_most_often_is_in_the_table(tmp_path: Path) -> None:
 REFUSING = (  # whose refusals people meet on the page
     "chat/answer", "chat/assistant", "chat/conversation", "chat/index", "chat/indexing", "chat/occlusion", "chat/reply",
     "chat/search", "engines/remote", "inputs/audio", "inputs/images", "inputs/speech", "inputs/zips",
-    "serving/keeping", "serving/looking", "serving/questions", "serving/received", "serving/searches",
-    "serving/switch", "serving/voting",
+    "chat/records", "serving/allowance", "serving/guard", "serving/keeping", "serving/looking", "serving/questions",
+    "serving/received", "serving/searches", "serving/switch", "serving/voting",
 )  # fmt: skip
 ELSEWHERE = {  # what only programs, the shell and whoever starts the server meet
     "The answer style must be full or keywords.",
@@ -238,6 +257,12 @@ ELSEWHERE = {  # what only programs, the shell and whoever starts the server mee
     "Please ask for at least one picture.",
     "The engine is a server: set {} to its address, such as http://host:8000/v1.",
     "{} must be an address such as http://host:8000/v1, and is {}.",
+    "One person can send {} pictures before their question a minute here.",
+    "{} is not served here. Whoever runs the server can add it to ALLOWED_HOSTS.",
+    "Pages of other sites may not use this server. Add theirs to ALLOWED_HOSTS.",
+    "There is nothing here.",
+    "Please give your name and password.",  # the browser asks for them
+    "Please say how large the files are (Content-Length).",
 }
 
 
@@ -272,6 +297,12 @@ def told_in(module: str) -> Iterator[str]:
                 yield plain(text)
             case ast.Call(ast.Name(name), [ast.JoinedStr(parts), *_]) if name in raising:
                 yield plain(filled(parts))
+            case ast.Call(ast.Name("Refused"), [_, ast.Constant(str(text))]):
+                yield plain(text)
+            case ast.Call(ast.Name("Refused"), [_, ast.JoinedStr(parts)]):
+                yield plain(filled(parts))
+            case ast.Call(ast.Name("Limit"), [ast.Constant(str(things)), _]):
+                yield plain(f"One person can send {{}} {things} a minute here.")
 
 
 def test_every_refusal_that_people_meet_is_in_the_table() -> None:

@@ -2,11 +2,13 @@
 
 import base64
 import io
+import os
 import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -106,6 +108,24 @@ def test_what_is_written_counts_before_it_is_measured(tmp_path: Path) -> None:
     with pytest.raises(NoRoom):
         uploads.hold(5)
     uploads.hold(4)
+
+
+def test_a_file_that_cannot_be_deleted_keeps_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1, 1))
+    delete = Path.unlink
+
+    def unlink(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name == "b":
+            raise PermissionError("It is read now.")
+        delete(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    Uploads(tmp_path, 10).sweep()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 def test_what_is_announced_counts_until_it_has_arrived(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _index(searcher: Searcher, folder: str | None, file: str | None) -> PictureI
     if not folder:
         return searcher.load_index(file or "")
     index = searcher.index(folder, file, _show_progress if sys.stderr.isatty() else None)
-    print(index.report.sentences(len(index)), file=sys.stderr)
+    print(*index.report.sentences(len(index)), file=sys.stderr)
     return index
 
 

@@ -24,9 +24,8 @@ class VisionConfig:
     features: str = "pooled"
     layer: int = -2  # patches of CLIP or a transformer: which hidden layer, from the end (-2 as in LLaVA)
     tiles: int = 0  # so many parts of the picture beside the whole, each as large as the encoder's input
-    tags: int = (
-        4  # at most so many names of what is seen, written into the prompt (vlm/model/tags.py); 0 for none
-    )
+    # At most so many names of what is seen, written into the prompt (vlm/model/tags.py); 0 for none
+    tags: int = 4
 
 
 @dataclass(frozen=True)

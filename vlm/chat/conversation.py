@@ -4,7 +4,6 @@ Plain data, without a model or a browser. A `Conversation` is changed in place, 
 is cut off in the middle leaves what there was of it.
 """
 
-import mimetypes
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Literal, TypedDict
 
 from vlm.chat.answer import Answer, Settings, Turn
 from vlm.errors import UserError
+from vlm.inputs.audio import is_recording
 
 
 class Composed(TypedDict):
@@ -78,7 +78,7 @@ class Exchange:
 
 def composed_exchange(composed: Composed, recording: str | None = None) -> Exchange:
     """The question that stands in the box, or was recorded beside it."""
-    audio = [path for path in composed["files"] if (mimetypes.guess_type(path)[0] or "").startswith("audio/")]
+    audio = [path for path in composed["files"] if is_recording(path)]
     pictures = tuple(path for path in composed["files"] if path not in audio)
     recordings = [*audio, *([recording] if recording else [])]
     if len(recordings) > 1:

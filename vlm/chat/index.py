@@ -57,8 +57,8 @@ class Report:
     broken: list[Broken] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)  # names of pictures whose content was there before
 
-    def sentences(self, count: int) -> str:
-        """For people; the index holds `count` pictures."""
+    def sentences(self, count: int) -> list[str]:
+        """For people; the index holds `count` pictures. Each is a text of the page."""
         parts = ((self.added, "new"), (self.changed, "changed"), (self.removed, "removed"))
         news = ", ".join(f"{number:,} {what}" for number, what in parts if number)
         said = [f"{_pictures(count)} in the index{f' ({news})' if news else ''}."]
@@ -69,11 +69,11 @@ class Report:
             same = "has the same content as one" if len(self.copies) == 1 else "have the same content as some"
             said.append(f"{len(self.copies):,} {same} already there ({_some(self.copies)}).")
         if len(self.broken) == 1:
-            said.append(f"1 was left out. {self.broken[0].problem}")
+            said += ["1 was left out.", self.broken[0].problem]
         elif self.broken:
             names = [each.name for each in self.broken]
             said.append(f"{len(names):,} cannot be read here and were left out ({_some(names)}).")
-        return " ".join(said)
+        return said
 
 
 class PictureIndex:

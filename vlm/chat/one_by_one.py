@@ -45,6 +45,11 @@ def joined(texts: Sequence[str]) -> str:
     )
 
 
+def is_joined(text: str) -> bool:
+    """Whether an answer was joined of several, and so cannot go on."""
+    return own_answer(text, 1) != text
+
+
 def own_answer(text: str, place: int) -> str:
     """What a joined text says of one of the pictures; another text as it is."""
     found = re.search(rf"^{ORDINALS[place]} picture: (.*)$", text, re.MULTILINE)

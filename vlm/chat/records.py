@@ -22,8 +22,6 @@ MAX_CHARACTERS = 100_000  # of one text
 MAX_RECORD = 4_000_000  # characters of a whole conversation
 LOST = "lost/"  # before the name of a file that is no longer there
 
-_UNREADABLE = "This conversation cannot be read: it was not written by this page, or was changed since."
-
 
 def to_record(conversation: Conversation) -> Record:
     """Every exchange once, without what only matters while its answer grows, and the ways through them by their numbers."""
@@ -55,7 +53,9 @@ def from_record(record: Any, received: Callable[[str], str | None]) -> Conversat
         conversation.key = _checked(record["key"], str)
         _require(conversation.shown < len(ways) and len(conversation.key) <= 64)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, UserError) as problem:
-        raise UserError(_UNREADABLE) from problem
+        raise UserError(
+            "This conversation cannot be read: it was not written by this page, or was changed since."
+        ) from problem
     return conversation
 
 
@@ -107,4 +107,4 @@ def _index(value: Any) -> int:
 
 def _require(right: bool) -> None:
     if not right:
-        raise ValueError(_UNREADABLE)
+        raise ValueError("the record does not fit")

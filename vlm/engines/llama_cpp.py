@@ -83,7 +83,7 @@ class LlamaCppEngine:
         self._lay_out(job, prompt, adapter)
         with self._changed:
             if self._closed:
-                raise UserError("The model has been unloaded. Please ask again.")
+                raise UserError("The model was unloaded. Please ask again.")
             self._waiting.append(job)
             self._changed.notify()
         try:

@@ -8,7 +8,7 @@ playlists, which name other files.
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,22 @@ SAMPLE_RATE = 16_000  # Hz, what Whisper and the speech detector were trained on
 MAX_SECONDS = 600
 MAX_RECORDING_BYTES = 240 * 1024**2  # ten minutes of 48 kHz stereo in 32-bit samples are 230 MB
 SAMPLE_RATES = range(1_000, 384_001)  # Hz
+# Of the files that hold what is in CONTAINERS
+ENDINGS = frozenset(
+    ".wav .w64 .aif .aiff .aifc .au .snd .caf .flac .ogg .oga .opus .spx .mp3 .mp2 .mpga .aac .amr .mka .mkv .webm .mov "
+    ".mp4 .m4a .m4b .m4v .3gp .3g2 .mj2 .avi .asf .wma".split()
+)
 CONTAINERS = "wav,w64,aiff,au,caf,flac,ogg,mp3,aac,amr,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,avi,asf"
 _FULL_SCALE = 32_768  # a 16-bit sample of this size would be 1.0
 _SLACK_SECONDS = 1  # encoders pad a ten-minute file by a few frames
 
 TOO_LONG = f"The recording is longer than {MAX_SECONDS // 60} minutes. Use a shorter one."
 EMPTY = "The recording is empty. Record it again or choose another file."
+
+
+def is_recording(name: str) -> bool:
+    """Whether a file is one to be heard, by its name: browsers record into containers for films as well."""
+    return PurePath(name).suffix.lower() in ENDINGS
 
 
 def open_audio(source: str | Path | tuple[int, np.ndarray]) -> np.ndarray:

@@ -36,9 +36,8 @@ class Accounts:
 
     def __init__(self, hashes: dict[str, str]) -> None:
         self._hashes = hashes
-        self._nobodys = hash_password(
-            ""
-        )  # checked for unknown names, so that the time does not tell which are known
+        # Checked for unknown names, so that the time does not tell which are known
+        self._nobodys = hash_password("")
         self._key = secrets.token_bytes(32)
         self._known: dict[bytes, str] = {}
         self._guesses = Limit("wrong passwords", GUESSES_A_MINUTE)
@@ -119,6 +118,13 @@ def _is_hash(text: str) -> bool:
         return False
 
 
+def account_line(name: str, password: str) -> str:
+    """Raises UserError for what `read_accounts` would not read as it is meant, and for no password."""
+    if not name or ":" in name or name.startswith("#") or not password:
+        raise UserError("Please give a name, without a colon and with no # before it, and a password.")
+    return f"{name}:{hash_password(password)}"
+
+
 @command("accounts")
 def main() -> None:
     argparse.ArgumentParser(
@@ -126,7 +132,7 @@ def main() -> None:
         description="Ask for a name and a password, and print the line for the file that AUTH names.",
     ).parse_args()
     try:
-        print(f"{input('Name: ')}:{hash_password(getpass.getpass())}")
+        print(account_line(input("Name: ").strip(), getpass.getpass()))
     except EOFError:
         raise UserError("Please type a name and a password; they cannot come through a pipe.") from None
 

@@ -13,7 +13,7 @@ class Allowance:
         self._asked = Limit("questions", settings.questions_a_minute)
         self._pictures = Limit("pictures", settings.pictures_a_minute)
         self._ahead = Limit("pictures before their question", settings.pictures_a_minute)
-        self._searched = Limit("pictures to search in", settings.search_pictures_a_minute)
+        self._searched = Limit("pictures for searches", settings.search_pictures_a_minute)
         self._votes = Limit("votes", settings.questions_a_minute)  # as many as answers
         self._spoken = Limit("seconds of speech", settings.speech_seconds_a_minute)
 

@@ -5,7 +5,6 @@ this server's own address of it, or the content itself as a data URL. Nothing is
 """
 
 import base64
-import binascii
 import math
 import mimetypes
 import secrets
@@ -42,9 +41,8 @@ def text_of(value: Any, name: str) -> str:
 
 def number_of(value: Any, name: str) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or (
-        isinstance(value, float) and not math.isfinite(value)
-    ):  # whole numbers know no bound
+    # Whole numbers know no bound.
+    if not is_number or (isinstance(value, float) and not math.isfinite(value)):
         raise UserError(f"{name} must be a number.")
     return value
 
@@ -109,23 +107,32 @@ def own_path(reference: str) -> str:
 
 
 def _saved(url: str, name: str, most_bytes: int) -> str:
-    """The content of a data URL (RFC 2397) as a file."""
-    head, found, content = url.partition(",")
-    kind, _, encoding = head.removeprefix("data:").rpartition(";")
-    if not found or encoding.strip() != "base64":
-        raise UserError(f"{name} is not a data URL in base64. Send data:image/png;base64, and the content.")
-    if len(content) * 3 // 4 > most_bytes:
-        raise UserError(f"{name} is larger than {most_bytes // 2**20} MB. Make it smaller and try again.")
-    try:
-        data = base64.b64decode(content, validate=True)
-    except (binascii.Error, ValueError) as problem:
-        raise UserError(
-            f"{name} is not a data URL in base64. Send data:image/png;base64, and the content."
-        ) from problem
-    suffix = mimetypes.guess_extension(kind.split(";")[0].strip()) or ".bin"
+    """The content of a data URL as a file."""
+    data = data_of(url, name, most_bytes)
+    kind = url.partition(",")[0].removeprefix("data:").split(";")[0]
+    suffix = mimetypes.guess_extension(kind.strip()) or ".bin"
     current_caller().hold(len(data))
     folder = Path(get_upload_folder(), secrets.token_hex(16))
     folder.mkdir(parents=True)
     path = folder / f"sent{suffix}"
     path.write_bytes(data)
     return str(path)
+
+
+def data_of(url: str, name: str, most_bytes: int) -> bytes:
+    """The content of a data URL (RFC 2397). Raises UserError, which calls it by `name`."""
+    head, found, content = url.partition(",")
+    if not found or not head.startswith("data:") or head.rpartition(";")[2].strip() != "base64":
+        raise UserError(f"{name} is not a data URL in base64. Send data:image/png;base64, and the content.")
+    return bytes_of(content, name, most_bytes)
+
+
+def bytes_of(content: str, name: str, most_bytes: int) -> bytes:
+    """What is sent as base64, in lines or in one. Raises UserError, before it is decoded where it is too large."""
+    content = "".join(content.split())
+    if len(content) * 3 // 4 > most_bytes + 2:  # of which the last two may be padding
+        raise UserError(f"{name} is larger than {most_bytes // 2**20} MB. Make it smaller and try again.")
+    try:
+        return base64.b64decode(content, validate=True)
+    except ValueError as problem:  # also half a group, or a letter that is none of ASCII
+        raise UserError(f"{name} is no base64 data. Encode it again, and send all of it.") from problem

@@ -18,9 +18,8 @@ from gradio.context import LocalContext
 from vlm.errors import UserError
 from vlm.serving.uploads import Uploads
 
-GRACE_SECONDS = (
-    5.0  # between leaving a question and reading its answer, and between two connections that read it
-)
+# Between leaving a question and reading its answer, and between two connections that read it
+GRACE_SECONDS = 5.0
 SCOPE_KEY = "vlm.caller"
 
 

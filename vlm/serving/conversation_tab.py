@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from vlm.chat.conversation import Conversation, Exchange
-from vlm.serving.events import ALWAYS, AT_ONCE, LOOKING, MAY_REFUSE, MODEL
+from vlm.serving.events import ALWAYS, LOOKING, MODEL, QUEUED, UNQUEUED
 from vlm.serving.keeping import Keeping
 from vlm.serving.looking import Looking
 from vlm.serving.plain_errors import plainly
@@ -54,7 +54,7 @@ class ConversationTab:
             plainly(Voting(serving).vote),
             [self.conversation, self.bar],
             [self.chat, self.bar],
-            **MAY_REFUSE | {"trigger_mode": "multiple"},
+            **QUEUED | {"trigger_mode": "multiple"},
         )
         looking = Looking(serving)
         if tab.pictures:
@@ -67,7 +67,7 @@ class ConversationTab:
                 **LOOKING,
             )
             closes = self.bar.close(None, None, None, cancels=[looks], api_visibility="private")
-            closes.then(lambda: "", None, self.looked, **AT_ONCE)
+            closes.then(lambda: "", None, self.looked, **UNQUEUED)
 
     def _build_composer(self) -> None:
         self.notice = gr.HTML(visible=False, apply_default_css=False)
@@ -104,9 +104,9 @@ class ConversationTab:
         if self.tab.pictures:
             self._wire_camera(camera, photo)
             self.bar.attached(
-                plainly(self.questions.read_ahead), [self.conversation, self.question], None, **AT_ONCE
+                plainly(self.questions.read_ahead), [self.conversation, self.question], None, **UNQUEUED
             )
-            self.bar.arranged(None, self.question, self.question, js="page.arranged", **AT_ONCE)
+            self.bar.arranged(None, self.question, self.question, js="page.arranged", **UNQUEUED)
 
     def _wire_camera(self, button: gr.Button, photo: gr.Image) -> None:
         """The button opens and closes the camera, whose photo joins the question in the box."""
@@ -115,10 +115,10 @@ class ConversationTab:
             lambda is_open: (not is_open, gr.update(visible=not is_open)),
             is_shown,
             [is_shown, photo],
-            **AT_ONCE,
+            **UNQUEUED,
         )
         add = self.questions.add_photo
-        photo.input(add, [photo, self.question], [photo, self.question], **AT_ONCE)
+        photo.input(add, [photo, self.question], [photo, self.question], **UNQUEUED)
 
     def _wire_questions(self) -> None:
         questions, conversation = self.questions, self.conversation
@@ -126,8 +126,8 @@ class ConversationTab:
         asked = {questions.show: self._asked_in_the_box(), questions.show_beside: self._asked_elsewhere()}
         taken_down = [(each, show) for show, events in asked.items() for each in events]
         for each, _ in taken_down:
-            each.failure(questions.notice, conversation, self.notice, **AT_ONCE)
-        shown = [each.success(show, conversation, self.page, **AT_ONCE) for each, show in taken_down]
+            each.failure(questions.notice, conversation, self.notice, **UNQUEUED)
+        shown = [each.success(show, conversation, self.page, **UNQUEUED) for each, show in taken_down]
         answers = [
             each.success(
                 questions.answer,
@@ -140,9 +140,9 @@ class ConversationTab:
             for each in shown
         ]
         stops = gr.on([self.stop.click, self.question.stop], None, cancels=answers, api_visibility="private")
-        stops.then(questions.settle, [conversation, self.question], self.page, **AT_ONCE)
+        stops.then(questions.settle, [conversation, self.question], self.page, **UNQUEUED)
         for each in answers:
-            each.success(questions.settle_finished, [conversation, self.question], self.page, **AT_ONCE)
+            each.success(questions.settle_finished, [conversation, self.question], self.page, **UNQUEUED)
 
     def _asked_in_the_box(self) -> list[Any]:
         """The events that ask what stands in the composer, which is empty then."""
@@ -150,10 +150,10 @@ class ConversationTab:
         refusing = questions.refusing
         return [
             self.question.submit(
-                refusing(questions.ask), [conversation, self.question, copy, *settings], **MAY_REFUSE
+                refusing(questions.ask), [conversation, self.question, copy, *settings], **QUEUED
             ),
             self.bar.spoken(
-                refusing(questions.ask_spoken), [conversation, self.question, copy, *settings], **MAY_REFUSE
+                refusing(questions.ask_spoken), [conversation, self.question, copy, *settings], **QUEUED
             ),
         ]
 
@@ -162,14 +162,10 @@ class ConversationTab:
         questions, conversation, copy, settings = self.questions, self.conversation, self.bar, self.settings
         refusing = questions.refusing
         return [
-            self.bar.suggested(
-                refusing(questions.ask_suggested), [conversation, copy, *settings], **MAY_REFUSE
-            ),
-            self.bar.again(refusing(questions.ask_again), [conversation, copy, *settings], **MAY_REFUSE),
-            self.bar.go_on(refusing(questions.go_on), [conversation, copy], **MAY_REFUSE),
-            self.chat.example_select(
-                refusing(questions.ask_example), [conversation, *settings], **MAY_REFUSE
-            ),
+            self.bar.suggested(refusing(questions.ask_suggested), [conversation, copy, *settings], **QUEUED),
+            self.bar.again(refusing(questions.ask_again), [conversation, copy, *settings], **QUEUED),
+            self.bar.go_on(refusing(questions.go_on), [conversation, copy], **QUEUED),
+            self.chat.example_select(refusing(questions.ask_example), [conversation, *settings], **QUEUED),
         ]
 
     def _wire_keeping(self) -> None:
@@ -181,7 +177,7 @@ class ConversationTab:
             (self.bar.edit, keeping.edit, [conversation, self.question, self.bar]),
             (self.bar.leave, keeping.leave_as_it_was, [conversation, self.bar]),
         ):
-            listen(plainly(handler), inputs, self.page, **MAY_REFUSE)
+            listen(plainly(handler), inputs, self.page, **QUEUED)
 
 
 def _caption(example: Exchange) -> str:

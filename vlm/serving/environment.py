@@ -27,7 +27,7 @@ LIMITS = {  # variable -> the setting, and the least and the most that it may be
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """`accounts` is AUTH as it was given, `user:password` or a file of hashes. Limits are for one person."""
+    """`auth` is AUTH as it was given, `user:password` or a file of hashes. Limits are for one person."""
 
     preset: str = "embedded"
     adapter: str | None = None
@@ -35,7 +35,7 @@ class ServerSettings:
     port: int = 7860
     space: bool = False
     allowed_hosts: tuple[str, ...] = ()
-    accounts: str | None = None
+    auth: str | None = None
     api_key: str = ""  # of /v1, which is off without one where the page is public
     picture_hosts: tuple[str, ...] = ()  # from which /v1 may fetch pictures, with a port if any
     certificate: str | None = None  # files of TLS, in PEM
@@ -56,7 +56,7 @@ class ServerSettings:
     def public(self) -> bool:
         """Whether people other than the owner of this machine may see the page."""
         # where names are allowed, a proxy stands before an address that may be a loopback one
-        others = self.accounts is not None or bool(self.allowed_hosts)
+        others = self.auth is not None or bool(self.allowed_hosts)
         return self.space or others or not is_loopback(self.host)
 
 
@@ -99,7 +99,7 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
         port=whole(port, default.port, 1, 65_535),
         space=space,
         allowed_hosts=_listed(hosts),
-        accounts=given.get("AUTH"),
+        auth=given.get("AUTH"),
         api_key=given.get("VLM_API_KEY", default.api_key),
         picture_hosts=_listed(given.get("VLM_PICTURE_HOSTS", "")),
         certificate=certificate,

@@ -18,6 +18,8 @@ SEARCHING: dict[str, Any] = {"concurrency_id": "searching", "concurrency_limit":
 # Events that occur while an earlier one is under way are sent as well. Otherwise the browser would drop the answer to a
 # question that follows closely upon a stop.
 ALWAYS: dict[str, Any] = {"trigger_mode": "multiple", "api_visibility": "private"}
-AT_ONCE: dict[str, Any] = ALWAYS | {"queue": False, "show_progress": "hidden"}
+UNQUEUED: dict[str, Any] = ALWAYS | {"queue": False, "show_progress": "hidden"}
 # Gradio shows the message of an error only for queued events, so these are queued, without a limit.
-MAY_REFUSE: dict[str, Any] = AT_ONCE | {"queue": True, "concurrency_limit": None, "trigger_mode": "once"}
+QUEUED: dict[str, Any] = UNQUEUED | {"queue": True, "concurrency_limit": None, "trigger_mode": "once"}
+
+AT_ONCE = UNQUEUED  # as vlm/serving/settings_panel.py still calls it

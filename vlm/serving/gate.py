@@ -29,7 +29,9 @@ class Gate:
     Demers et al. 1989). Nobody overtakes a change of the model. Places are held by ticket, not by thread, because Gradio
     continues one answer in several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Callable[[], int]) -> None:
+        """`places`: how many may be inside now, which can change with the model."""
+        self._places = places
         self._changed = Condition()
         self._line: list[Ticket] = []
         self._inside: list[Ticket] = []
@@ -62,14 +64,12 @@ class Gate:
             self._line.append(ticket)
         return ticket
 
-    def enter(self, ticket: Ticket, places: Callable[[], int], seconds: float) -> bool:
-        """Go in when it is the ticket's turn and fewer than `places()` are inside; False if that takes longer.
-
-        `places` is asked when it is this ticket's turn, because the model may have changed by then."""
+    def enter(self, ticket: Ticket, seconds: float) -> bool:
+        """Go in when it is the ticket's turn and a place is free; False if that takes longer."""
 
         def may_enter() -> bool:
             ticket.asked = time.monotonic()
-            return self._order()[0] is ticket and len(self._inside) < places()
+            return self._order()[0] is ticket and len(self._inside) < self._places()
 
         with self._changed:
             if not self._changed.wait_for(may_enter, seconds):
@@ -90,12 +90,12 @@ class Gate:
             self._inside.append(ticket)
             return ticket
 
-    def seconds_left(self, ticket: Ticket, places: int) -> float:
+    def seconds_left(self, ticket: Ticket) -> float:
         """About how long the ticket will wait for its turn."""
         with self._changed:
             order = self._order()
         before = order.index(ticket) if ticket in order else 0
-        return self.seconds_each * (before / places + 0.5)
+        return self.seconds_each * (before / self._places() + 0.5)
 
     def leave(self, ticket: Ticket) -> None:
         """Give up the place, in the line or inside."""

@@ -23,7 +23,7 @@ try:
 finally:
     inspect.getfile = _getfile
 
-# Of uploads, by which Gradio and the conversations tell pictures from recordings. Python has no kinds of its own for these,
+# Of uploads, by which Gradio tells pictures from recordings. Python has no kinds of its own for these,
 # and a container's system has no table.
 for kind, endings in (
     ("image/jpeg", ".jfif"),

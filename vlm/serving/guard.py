@@ -74,7 +74,8 @@ class Guard:
             headers = Headers(scope=scope)
             self._check_place(scope, headers)
             person = await self._person(scope, headers)
-            most, announced = self._most_bytes(scope, headers, person)
+            most = self._check_size(scope, headers)
+            announced = self._announce(scope, headers, person, most)
             body = BoundedBody(receive, send, scope["path"], most, _holds_files(headers))
         except (Refused, TryLater) as refused:
             await refusal(scope, refused)(scope, receive, send)
@@ -132,31 +133,37 @@ class Guard:
             raise Refused(401, "Please give your name and password.")
         return f"user {user}"
 
-    def _most_bytes(self, scope: Scope, headers: Headers, person: str) -> tuple[int, int]:
-        """How large the body may be, and as how much it counts among the uploads while it comes. Raises Refused where it
-        says of itself that it is larger."""
-        length = int(headers.get("content-length") or 0)
+    def _check_size(self, scope: Scope, headers: Headers) -> int:
+        """How large the body may be. Raises Refused where it says of itself that it is larger, or holds files and does not
+        say."""
         most = JSON_BYTES
         if _holds_files(headers):
             most = (self.settings.request_mb if self.settings.public else self.settings.uploads_mb) * 2**20
             if scope["path"].rstrip("/") in API_FILES:
                 most = min(most, API_FILE_BYTES)
-        if length > most:
+        if int(headers.get("content-length") or 0) > most:
             raise Refused(413, f"At most {most // 2**20} MB can be sent at once.")
-        files, told = _holds_files(headers) or _is_upload(scope), "content-length" in headers
-        if files and not told:
+        if (_holds_files(headers) or _is_upload(scope)) and "content-length" not in headers:
             raise Refused(411, "Please say how large the files are (Content-Length).")
-        size, announced = length if told or scope["method"] != "POST" else most, 0
-        if files or size > LARGE_BYTES:  # JSON may hold files as data URLs
-            if self.settings.public:
-                self._megabytes.take(person, size / 2**20)
-            if self.uploads:
-                try:
-                    announced = max(size, 1)
-                    self.uploads.announce(announced)
-                except NoRoom as full:
-                    raise Refused(507, str(full)) from full
-        return most, announced
+        return most
+
+    def _announce(self, scope: Scope, headers: Headers, person: str, most: int) -> int:
+        """As how much the body counts among the uploads while it comes. Raises TryLater or Refused where it is too much."""
+        told = "content-length" in headers or scope["method"] != "POST"
+        size = int(headers.get("content-length") or 0) if told else most
+        # JSON may hold files as data URLs.
+        if not (_holds_files(headers) or _is_upload(scope) or size > LARGE_BYTES):
+            return 0
+        if self.settings.public:
+            self._megabytes.take(person, size / 2**20)
+        if self.uploads is None:
+            return 0
+        size = max(size, 1)
+        try:
+            self.uploads.announce(size)
+        except NoRoom as full:
+            raise Refused(507, str(full)) from full
+        return size
 
     def _with_headers(self, send: Send) -> Send:
         async def sending(message: Message) -> None:

@@ -1,14 +1,14 @@
 """What the list of conversations and the buttons beside a question ask for: open, start over, turn back, edit."""
 
 from dataclasses import replace
-from mimetypes import guess_type
 from typing import Any
 
 import gradio as gr
 
-from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange
+from vlm.chat.conversation import NOTHING, Composed, Conversation
 from vlm.chat.records import from_record
 from vlm.errors import UserError
+from vlm.inputs.audio import is_recording
 from vlm.inputs.images import open_image
 from vlm.serving.browser_copy import recover
 from vlm.serving.questions import Questions
@@ -23,7 +23,7 @@ class Keeping:
 
     def open(self, conversation: Conversation, composed: Composed | None, chosen: gr.EventData) -> list[Any]:
         """The record that the browser has, with its pictures uploaded anew."""
-        opened = from_record(chosen.record, self._readable)
+        opened = from_record(chosen.record, _readable)
         asked = opened.exchanges[-1] if opened.exchanges else None
         if asked and not asked.text:  # the page was left before there was an answer
             opened.settle()
@@ -32,17 +32,6 @@ class Keeping:
         unanswered = asked if asked and not asked.text else None
         back = self.questions.put_back(unanswered, composed if draft is None else draft)
         return self.questions.page(conversation, back or draft)
-
-    def _readable(self, path: str) -> str | None:
-        """A file that arrived; None if it is lost, or neither a picture nor a recording."""
-        found = received(path)
-        kind = guess_type(found.lower())[0] if found else None
-        if found and not (kind or "").startswith(("audio/", "video/")):
-            try:
-                open_image(found)
-            except UserError:
-                return None
-        return found
 
     def start_over(self, conversation: Conversation, chosen: gr.EventData) -> list[Any]:
         draft = _draft(conversation, chosen)
@@ -67,7 +56,7 @@ class Keeping:
         conversation.edit(number, composed or NOTHING)
         asked = conversation.exchanges[number]
         words = replace(asked, question=asked.asked, recording=None, pictures=asked.present_pictures)
-        return self.questions.page(conversation, _composed(words))
+        return self.questions.page(conversation, words.composed_before(NOTHING))
 
     def leave_as_it_was(self, conversation: Conversation, copy: str | None) -> list[Any]:
         recover(conversation, copy)
@@ -75,8 +64,15 @@ class Keeping:
         return self.questions.page(conversation, conversation.take_unsent())
 
 
-def _composed(exchange: Exchange) -> Composed:
-    return exchange.composed_before(NOTHING)
+def _readable(path: str) -> str | None:
+    """A file that arrived; None if it is lost, or neither a picture nor a recording."""
+    found = received(path)
+    if found and not is_recording(found):
+        try:
+            open_image(found)
+        except UserError:
+            return None
+    return found
 
 
 def _draft(conversation: Conversation, chosen: gr.EventData) -> Composed | None:

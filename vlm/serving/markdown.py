@@ -7,7 +7,7 @@ that they are, which assets/page/formulas.js draws.
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 from typing import Any
 
@@ -19,6 +19,7 @@ from markdown_it.token import Token
 
 # A single $ is mostly money. Without a bound, many openings and no end would be searched through for minutes.
 FORMULA = re.compile(r"\\\(.{1,1000}?\\\)|\\\[.{1,1000}?\\\]|\$\$.{1,1000}?\$\$", re.DOTALL)
+KEPT = 512  # answers, since a page that is drawn ten times a second shows all of them each time
 
 
 class Renderer(RendererHTML):
@@ -90,10 +91,12 @@ def _markdown() -> MarkdownIt:
     return reader.enable(["table", "strikethrough"]).disable("image")
 
 
+@lru_cache(KEPT)
 def to_html(text: str) -> str:
     return _markdown().render(text)
 
 
+@lru_cache(KEPT)
 def to_words(text: str) -> str:
     """What the model wrote without the signs of Markdown, as it is read aloud: a line for each block or row of a table."""
     return re.sub(r"(, )?\n+", "\n", "".join(map(_words, _markdown().parse(text)))).strip()

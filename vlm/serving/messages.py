@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from vlm.chat.answer import Answer, Settings
 from vlm.chat.conversation import Conversation, Exchange, latest_pictures
+from vlm.chat.one_by_one import is_joined
 from vlm.chat.trace import certainty_note, trace_of
 from vlm.serving.limits import duration
 from vlm.serving.markdown import to_html
@@ -36,12 +37,8 @@ FOLLOW_UPS = {  # with the word that shows that it was asked already, also of a 
     "What is this?": "what is this",
 }
 FOLLOW_UPS_OF_SEVERAL = {"Describe the pictures.": "describe"}
-WORDED = {
-    "Clean-up",
-    "Left out",
-    "Set aside",
-    "Speed",
-}  # the rows of the trace whose values are words of the page
+# The rows of the trace whose values are words of the page
+WORDED = {"Clean-up", "Left out", "Set aside", "Speed"}
 SUGGESTED = 3  # of these, the first that were not asked yet
 FOLDED_FROM = 1_000  # characters of a question, as many as fill the lines
 LINES = 12  # of a folded question, as app.css cuts it
@@ -179,7 +176,7 @@ def _notes(answer: Answer, is_cut: bool, last: bool) -> list[str]:
     if answer.set_aside:
         notes.append("This model knows one picture at a time: what was said before the latest was set aside.")
     if is_cut:
-        more = _button("go_on", "Continue") if last else ""
+        more = _button("go_on", "Continue") if last and not is_joined(answer.text) else ""
         notes.append(f"The answer was cut off at the length limit in Settings. {more}")
     return notes
 

@@ -13,7 +13,7 @@ from vlm.model.adapter_folder import PLOT
 from vlm.serving.assets import ASSETS, from_here
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.endpoints import QuestionEndpoints, publish
-from vlm.serving.events import MAX_EVENTS, MAY_REFUSE, MODEL
+from vlm.serving.events import MAX_EVENTS, MODEL, QUEUED
 from vlm.serving.plain_errors import PlainBlocks, plainly
 from vlm.serving.search_endpoints import publish_search
 from vlm.serving.search_tab import SearchTab
@@ -35,12 +35,9 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
 
     `switchable`: whoever sees it may change the preset, for all."""
     gr.set_static_paths([ASSETS / "examples"])  # served as they are; copies go with old uploads
+    # Made outside of the page, they are placed on it one by one; an update cannot hold `render=False`.
+    header, notice, cannot_see, in_english, card, plot = views = views_of(serving.assistant)
     with PlainBlocks(title=TITLE, analytics_enabled=False, fill_width=True, fill_height=True) as page:
-        kinds = (gr.HTML, gr.HTML, gr.Markdown, gr.HTML, gr.Markdown, gr.HTML)
-        shown = zip(kinds, views_of(serving.assistant), strict=True)
-        header, notice, cannot_see, in_english, card, plot = views = [
-            kind(**view, render=False) for kind, view in shown
-        ]
         with gr.Sidebar(elem_id="list", open=False, width=288):
             listed = (ASSETS / "page" / "list.html").read_text(encoding="utf-8")
             gr.HTML(html_template=listed, js_on_load="page.list(element)", apply_default_css=False)
@@ -70,10 +67,10 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
     return page.queue(max_size=MAX_EVENTS)
 
 
-def views_of(assistant: Assistant) -> list[dict[str, Any]]:
+def views_of(assistant: Assistant) -> list[Any]:
     """What depends on the model: the header, a notice, what to do about a model that cannot see, that it sees in English
-    (where the page is in another language), the card and the plot of its adapter. As arguments of their components, or of
-    updates of them."""
+    (where the page is in another language), the card and the plot of its adapter. They are placed on the page, or are
+    updates of those that were."""
     folder, plot = assistant.adapter_folder, ""
     if folder and (folder / PLOT).is_file():
         gr.set_static_paths([folder / PLOT])
@@ -81,19 +78,18 @@ def views_of(assistant: Assistant) -> list[dict[str, Any]]:
         image = f'<img class="plot" src="{source}" alt="Loss and learning rates in training">'
         plot = f"<details><summary>Curves of the training</summary>{image}</details>"
     notice = f'<p class="notice">{escape(assistant.notice)}</p>' if assistant.notice else ""
+    sees = folder is not None
     return [
-        {
-            "value": HEADER.format(title=TITLE, description=escape(assistant.description)),
-            "apply_default_css": False,
-        },
-        {"value": notice, "visible": bool(notice)},
-        {
-            "value": how_to_see(assistant.config.name),
-            "visible": folder is None and not assistant.config.remote_adapter,
-        },
-        {"value": IN_ENGLISH, "visible": folder is not None},
-        {"value": about(assistant.config, folder)},
-        {"value": plot, "visible": bool(plot)},
+        gr.HTML(
+            HEADER.format(title=TITLE, description=escape(assistant.description)), apply_default_css=False
+        ),
+        gr.HTML(notice, visible=bool(notice)),
+        gr.Markdown(
+            how_to_see(assistant.config.name), visible=not sees and not assistant.config.remote_adapter
+        ),
+        gr.HTML(IN_ENGLISH, visible=sees),
+        gr.Markdown(about(assistant.config, folder)),
+        gr.HTML(plot, visible=bool(plot)),
     ]
 
 
@@ -117,12 +113,12 @@ def show_switch(page: gr.Blocks, serving: Serving, views: list[Any]) -> None:
         return gr.update(choices=serving.model.presets, value=serving.model.preset, interactive=True)
 
     def show() -> list[Any]:
-        return [gr.update(**view) for view in views_of(serving.assistant)]
+        return views_of(serving.assistant)
 
     changed = change.click(
         plainly(serving.switch), preset, None, show_progress_on=preset, api_visibility="private", **MODEL
     )
     # at the start too: another visitor may have switched; and where no model is loaded, one can still be chosen
     for happened in (page.load, changed.success, changed.failure):
-        happened(plainly(offer), None, preset, **MAY_REFUSE)
-        happened(plainly(show), None, views, **MAY_REFUSE)
+        happened(plainly(offer), None, preset, **QUEUED)
+        happened(plainly(show), None, views, **QUEUED)

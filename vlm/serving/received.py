@@ -51,7 +51,7 @@ def chosen_pictures(files: Sequence[str]) -> list[PictureFile]:
     pictures: list[PictureFile] = []
     size = 0
     for path in paths:
-        more = _unpacked(path) if is_zip(path) else [PictureFile(path, path.name)]
+        more = _unpacked(path) if path.suffix.lower() == ".zip" else [PictureFile(path, path.name)]
         pictures += more
         size += sum(each.path.stat().st_size for each in more)
         if len(pictures) > MAX_INDEXED:
@@ -61,10 +61,6 @@ def chosen_pictures(files: Sequence[str]) -> list[PictureFile]:
                 f"These pictures have more than {MAX_BYTES_AT_ONCE // 2**20} MB. Please choose fewer at once."
             )
     return pictures
-
-
-def is_zip(path: Path) -> bool:
-    return path.suffix.lower() == ".zip"
 
 
 def _unpacked(path: Path) -> list[PictureFile]:

@@ -3,7 +3,7 @@
 import gradio as gr
 
 from vlm.serving.conversation_tab import ConversationTab
-from vlm.serving.events import ALWAYS, AT_ONCE, EMBEDDING, MAY_REFUSE, SEARCHING
+from vlm.serving.events import ALWAYS, EMBEDDING, QUEUED, SEARCHING, UNQUEUED
 from vlm.serving.plain_errors import plainly
 from vlm.serving.searches import INVITATION, Searches, SearchSession, report_line
 from vlm.serving.serving import Serving
@@ -30,7 +30,7 @@ class SearchTab:
         self._build_search()
         self._build_classification()
         self.searches = Searches(serving)
-        tab.select(self.searches.look_whether_it_loads, None, self.notice, **MAY_REFUSE)
+        tab.select(self.searches.look_whether_it_loads, None, self.notice, **QUEUED)
         self._wire_choice()
         self._wire_search(images, tabs)
         self._wire_classification()
@@ -83,7 +83,7 @@ class SearchTab:
         searches, session = self.searches, self.session
         page = [self.report, self.stop, self.gallery, self.ask]
         taken = [
-            each.upload(searches.take, [session, each], [self.report, self.stop, self.files], **AT_ONCE)
+            each.upload(searches.take, [session, each], [self.report, self.stop, self.files], **UNQUEUED)
             for each in (self.files, self.folder)
         ]
         embedded = [
@@ -91,14 +91,14 @@ class SearchTab:
             for each in taken
         ]
         for each in embedded:
-            each.then(searches.settle, session, page, **AT_ONCE).then(None, js=ALL_AT_ONCE, **AT_ONCE)
+            each.then(searches.settle, session, page, **UNQUEUED).then(None, js=ALL_AT_ONCE, **UNQUEUED)
         stopped = self.stop.click(None, cancels=embedded, api_visibility="private")
-        stopped.then(searches.stop, session, page, **AT_ONCE)
+        stopped.then(searches.stop, session, page, **UNQUEUED)
         cleared = self.again.click(None, cancels=embedded, api_visibility="private")
-        cleared.then(searches.start_over, session, page, **AT_ONCE)
-        written = self.save.click(plainly(searches.save), session, self.saved, **MAY_REFUSE)
-        written.success(None, self.saved, js=DOWNLOAD, **AT_ONCE)
-        self.load.upload(plainly(searches.load), [session, self.load], page, **MAY_REFUSE)
+        cleared.then(searches.start_over, session, page, **UNQUEUED)
+        written = self.save.click(plainly(searches.save), session, self.saved, **QUEUED)
+        written.success(None, self.saved, js=DOWNLOAD, **UNQUEUED)
+        self.load.upload(plainly(searches.load), [session, self.load], page, **QUEUED)
 
     def _wire_search(self, images: ConversationTab, tabs: gr.Tabs) -> None:
         searches, session = self.searches, self.session
@@ -110,18 +110,18 @@ class SearchTab:
             api_visibility="private",
             **SEARCHING,
         )
-        found.success(None, js=ALL_AT_ONCE, **AT_ONCE)
-        self.gallery.select(plainly(searches.choose), session, self.ask, **AT_ONCE)
+        found.success(None, js=ALL_AT_ONCE, **UNQUEUED)
+        self.gallery.select(plainly(searches.choose), session, self.ask, **UNQUEUED)
         self.ask.click(
-            plainly(searches.ask_about), [session, images.question], [images.question, tabs], **MAY_REFUSE
+            plainly(searches.ask_about), [session, images.question], [images.question, tabs], **QUEUED
         )
         similar = images.similar.click(
             plainly(searches.find_similar),
             [session, images.conversation, images.question],
             [self.gallery, self.ask, self.words, self.picture, self.by_picture, tabs],
-            **MAY_REFUSE,
+            **QUEUED,
         )
-        similar.success(None, js=ALL_AT_ONCE, **AT_ONCE)
+        similar.success(None, js=ALL_AT_ONCE, **UNQUEUED)
 
     def _wire_classification(self) -> None:
         gr.on(

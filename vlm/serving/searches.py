@@ -45,6 +45,8 @@ class SearchSession:
     chosen: str | None = None  # SHA-256 of the picture that was clicked
     reading: bool = False  # pictures are being embedded
     searched: bool = False  # since pictures were last chosen
+    used: float = 0.0  # when the index last was
+    let_go: bool = False  # the index, to make room for those of others
 
 
 class Searches:
@@ -80,7 +82,7 @@ class Searches:
         try:
             index = self._index_of(session)
             pictures = chosen_pictures(files)
-            self._check_room(session, len(pictures))
+            self._make_room(session, len(pictures))
             self.serving.allowance.take_searched(len(pictures))
             embed, start = self.serving.searcher.get().aligner.embed_pictures, time.monotonic()
             index.report = Report(total=len(pictures))
@@ -96,9 +98,10 @@ class Searches:
     def settle(self, session: SearchSession) -> list[Any]:
         """After the embedding, however it ended. What was found meanwhile stays. -> report, stop, gallery, ask"""
         said = [self._said_of(session.index), gr.update(interactive=bool(session.waiting))]
-        if session.searched and session.index:
+        index = session.index
+        if session.searched and index:
             return [*said, gr.skip(), gr.skip()]
-        entries = session.index.entries[:SHOWN] if session.index else ()
+        entries = index.entries[:SHOWN] if index else ()
         some = [Found(each.path, 0.0, each.sha256) for each in entries]  # until something is searched for
         shown = self._show(session, some, scores=False)
         return [*said, *shown]
@@ -110,7 +113,7 @@ class Searches:
 
     def start_over(self, session: SearchSession) -> list[Any]:
         """-> report, stop, gallery, ask"""
-        session.index = None
+        session.index, session.let_go = None, False
         session.files.clear()
         return self.stop(session)
 
@@ -118,10 +121,11 @@ class Searches:
 
     def find(self, session: SearchSession, words: str | None, picture: str | None) -> list[Any]:
         """-> gallery, ask"""
-        if not session.index:
+        index = used_index(session)
+        if not index:
             raise UserError("There are no pictures to search in yet. Choose some first.")
         self.serving.allowance.take(pictures=bool(picture))
-        found = self.serving.searcher.get().search(words or "", picture, index=session.index, count=SHOWN)
+        found = self.serving.searcher.get().search(words or "", picture, index=index, count=SHOWN)
         session.searched = True
         return self._show(session, found, scores=True)
 
@@ -148,7 +152,7 @@ class Searches:
         pictures = [path for exchange in asked for path in exchange.pictures]
         if not pictures:
             raise UserError("Please add a picture first: similar ones are looked for on the Search tab.")
-        if not session.index:
+        if not used_index(session):
             raise UserError("There are no pictures to search in yet. Choose some on the Search tab first.")
         shown = self.find(session, "", pictures[-1])
         return [*shown, "", pictures[-1], gr.update(open=True), gr.Tabs(selected="Search")]
@@ -163,18 +167,19 @@ class Searches:
     # An index is saved and loaded.
 
     def save(self, session: SearchSession) -> str:
-        if not session.index:
+        index = used_index(session)
+        if not index:
             raise UserError("There is no index to save yet. Choose some pictures first.")
-        current_caller().hold(session.index.vectors.nbytes)
+        current_caller().hold(index.vectors.nbytes)
         file = Path(get_upload_folder(), secrets.token_hex(16), "pictures.safetensors")
-        return str(session.index.save(file))
+        return str(index.save(file))
 
     def load(self, session: SearchSession, file: str) -> list[Any]:
         """What is in the file is added to what is there. -> report, stop, gallery, ask"""
         if session.reading:
             raise UserError("Pictures are being read. Load the index when that is done, or stop it first.")
         loaded = self.serving.searcher.get().load_index(file)
-        self._check_room(session, len(loaded))
+        self._make_room(session, len(loaded))
         index = self._index_of(session)
         new = [entry for entry in loaded.entries if not index.has(entry.sha256)]
         index.add(new, loaded.only(new).vectors)
@@ -183,19 +188,26 @@ class Searches:
         return self.settle(session)
 
     def _index_of(self, session: SearchSession) -> PictureIndex:
-        session.index = session.index or self.serving.searcher.get().new_index()
+        index = session.index or self.serving.searcher.get().new_index()
+        session.index, session.let_go, session.used = index, False, time.monotonic()
         self.sessions.add(session)
-        return session.index
+        return index
 
-    def _check_room(self, session: SearchSession, more: int) -> None:
-        """UserError where this visitor's index, or those of all together, would grow too large."""
+    def _make_room(self, session: SearchSession, more: int) -> None:
+        """Of other visitors, let go of the indexes that were used least lately until so many more pictures find room:
+        Gradio keeps those of closed pages. UserError where this one's own would grow too large."""
         if len(session.index or ()) + more > MAX_INDEXED:
             raise UserError(
                 f"An index on this page holds at most {MAX_INDEXED:,} pictures. Start over, or choose fewer."
             )
-        held = [each.index for each in self.sessions if each.index]
-        dim = self.serving.searcher.get().aligner.dims[0]
-        if 4 * dim * (sum(map(len, held)) + more) > MAX_HELD_BYTES:
+        too_many = sum(len(each.index or ()) for each in self.sessions) + more
+        too_many -= MAX_HELD_BYTES // (4 * self.serving.searcher.get().aligner.dims[0])
+        others = [each for each in self.sessions if each is not session and not each.reading]
+        for each in sorted(others, key=lambda other: other.used):
+            if too_many > 0 and each.index:
+                too_many -= len(each.index)
+                each.index, each.let_go = None, True
+        if too_many > 0:
             raise UserError(
                 "Too many pictures of all visitors are held here now. Please choose fewer, or try again later."
             )
@@ -205,7 +217,8 @@ class Searches:
     def _said_of(self, index: PictureIndex | None) -> str:
         if index is None or not (index or index.report.total):
             return report_line(INVITATION)
-        return report_line(escape(index.report.sentences(len(index)), quote=False))
+        said = (escape(each, quote=False) for each in index.report.sentences(len(index)))
+        return report_line(" ".join(f"<span>{each}</span>" for each in said))
 
     def _show(self, session: SearchSession, found: Sequence[Found], scores: bool) -> list[Any]:
         session.shown, session.chosen = list(found), None
@@ -228,6 +241,16 @@ class Searches:
         if Path(path).suffix.lower() not in BROWSERS_SHOW:
             session.files[sha256] = shown_file(path)
         return session.files[sha256]
+
+
+def used_index(session: SearchSession) -> PictureIndex | None:
+    """The visitor's index, if there is one. Raises UserError where it had to make room."""
+    if session.let_go:
+        raise UserError(
+            "Your pictures to search in had to make room for those of others. Please choose them again."
+        )
+    session.used = time.monotonic()
+    return session.index
 
 
 def report_line(html: str) -> str:

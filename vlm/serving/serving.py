@@ -47,7 +47,7 @@ class Serving:
         settings: ServerSettings | None = None,
     ) -> None:
         self.model = LoadedModel(assistant, preset, adapter)
-        self._gate, self._speech = Gate(), Gate()
+        self._gate, self._speech = Gate(lambda: self.model.parallel), Gate(lambda: RECORDINGS_AT_ONCE)
         self.settings = settings or ServerSettings()
         self.measures, self.searcher = Measures(), SharedSearcher()
         self._stopping = self._out_of_time = False
@@ -153,7 +153,7 @@ class Serving:
     def _in_turn(
         self, caller: Caller, work: Callable[[Assistant], Iterator[Seen]]
     ) -> Generator[Seen | Answer, None, None]:
-        ticket = yield from self._turn(self._gate, caller, lambda: self.model.parallel)
+        ticket = yield from self._turn(self._gate, caller)
         try:
             self._check(caller)
             with closing(work(self.assistant)) as steps:  # type: ignore[type-var]
@@ -163,13 +163,13 @@ class Serving:
         finally:
             self._gate.leave(ticket)
 
-    def _turn(self, gate: Gate, caller: Caller, places: Callable[[], int]) -> Generator[Answer, None, Ticket]:
+    def _turn(self, gate: Gate, caller: Caller) -> Generator[Answer, None, Ticket]:
         """Wait for one of the places behind a gate, which whoever gets it is to leave."""
         ticket = gate.line_up(caller.person, self.settings.max_waiting, self._most_each)
         try:
-            while not gate.enter(ticket, places, LOOK_UP_SECONDS):
+            while not gate.enter(ticket, LOOK_UP_SECONDS):
                 self._check(caller)
-                yield waiting(gate.seconds_left(ticket, places()))
+                yield waiting(gate.seconds_left(ticket))
         except BaseException:  # also GeneratorExit: closed while it waits
             gate.leave(ticket)
             raise
@@ -195,7 +195,7 @@ class Serving:
 
     def _hear(self, caller: Caller, audio: Any, language: str = "") -> Generator[Answer, None, Heard]:
         """What is said in a recording. It takes no place of the model: ten minutes of speech are half a minute of work."""
-        ticket = yield from self._turn(self._speech, caller, lambda: RECORDINGS_AT_ONCE)
+        ticket = yield from self._turn(self._speech, caller)
         try:
             yield Answer(stage="transcribing")
             heard = self.assistant.hear(audio, language)

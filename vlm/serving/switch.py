@@ -29,7 +29,9 @@ class LoadedModel:
 
     def __init__(self, assistant: Assistant, preset: str, adapter: str | None) -> None:
         self._assistant: Assistant | None = assistant
-        self._parallel = assistant.engine.parallel
+        self.parallel = (
+            assistant.engine.parallel
+        )  # questions answered at once; without a model, what it was before
         self._adapters = {preset: adapter}
         self.preset = preset
 
@@ -45,13 +47,6 @@ class LoadedModel:
                 "No model is loaded now. Wait if one is being changed, or choose one under About this model."
             )
         return self._assistant
-
-    @property
-    def parallel(self) -> int:
-        """How many questions the engine answers at once; while a preset is changed, what the one before did."""
-        if self._assistant:
-            self._parallel = self._assistant.engine.parallel
-        return self._parallel
 
     @property
     def named_presets(self) -> list[str]:
@@ -88,7 +83,7 @@ class LoadedModel:
         self._assistant = None
         free_memory()
         self._assistant = load_assistant(preset, self._adapters.get(preset))
-        self.preset = preset
+        self.parallel, self.preset = self._assistant.engine.parallel, preset
 
 
 def let_go(problem: BaseException | None) -> None:

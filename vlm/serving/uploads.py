@@ -74,7 +74,8 @@ class Uploads:
         now = time.time()
         for path, _, modified in self._files():
             if now - modified > KEEP_SECONDS:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # gone, or read now, where that keeps it
+                    path.unlink()
         for folder, _, _ in os.walk(self.folder, topdown=False):
             with suppress(OSError):  # not empty, or gone
                 if folder != str(self.folder) and now - os.stat(folder).st_mtime > SWEEP_SECONDS:
@@ -128,9 +129,8 @@ def _sweep_until(uploads: Uploads, ended: threading.Event) -> None:
 
 
 def _remove_orphans(parent: Path) -> None:
-    for folder in {
-        path.with_suffix("") for path in parent.glob("uploads-*")
-    }:  # of folders and of their locks
+    # Of folders and of their locks
+    for folder in {path.with_suffix("") for path in parent.glob("uploads-*")}:
         lock = folder.with_suffix(".lock")
         try:
             with FileLock(lock, timeout=0):

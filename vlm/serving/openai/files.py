@@ -1,7 +1,6 @@
 """Files sent once, to be named in later messages: POST /v1/files -> an identifier that nobody can guess."""
 
 import asyncio
-import mimetypes
 import re
 import secrets
 import shutil
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 from gradio.utils import get_upload_folder
 from starlette.concurrency import run_in_threadpool
 
+from vlm.inputs.audio import is_recording
 from vlm.serving.callers import current_caller
 from vlm.serving.openai.errors import ApiError
 from vlm.serving.uploads import KEEP_SECONDS, NoRoom
@@ -57,9 +57,7 @@ class ApiFiles:
     async def add(self, file: BinaryIO, name: str, size: int, purpose: str) -> ApiFile:
         """The file is deleted when its time is up."""
         _hold(size)
-        kind = mimetypes.guess_type(name)[0] or ""
-        spoken = kind.startswith("audio/") or kind in ("video/webm", "video/mp4")  # as browsers record
-        prefix = RECORDING_PREFIX if spoken else PREFIX
+        prefix = RECORDING_PREFIX if is_recording(name) else PREFIX
         identity = prefix + secrets.token_hex(16)
         path = Path(self._folder.name) / f"{identity}{suffix_of(name)}"
         uploaded = ApiFile(path, PurePath(name).name[:255], size, int(time.time()), purpose)

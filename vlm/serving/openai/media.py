@@ -3,8 +3,6 @@
 A picture is a data URL, an upload or, where its host is allowed, an address; a recording is base64 or an upload.
 """
 
-import base64
-import binascii
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +11,9 @@ import httpx
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
+from vlm.inputs.audio import MAX_RECORDING_BYTES
 from vlm.inputs.images import MAX_PICTURE_BYTES, open_image
+from vlm.serving.arguments import bytes_of, data_of
 from vlm.serving.openai.access import PICTURE_HOSTS
 from vlm.serving.openai.errors import ApiError
 from vlm.serving.openai.files import PREFIX, ApiFiles
@@ -40,13 +40,14 @@ class Media:
             return await run_in_threadpool(open_image, self.uploads.get(reference).path)
         if reference.startswith(("http://", "https://")):
             return await run_in_threadpool(open_image, await self._fetched(reference))
-        head, comma, data = reference.partition(",")
-        if not comma or not head.startswith("data:") or not head.endswith(";base64"):
+        if not reference.startswith("data:"):
             raise ApiError(
                 400,
                 "A picture is sent as data:image/...;base64,..., or by the identifier of an uploaded file.",
             )
-        return await run_in_threadpool(lambda: open_image(_decoded(data, "picture")))
+        return await run_in_threadpool(
+            lambda: open_image(data_of(reference, "The picture", MAX_PICTURE_BYTES))
+        )
 
     async def _fetched(self, address: str) -> bytes:
         """No redirection is followed: it could lead to a host that is not allowed."""
@@ -76,7 +77,7 @@ class Media:
         if isinstance(given, str):
             return self.uploads.get(given).path
         path = folder / f"recording-{len(list(folder.iterdir()))}.{given.format}"
-        path.write_bytes(_decoded(given.data, "recording"))
+        path.write_bytes(bytes_of(given.data, "The recording", MAX_RECORDING_BYTES))
         return path
 
 
@@ -85,10 +86,3 @@ def _host(address: str) -> str:
         return urlsplit(address).netloc.lower()
     except ValueError as error:  # "http://["
         raise ApiError(400, "The picture's address is none.") from error
-
-
-def _decoded(data: str, what: str) -> bytes:
-    try:
-        return base64.b64decode("".join(data.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ApiError(400, f"The {what} is no base64 data.") from error

@@ -15,6 +15,7 @@ from vlm.serving.openai.errors import ApiError
 from vlm.serving.openai.files import RECORDING_PREFIX
 
 MAX_STOPS = 4
+CHOSEN = {"temperature", "top_p", "min_p", "repetition_penalty", "seed"}  # of `Settings`, by the same names
 # Key -> the values that ask for nothing
 NOT_HERE: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
@@ -87,17 +88,11 @@ class ChatRequest(BaseModel):
 
     def settings(self, defaults: Settings, system: str) -> Settings:
         """A longer answer than can be had is not refused: where it ends is told by its finish reason."""
-        wanted = self.max_completion_tokens or self.max_tokens or defaults.max_new_tokens
-        return replace(
-            defaults,
-            max_new_tokens=min(wanted, LONGEST_ANSWER),
-            temperature=_or(self.temperature, defaults.temperature),
-            top_p=_or(self.top_p, defaults.top_p),
-            min_p=_or(self.min_p, defaults.min_p),
-            repetition_penalty=_or(self.repetition_penalty, defaults.repetition_penalty),
-            seed=_or(self.seed, defaults.seed) % (LARGEST_SEED + 1),
-            system=system or None,
-        )
+        chosen = self.model_dump(include=CHOSEN, exclude_none=True)
+        if "seed" in chosen:
+            chosen["seed"] %= LARGEST_SEED + 1
+        length = min(self.max_completion_tokens or self.max_tokens or defaults.max_new_tokens, LONGEST_ANSWER)
+        return replace(defaults, **chosen, max_new_tokens=length, system=system or None)
 
 
 @dataclass(frozen=True)
@@ -199,7 +194,3 @@ def _together(one: Said, other: Said) -> Said:
 
 def _joined(*texts: str) -> str:
     return "\n\n".join(text for text in texts if text.strip())
-
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value
