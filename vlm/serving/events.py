@@ -21,5 +21,3 @@ ALWAYS: dict[str, Any] = {"trigger_mode": "multiple", "api_visibility": "private
 UNQUEUED: dict[str, Any] = ALWAYS | {"queue": False, "show_progress": "hidden"}
 # Gradio shows the message of an error only for queued events, so these are queued, without a limit.
 QUEUED: dict[str, Any] = UNQUEUED | {"queue": True, "concurrency_limit": None, "trigger_mode": "once"}
-
-AT_ONCE = UNQUEUED  # as vlm/serving/settings_panel.py still calls it

@@ -9,7 +9,7 @@ import gradio as gr
 from vlm.chat.answer import LARGEST_SEED, LONGEST_QUESTION, Settings
 from vlm.inputs.languages import LANGUAGES
 from vlm.serving.arguments import flag_of, number_of, whole_of
-from vlm.serving.events import AT_ONCE
+from vlm.serving.events import UNQUEUED
 from vlm.serving.plain_errors import range_of
 from vlm.serving.translations import translated
 
@@ -115,7 +115,7 @@ def show_settings(page: gr.Blocks, panel: SettingsPanel, personal: PersonalPanel
     gr.Markdown("Kept in this browser.")
     gr.HTML(API, apply_default_css=False)
     _keep(page, [*panel, *personal], reset)
-    page.load(_spoken, None, personal.language, **AT_ONCE)
+    page.load(_spoken, None, personal.language, **UNQUEUED)
 
 
 def _spoken(request: gr.Request) -> dict[str, Any]:
@@ -129,9 +129,9 @@ def _keep(page: gr.Blocks, components: list[Any], reset: gr.Button) -> None:
     meantime."""
     defaults = json.dumps([component.value for component in components])
     ranges = json.dumps([range_of(component) for component in components])
-    page.load(None, None, components, js=f"() => page.readSettings({defaults}, {ranges})", **AT_ONCE)
-    reset.click(None, None, components, js=f"() => page.resetSettings({defaults})", **AT_ONCE)
+    page.load(None, None, components, js=f"() => page.readSettings({defaults}, {ranges})", **UNQUEUED)
+    reset.click(None, None, components, js=f"() => page.resetSettings({defaults})", **UNQUEUED)
     # Not `change`, which comes before they are read too
     changes = [component.input for component in components]
     write = f"(...values) => page.writeSettings(values, {ranges})"
-    gr.on(changes, None, components, js=write, **AT_ONCE)
+    gr.on(changes, None, components, js=write, **UNQUEUED)
