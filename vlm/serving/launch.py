@@ -42,7 +42,7 @@ MAX_UPLOAD = "64mb"  # ten minutes of speech as a browser records it (48 kHz, 16
 # In assets/page/, in this order
 SCRIPTS = (
     *("page", "translate", "chat", "formulas", "keeping", "reload"),
-    *("list", "looking", "pictures", "settings", "voice", "voting"),
+    *("list", "looking", "pictures", "settings", "recording", "aloud", "voting"),
 )
 
 

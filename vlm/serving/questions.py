@@ -27,7 +27,7 @@ from vlm.serving.settings_panel import settings_from
 from vlm.serving.tabs import Tab
 from vlm.serving.translations import translated
 
-SPOKEN_STEM = "spoken"  # the name of a recording that assets/page/voice.js makes
+SPOKEN_STEM = "spoken"  # the name of a recording that assets/page/recording.js makes
 REFRESH_SECONDS = 0.1  # while an answer grows: redrawing the page at every token would slow the model down
 COPY_SECONDS = 2.0  # while an answer grows: the copy is the whole conversation
 OTHER_TEMPERATURE = 0.7  # of another try where the temperature is 0, which would say the same again

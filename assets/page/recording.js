@@ -1,19 +1,15 @@
-/* Speaking and listening: one click starts a recording and the next one sends it; answers are read aloud by the browser's own
-   speech synthesis; hands-free does both in turn. */
+/* Speaking: one click starts a recording, the next one sends it, and it is kept until the server has heard it. */
 
 const SPOKEN_FROM = 0.02;   // loudness (root mean square of samples within [-1, 1]) that counts as speech
 const SILENCE = 1300;       // milliseconds of quiet that end a question
-const INTERRUPTS = 350;     // milliseconds of speech that end an answer
 const FORGOTTEN = 20000;    // milliseconds of quiet that are not kept, while hands-free waits for a question
-const PAUSE = 300;          // milliseconds of quiet between two noises, which are no speech
+const TAKEN_WITHIN = 3000;  // milliseconds after which a question that is not in the chat was refused, as far as one sees
 const NOT_SENT = "The recording could not be sent. Press Speak to send it again, or Escape to drop it.";
 const DROPPED = "The recording was dropped, and not sent.";
 const PLAIN_HTTP = "Browsers give the microphone only to https pages and to this machine's own (localhost). Serve the page over "
   + "https, or open it through a tunnel: ssh -L 7860:localhost:7860 HOST, then http://localhost:7860.";
 
-const TAKEN_WITHIN = 3000;  // milliseconds after which a question that does not stand in the chat was refused, as far as one sees
-
-let recording = null;  // {tab, recorder, stream, discard, stopMeter} while it runs
+let recording = null;  // {tab, recorder, stream, discard, anew, stopMeter} while it runs
 
 const after = milliseconds => new Promise(go => setTimeout(go, milliseconds));
 const lastAsked = record => record?.exchanges.length ? wayShown(record).at(-1) : null;
@@ -122,6 +118,20 @@ page.heard = tab => {
   if (lastAsked(tab.growing)?.answer?.transcript != null) tab.unheard = null;
 };
 
+page.changed.push((tab, wasBusy) => {
+  if (tab.busy && !wasBusy) {
+    if (tab.unsent && lastAsked(tab.record)?.recording === tab.sentPath) [tab.unheard, tab.unsent] = [tab.unsent, null];
+    if (!tab.unsent) note(tab, "");
+  }
+  if (!wasBusy || tab.busy) return;
+  const unheard = tab.unheard;
+  tab.unheard = null;
+  if (unheard && !tab.answered && !tab.leaving && !tab.unsent) {
+    tab.unsent = unheard;
+    note(tab, NOT_SENT);
+  }
+});
+
 /* A recording that waits belongs to the conversation that is left: it is not asked in another one by itself. */
 page.keepUnsent = tab => { tab.sending = null; };
 
@@ -160,96 +170,4 @@ document.addEventListener("change", ({target}) => {
   if (tab.unsent) note(tab, NOT_SENT);  // one after the other
   else send(tab, target.files[0], true);
   target.value = "";
-});
-
-// Reading aloud.
-
-let hushed = 0;  // how often
-page.hush = () => {
-  hushed += 1;
-  window.speechSynthesis?.cancel();
-};
-
-page.say = (tab, text, done = () => {}) => {
-  if (!window.speechSynthesis) return done();
-  page.hush();
-  const said = new SpeechSynthesisUtterance(text);
-  said.voice = speechSynthesis.getVoices().find(voice => voice.name === page.settings.voice) || null;
-  if (tab.name === "Image") said.lang = "en";  // as it answers, whatever the page's language
-  said.onend = said.onerror = done;
-  speechSynthesis.speak(said);
-};
-
-page.actions.read = (button, tab) => {
-  if (window.speechSynthesis?.speaking) return page.hush();
-  page.say(tab, page.words(button, tab));
-};
-
-/* Show the settings of the Voice tab as they are. */
-page.showVoices = tab => {
-  page.set("handsFree", false);  // nobody expects a page to listen when it is opened
-  for (const input of tab.panel.querySelectorAll("input[data-setting]")) input.checked = Boolean(page.settings[input.dataset.setting]);
-  const menu = tab.panel.querySelector("select[data-setting=voice]");
-  if (!menu || !window.speechSynthesis) return;
-  const fill = () => {
-    menu.replaceChildren(menu.options[0], ...speechSynthesis.getVoices().map(voice => new Option(`${voice.name} (${voice.lang})`, voice.name)));
-    menu.value = page.settings.voice || "";
-  };
-  fill();
-  speechSynthesis.addEventListener?.("voiceschanged", fill);
-};
-
-// Hands-free.
-
-const handsFreeBox = tab => tab.panel.querySelector("[data-setting=handsFree]");
-const isHandsFree = tab => Boolean(handsFreeBox(tab)?.checked);
-
-function endHandsFree(tab) {
-  if (!isHandsFree(tab)) return;
-  page.set("handsFree", false);
-  handsFreeBox(tab).checked = false;
-  page.hush();
-  note(tab, "");
-}
-
-page.actions.handsFree = (box, tab) => {
-  if (box.checked) return listen(tab);
-  page.hush();
-  note(tab, "");
-  page.dropRecording();
-};
-
-/* The answer aloud, and then the next question; whoever speaks meanwhile interrupts it. */
-async function answerAloud(tab) {
-  note(tab, "Answering…");
-  const before = hushed, stream = await microphone(tab);
-  const stopMeter = stream ? meter(stream, speech => { if (speech >= INTERRUPTS) page.hush(); }, PAUSE) : () => {};
-  const done = () => {
-    stopMeter();
-    release(stream);
-    if (isHandsFree(tab) && !recording) listen(tab);
-  };
-  if (hushed === before) page.say(tab, page.lastAnswer(tab), done);
-  else done();  // while the browser asked for the microphone
-}
-
-page.changed.push((tab, wasBusy) => {
-  if (tab.busy && !wasBusy) {
-    if (tab.unsent && lastAsked(tab.record)?.recording === tab.sentPath) [tab.unheard, tab.unsent] = [tab.unsent, null];
-    if (!tab.unsent) note(tab, "");
-  }
-  if (!wasBusy || tab.busy) return;
-  const unheard = tab.unheard;
-  tab.unheard = null;
-  if (unheard && !tab.answered && !tab.leaving && !tab.unsent) {
-    tab.unsent = unheard;
-    note(tab, NOT_SENT);
-  }
-  if (!tab.answered || !page.lastAnswer(tab)) {
-    if (isHandsFree(tab)) listen(tab);
-    return;
-  }
-  const stopped = tab.leaving || wayShown(tab.record).at(-1).answer?.stage !== "done";
-  if (isHandsFree(tab)) stopped ? listen(tab) : answerAloud(tab);
-  else if (!stopped && page.settings.readAlways) page.say(tab, page.lastAnswer(tab));
 });

@@ -1,0 +1,84 @@
+/* Listening: answers are read aloud by the browser's own speech synthesis; hands-free listens to the next question as well. */
+
+const INTERRUPTS = 350;  // milliseconds of speech that end an answer
+const PAUSE = 300;       // milliseconds of quiet between two noises, which are no speech
+
+let hushed = 0;  // how often
+page.hush = () => {
+  hushed += 1;
+  window.speechSynthesis?.cancel();
+};
+
+page.say = (tab, text, done = () => {}) => {
+  if (!window.speechSynthesis) return done();
+  page.hush();
+  const said = new SpeechSynthesisUtterance(text);
+  said.voice = speechSynthesis.getVoices().find(voice => voice.name === page.settings.voice) || null;
+  if (tab.name === "Image") said.lang = "en";  // as it answers, whatever the page's language
+  said.onend = said.onerror = done;
+  speechSynthesis.speak(said);
+};
+
+page.actions.read = (button, tab) => {
+  if (window.speechSynthesis?.speaking) return page.hush();
+  page.say(tab, page.words(button, tab));
+};
+
+/* Show the settings of the Voice tab as they are. */
+page.showVoices = tab => {
+  page.set("handsFree", false);  // nobody expects a page to listen when it is opened
+  for (const input of tab.panel.querySelectorAll("input[data-setting]")) input.checked = Boolean(page.settings[input.dataset.setting]);
+  const menu = tab.panel.querySelector("select[data-setting=voice]");
+  if (!menu || !window.speechSynthesis) return;
+  const fill = () => {
+    menu.replaceChildren(menu.options[0], ...speechSynthesis.getVoices().map(voice => new Option(`${voice.name} (${voice.lang})`, voice.name)));
+    menu.value = page.settings.voice || "";
+  };
+  fill();
+  speechSynthesis.addEventListener?.("voiceschanged", fill);
+};
+
+// Hands-free.
+
+const handsFreeBox = tab => tab.panel.querySelector("[data-setting=handsFree]");
+const isHandsFree = tab => Boolean(handsFreeBox(tab)?.checked);
+
+function endHandsFree(tab) {
+  if (!isHandsFree(tab)) return;
+  page.set("handsFree", false);
+  handsFreeBox(tab).checked = false;
+  page.hush();
+  note(tab, "");
+}
+
+page.actions.handsFree = (box, tab) => {
+  if (box.checked) return listen(tab);
+  page.hush();
+  note(tab, "");
+  page.dropRecording();
+};
+
+/* The answer aloud, and then the next question; whoever speaks meanwhile interrupts it. */
+async function answerAloud(tab) {
+  note(tab, "Answering…");
+  const before = hushed, stream = await microphone(tab);
+  const stopMeter = stream ? meter(stream, speech => { if (speech >= INTERRUPTS) page.hush(); }, PAUSE) : () => {};
+  const done = () => {
+    stopMeter();
+    release(stream);
+    if (isHandsFree(tab) && !recording) listen(tab);
+  };
+  if (hushed === before) page.say(tab, page.lastAnswer(tab), done);
+  else done();  // while the browser asked for the microphone
+}
+
+page.changed.push((tab, wasBusy) => {
+  if (!wasBusy || tab.busy) return;
+  if (!tab.answered || !page.lastAnswer(tab)) {
+    if (isHandsFree(tab)) listen(tab);
+    return;
+  }
+  const stopped = tab.leaving || wayShown(tab.record).at(-1).answer?.stage !== "done";
+  if (isHandsFree(tab)) stopped ? listen(tab) : answerAloud(tab);
+  else if (!stopped && page.settings.readAlways) page.say(tab, page.lastAnswer(tab));
+});
