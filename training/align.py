@@ -31,6 +31,7 @@ from training.data.augmentation import open_view, picture_id_of, with_views
 from training.data.features import Averages, FeatureStore
 from training.digest import digest
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
+from training.runs.processes import join_processes
 from training.runs.resources import keep_memory, training_in
 from training.runs.run_settings import claim_folder
 from training.scores.alignment import report
@@ -61,7 +62,7 @@ def run(config: AlignmentConfig, extend: bool = False) -> Path:
     check(config)
     keep_memory()
     set_seed(config.seed)
-    process = PartialState(cpu=not torch.cuda.is_available())
+    process = join_processes()
     output = Path(config.output)
     sources = [source.name for source in config.sources]
     data = read_pairs(Path(config.data), sources, config.validation_share)

@@ -37,6 +37,7 @@ from training.data.features import FeatureStore
 from training.plot import draw, read_log
 from training.runs.adapter_run import check_lora, claim_output, is_finished, is_trained, training_record
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
+from training.runs.processes import join_processes
 from training.runs.resources import keep_memory, training_in
 from training.runs.run_settings import SETTINGS
 from vlm.config import ModelConfig, load_model_config
@@ -171,7 +172,7 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     # Its gradients were NaN on an H100, after 50 steps with padded batches
     torch.backends.cuda.enable_cudnn_sdp(False)
     set_seed(config.seed)
-    process = PartialState(cpu=not torch.cuda.is_available())
+    process = join_processes()
     device = str(process.device)
     check_report_to(config.report_to)
     if config.init_from and config.connector_from:
