@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import pickle
 import re
 import shutil
 import signal
@@ -115,6 +116,15 @@ def test_each_picture_is_encoded_once_and_features_survive_a_restart(data: Path)
     assert not looks
     row, content = next(iterate_rows(data, "train"))
     assert torch.equal(again[row.picture], store[row.picture])
+
+
+def test_a_worker_that_is_not_forked_gets_features_and_no_encoder(data: Path) -> None:
+    """As Windows and Python 3.14 start them: the data set and the collator are pickled."""
+    model = tiny_model()
+    store = store_of(data, model)
+    sent = pickle.loads(pickle.dumps(store))
+    assert all(torch.equal(sent[name], store[name]) for name in pictures_in(data))
+    assert len(pickle.dumps(Collator(model))) < 1000
 
 
 def test_a_run_reads_what_another_one_on_the_same_data_has_encoded_since(data: Path) -> None:
