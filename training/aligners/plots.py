@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training.aligners.contrast import shorten
 from training.aligners.trainer import LOG, read_csv
-from training.aligners.validation import EMBEDDINGS
+from training.aligners.validation import EMBEDDINGS, first_places
 from training.plot import Series, points, running_mean
 from training.scores.projection import principal_axes, t_sne
 from training.scores.retrieval import RECALLS, retrieval
@@ -57,7 +57,7 @@ def draw_all(run: Path) -> Path:
     if len(embeddings.pictures) < 3:
         return folder
     dims = aligner_config(run / "aligner").dims
-    first = [owners.index(place) for place in range(min(SHOWN, len(embeddings.pictures)))]
+    first = first_places(owners)[:SHOWN]
     pictures, texts = embeddings.pictures[: len(first)].cpu(), embeddings.texts[first].cpu()
     draw_space(pictures, texts, folder / "space.png")
     draw_similarities(pictures @ texts.T, folder / "similarities.png")
