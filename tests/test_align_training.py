@@ -26,10 +26,11 @@ from training import align
 from training.aligners import plots as align_plots
 from training.aligners.pairs import Captioned, PairData, Pairs, read_pairs
 from training.aligners.token_store import TokenStore
-from training.aligners.trainer import LOG, AlignerTrainer, read_csv
+from training.aligners.trainer import AlignerTrainer
 from training.aligners.validation import first_places, loss_of_first
 from training.config import AlignmentConfig, PairSource, load_alignment_config
 from training.data.augmentation import AugmentationConfig
+from training.runs.log_lines import LOG, log_lines
 from vlm.chat.search import TEMPLATES
 from vlm.config import TextConfig, load_aligner_config
 from vlm.errors import UserError
@@ -184,9 +185,9 @@ def test_token_features_that_were_written_before_a_kill_are_kept(
     assert all(torch.equal(sent[text], store[text]) for text in asked)
 
 
-def run_to_the_end(config: AlignmentConfig) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
+def run_to_the_end(config: AlignmentConfig) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     folder = align.run(config)
-    return load_file(folder / "heads.safetensors"), read_csv(Path(config.output) / LOG)
+    return load_file(folder / "heads.safetensors"), list(log_lines(Path(config.output) / LOG))
 
 
 @pytest.mark.slow
@@ -208,7 +209,7 @@ def test_a_run_learns_its_pairs_and_leaves_aligner_log_checkpoints_and_plots(
     _, log = run_to_the_end(config)
     assert "skipped, broken pictures: 2" in caplog.text
     output = Path(config.output)
-    values = {(int(step), name): float(value) for step, _, name, value in log}
+    values = {(line["step"], name): value for line in log for name, value in line.items()}
     steps = max(step for step, _ in values)
     assert values[steps, "loss"] < 0.5 * values[1, "loss"]
     logged = {"clip_loss", "matryoshka_loss", "learning_rate", "scale", "eval_loss", "eval_modality_gap"}
@@ -248,7 +249,7 @@ def test_a_run_learns_its_pairs_and_leaves_aligner_log_checkpoints_and_plots(
 @pytest.mark.slow
 def test_every_stage_and_loss_trains(training: AlignmentConfig, changes: dict[str, object]) -> None:
     weights, log = run_to_the_end(replace(training, epochs=12, **changes))  # type: ignore[arg-type]
-    losses = [float(value) for _, _, name, value in log if name == "loss"]
+    losses = [line["loss"] for line in log if "loss" in line]
     assert sum(losses[-3:]) < sum(losses[:3])
     assert any(name.startswith("vision.") for name in weights) == (changes.get("stage") == "full")
 
@@ -418,10 +419,11 @@ def test_a_run_is_trained_no_other_way_and_for_longer_on_request(training: Align
     with pytest.raises(UserError, match="Give a larger --extend"):
         align.run(replace(training, epochs=1), extend=True)
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
-    steps = int(read_csv(Path(training.output) / LOG)[-1][0])
+    *_, last = log_lines(Path(training.output) / LOG)
+    steps = last["step"]
     align.run(replace(training, epochs=training.epochs + 2), extend=True)
-    log = read_csv(Path(training.output) / LOG)
-    assert int(log[-1][0]) > steps
+    *_, last = log_lines(Path(training.output) / LOG)
+    assert last["step"] > steps
     told = yaml.safe_load((folder / "config.yaml").read_text())["training"]
     assert told["epochs"] == training.epochs + 2 and told["extended_at"] == [steps]
 

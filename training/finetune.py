@@ -22,7 +22,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from training.adapters.conversations import Collator, Conversations, check_sources
 from training.adapters.tags import teach
-from training.adapters.trainer import LOG, AdapterTrainer, LogLines, let_frozen_weights_be, training_arguments
+from training.adapters.trainer import AdapterTrainer, let_frozen_weights_be, training_arguments
 from training.config import (
     Slice,
     SourceConfig,
@@ -37,6 +37,7 @@ from training.data.features import FeatureStore
 from training.plot import draw, read_log
 from training.runs.adapter_run import check_lora, claim_output, is_finished, is_trained, training_record
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
+from training.runs.log_lines import LOG, LogLines
 from training.runs.processes import join_processes
 from training.runs.resources import keep_memory, training_in
 from training.runs.run_settings import SETTINGS

@@ -6,6 +6,7 @@ The encoder is frozen, so each distinct picture is encoded a single time.
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -149,15 +150,12 @@ class FeatureStore(TensorShards):
         self._write_shard(tensors, {"pictures": json.dumps(names)})
 
 
-class Averages:
+def averages_of(features_of: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
     """The mean of the features of a picture or text as its only one [1, D], which is all that a head with mean pooling sees
     of it: read once and kept in memory."""
 
-    def __init__(self, features_of: Callable[[str], Tensor]) -> None:
-        self.features_of = features_of
-        self.known: dict[str, Tensor] = {}
+    @cache
+    def average_of(name: str) -> Tensor:
+        return features_of(name).float().mean(0, keepdim=True)
 
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self.known:
-            self.known[name] = self.features_of(name).float().mean(0, keepdim=True)
-        return self.known[name]
+    return average_of
