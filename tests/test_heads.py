@@ -24,8 +24,8 @@ from training.config import PRESET_FOLDER, load_preset
 from training.data import Row
 from training.heads import TasksConfig
 from training.runs import resources
-from training.task_data import Example, TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of
-from training.task_scores import score_tasks
+from training.tasks.data import Example, TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of
+from training.tasks.scores import score_tasks
 from vlm.config import TextConfig
 from vlm.config_reader import PartConfig
 from vlm.errors import UserError

@@ -51,6 +51,7 @@ MAY_IMPORT = {
         *BELOW_THE_PAGE, "training.wording", "training.data", "training.config", "training.runs", "training.scores",
         "training.plot",
     ],
+    "training.tasks": [*BELOW_THE_PAGE, "training.data", "training.scores"],
     "training.scores.alignment": [*BELOW_THE_PAGE, "training.data", "training.scores", "training.aligners"],
     "training.adapters": [*BELOW_THE_PAGE, "training.wording", "training.data", "training.config", "training.runs"],
     "training.bootstrapping": [

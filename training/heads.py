@@ -26,8 +26,8 @@ from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint
 from training.runs.resources import training_in
 from training.runs.run_settings import claim_folder
 from training.scores.selection import sources_of
-from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of, only
-from training.task_scores import score_tasks
+from training.tasks.data import TEXTS_OF, TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of, only
+from training.tasks.scores import score_tasks
 from vlm.config import TextConfig, VisionConfig
 from vlm.config_reader import PartConfig, to_dict
 from vlm.errors import UserError

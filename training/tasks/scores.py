@@ -11,7 +11,7 @@ from training.scores.captions import cider
 from training.scores.metrics import share
 from training.scores.retrieval import found_both_ways
 from training.scores.vqa import vqa_accuracy
-from training.task_data import Example, Vocabulary, WordPieces
+from training.tasks.data import Example, Vocabulary, WordPieces
 from vlm.model.heads.multi_task import MultiTask
 from vlm.model.heads.retrieval import similarities
 from vlm.model.heads.task import TaskBatch
