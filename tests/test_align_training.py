@@ -25,6 +25,7 @@ from tests.tiny_alignment import TINY, tiny_aligner, tiny_text, tiny_training, u
 from training import align
 from training.aligners import plots as align_plots
 from training.aligners.pairs import Captioned, PairData, Pairs, read_pairs
+from training.aligners.picture_file import PictureFile
 from training.aligners.token_store import TokenStore
 from training.aligners.trainer import AlignerTrainer
 from training.aligners.validation import first_places, loss_of_first
@@ -183,6 +184,12 @@ def test_token_features_that_were_written_before_a_kill_are_kept(
     assert asked == ["red", "blue", "all lime", "all lime"]
     sent = pickle.loads(pickle.dumps(store))
     assert all(torch.equal(sent[text], store[text]) for text in asked)
+
+
+def test_pictures_that_an_encoder_trains_on_wait_on_the_disk(tmp_path: Path) -> None:
+    kept = PictureFile([("one", b"1"), ("two", b"22"), ("one", b"1"), ("none", b"")], tmp_path)
+    assert list(kept.items()) == [("one", b"1"), ("two", b"22"), ("none", b"")]
+    assert kept["two"] == b"22" and not list(tmp_path.iterdir())
 
 
 def run_to_the_end(config: AlignmentConfig) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:

@@ -21,6 +21,7 @@ from transformers import TrainingArguments, set_seed
 
 from training.aligners.contrast import LOSSES
 from training.aligners.pairs import Captioned, PairData, Pairs, damaged, names_of, read_pairs
+from training.aligners.picture_file import PictureFile
 from training.aligners.plots import draw_all
 from training.aligners.token_store import TokenStore
 from training.aligners.trainer import AlignerTrainer, PairCollator
@@ -205,7 +206,7 @@ def sides(
             for each, head in zip(found, heads, strict=True)
         )
         return picture_of_side, text_of_side, broken
-    kept = dict(pictures)
+    kept = PictureFile(pictures, Path(config.output))
     aligner.read_class_texts()
 
     def pixels_of(view: str) -> Tensor:
