@@ -81,6 +81,9 @@ def train_stage(
     rates |= {"lora": stage.lora_learning_rate, "language": stage.language_learning_rate}
     groups = [{"name": part, "params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
     trainer = AdapterTrainer(
+        model_config=load_model_config(config.model),
+        training_config=config,
+        parameter_groups=groups,
         model=model,
         args=training_arguments(
             folder, stage, fitting, model.language.model.device.type, model.language.dtype
@@ -90,8 +93,6 @@ def train_stage(
         data_collator=Collator(model),
         callbacks=[LogLines(Path(config.output) / LOG, name)],
     )
-    trainer.parameter_groups = groups
-    trainer.model_config, trainer.training_config = load_model_config(config.model), config
     checkpoint = last_whole_checkpoint(folder)
     if checkpoint:
         restore_adapter(model, Path(checkpoint) / "adapter")

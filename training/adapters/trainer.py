@@ -21,10 +21,19 @@ class AdapterTrainer(OrderedTrainer):
     """Trainer whose checkpoints hold the adapter folder in place of the whole model, and whose log names the learning
     rate of each part."""
 
-    model_config: ModelConfig
-    training_config: TrainingConfig
-    parameter_groups: list[dict[str, Any]]
     optimizer: torch.optim.Optimizer | None
+
+    def __init__(
+        self,
+        *,
+        model_config: ModelConfig,
+        training_config: TrainingConfig,
+        parameter_groups: list[dict[str, Any]],
+        **parts: Any,
+    ) -> None:
+        super().__init__(**parts)
+        self.model_config, self.training_config = model_config, training_config
+        self.parameter_groups = parameter_groups
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
