@@ -1,6 +1,7 @@
 """An aligner is trained on real modules: pairs laid out for good, checkpoints, exact recovery, log, plots, processes."""
 
 import io
+import pickle
 import shutil
 import signal
 import subprocess
@@ -24,16 +25,19 @@ from tests.tiny_alignment import TINY, tiny_aligner, tiny_text, tiny_training, u
 from training import align
 from training.aligners import plots as align_plots
 from training.aligners.pairs import Captioned, PairData, Pairs, read_pairs
+from training.aligners.picture_file import PictureFile
 from training.aligners.token_store import TokenStore
-from training.aligners.trainer import LOG, AlignerTrainer, read_csv
+from training.aligners.trainer import AlignerTrainer
+from training.aligners.validation import first_places, loss_of_first
 from training.config import AlignmentConfig, PairSource, load_alignment_config
 from training.data.augmentation import AugmentationConfig
+from training.runs.log_lines import LOG, log_lines
 from vlm.chat.search import TEMPLATES
 from vlm.config import TextConfig, load_aligner_config
 from vlm.errors import UserError
 from vlm.model.alignment import restore_aligner
 from vlm.model.embeddings import Precomputed, StoredEmbeddings
-from vlm.model.text_encoders import pad
+from vlm.model.text_encoders import TokenFeatures, pad
 
 ROOT = Path(__file__).parent.parent
 
@@ -110,6 +114,33 @@ def test_rows_without_text_and_broken_pictures_are_counted_and_skipped(tmp_path:
     assert read_pairs(good, ["absent"], 0.0) == nothing_there
 
 
+def test_an_answer_is_a_caption_only_where_a_description_was_asked_for(tmp_path: Path) -> None:
+    rows = parquet.read_table(write_pairs(tmp_path) / "tiny.parquet").to_pylist()
+    first, second, *_ = [row | {"references": []} for row in rows if row["split"] == "train"]
+    asked = [
+        first | {"question": "Describe the picture.", "answer": "All red."},
+        first | {"question": "Is it red?", "answer": "Yes."},
+        second | {"question": "How many?", "answer": "Two."},
+    ]
+    parquet.write_table(pa.Table.from_pylist(asked), tmp_path / "tiny.parquet")
+    data = read_pairs(tmp_path, ["tiny"], 0.0)
+    assert [each.captions for each in data.train] == [["All red."]]
+    assert data.skipped == {"pictures without text": 1}
+
+
+def test_the_first_text_of_each_picture_and_its_loss_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert first_places([0, 0, 1, 2, 2]) == [0, 2, 3]
+    aligner = tiny_aligner()
+    pictures, texts = (torch.nn.functional.normalize(torch.rand(6, 8), dim=-1) for _ in range(2))
+    parts = [
+        loss_of_first(aligner, "infonce", pictures[rows], texts[rows]) for rows in (slice(4), slice(4, 6))
+    ]
+    monkeypatch.setattr("training.aligners.validation.CONTRASTED", 4)
+    found = loss_of_first(aligner, "infonce", pictures, texts)
+    for name, value in found.items():
+        assert value == pytest.approx((4 * parts[0][name] + 2 * parts[1][name]) / 6), name
+
+
 def test_token_features_are_computed_once_and_survive_a_restart(tmp_path: Path) -> None:
     encoder, config = tiny_text(), TextConfig()
     early, store = TokenStore(tmp_path, config), TokenStore(tmp_path, config)
@@ -121,20 +152,49 @@ def test_token_features_are_computed_once_and_survive_a_restart(tmp_path: Path) 
     for text in ("red", "all blue", "lime green"):
         expected = encoder.read([text]).features[0]
         assert torch.allclose(TokenStore(tmp_path, config)[text].float(), expected, atol=1e-2), text
-    whole = store.file.read_bytes()
+    file = store.folder / "shard-00000.safetensors"
+    whole = file.read_bytes()
     for damaged in (b"", whole[:40], save({"features": torch.zeros(1, 8)})):
-        store.file.write_bytes(damaged)
-        with pytest.raises(
-            UserError, match="holds no features of texts .*Remove it; they are computed again"
-        ):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match="holds no texts .*Remove it; they are computed again"):
             TokenStore(tmp_path, config)
     padded, mask = pad([again["red"], again["all blue"]])
     assert padded.shape == (2, 8, 8) and mask.sum(1).tolist() == [3, 8]
 
 
-def run_to_the_end(config: AlignmentConfig) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
+def test_token_features_that_were_written_before_a_kill_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.aligners.token_store.SHARD_SIZE", 2)
+    encoder, config, asked = tiny_text(), TextConfig(), list[str]()
+    read = encoder.read
+
+    def killed_at_the_last(texts: list[str]) -> TokenFeatures:
+        asked.extend(texts)
+        if "all lime" in texts:
+            raise KeyboardInterrupt
+        return read(texts)
+
+    monkeypatch.setattr(encoder, "read", killed_at_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        TokenStore(tmp_path, config).add(["red", "blue", "all lime"], encoder)
+    monkeypatch.setattr(encoder, "read", lambda texts: (asked.extend(texts), read(texts))[1])
+    store = TokenStore(tmp_path, config)
+    store.add(["red", "blue", "all lime"], encoder)
+    assert asked == ["red", "blue", "all lime", "all lime"]
+    sent = pickle.loads(pickle.dumps(store))
+    assert all(torch.equal(sent[text], store[text]) for text in asked)
+
+
+def test_pictures_that_an_encoder_trains_on_wait_on_the_disk(tmp_path: Path) -> None:
+    kept = PictureFile([("one", b"1"), ("two", b"22"), ("one", b"1"), ("none", b"")], tmp_path)
+    assert list(kept.items()) == [("one", b"1"), ("two", b"22"), ("none", b"")]
+    assert kept["two"] == b"22" and not list(tmp_path.iterdir())
+
+
+def run_to_the_end(config: AlignmentConfig) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     folder = align.run(config)
-    return load_file(folder / "heads.safetensors"), read_csv(Path(config.output) / LOG)
+    return load_file(folder / "heads.safetensors"), list(log_lines(Path(config.output) / LOG))
 
 
 @pytest.mark.slow
@@ -156,7 +216,7 @@ def test_a_run_learns_its_pairs_and_leaves_aligner_log_checkpoints_and_plots(
     _, log = run_to_the_end(config)
     assert "skipped, broken pictures: 2" in caplog.text
     output = Path(config.output)
-    values = {(int(step), name): float(value) for step, _, name, value in log}
+    values = {(line["step"], name): value for line in log for name, value in line.items()}
     steps = max(step for step, _ in values)
     assert values[steps, "loss"] < 0.5 * values[1, "loss"]
     logged = {"clip_loss", "matryoshka_loss", "learning_rate", "scale", "eval_loss", "eval_modality_gap"}
@@ -196,7 +256,7 @@ def test_a_run_learns_its_pairs_and_leaves_aligner_log_checkpoints_and_plots(
 @pytest.mark.slow
 def test_every_stage_and_loss_trains(training: AlignmentConfig, changes: dict[str, object]) -> None:
     weights, log = run_to_the_end(replace(training, epochs=12, **changes))  # type: ignore[arg-type]
-    losses = [float(value) for _, _, name, value in log if name == "loss"]
+    losses = [line["loss"] for line in log if "loss" in line]
     assert sum(losses[-3:]) < sum(losses[:3])
     assert any(name.startswith("vision.") for name in weights) == (changes.get("stage") == "full")
 
@@ -366,10 +426,11 @@ def test_a_run_is_trained_no_other_way_and_for_longer_on_request(training: Align
     with pytest.raises(UserError, match="Give a larger --extend"):
         align.run(replace(training, epochs=1), extend=True)
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
-    steps = int(read_csv(Path(training.output) / LOG)[-1][0])
+    *_, last = log_lines(Path(training.output) / LOG)
+    steps = last["step"]
     align.run(replace(training, epochs=training.epochs + 2), extend=True)
-    log = read_csv(Path(training.output) / LOG)
-    assert int(log[-1][0]) > steps
+    *_, last = log_lines(Path(training.output) / LOG)
+    assert last["step"] > steps
     told = yaml.safe_load((folder / "config.yaml").read_text())["training"]
     assert told["epochs"] == training.epochs + 2 and told["extended_at"] == [steps]
 

@@ -18,6 +18,7 @@ from training.scores import alignment as alignment_scores
 from training.scores.projection import principal_axes, t_sne
 from training.scores.retrieval import (
     chance,
+    found_both_ways,
     mean_average_precision,
     median_rank,
     modality_gap,
@@ -376,6 +377,17 @@ def test_a_picture_is_found_by_any_of_its_texts() -> None:
     scores = retrieval(pictures, texts, owners=[0, 0, 1, 2])
     assert scores["t2i_recall@1"] == 0.5 and scores["i2t_recall@1"] == 1.0
     assert scores["t2i_recall@5"] == 1.0 and scores["t2i_median_rank"] == 1.5
+
+
+def test_ranks_in_blocks_are_those_of_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    pictures, texts, owners = unit(7, 4), unit(20, 4), [place % 7 for place in range(20)]
+    right = torch.tensor(owners)[:, None] == torch.arange(7)
+    whole = found_both_ways(texts @ pictures.T, right)
+    assert retrieval(pictures, texts, owners) == whole
+    for at_once in (1, 21, 50):  # rows of one, of one and three, of two and seven
+        monkeypatch.setattr("training.scores.retrieval.AT_ONCE", at_once)
+        assert retrieval(pictures, texts, owners) == whole
 
 
 def test_what_cutting_loses_is_paired_and_has_an_interval() -> None:

@@ -18,9 +18,9 @@ from tests.fake_assistant import FakeAssistant
 from tests.tiny_alignment import COLOURS, tiny_aligner, tiny_training, use_tiny_parts
 from training import align, bootstrap
 from training.aligners.pairs import read_pairs
-from training.bootstrapping import filtering
+from training.bootstrapping import filtering, matching
 from training.bootstrapping.bootstrapped import DROPPED, KEPT, QUESTION
-from training.bootstrapping.matching import Claim, best_threshold, judged, shuffled
+from training.bootstrapping.matching import Claim, best_threshold, claims_of, judged, scored, shuffled
 from training.config import PairSource
 from vlm.errors import UserError
 from vlm.model import alignment
@@ -100,6 +100,23 @@ def assistant(monkeypatch: pytest.MonkeyPatch) -> FakeAssistant:
     fake = FakeAssistant()
     monkeypatch.setattr(bootstrap, "load_assistant", lambda *_: fake)
     return fake
+
+
+def test_pictures_are_read_once_for_all_claims(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = read_pairs(data, ["told"], 0.0).train
+    aligner, claims = tiny_aligner(), claims_of(pictures)
+    whole = scored(aligner, data, claims, pictures)
+    assert sorted(map(str, claims)) == sorted(str(replace(each, score=0.0)) for each in whole)
+    for shards in data.glob("features-*"):
+        shutil.rmtree(shards)
+    reads = []
+    read = matching.pictures_of
+    monkeypatch.setattr(matching, "pictures_of", lambda *given: reads.append(given) or read(*given))
+    monkeypatch.setattr("training.scores.alignment.pictures_of", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(matching, "PICTURES_AT_ONCE", 7)
+    again = scored(aligner, data, claims, pictures)
+    assert len(reads) == 1
+    assert [each.score for each in again] == pytest.approx([each.score for each in whole], abs=1e-5)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from accelerate import PartialState
 
 from training.runs.checkpoints import WHOLE, finish_checkpoint, last_whole_checkpoint
 
@@ -48,3 +49,16 @@ def test_a_kill_while_an_old_one_is_removed_leaves_the_new_one_whole(
     assert (
         names(tmp_path) == ["checkpoint-1", "checkpoint-3"] and (tmp_path / "checkpoint-3" / WHOLE).exists()
     )
+
+
+def test_only_the_main_process_removes_a_broken_checkpoint_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path, 1)
+    finish_checkpoint(tmp_path, None)
+    write_checkpoint(tmp_path, 2)
+    monkeypatch.setattr(PartialState, "wait_for_everyone", lambda _: pytest.fail("a barrier"))
+    for is_main, kept in ((False, ["checkpoint-1", "checkpoint-2"]), (True, ["checkpoint-1"])):
+        monkeypatch.setattr(PartialState, "is_main_process", is_main)
+        assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
+        assert names(tmp_path) == kept

@@ -24,7 +24,7 @@ from training.formats import rows, texts
 from training.formats.texts import Record, stream_json
 from training.scores.selection import with_all_known
 from training.scores.verdicts import is_right
-from training.task_data import examples_of
+from training.tasks.data import examples_of
 from training.wording.questions import DESCRIBE
 from vlm.errors import UserError
 

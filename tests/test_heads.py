@@ -24,8 +24,8 @@ from training.config import PRESET_FOLDER, load_preset
 from training.data import Row
 from training.heads import TasksConfig
 from training.runs import resources
-from training.task_data import Example, TaskSteps, Vocabulary, check_tasks, examples_of
-from training.task_scores import score_tasks
+from training.tasks.data import Example, TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of
+from training.tasks.scores import score_tasks
 from vlm.config import TextConfig
 from vlm.config_reader import PartConfig
 from vlm.errors import UserError
@@ -49,6 +49,7 @@ TEXT.tokenizer.backend_tokenizer.post_processor = (
         single="<|im_start|> $A <|im_end|>", special_tokens=[("<|im_start|>", 1), ("<|im_end|>", 2)]
     )
 )
+PIECES = WordPieces(TEXT.tokenizer, 32)
 WORDS = len(TEXT.tokenizer) + 1
 COLOURS = ("red", "lime", "blue", "white")
 ANSWERS = ("red", "green", "blue", "white")
@@ -141,7 +142,7 @@ def examples() -> dict[str, list[Example]]:
 def scores_of(model: MultiTask) -> dict:
     stored = dict(zip(COLOURS, features_of(), strict=True))
     asked = {task: each for task, each in examples().items() if task in model.heads}
-    return score_tasks(model, asked, stored.__getitem__, TEXT, Vocabulary(ANSWERS))
+    return score_tasks(model, asked, stored.__getitem__, PIECES, Vocabulary(ANSWERS))
 
 
 @pytest.mark.slow
@@ -226,7 +227,7 @@ def test_an_answer_that_the_vocabulary_lacks_counts_as_wrong() -> None:
     model = build_multi_task(trunk_of(), {"vqa": 1.0}, "fixed", len(ANSWERS)).eval()
     stored = dict(zip(COLOURS, features_of(), strict=True))
     asked = [Example("red", ("color?",), ("puce",)), Example("lime", ("color?",), ANSWERS)]
-    found = score_tasks(model, {"vqa": asked}, stored.__getitem__, TEXT, Vocabulary(ANSWERS))
+    found = score_tasks(model, {"vqa": asked}, stored.__getitem__, PIECES, Vocabulary(ANSWERS))
     assert found["vqa"]["lacking"] == 1 and (found["vqa"]["right"], found["vqa"]["of"]) == (1, 2)
 
 
@@ -288,8 +289,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TasksConfig:
         for split in ("train", "validation"):
             rows += [known | each | {"split": split} for each in (captioned, asked)]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "tiny.parquet")
-    monkeypatch.setattr(heads, "build_encoder", lambda config: TinyVision())
-    monkeypatch.setattr(heads, "build_text_encoder", lambda config: TEXT)
+    monkeypatch.setattr(heads, "build_encoder", lambda config, device: TinyVision())
+    monkeypatch.setattr(heads, "load_words", lambda weights: TEXT.tokenizer)  # and no encoder is loaded
     return TasksConfig(
         data=str(tmp_path),
         output=str(tmp_path / "run"),

@@ -48,8 +48,10 @@ MAY_IMPORT = {
     "training.runs": [*BELOW_THE_PAGE, "training.digest", "training.data", "training.config"],
     "training.scores": [*BELOW_THE_PAGE, "training.wording", "training.data"],
     "training.aligners": [
-        *BELOW_THE_PAGE, "training.data", "training.config", "training.runs", "training.scores", "training.plot",
+        *BELOW_THE_PAGE, "training.wording", "training.data", "training.config", "training.runs", "training.scores",
+        "training.plot",
     ],
+    "training.tasks": [*BELOW_THE_PAGE, "training.data", "training.scores"],
     "training.scores.alignment": [*BELOW_THE_PAGE, "training.data", "training.scores", "training.aligners"],
     "training.adapters": [*BELOW_THE_PAGE, "training.wording", "training.data", "training.config", "training.runs"],
     "training.bootstrapping": [

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from training.plot import draw, read_log, running_mean
+from training.runs.log_lines import LogLines, log_lines
 from vlm.errors import UserError
 
 
@@ -20,7 +22,7 @@ def test_stages_follow_each_other_and_a_repeated_step_counts_once(tmp_path: Path
     file = log_of(
         tmp_path,
         {"stage": "projector", "step": 10, "loss": 3.0, "learning_rate/connector": 0.1},
-        {"stage": "projector", "step": 20, "loss": 2.0, "train_runtime": 9.0},
+        {"stage": "projector", "step": 20, "loss": 2.0},
         {"stage": "joint", "step": 10, "loss": 9.0},
         {"stage": "joint", "step": 20, "eval_loss": 1.5},
         {"stage": "joint", "step": 10, "loss": 1.0},  # killed, and gone on from an earlier checkpoint
@@ -54,3 +56,16 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
 def test_a_folder_without_a_log_is_a_plain_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--output"):
         read_log(tmp_path / "log.jsonl")
+
+
+def test_a_stage_that_goes_on_forgets_what_it_logged_after_its_checkpoint(tmp_path: Path) -> None:
+    lines: list[dict[str, object]] = [{"stage": "projector", "step": 9, "loss": 3.0}]
+    lines += [{"stage": "joint", "step": step, "loss": 2.0} for step in (4, 5)]
+    log = LogLines(log_of(tmp_path, *lines), "joint")
+    state = SimpleNamespace(is_world_process_zero=True, global_step=4)
+    log.on_train_begin(None, state, None)
+    log.on_log(None, state, None, logs={"train_runtime": 9.0, "train_loss": 1.0, "epoch": 1.0})
+    assert list(log_lines(log.file)) == lines[:2]
+    state.global_step = 5
+    log.on_log(None, state, None, logs={"loss": 1.0, "epoch": 1.0})
+    assert list(log_lines(log.file))[2:] == [{"stage": "joint", "step": 5, "loss": 1.0, "epoch": 1.0}]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate import PartialState
 
 from training.digest import digest
 from training.runs.run_settings import SETTINGS, claim_folder, differences
@@ -23,6 +24,14 @@ def test_the_same_settings_may_come_again(tmp_path: Path) -> None:
     for _ in range(2):
         assert claim_folder(tmp_path / "run", BEFORE, "Help.") == []
     assert json.loads((tmp_path / "run" / SETTINGS).read_text())["settings"] == BEFORE
+
+
+def test_only_the_main_process_writes_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim_folder(tmp_path, BEFORE, "")
+    written = (tmp_path / SETTINGS).stat().st_ino
+    monkeypatch.setattr(PartialState, "is_main_process", False)
+    assert claim_folder(tmp_path, BEFORE, "") == []
+    assert (tmp_path / SETTINGS).stat().st_ino == written  # a file that is written anew is another one
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import pickle
 import re
 import shutil
 import signal
@@ -115,6 +116,15 @@ def test_each_picture_is_encoded_once_and_features_survive_a_restart(data: Path)
     assert not looks
     row, content = next(iterate_rows(data, "train"))
     assert torch.equal(again[row.picture], store[row.picture])
+
+
+def test_a_worker_that_is_not_forked_gets_features_and_no_encoder(data: Path) -> None:
+    """As Windows and Python 3.14 start them: the data set and the collator are pickled."""
+    model = tiny_model()
+    store = store_of(data, model)
+    sent = pickle.loads(pickle.dumps(store))
+    assert all(torch.equal(sent[name], store[name]) for name in pictures_in(data))
+    assert len(pickle.dumps(Collator(model))) < 1000
 
 
 def test_a_run_reads_what_another_one_on_the_same_data_has_encoded_since(data: Path) -> None:
@@ -647,7 +657,6 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
     assert [line["stage"] for line in lines if "loss" in line] == ["projector", "joint"]
     assert all(math.isfinite(line["eval_loss"]) for line in lines if "eval_loss" in line)
     assert sum("eval_loss" in line for line in lines) == 2
-    assert lines[-1].keys() >= {"train_loss"}
     for lora, told in (
         (LoraConfig(rank=2, alpha=8), "a LoRA of rank 2 and alpha 8 on"),
         (LoraConfig(rank=4, alpha=16), "a LoRA of rank 4 and alpha 16 on"),
@@ -891,7 +900,7 @@ def test_a_gpu_that_is_full_keeps_the_checkpoint_and_smaller_batches_go_on_from_
     assert find_adapter(str(joint / "adapter"))
     lines = [json.loads(line) for line in (joint.parent / "log.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if line["stage"] == "joint" and "loss" in line]
-    assert steps == [1, 2, 3, 4, 5, 6, 5, 6, 7, 8, 9, 10]
+    assert steps == list(range(1, 11))  # what came after the checkpoint is forgotten, and logged again
 
 
 def test_a_disk_that_is_full_leaves_whole_shards_of_features(

@@ -9,7 +9,7 @@ import argparse
 import json
 import logging
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,19 @@ from transformers import TrainingArguments, set_seed
 
 from training.aligners.contrast import LOSSES
 from training.aligners.pairs import Captioned, PairData, Pairs, damaged, names_of, read_pairs
+from training.aligners.picture_file import PictureFile
 from training.aligners.plots import draw_all
 from training.aligners.token_store import TokenStore
-from training.aligners.trainer import LOG, AlignerTrainer, PairCollator, Record
+from training.aligners.trainer import AlignerTrainer, PairCollator
 from training.aligners.validation import EMBEDDINGS, Side, Validation
 from training.config import AlignmentConfig, check_report_to, load_alignment_config
 from training.data import pictures_of
 from training.data.augmentation import open_view, picture_id_of, with_views
-from training.data.features import Averages, FeatureStore
+from training.data.features import FeatureStore, averages_of
 from training.digest import digest
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
+from training.runs.log_lines import LOG, LogLines
+from training.runs.processes import join_processes
 from training.runs.resources import keep_memory, training_in
 from training.runs.run_settings import claim_folder
 from training.scores.alignment import report
@@ -61,7 +64,7 @@ def run(config: AlignmentConfig, extend: bool = False) -> Path:
     check(config)
     keep_memory()
     set_seed(config.seed)
-    process = PartialState(cpu=not torch.cuda.is_available())
+    process = join_processes()
     output = Path(config.output)
     sources = [source.name for source in config.sources]
     data = read_pairs(Path(config.data), sources, config.validation_share)
@@ -100,19 +103,18 @@ def run(config: AlignmentConfig, extend: bool = False) -> Path:
     prepare(aligner, config, train, texts, picture_of_side, text_of_side)
     watched = [each for each in data.validation if each.captions]
     validation = Validation(watched, [texts[each.picture] for each in watched], picture_of_side, text_of_side)
-    trainer = build_trainer(
-        aligner, config, train, texts, PairCollator(picture_of_side, text_of_side), validation
-    )
-    trainer.described |= {"extended_at": extended_at} if extended_at else {}
+    described = training_record(config, len(train)) | ({"extended_at": extended_at} if extended_at else {})
+    collator = PairCollator(picture_of_side, text_of_side)
+    trainer = build_trainer(aligner, config, train, texts, collator, validation, described)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(output))
     folder = output / "aligner"
     if process.is_main_process:
-        save_aligner(aligner, folder, trainer.described, {})
+        save_aligner(aligner, folder, described, {})
         aligner.eval()
         validation.keep(aligner, output / EMBEDDINGS)
         draw_all(output)
         scores = report(aligner, Path(config.data), config.aligner)
-        save_aligner(aligner, folder, trainer.described, scores)
+        save_aligner(aligner, folder, described, scores)
     return folder
 
 
@@ -200,11 +202,11 @@ def sides(
         preset, found = aligner.preset, (store.__getitem__, tokens.__getitem__)
         heads = (preset.picture_head, preset.text_head)
         picture_of_side, text_of_side = (
-            Averages(each).__getitem__ if head.pooling == "mean" and not config.feature_noise else each
+            averages_of(each) if head.pooling == "mean" and not config.feature_noise else each
             for each, head in zip(found, heads, strict=True)
         )
         return picture_of_side, text_of_side, broken
-    kept = dict(pictures)
+    kept = PictureFile(pictures, Path(config.output))
     aligner.read_class_texts()
 
     def pixels_of(view: str) -> Tensor:
@@ -247,6 +249,7 @@ def build_trainer(
     texts: Mapping[str, Sequence[str]],
     collator: PairCollator,
     validation: Validation,
+    described: dict[str, Any],
 ) -> AlignerTrainer:
     pairs = Pairs(
         train,
@@ -263,17 +266,17 @@ def build_trainer(
             f"All epochs together have {len(pairs):,} pairs, fewer than one batch of {at_once:,}. Give a smaller "
             "batch_size, more epochs or larger shares of the sources."
         )
-    trainer = AlignerTrainer(
+    return AlignerTrainer(
+        alignment=config,
+        validation=validation,
+        described=described,
         model=aligner,
         args=training_arguments(config, bool(validation.pictures)),
         train_dataset=pairs,
         eval_dataset=validation.pictures or None,
         data_collator=collator,
-        callbacks=[Record(Path(config.output) / LOG)],
+        callbacks=[LogLines(Path(config.output) / LOG, "aligner")],
     )
-    trainer.alignment, trainer.validation = config, validation
-    trainer.described, trainer.losses = training_record(config, len(train)), defaultdict(list)
-    return trainer
 
 
 def training_arguments(config: AlignmentConfig, validates: bool) -> TrainingArguments:

@@ -22,13 +22,12 @@ import yaml
 
 from training import finetune
 from training.adapters.conversations import Collator, check_sources
-from training.adapters.trainer import LOG
 from training.config import PRESET_FOLDER, TrainingConfig
 from training.data import read_rows
 from training.data.features import FeatureStore
 from training.digest import digest
 from training.parts_table import PLOT, TABLE, draw, table
-from training.plot import log_lines
+from training.runs.log_lines import LOG, log_lines
 from training.runs.resources import GOES_ON, disk_limit, memory_limit
 from training.scores.part_scores import asked_features, chosen_questions, score_parts
 from training.scores.selection import listed

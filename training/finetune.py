@@ -22,7 +22,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from training.adapters.conversations import Collator, Conversations, check_sources
 from training.adapters.tags import teach
-from training.adapters.trainer import LOG, AdapterTrainer, LogLines, let_frozen_weights_be, training_arguments
+from training.adapters.trainer import AdapterTrainer, let_frozen_weights_be, training_arguments
 from training.config import (
     Slice,
     SourceConfig,
@@ -37,6 +37,8 @@ from training.data.features import FeatureStore
 from training.plot import draw, read_log
 from training.runs.adapter_run import check_lora, claim_output, is_finished, is_trained, training_record
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
+from training.runs.log_lines import LOG, LogLines
+from training.runs.processes import join_processes
 from training.runs.resources import keep_memory, training_in
 from training.runs.run_settings import SETTINGS
 from vlm.config import ModelConfig, load_model_config
@@ -79,6 +81,9 @@ def train_stage(
     rates |= {"lora": stage.lora_learning_rate, "language": stage.language_learning_rate}
     groups = [{"name": part, "params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
     trainer = AdapterTrainer(
+        model_config=load_model_config(config.model),
+        training_config=config,
+        parameter_groups=groups,
         model=model,
         args=training_arguments(
             folder, stage, fitting, model.language.model.device.type, model.language.dtype
@@ -88,8 +93,6 @@ def train_stage(
         data_collator=Collator(model),
         callbacks=[LogLines(Path(config.output) / LOG, name)],
     )
-    trainer.parameter_groups = groups
-    trainer.model_config, trainer.training_config = load_model_config(config.model), config
     checkpoint = last_whole_checkpoint(folder)
     if checkpoint:
         restore_adapter(model, Path(checkpoint) / "adapter")
@@ -171,7 +174,7 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     # Its gradients were NaN on an H100, after 50 steps with padded batches
     torch.backends.cuda.enable_cudnn_sdp(False)
     set_seed(config.seed)
-    process = PartialState(cpu=not torch.cuda.is_available())
+    process = join_processes()
     device = str(process.device)
     check_report_to(config.report_to)
     if config.init_from and config.connector_from:

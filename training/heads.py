@@ -25,8 +25,9 @@ from training.digest import digest
 from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint
 from training.runs.resources import training_in
 from training.runs.run_settings import claim_folder
-from training.task_data import TEXTS_OF, TaskSteps, Vocabulary, check_tasks, examples_of, only
-from training.task_scores import score_tasks
+from training.scores.selection import sources_of
+from training.tasks.data import TEXTS_OF, TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of, only
+from training.tasks.scores import score_tasks
 from vlm.config import TextConfig, VisionConfig
 from vlm.config_reader import PartConfig, to_dict
 from vlm.errors import UserError
@@ -35,7 +36,7 @@ from vlm.model.connectors import connector_settings
 from vlm.model.connectors.q_former import QFormer, without_text
 from vlm.model.encoders import build_encoder
 from vlm.model.heads.multi_task import MultiTask, build_multi_task
-from vlm.model.text_encoders import build_text_encoder
+from vlm.model.text_encoders import load_words
 from vlm.terminal import command
 from vlm.weights.tensor_files import save_tensors
 from vlm.whole_files import write_json, write_whole
@@ -107,10 +108,8 @@ def run(config: TasksConfig) -> dict[str, Any]:
         )
     set_seed(config.seed)
     data, output = Path(config.data), Path(config.output)
-    rows = read_rows(data, "train")
-    check_sources({row.source for row in rows}, config.sources)
-    training = [row for row in rows if row.source in config.sources]
-    held_out = [row for row in read_rows(data, "validation") if row.source in config.sources]
+    check_sources({source for source, split in sources_of(data) if split == "train"}, config.sources)
+    training, held_out = (read_rows(data, split, config.sources) for split in ("train", "validation"))
     known, examples = examples_of(training), examples_of(held_out)
     check_tasks(config.tasks, known, config.sources)
     vocabulary = Vocabulary.of(known["questions"], config.answers)
@@ -119,8 +118,9 @@ def run(config: TasksConfig) -> dict[str, Any]:
             if lacking := vocabulary.lacking(questions):
                 log.warning("%s: %s They are not learned, and count as wrong.", name, lacking)
         known["questions"] = [each for each in known["questions"] if vocabulary.knows(each)]
-    encoder, text = build_encoder(config.vision), build_text_encoder(config.text)
-    trunk = build_trunk(config, encoder.feature_size, len(text.tokenizer))
+    words = WordPieces(load_words(config.text.weights), config.text.max_length)
+    encoder = build_encoder(config.vision, "cuda" if torch.cuda.is_available() else "cpu")
+    trunk = build_trunk(config, encoder.feature_size, len(words.tokenizer))
     model = build_multi_task(trunk, config.tasks, config.weighting, len(vocabulary.answers))
     told = {name: value for name, value in to_dict(config).items() if name not in FREE}
     claim_folder(
@@ -132,13 +132,13 @@ def run(config: TasksConfig) -> dict[str, Any]:
     trunk.standardise(store.sample(sorted({each.picture for kind in known.values() for each in kind})))
     per_task = {task: known[TEXTS_OF[task]] for task in config.tasks}
     steps = TaskSteps(
-        per_task, store.__getitem__, text.tokenize, vocabulary,
+        per_task, store.__getitem__, words.tokenize, vocabulary,
         batch_size=config.batch_size, steps=config.steps, seed=config.seed,
     )  # fmt: skip
     train(model, steps, config)
     asked = {task: examples[TEXTS_OF[task]] for task in config.tasks}
     save(model, output, vocabulary)
-    metrics = score_tasks(model.eval(), asked, store.__getitem__, text, vocabulary)
+    metrics = score_tasks(model.eval(), asked, store.__getitem__, words, vocabulary)
     write_json(metrics, output / "metrics.json")
     return metrics
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.plot import new_figure, save_figure
 from vlm.model.about import table as markdown_table
 
 TABLE, PLOT = "table.md", "parts.png"
@@ -86,14 +87,9 @@ def _with_blank(result: Result, kind: str, measure: str) -> str:
 
 def draw(results: Sequence[Result], out: Path) -> None:
     """A bar for each cell and measure with its interval, and a mark where the blank picture stands."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     ordered = sorted(results, key=lambda result: value_of(result, "picture", "captions", CIDER))
     size = 11, 1.2 + 0.4 * len(ordered)
-    figure, axes = pyplot.subplots(1, len(COLUMNS), figsize=size, sharey=True, layout="constrained")
+    figure, axes = new_figure(1, len(COLUMNS), figsize=size, sharey=True)
     for axis, (heading, (kind, measure)) in zip(axes, COLUMNS.items(), strict=True):
         for place, result in enumerate(ordered):
             found = result["scores"]["picture"].get(kind, {}).get(measure)
@@ -107,6 +103,4 @@ def draw(results: Sequence[Result], out: Path) -> None:
         axis.set_xlim(left=0)
     axes[0].set_yticks(range(len(ordered)), [result["cell"] for result in ordered])
     figure.supxlabel("bars: held-out pictures, 95 % intervals; marks: a blank picture", fontsize=9)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
-    pyplot.close(figure)
+    save_figure(figure, out)

@@ -6,11 +6,11 @@ steps twice; the later one counts.
 """
 
 import argparse
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from training.runs.log_lines import LOG, log_lines
 from vlm.errors import UserError
 from vlm.terminal import command
 
@@ -22,18 +22,9 @@ def read_log(file: Path) -> dict[str, Series]:
     """Log -> {name: {step counted over all stages: value}}."""
     if not file.is_file():
         raise UserError(
-            f"{file} was not found. Give the folder of a training run (--output of training.finetune)."
+            f"{file} was not found. Give the folder of a training run (--output of training.finetune or training.align)."
         )
     return series_of(log_lines(file))
-
-
-def log_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a run's log; a broken one of a killed run is left out."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
 
 
 def series_of(lines: Iterable[dict[str, Any]]) -> dict[str, Series]:
@@ -44,7 +35,7 @@ def series_of(lines: Iterable[dict[str, Any]]) -> dict[str, Series]:
             stage, start = line["stage"], last
         last = start + line["step"]
         for name, value in line.items():
-            if name in ("loss", "eval_loss") or name.startswith("learning_rate/"):
+            if name not in ("stage", "step"):
                 found.setdefault(name, {})[last] = float(value)
     return {name: dict(sorted(series.items())) for name, series in found.items()}
 
@@ -59,14 +50,7 @@ def running_mean(series: Series) -> Series:
 
 
 def draw(series: dict[str, Series], out: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (losses, rates) = pyplot.subplots(
-        2, 1, sharex=True, figsize=(8, 5), height_ratios=(3, 1), layout="constrained"
-    )
+    figure, (losses, rates) = new_figure(2, 1, figsize=(8, 5), sharex=True, height_ratios=(3, 1))
     loss = series.get("loss", {})
     losses.plot(*points(loss), color="tab:blue", alpha=0.25, label="loss")
     losses.plot(*points(running_mean(loss)), color="tab:blue", label="loss, running mean")
@@ -79,6 +63,22 @@ def draw(series: dict[str, Series], out: Path) -> None:
             rates.plot(*points(values), label=name.partition("/")[2])
     rates.set(xlabel="step", ylabel="learning rate")
     rates.legend()
+    save_figure(figure, out)
+
+
+def new_figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
+    """A figure and its panels, as matplotlib's `subplots` makes them, without a window."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(rows, columns, layout="constrained", **options)
+
+
+def save_figure(figure: Any, out: Path) -> None:
+    from matplotlib import pyplot
+
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=120)
     pyplot.close(figure)
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="the picture (default: RUN/training.png)")
     arguments = parser.parse_args()
     out = arguments.output or arguments.run / "training.png"
-    draw(read_log(arguments.run / "log.jsonl"), out)
+    draw(read_log(arguments.run / LOG), out)
     print(out)
 
 

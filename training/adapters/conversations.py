@@ -203,13 +203,11 @@ class Collator:
     """Examples -> the model's forward arguments, padded on the right."""
 
     def __init__(self, model: VisionLanguageModel) -> None:
-        self.pad_id, self.question_ids = model.language.pad_id, model.eyes.question_ids
+        self.pad_id, self.words = model.language.pad_id, model.eyes.words  # workers need no encoder
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         encoded: list[Encoded] = [example["encoded"] for example in examples]
         features = torch.cat([example["patch_features"] for example in examples])
         batch = collate(encoded, self.pad_id)._asdict() | {"patch_features": features}
-        question_ids = self.question_ids(
-            [question for example in examples for question in example["questions"]]
-        )
-        return batch if question_ids is None else batch | {"question_ids": question_ids}
+        questions = [question for example in examples for question in example["questions"]]
+        return batch | {"question_ids": self.words(questions)} if self.words else batch

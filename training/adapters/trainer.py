@@ -1,14 +1,12 @@
 """Hugging Face's Trainer for an adapter: a learning rate for each part, and checkpoints that hold the adapter folder."""
 
-import json
-import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import save_fsdp_optimizer
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer import SCHEDULER_NAME
 
 from training.config import StageConfig, TrainingConfig
@@ -18,33 +16,24 @@ from vlm.config import ModelConfig
 from vlm.model.adapter import save_adapter
 from vlm.model.vlm import VisionLanguageModel
 
-log = logging.getLogger("training")
-
-LOG = "log.jsonl"
-
-
-class LogLines(TrainerCallback):
-    """Appends what the Trainer logs to a file, a line of JSON each, as it comes."""
-
-    def __init__(self, file: Path, stage: str) -> None:
-        self.file, self.stage = file, stage
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        line = {"stage": self.stage, "step": state.global_step} | logs
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
 
 class AdapterTrainer(OrderedTrainer):
     """Trainer whose checkpoints hold the adapter folder in place of the whole model, and whose log names the learning
     rate of each part."""
 
-    model_config: ModelConfig
-    training_config: TrainingConfig
-    parameter_groups: list[dict[str, Any]]
     optimizer: torch.optim.Optimizer | None
+
+    def __init__(
+        self,
+        *,
+        model_config: ModelConfig,
+        training_config: TrainingConfig,
+        parameter_groups: list[dict[str, Any]],
+        **parts: Any,
+    ) -> None:
+        super().__init__(**parts)
+        self.model_config, self.training_config = model_config, training_config
+        self.parameter_groups = parameter_groups
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:

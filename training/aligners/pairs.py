@@ -25,6 +25,7 @@ from training.data.augmentation import (
     open_view,
     view_ids,
 )
+from training.wording.questions import DESCRIBE
 from vlm.chat.search import TEMPLATES
 from vlm.errors import UserError
 
@@ -117,8 +118,8 @@ def _add(picture: Captioned, row: Row) -> None:
     elif row.task == "name" and row.noun:
         picture.name = row.noun
         picture.names = tuple(sorted({*picture.names, *row.accepted} - {row.noun}))
-    # A caption without more, as converted data has it
-    elif not row.task and not row.noun and row.answer.strip():
+    # Converted data may say no task. The answers to other questions, such as "Yes.", are no captions.
+    elif not row.task and not row.noun and row.question in DESCRIBE and row.answer.strip():
         picture.captions = list(dict.fromkeys([*picture.captions, row.answer.strip()]))
     picture.things.update(row.objects)
 

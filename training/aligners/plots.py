@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from training.aligners.contrast import shorten
-from training.aligners.trainer import LOG, read_csv
-from training.aligners.validation import EMBEDDINGS
-from training.plot import Series, points, running_mean
+from training.aligners.validation import EMBEDDINGS, first_places
+from training.plot import Series, new_figure, points, read_log, running_mean, save_figure
+from training.runs.log_lines import LOG
 from training.scores.projection import principal_axes, t_sne
 from training.scores.retrieval import RECALLS, retrieval
-from vlm.errors import UserError, plain_load_errors
+from vlm.errors import plain_load_errors
 from vlm.model.aligner import EmbeddedPairs
 from vlm.model.alignment import aligner_config
 from vlm.terminal import command
@@ -35,20 +35,12 @@ CURVES = {  # file -> (label of the axis, names in the log)
 }
 
 
-def series_of(file: Path) -> dict[str, Series]:
-    """Log -> {name: {step: value}}"""
-    found: dict[str, Series] = {}
-    for step, _, name, value in read_csv(file):
-        found.setdefault(name, {})[int(step)] = float(value)
-    return found
-
-
 def draw_all(run: Path) -> Path:
     """Every plot of the run, into the folder that is returned: of one that is not at its end, or had too few validation
     pictures, the curves alone."""
     folder = run / "plots"
     folder.mkdir(exist_ok=True)
-    draw_curves(series_of(run / LOG), folder)
+    draw_curves(read_log(run / LOG), folder)
     if not (run / EMBEDDINGS).is_file():
         return folder
     with plain_load_errors(f"{run / EMBEDDINGS} is damaged", "Train the run again."):
@@ -57,7 +49,7 @@ def draw_all(run: Path) -> Path:
     if len(embeddings.pictures) < 3:
         return folder
     dims = aligner_config(run / "aligner").dims
-    first = [owners.index(place) for place in range(min(SHOWN, len(embeddings.pictures)))]
+    first = first_places(owners)[:SHOWN]
     pictures, texts = embeddings.pictures[: len(first)].cpu(), embeddings.texts[first].cpu()
     draw_space(pictures, texts, folder / "space.png")
     draw_similarities(pictures @ texts.T, folder / "similarities.png")
@@ -77,7 +69,7 @@ def draw_curves(series: dict[str, Series], folder: Path) -> None:
         axes.set(xlabel="step", ylabel=label)
         if axes.lines:
             axes.legend(fontsize=8)
-        _save(figure, folder / f"{name}.png")
+        save_figure(figure, folder / f"{name}.png")
 
 
 def draw_space(pictures: Tensor, texts: Tensor, file: Path) -> None:
@@ -94,7 +86,7 @@ def draw_space(pictures: Tensor, texts: Tensor, file: Path) -> None:
         axes.scatter(*of_texts.T, s=14, label="texts")
         axes.set(title=title, xticks=[], yticks=[])
     panels[0].legend(fontsize=8)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def draw_similarities(similarities: Tensor, file: Path) -> None:
@@ -102,7 +94,7 @@ def draw_similarities(similarities: Tensor, file: Path) -> None:
     image = axes.imshow(similarities, cmap="viridis")
     axes.set(xlabel="text", ylabel="picture")
     figure.colorbar(image, label="cosine")
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def draw_by_dim(embeddings: EmbeddedPairs, owners: Sequence[int], dims: Sequence[int], file: Path) -> None:
@@ -117,24 +109,12 @@ def draw_by_dim(embeddings: EmbeddedPairs, owners: Sequence[int], dims: Sequence
     axes.set_xticks(list(dims), [str(dim) for dim in dims])
     axes.minorticks_off()
     axes.legend(fontsize=8)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def _figure(panels: int) -> tuple[Any, list[Any]]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, panels, figsize=(6 * panels, 4.5), layout="constrained", squeeze=False)
+    figure, axes = new_figure(1, panels, figsize=(6 * panels, 4.5), squeeze=False)
     return figure, list(axes[0])
-
-
-def _save(figure: Any, file: Path) -> None:
-    from matplotlib import pyplot
-
-    figure.savefig(file, dpi=110)
-    pyplot.close(figure)
 
 
 @command("align_plots")
@@ -142,8 +122,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.aligners.plots", description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder; its plots are drawn into RUN/plots")
     arguments = parser.parse_args()
-    if not (arguments.run / LOG).is_file():
-        raise UserError(f"{arguments.run} has no {LOG}. Give the folder of a run of training.align.")
     folder = draw_all(arguments.run)
     print(folder)
 

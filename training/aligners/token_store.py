@@ -8,70 +8,61 @@ from pathlib import Path
 
 import torch
 from more_itertools import chunked
-from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
+from training.data.tensor_shards import TensorShards
 from vlm.config import TextConfig
-from vlm.errors import plain_load_errors
-from vlm.locks import in_turn
 from vlm.model.text_encoders import SentenceEncoder
-from vlm.weights.tensor_files import save_tensors
 
 AT_ONCE = 64  # texts, of like length
+SHARD_SIZE = 32 * AT_ONCE  # texts; at most 126 MB of 40 tokens of 768 half-precision features
 
 
-class TokenStore:
-    """Token features by the text, in half precision: those of all texts one after the other [M, D]."""
+class TokenStore(TensorShards):
+    """Token features by the text, in half precision, read from the shards as they are needed. A shard holds those of its
+    texts one after the other [M, D], and which they are by their digests: texts themselves would be more than the header
+    of a file of safetensors may have."""
 
     def __init__(self, folder: Path, config: TextConfig) -> None:
-        identity = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()
-        self.file = folder / f"texts-{identity[:12]}.safetensors"
-        self.places: dict[str, slice] = {}
-        self.features = torch.empty(0, 0)
-        self._read()
+        self._places: dict[str, tuple[int, slice]] = {}  # shard and rows
+        super().__init__(folder, "texts", json.dumps(asdict(config), sort_keys=True))
 
-    def _read(self) -> None:
-        if self.file.is_file():
-            with (
-                plain_load_errors(
-                    f"{self.file} holds no features of texts", "Remove it; they are computed again."
-                ),
-                self.file.open("rb"),  # safetensors does not name a file that may not be read
-                safe_open(self.file, framework="pt") as stored,
-            ):
-                lengths = json.loads((stored.metadata() or {})["lengths"])
-                self._lay_out(lengths, stored.get_tensor("features"))
+    def _read(self, metadata: dict[str, str]) -> None:
+        start = 0
+        for name, length in json.loads(metadata["lengths"]).items():
+            self._places[name] = (len(self._shards), slice(start, start := start + length))
 
-    def __contains__(self, text: object) -> bool:
-        return text in self.places
+    def __contains__(self, text: str) -> bool:
+        return name_of(text) in self._places
 
     def __getitem__(self, text: str) -> Tensor:
         """[L, D]"""
-        return self.features[self.places[text]]
-
-    def _lay_out(self, lengths: dict[str, int], features: Tensor) -> None:
-        start = 0
-        for text, length in lengths.items():
-            self.places[text] = slice(start, start := start + length)
-        self.features = features
+        shard, rows = self._places[name_of(text)]
+        return self._shards[shard].get_slice("features")[rows]
 
     @torch.inference_mode()
     def add(self, texts: Iterable[str], encoder: SentenceEncoder) -> None:
-        """Encode the texts that are not there yet, and write the file anew. Runs that share the data take turns."""
+        """Encode the texts that are not there yet. Runs that share the data take turns."""
         wanted = {text for text in texts if text not in self}
-        if wanted:
-            with in_turn(self.file):
-                self._read()  # which another run may have written since
-                if new := [text for text in wanted if text not in self]:
-                    self._encode(sorted(new, key=lambda text: (len(text), text)), encoder)
+        if not wanted:
+            return
+        with self._writing():  # what another run may have written since is read
+            new = sorted((text for text in wanted if text not in self), key=lambda text: (len(text), text))
+            with tqdm(total=len(new), desc="texts") as progress:
+                for shard in chunked(new, SHARD_SIZE):
+                    self._encode(shard, encoder)
+                    progress.update(len(shard))
 
-    def _encode(self, new: Sequence[str], encoder: SentenceEncoder) -> None:
-        lengths = {text: place.stop - place.start for text, place in self.places.items()}
-        found = [self.features] if self.places else []
-        for part in tqdm(list(chunked(new, AT_ONCE)), desc="texts"):
+    def _encode(self, shard: Sequence[str], encoder: SentenceEncoder) -> None:
+        lengths: dict[str, int] = {}
+        found = []
+        for part in chunked(shard, AT_ONCE):
             features, mask = encoder.read(part)
-            lengths |= zip(part, mask.sum(1).tolist(), strict=True)
+            lengths |= zip(map(name_of, part), mask.sum(1).tolist(), strict=True)
             found.append(features[mask].half().cpu())
-        self._lay_out(lengths, torch.cat(found))
-        save_tensors({"features": self.features}, self.file, {"lengths": json.dumps(lengths)})
+        self._write_shard({"features": torch.cat(found)}, {"lengths": json.dumps(lengths)})
+
+
+def name_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -4,15 +4,15 @@ A checkpoint holds the aligner's folder in float32 in place of the whole model, 
 scaler, random numbers and history, so that a killed run goes on exactly where it was.
 """
 
-import csv
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl
+from transformers import TrainerControl
 
 from training.aligners.contrast import Loss, matryoshka_loss
 from training.aligners.gradient_cache import cached_backward, gather
@@ -23,10 +23,6 @@ from training.runs.checkpoints import OrderedTrainer, skip_what_is_not_finite
 from vlm.model.aligner import Aligner, EmbeddedPairs
 from vlm.model.alignment import restore_aligner, save_aligner
 from vlm.model.text_encoders import pad
-
-LOG = "log.csv"
-COLUMNS = ["step", "epoch", "name", "value"]
-NOT_LOGGED = ("runtime", "per_second", "flos", "train_loss")  # differ where a run was killed
 
 
 class PairCollator:
@@ -47,44 +43,18 @@ class PairCollator:
         }
 
 
-class Record(TrainerCallback):
-    """Writes what the Trainer logs into a CSV file, a number a line. A run that goes on first forgets what it logged after
-    its checkpoint."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:
-            kept = [row for row in read_csv(self.file) if int(row[0]) <= state.global_step]
-            with self.file.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([COLUMNS, *kept])
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if state.is_world_process_zero:
-            names = [
-                name for name in logs if name != "epoch" and not any(each in name for each in NOT_LOGGED)
-            ]
-            with self.file.open("a", newline="", encoding="utf-8") as file:
-                rows = [[state.global_step, round(state.epoch or 0, 4), name, logs[name]] for name in names]
-                csv.writer(file).writerows(rows)
-
-
-def read_csv(file: Path) -> list[list[str]]:
-    """Rows of COLUMNS; a broken last line of a killed run is left out."""
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8") as lines:
-        return [row for row in csv.reader(lines) if len(row) == len(COLUMNS) and row[0].isdigit()]
-
-
 class AlignerTrainer(OrderedTrainer):
-    alignment: AlignmentConfig
-    validation: Validation | None
-    described: dict[str, Any]  # how it is trained, for the aligner's folder
-    losses: dict[str, list[float]]
+    """`described`: how it is trained, for the aligner's folder."""
+
     optimizer: torch.optim.Optimizer | None
     control: TrainerControl
+
+    def __init__(
+        self, *, alignment: AlignmentConfig, validation: Validation, described: dict[str, Any], **parts: Any
+    ) -> None:
+        super().__init__(**parts)
+        self.alignment, self.validation, self.described = alignment, validation, described
+        self.losses: dict[str, list[float]] = defaultdict(list)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW; matrices decay, vectors and the temperature do not."""
@@ -152,7 +122,6 @@ class AlignerTrainer(OrderedTrainer):
             self.state.epoch = of_all
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        assert self.validation is not None
         scores = self.validation.scores(self.model, self.alignment.loss)  # type: ignore[arg-type]
         metrics = {f"eval_{name}": value for name, value in scores.items()}
         self.log(metrics)

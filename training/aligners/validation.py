@@ -14,6 +14,7 @@ from vlm.model.aligner import Aligner, EmbeddedPairs
 from vlm.model.text_encoders import pad
 from vlm.weights.tensor_files import save_tensors
 
+CONTRASTED = 8192  # pictures at most whose loss is computed together: it needs a table of all with all
 EMBEDDINGS = "validation.safetensors"  # in the run's folder, for the plots
 # A picture's or text's id -> its features, or pixels or token ids where its encoder trains.
 Side = Callable[[str], Tensor]
@@ -51,20 +52,31 @@ class Validation:
 
     def scores(self, aligner: Aligner, loss_kind: str) -> dict[str, float]:
         pictures, texts = self.embed(aligner)
-        first = [self.owners.index(place) for place in range(len(self.pictures))]
-        same = torch.eye(len(first), dtype=torch.bool, device=pictures.device)
-        scale, bias = aligner.current_scale(), aligner.bias
-        has_text = torch.ones_like(same[0])
-        dims = aligner.dims[1:] or aligner.dims
-        loss = matryoshka_loss(loss_kind, pictures, texts[first], scale, bias, same, has_text, dims)
+        found = loss_of_first(aligner, loss_kind, pictures, texts[first_places(self.owners)])
         pictures, texts = pictures.cpu(), texts.cpu()
-        found = {
-            "loss": loss.total.item(),
-            "clip_loss": loss.clip.item(),
-            "matryoshka_loss": loss.matryoshka.item(),
-        }
         found |= {"modality_gap": modality_gap(pictures, texts)} | retrieval(pictures, texts, self.owners)
         for dim in aligner.dims[1:]:
             short = retrieval(shorten(pictures, dim), shorten(texts, dim), self.owners)
             found[f"t2i_recall@1_at_{dim}"] = short["t2i_recall@1"]
         return found
+
+
+def first_places(owners: Sequence[int]) -> list[int]:
+    """Of each picture, in their order, the place of its first text. `owners`: the picture of each text."""
+    places: dict[int, int] = {}
+    for place, owner in enumerate(owners):
+        places.setdefault(owner, place)
+    return [places[owner] for owner in range(len(places))]
+
+
+def loss_of_first(aligner: Aligner, kind: str, pictures: Tensor, texts: Tensor) -> dict[str, float]:
+    """The loss of pictures [P, E], each with its first text [P, E]: the mean over parts of `CONTRASTED`."""
+    scale, bias = aligner.current_scale(), aligner.bias
+    dims = aligner.dims[1:] or aligner.dims
+    found = {"loss": 0.0, "clip_loss": 0.0, "matryoshka_loss": 0.0}
+    for some, own in zip(pictures.split(CONTRASTED), texts.split(CONTRASTED), strict=True):
+        same = torch.eye(len(some), dtype=torch.bool, device=some.device)
+        loss = matryoshka_loss(kind, some, own, scale, bias, same, torch.ones_like(same[0]), dims)
+        for name, value in zip(found, loss, strict=True):
+            found[name] += value.item() * (len(some) / len(pictures))
+    return found

@@ -6,7 +6,8 @@ texts that people wrote, and the same pictures with each other's texts.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from more_itertools import chunked
 from torch import Tensor
 
 from training.aligners.pairs import Captioned
-from training.scores.alignment import see
+from training.data import pictures_of
+from training.data.features import FeatureStore
+from training.scores.alignment import Seen, see
 from training.scores.metrics import share
 from vlm.model.aligner import Aligner
+from vlm.model.text_encoders import TEXTS_AT_ONCE
 
 PICTURES_AT_ONCE = 256
 EXAMPLES = 12  # of each side in a report
@@ -62,13 +66,27 @@ def scored(
 ) -> list[Claim]:
     """The claims with their scores, by picture. `pictures` are training pictures, those of the claims among them; features
     of a few hundred are in memory at a time."""
+    blocks = {each.picture: place // PICTURES_AT_ONCE for place, each in enumerate(pictures)}
+    of_block: dict[int, list[Claim]] = defaultdict(list)
+    for claim in claims:
+        of_block[blocks[claim.picture]].append(claim)
+    store = _stored(aligner, data, pictures)
     found: list[Claim] = []
-    for some in chunked(pictures, PICTURES_AT_ONCE):
-        places = {each.picture: place for place, each in enumerate(some)}
-        own = [claim for claim in claims if claim.picture in places]
-        if own:
-            found += _scored(aligner, data, own, some, places)
+    for block, some in enumerate(chunked(pictures, PICTURES_AT_ONCE)):
+        if own := of_block[block]:
+            found += _scored(aligner, data, own, some, store)
     return found
+
+
+def _stored(aligner: Aligner, data: Path, pictures: Sequence[Captioned]) -> FeatureStore | None:
+    """The features of all the pictures, for which the data are read once; None where the encoder was trained."""
+    if aligner.encoders_trained:
+        return None
+    store, wanted = FeatureStore(data, aligner.preset.vision), {each.picture for each in pictures}
+    if any(name not in store for name in wanted):
+        contents = pictures_of(data, "train", {each.source for each in pictures}, Counter())
+        store.add((each for each in contents if each[0] in wanted), aligner.vision)
+    return store
 
 
 @torch.no_grad()
@@ -77,11 +95,17 @@ def _scored(
     data: Path,
     claims: Sequence[Claim],
     pictures: Sequence[Captioned],
-    places: Mapping[str, int],
+    store: FeatureStore | None,
 ) -> list[Claim]:
+    places = {each.picture: place for place, each in enumerate(pictures)}
     texts = list(dict.fromkeys(claim.text for claim in claims))
     text_places = {text: place for place, text in enumerate(texts)}
-    of_pictures, of_texts = see(aligner, data, pictures, texts, "train").embed(aligner)
+    if store is None:
+        seen = see(aligner, data, pictures, texts, "train")
+    else:
+        features = torch.stack([store[name] for name in places])
+        seen = Seen(features, [aligner.text.read(some) for some in chunked(texts, TEXTS_AT_ONCE)])
+    of_pictures, of_texts = seen.embed(aligner)
     rows = of_pictures[[places[claim.picture] for claim in claims]]
     scores = (rows * of_texts[[text_places[claim.text] for claim in claims]]).sum(1)
     return [replace(claim, score=score) for claim, score in zip(claims, scores.tolist(), strict=True)]

@@ -1,52 +1,42 @@
 """Pictures of a data set -> their patch features, computed once and kept.
 
-The encoder is frozen, so each distinct picture is encoded a single time. Shards of safetensors are written one by one
-under temporary names: a killed run goes on after its last whole shard. The folder is named after the encoder's
-configuration, so that features of another encoder are never read by mistake.
+The encoder is frozen, so each distinct picture is encoded a single time.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from more_itertools import chunked, peekable
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
 from training.data.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, picture_id_of
+from training.data.tensor_shards import TensorShards
 from vlm.config import VisionConfig
-from vlm.errors import UserError, not_permitted
-from vlm.locks import in_turn
+from vlm.errors import UserError
 from vlm.model.embeddings import Precomputed, StoredEmbeddings, unnamed
 from vlm.model.encoders import describe_features
 from vlm.model.tags import Tagger
-from vlm.weights.tensor_files import save_tensors
-from vlm.whole_files import write_whole
 
 SHARD_SIZE = 256  # pictures; 72 MB of 100 x 1416 half-precision features
 
 
-class FeatureStore:
+class FeatureStore(TensorShards):
     """Patch features by the picture's id, read from the shards as they are needed."""
 
     def __init__(self, folder: Path, vision: VisionConfig) -> None:
-        description = json.dumps(describe_features(vision), sort_keys=True)
-        self.folder = folder / f"features-{hashlib.sha256(description.encode()).hexdigest()[:12]}"
-        self.description = description
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "encoder.json").is_file():  # which the folder's name stands for
-            write_whole(self.folder / "encoder.json", description)
-        self._shards: list[safe_open] = []
-        self._files: set[Path] = set()  # of the shards
-        self._places: dict[str, tuple[int, int]] = {}
-        self._open_new()
+        self._places: dict[str, tuple[int, int]] = {}  # shard and row
+        super().__init__(folder, "features", json.dumps(describe_features(vision), sort_keys=True))
+
+    def _read(self, metadata: dict[str, str]) -> None:
+        for row, name in enumerate(json.loads(metadata["pictures"])):
+            self._places[name] = (len(self._shards), row)
 
     def __contains__(self, picture: object) -> bool:
         return picture in self._places
@@ -156,61 +146,16 @@ class FeatureStore:
             raise UserError(
                 "The encoder's features of a picture are not finite numbers. Its weights or the device are damaged."
             )
-        file = self.folder / f"shard-{self._next_number():05d}.safetensors"
         tensors = {"patch_features": patch_features.half().cpu().contiguous()}
-        metadata = {"pictures": json.dumps(names), "encoder": self.description, "dtype": "float16"}
-        save_tensors(tensors, file, metadata)
-        self._open(file)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Runs that share the data take turns, and each goes on from what the one before has written."""
-        with in_turn(self.folder):
-            self._open_new()
-            yield
-
-    def _open_new(self) -> None:
-        for file in sorted(set(self.folder.glob("shard-*.safetensors")) - self._files):
-            self._open(file)
-
-    def _next_number(self) -> int:
-        """Behind the last shard, of which one before may have been removed."""
-        numbers = (file.stem.removeprefix("shard-") for file in self._files)
-        return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
-
-    def _open(self, file: Path) -> None:
-        try:
-            with file.open("rb"):  # safetensors does not name a file that may not be read
-                shard = safe_open(file, framework="pt")
-            metadata = shard.metadata()
-            names = json.loads(metadata["pictures"])
-        except PermissionError as error:
-            raise UserError(not_permitted(error)) from error
-        except (SafetensorError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{file} holds no features ({error!r}). Remove it; they are computed again."
-            ) from error
-        encoder = metadata.get("encoder", self.description)
-        if encoder != self.description:
-            raise UserError(
-                f"The features in {file} were made with {encoder}, and the preset has {self.description}. Remove them, "
-                "or use the preset they were made for."
-            )
-        for row, name in enumerate(names):
-            self._places[name] = (len(self._shards), row)
-        self._shards.append(shard)
-        self._files.add(file)
+        self._write_shard(tensors, {"pictures": json.dumps(names)})
 
 
-class Averages:
+def averages_of(features_of: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
     """The mean of the features of a picture or text as its only one [1, D], which is all that a head with mean pooling sees
     of it: read once and kept in memory."""
 
-    def __init__(self, features_of: Callable[[str], Tensor]) -> None:
-        self.features_of = features_of
-        self.known: dict[str, Tensor] = {}
+    @cache
+    def average_of(name: str) -> Tensor:
+        return features_of(name).float().mean(0, keepdim=True)
 
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self.known:
-            self.known[name] = self.features_of(name).float().mean(0, keepdim=True)
-        return self.known[name]
+    return average_of

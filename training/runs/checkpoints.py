@@ -40,13 +40,14 @@ def finish_checkpoint(folder: Path, best: str | None) -> None:
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; those that were not are removed, by one process alone."""
-    found = checkpoints_of(folder)
-    with PartialState().main_process_first():
-        for path in found:
-            if path.exists() and not (path / WHOLE).exists():
-                shutil.rmtree(path)
-    whole = [path for path in found if path.exists()]
+    """The newest checkpoint that was written to its end. Those that were not are removed by the main process; the others
+    need not wait for it, as they do not look at them."""
+    whole = []
+    for path in checkpoints_of(folder):
+        if (path / WHOLE).exists():
+            whole.append(path)
+        elif PartialState().is_main_process:
+            shutil.rmtree(path)
     return str(whole[-1]) if whole else None
 
 

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from accelerate import PartialState
+
 from vlm.errors import UserError
 from vlm.whole_files import write_json
 
@@ -56,7 +58,8 @@ def claim_folder(
         if not each.now > each.before:
             raise UserError(f"{output} was extended no further: {each}. Give a larger --extend.")
     extended = [*known["extended_at"], done] if found else known["extended_at"]
-    write_json({"settings": settings, "extended_at": extended}, file)
+    if PartialState().is_main_process:  # the partial file has one name in all processes
+        write_json({"settings": settings, "extended_at": extended}, file)
     return extended
 
 

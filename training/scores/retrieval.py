@@ -1,7 +1,7 @@
 """How well pictures and texts find each other, from their similarities alone. Pure functions."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from training.scores.resampling import interval, resampled_sums
 
 RECALLS = (1, 5, 10)
+AT_ONCE = 2**26  # similarities in memory
 
 
 def ranks(similarities: Tensor, right: Tensor) -> Tensor:
@@ -53,14 +54,30 @@ def average_precision(ranked: Sequence[str], relevant: Collection[str]) -> float
 def retrieval(pictures: Tensor, texts: Tensor, owners: Sequence[int]) -> dict[str, float]:
     """Embeddings of pictures [P, E] and texts [T, E], and the picture that each text is of -> recall at 1, 5, 10 and median
     rank, in both directions. A picture's best text counts, as Flickr8k is judged."""
-    similarities = texts @ pictures.T
-    right = _own_pictures(similarities, owners)
-    return found_both_ways(similarities, right)
+    owner, number = torch.tensor(owners), torch.arange(len(pictures))
+    t2i = [
+        ranks(texts[rows] @ pictures.T, owner[rows, None] == number)
+        for rows in _blocks(len(texts), len(pictures))
+    ]
+    i2t = [
+        ranks((texts @ pictures[rows].T).T, number[rows, None] == owner)
+        for rows in _blocks(len(pictures), len(texts))
+    ]
+    return _summary({"t2i": torch.cat(t2i), "i2t": torch.cat(i2t)})
+
+
+def _blocks(queries: int, candidates: int) -> Iterator[slice]:
+    """Queries whose similarities to all candidates are in memory together."""
+    size = max(1, AT_ONCE // max(1, candidates))
+    return (slice(first, first + size) for first in range(0, queries, size))
 
 
 def found_both_ways(similarities: Tensor, right: Tensor) -> dict[str, float]:
     """Similarities of texts to pictures [T, P], and which belong together [T, P] -> recalls and median rank, both ways."""
-    both = {"t2i": ranks(similarities, right), "i2t": ranks(similarities.T, right.T)}
+    return _summary({"t2i": ranks(similarities, right), "i2t": ranks(similarities.T, right.T)})
+
+
+def _summary(both: Mapping[str, Tensor]) -> dict[str, float]:
     scores = {f"{way}_recall@{k}": recall_at(found, k) for way, found in both.items() for k in RECALLS}
     return scores | {f"{way}_median_rank": median_rank(found) for way, found in both.items()}
 

@@ -11,11 +11,10 @@ from training.scores.captions import cider
 from training.scores.metrics import share
 from training.scores.retrieval import found_both_ways
 from training.scores.vqa import vqa_accuracy
-from training.task_data import Example, Vocabulary
+from training.tasks.data import Example, Vocabulary, WordPieces
 from vlm.model.heads.multi_task import MultiTask
 from vlm.model.heads.retrieval import similarities
 from vlm.model.heads.task import TaskBatch
-from vlm.model.text_encoders import SentenceEncoder
 
 AT_ONCE = 32
 
@@ -27,7 +26,7 @@ def score_tasks(
     model: MultiTask,
     examples: Mapping[str, Sequence[Example]],
     features_of: Features,
-    text: SentenceEncoder,
+    words: WordPieces,
     vocabulary: Vocabulary,
 ) -> dict[str, Any]:
     """A task without held-out examples is left out."""
@@ -35,7 +34,7 @@ def score_tasks(
     def batches(of_task: Sequence[Example]) -> Iterator[TaskBatch]:
         device = next(model.parameters()).device
         for some in chunked(of_task, AT_ONCE):
-            ids, present = text.tokenize([each.texts[0] for each in some])
+            ids, present = words.tokenize([each.texts[0] for each in some])
             features = torch.stack([features_of(each.picture) for each in some])
             yield TaskBatch(features.to(device), ids.to(device), present.to(device))
 
@@ -50,7 +49,7 @@ def score_tasks(
             case "matching":
                 scored[task] = matching_scores(model, of_batches)
             case "caption":
-                scored[task] = caption_scores(model, of_task, of_batches, text)
+                scored[task] = caption_scores(model, of_task, of_batches, words)
             case "vqa":
                 scored[task] = vqa_scores(model, of_task, of_batches, vocabulary)
     return scored
@@ -79,15 +78,15 @@ def matching_scores(model: MultiTask, batches: Iterable[TaskBatch]) -> dict[str,
 
 
 def caption_scores(
-    model: MultiTask, examples: Sequence[Example], batches: Iterable[TaskBatch], text: SentenceEncoder
+    model: MultiTask, examples: Sequence[Example], batches: Iterable[TaskBatch], words: WordPieces
 ) -> dict[str, Any]:
     end = (
-        text.tokenizer.sep_token_id
-        if text.tokenizer.sep_token_id is not None
-        else text.tokenizer.eos_token_id
+        words.tokenizer.sep_token_id
+        if words.tokenizer.sep_token_id is not None
+        else words.tokenizer.eos_token_id
     )
     written = [
-        text.tokenizer.decode(ids)
+        words.tokenizer.decode(ids)
         for batch in batches
         for ids in model.heads["caption"].write(model.trunk, batch.patch_features, end)
     ]

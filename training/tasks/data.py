@@ -93,6 +93,20 @@ class Vocabulary:
         return targets
 
 
+class WordPieces:
+    """A text encoder's tokenizer, which the trunk reads with. The encoder's own weights, 438 MB, are not needed."""
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self.tokenizer, self.max_length = tokenizer, min(max_length, tokenizer.model_max_length)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and which are there, both [B, L]; the longest text, or `max_length`, says L."""
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        )
+        return tokens["input_ids"], tokens["attention_mask"].bool()
+
+
 class TaskSteps(Dataset):
     """Step -> a batch of each task, as `MultiTask.forward` takes it. Deterministic in `seed`, so that a resumed run sees
     the same ones."""

@@ -1,0 +1,1 @@
+"""What training.heads learns: examples and batches of each task, and its metrics."""
