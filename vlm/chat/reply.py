@@ -101,10 +101,13 @@ class Pipeline:
     def _reply_one_by_one(
         self, answer: Answer, turns: Sequence[Turn], sights: Sequence[Any], settings: Settings
     ) -> Steps:
-        """Ask the same about each of the pictures, all of which came with the first turn."""
+        """Ask the same about each of the pictures, all of which came with the first turn. A question that was stopped
+        before this picture's answer is left out, and the picture stands before the next one."""
+        *earlier, latest = turns
         answers: list[Answer] = []
         for place, sight in enumerate(sights):
-            own = [replace(turn, answer=own_answer(turn.answer, place)) for turn in turns]
+            said = [replace(turn, answer=own_answer(turn.answer, place)) for turn in earlier]
+            own = [*(turn for turn in said if turn.answer), latest]
             alone = [[sight], *([] for _ in own[1:])]
             with closing(with_last(self._reply_to(answer, own, alone, settings))) as snapshots:
                 for snapshot in snapshots:
