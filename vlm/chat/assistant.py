@@ -211,10 +211,10 @@ def load_assistant(
         try:
             writer, notice = _remote(config) if config.is_remote else _local(config, folder, device)
         except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"The GPU has too little memory for the preset {config.name!r}. Choose a smaller one, such as embedded, or "
-                "free some of it."
-            ) from error
+            from vlm.model.sizes import smaller_than  # and Transformers' models with it
+
+            told = f"The GPU has too little memory for the preset {config.name!r}."
+            raise UserError(f"{told} {smaller_than(config)}") from error
         answers = config.answers
         with closed_on_failure(writer.engine):
             several = folder is None or knows_several_pictures(folder)
@@ -229,7 +229,9 @@ def _local(config: ModelConfig, folder: Path | None, device: str) -> tuple[Write
     sights = None
     if folder:
         with closed_on_failure(built.engine):
-            eyes = build_eyes(config, built.embedding_size, device)
+            # where the words are: llama.cpp may be there because the GPU is too small
+            beside = "cpu" if built.engine.name == "llama.cpp" else device
+            eyes = build_eyes(config, built.embedding_size, beside)
             load_eyes(eyes, folder)
             sights = Sights(eyes)
     return LocalWriter(built.engine, built.tokenizer, sights), built.notice
