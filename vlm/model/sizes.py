@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil  # comes with accelerate
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -19,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLI
 from vlm.config import ModelConfig, VisionConfig
 from vlm.config_reader import read_yaml
 from vlm.errors import UserError
+from vlm.machine import usable_memory
 from vlm.model.clip import Clip, clip_dtype
 from vlm.model.connectors import build_connector, token_count
 from vlm.model.encoder import Encoder
@@ -197,8 +197,7 @@ def memory(device: str) -> tuple[int, int]:
     """Bytes of the device's memory that are free for a model, and all of them."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)
-    machine = psutil.virtual_memory()
-    return machine.available, machine.total
+    return usable_memory()
 
 
 def fits(config: ModelConfig, device: str) -> bool:
