@@ -106,11 +106,11 @@ class RemoteWriter:
         written = Written(begun, 0, 0, left_out)
         with closing(self.engine.stream(request)) as pieces:  # type: ignore[type-var]
             for piece in pieces:
-                if piece is None:
+                if piece is None or piece == NOTHING_YET:  # as while it thinks
                     yield None
-                elif piece != NOTHING_YET:
-                    written = _grown(written, piece)
-                    yield written
+                    continue
+                written = _grown(written, piece)
+                yield written
                 if written.tokens > request["max_tokens"]:
                     return
 
