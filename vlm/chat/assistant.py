@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vlm.chat.answer import LONGEST_QUESTION, Answer, Picture, Settings, Turn
+from vlm.chat.answer import LONGEST_QUESTION, Answer, Picture, Pictures, Settings, Turn, each_of
 from vlm.chat.local_writer import LocalWriter, Sights
 from vlm.chat.remote_writer import RemoteWriter
 from vlm.chat.reply import Pipeline, Steps
@@ -85,7 +85,7 @@ class Assistant:
     def answer(
         self,
         question: str = "",
-        images: Sequence[Picture] = (),
+        images: Pictures = (),
         audio: Any = None,
         history: Sequence[Turn] = (),
         settings: Settings | None = None,
@@ -97,7 +97,7 @@ class Assistant:
     def stream(
         self,
         question: str = "",
-        images: Sequence[Picture] = (),
+        images: Pictures = (),
         audio: Any = None,
         history: Sequence[Turn] = (),
         settings: Settings | None = None,
@@ -106,8 +106,8 @@ class Assistant:
         """Snapshots of the answer, each fuller than the one before; closing the iterator stops the model. `begun` is what
         there is of the answer already, where one that was cut off is to go on.
 
-        `images` and `audio` are paths (or a PIL picture; or a sample rate and samples, or what was heard already); spoken
-        words are added to the typed ones. Raises UserError for input that cannot be answered."""
+        `images`, one or several, and `audio` are paths (or a PIL picture; or a sample rate and samples, or what was heard
+        already); spoken words are added to the typed ones. Raises UserError for input that cannot be answered."""
         start = time.perf_counter()
         settings = settings or self.settings
         answer = Answer(model=self.model, engine=self.engine.name, device=self.engine.device)
@@ -123,10 +123,11 @@ class Assistant:
             yield answer
         asked = " ".join(part for part in (question.strip(), answer.transcript or "") if part)
         _check_question(asked)
-        if images or any(turn.images for turn in history):
+        pictures = each_of(images)
+        if pictures or any(turn.images for turn in history):
             self._check_sight()
             answer = replace(answer, adapter=self.adapter)
-        last = yield from self._reply(answer, asked, images, history, settings, begun)
+        last = yield from self._reply(answer, asked, pictures, history, settings, begun)
         yield replace(last, stage="done", seconds=last.seconds | {"total": time.perf_counter() - start})
 
     def _reply(
