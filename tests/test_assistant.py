@@ -125,6 +125,7 @@ def test_an_answer_that_was_cut_off_goes_on_where_it_stopped(tiny: Assistant) ->
     cut = tiny.answer(*asked, settings=replace(SHORT, max_new_tokens=5))
     assert whole.ended and not cut.ended and cut.draft
     *_, went_on = tiny.stream(*asked, settings=longer, begun=cut.draft)
+    assert len(tiny.engine.asked[-1].sampling.begun) == 5  # type: ignore[attr-defined]
     assert (went_on.draft, went_on.ended) == (whole.draft, True)
     assert went_on.tokens == whole.tokens - cut.tokens
 
@@ -624,6 +625,12 @@ def test_a_stop_between_two_pictures_stops_the_model(learned: VisionLanguageMode
             break
     stream.close()  # type: ignore[attr-defined]
     assert assistant.engine.open == 0  # type: ignore[attr-defined]
+
+
+def test_one_picture_need_not_be_in_a_list(tiny: Assistant, tmp_path: Path) -> None:
+    picture("blue").save(tmp_path / "blue.png")
+    for one in (picture("blue"), tmp_path / "blue.png", str(tmp_path / "blue.png")):
+        assert tiny.answer("Which?", one, settings=SHORT).draft == "a blue sea"
 
 
 def test_what_was_stopped_between_two_pictures_can_be_asked_further(learned: VisionLanguageModel) -> None:
