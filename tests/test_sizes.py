@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from tests.tiny import tiny_config, tiny_model
@@ -89,6 +90,15 @@ def test_four_bits_take_a_quarter_and_training_more_than_serving_weights() -> No
     assert sizes.serving_bytes(True) < 6.5 * GIGABYTE  # half of it is the cache of 8,192 tokens
     assert sizes.serving_bytes(True) - replace(sizes, cells=4096).serving_bytes(True) > 1.6 * GIGABYTE
     assert sizes.training_bytes(True) < 8 * GIGABYTE
+
+
+@pytest.mark.parametrize(("own", "dtype"), [(True, "auto"), (False, "float16")])
+def test_a_gpu_that_only_imitates_bfloat16_serves_in_float16(
+    monkeypatch: pytest.MonkeyPatch, own: bool, dtype: str
+) -> None:
+    monkeypatch.setattr(measuring, "memory", lambda device: (8e9, 8e9))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: own)
+    assert choose_precision(load_model_config("embedded"), "cuda").language.dtype == dtype
 
 
 @pytest.mark.slow

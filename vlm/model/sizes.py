@@ -221,6 +221,7 @@ def choose_precision(config: ModelConfig, device: str) -> ModelConfig:
     counted, since they are small."""
     if config.language.weights in CATALOGUE and not device.startswith("cuda"):
         return config
+    config = _in_fast_dtype(config, device)
     sizes, (free, _) = describe(config), memory(device)
     nf4 = is_nf4(config.language)
     if nf4 and free > 2 * _needed(sizes, config, False, device):
@@ -236,6 +237,15 @@ def choose_precision(config: ModelConfig, device: str) -> ModelConfig:
             smaller_than(config),
         )
     return replace(config, language=replace(config.language, cache_tokens=context))
+
+
+def _in_fast_dtype(config: ModelConfig, device: str) -> ModelConfig:
+    """`auto` becomes float16 where a GPU only imitates bfloat16, which is slow. Training keeps to bfloat16: small gradients
+    would vanish in float16."""
+    cuda = device.startswith("cuda") and config.language.dtype == "auto"
+    if not cuda or torch.cuda.is_bf16_supported(including_emulation=False):
+        return config
+    return replace(config, language=replace(config.language, dtype="float16"))
 
 
 def smaller_than(config: ModelConfig) -> str:
