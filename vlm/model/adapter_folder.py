@@ -100,7 +100,10 @@ def _files_of(folder: Path) -> list[str]:
     config = adapter_config(folder)
     if fusion_settings(config.fusion).has_weights:
         parts.append(FUSION_FILE)
-    if read_description(folder).get("trained_whole"):
+    told = read_description(folder)
+    if told.get("tagged"):
+        parts.append(TAGS_FILE)
+    if told.get("trained_whole"):
         parts.append(f"{LANGUAGE}/model.safetensors")
     return [*parts, *LORA] if config.lora.rank else parts
 
