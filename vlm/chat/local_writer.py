@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -76,7 +76,7 @@ class LocalWriter:
         system: str | None,
         settings: Settings,
         begun: str = "",
-    ) -> Iterator[Written | None]:
+    ) -> Generator[Written | None, None, None]:
         ids = text_ids(self.tokenizer, begun)
         before, text = len(ids), begun
         prompt, left_out = self._fit(turns, sights, system, settings.max_new_tokens, ids)

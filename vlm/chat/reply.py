@@ -154,7 +154,7 @@ class Pipeline:
         start = time.perf_counter()
         system = self.image_system if sights else settings.system or self.text_system
         answer = replace(answer, seed=settings.seed)
-        with closing(self.writer.write(turns, sights, system, settings, begun)) as writing:  # type: ignore[type-var]
+        with closing(self.writer.write(turns, sights, system, settings, begun)) as writing:
             for written in writing:
                 if written is not None:
                     passed = time.perf_counter() - start
@@ -178,7 +178,7 @@ class Pipeline:
         turns = clean_up.request(question, answer.text)
         for sampling in clean_up.TRIES:
             rewriting = ""
-            with closing(self.writer.write(turns, (), clean_up.SYSTEM, sampling)) as writing:  # type: ignore[type-var]
+            with closing(self.writer.write(turns, (), clean_up.SYSTEM, sampling)) as writing:
                 for written in writing:
                     rewriting = written.text if written else rewriting
                     yield answer  # so that it can be stopped here as well

@@ -6,7 +6,7 @@ only what is new.
 
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -51,7 +51,7 @@ class TorchEngine:
         self._lock = threading.Lock()  # whether the LoRA is on is state of the model
         self._closed = False
 
-    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Generator[int | None, None, None]:
         """With the adapter off, a fusion from beside the prompt is off too: the base model sees no pictures."""
         keys = keys_within(self.context, prompt, sampling, self.fusion.beside)
         with self._lock:
