@@ -65,13 +65,13 @@ class Settings:
 
     def sampling(self, end_ids: tuple[int, ...]) -> Sampling:
         return Sampling(
-            self.max_new_tokens,
-            self.temperature,
-            self.top_p,
-            self.min_p,
-            self.repetition_penalty,
-            self.seed,
-            end_ids,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            seed=self.seed,
+            end_ids=end_ids,
         )
 
 

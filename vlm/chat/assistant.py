@@ -51,13 +51,13 @@ class Assistant:
         self.adapter = adapter_name(adapter_folder) if adapter_folder else config.remote_adapter
         answers = config.answers
         self.settings = Settings(
-            answers.max_new_tokens,
-            answers.temperature,
-            answers.clean_up,
-            answers.style,  # type: ignore[arg-type]  # checked there
-            answers.top_p,
-            answers.min_p,
-            answers.repetition_penalty,
+            max_new_tokens=answers.max_new_tokens,
+            temperature=answers.temperature,
+            clean_up=answers.clean_up,
+            style=answers.style,  # type: ignore[arg-type]  # checked there
+            top_p=answers.top_p,
+            min_p=answers.min_p,
+            repetition_penalty=answers.repetition_penalty,
         )
 
     @property
