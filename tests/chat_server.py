@@ -132,17 +132,19 @@ def echoes(handler: Handler, body: dict[str, Any]) -> None:
 
 
 class Endless:
-    """An answer without an end; `left` is set when whoever asked has gone."""
+    """An answer without an end; `left` is set when whoever asked has gone. `how`: it "speaks", "thinks" or is "silent"."""
 
-    def __init__(self, silent: bool = False) -> None:
-        self.left, self.silent = threading.Event(), silent
+    def __init__(self, how: str = "speaks") -> None:
+        self.left, self.how = threading.Event(), how
 
     def __call__(self, handler: Handler, body: dict[str, Any]) -> None:
         handler.begin()
-        choice = CHOICE | {"delta": {"content": "on "}}
+        deltas = {"speaks": {"content": "on "}, "thinks": {"content": None, "reasoning_content": "on "}}
+        choice = CHOICE | {"delta": deltas.get(self.how)}
         try:
             while True:
-                handler.send(": ping\n\n") if self.silent else handler.event(CHUNK | {"choices": [choice]})
+                silent = self.how == "silent"
+                handler.send(": ping\n\n") if silent else handler.event(CHUNK | {"choices": [choice]})
                 time.sleep(0.02)
         except OSError:
             self.left.set()

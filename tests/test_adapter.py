@@ -161,6 +161,17 @@ def test_the_head_of_the_tagger_goes_with_the_adapter(tagged: Path) -> None:
     load_eyes(tiny_eyes(), tagged)  # where nobody asks for tags
 
 
+def test_a_copy_without_the_head_of_its_tagger_is_refused(tagged: Path, tmp_path: Path) -> None:
+    assert find_adapter(str(tagged)) == tagged
+    (tagged / TAGS_FILE).unlink()
+    with pytest.raises(UserError, match=r"tags\.safetensors missing"):
+        find_adapter(str(tagged))
+    save_adapter(tiny_model(lora=False, tags=2), tmp_path / "without", tiny_config(), {})
+    assert not (tmp_path / "without" / TAGS_FILE).exists() and "tagged" not in read_description(
+        tmp_path / "without"
+    )
+
+
 @pytest.mark.parametrize("part", [*PARTS, "lora/adapter_config.json", TAGS_FILE])
 @pytest.mark.parametrize("damage", ["half", "empty", "pickle", "absent"])
 def test_a_damaged_part_is_a_plain_message(tagged: Path, part: str, damage: str) -> None:

@@ -19,6 +19,7 @@ from tests.tiny import SYSTEM, overfit, picture, tiny_config, tiny_model, tiny_p
 from vlm import Answer, Assistant, Settings, Turn, UserError
 from vlm.chat import clean_up
 from vlm.chat.local_writer import REMEMBERED_PICTURES, LocalWriter
+from vlm.chat.one_by_one import joined, own_answer
 from vlm.engines import Engine, Prompt, Sampling
 from vlm.inputs.speech import Heard
 from vlm.model.prompts import end_ids
@@ -124,6 +125,7 @@ def test_an_answer_that_was_cut_off_goes_on_where_it_stopped(tiny: Assistant) ->
     cut = tiny.answer(*asked, settings=replace(SHORT, max_new_tokens=5))
     assert whole.ended and not cut.ended and cut.draft
     *_, went_on = tiny.stream(*asked, settings=longer, begun=cut.draft)
+    assert len(tiny.engine.asked[-1].sampling.begun) == 5  # type: ignore[attr-defined]
     assert (went_on.draft, went_on.ended) == (whole.draft, True)
     assert went_on.tokens == whole.tokens - cut.tokens
 
@@ -623,6 +625,31 @@ def test_a_stop_between_two_pictures_stops_the_model(learned: VisionLanguageMode
             break
     stream.close()  # type: ignore[attr-defined]
     assert assistant.engine.open == 0  # type: ignore[attr-defined]
+
+
+def test_one_picture_need_not_be_in_a_list(tiny: Assistant, tmp_path: Path) -> None:
+    picture("blue").save(tmp_path / "blue.png")
+    for one in (picture("blue"), tmp_path / "blue.png", str(tmp_path / "blue.png")):
+        assert tiny.answer("Which?", one, settings=SHORT).draft == "a blue sea"
+
+
+def test_what_was_stopped_between_two_pictures_can_be_asked_further(learned: VisionLanguageModel) -> None:
+    assistant = one_at_a_time(learned)
+    stopped, pictures = "First picture: Lovely.", (picture("blue"), picture("lime"))
+    later = assistant.answer("Sure?", history=[Turn("Which?", stopped, pictures)], settings=SHORT)
+    first, second = (each.prompt for each in asked(assistant)[-2:])
+    assert "Which?" in first and "Lovely." in first
+    assert "Which?" not in second and "Lovely" not in second and second.count("@") == 4
+    assert own_answer(later.text, 1)
+    assistant.answer("Why?", history=[Turn("Which?", "", pictures), Turn("Sure?", "Yes.")], settings=SHORT)
+    assert all("Yes." in each.prompt and each.prompt.count("@") == 4 for each in asked(assistant)[-2:])
+
+
+def test_a_joined_text_has_a_line_for_each_picture_with_an_answer() -> None:
+    assert joined(["", " "]) == "" and joined(["A dog.", ""]) == "First picture: A dog."
+    text = joined(["A dog.", "", "A\ncat."])
+    assert [own_answer(text, place) for place in range(4)] == ["A dog.", "", "A cat.", ""]
+    assert own_answer("Two dogs.", 1) == "Two dogs."
 
 
 @pytest.mark.parametrize("pictures", [[], [picture("red")]])

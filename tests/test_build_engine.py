@@ -23,6 +23,7 @@ from vlm.engines.llama_cpp import LlamaCppEngine
 from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.engines.lora_gguf import KEPT, lora_as_gguf
 from vlm.errors import UserError
+from vlm.model import sizes
 from vlm.weights.catalogue import CATALOGUE, Gguf
 
 PROMPT = [[5, 60, 70, 80, 90, 100, 110, 120]]
@@ -167,6 +168,19 @@ def test_where_the_library_does_not_load_torch_serves_and_says_so(
     assert "\n" not in found.notice
     with pytest.raises(LibraryProblem, match="pip install xllamacpp=="):
         built(weights, lora, "llama.cpp")
+
+
+def test_a_gpu_that_is_too_small_leaves_a_gguf_to_llama_cpp_and_the_page_says_so(
+    weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "memory", lambda device: (10**8, 10**9))
+    found = built(weights, None, device="cuda")
+    found.engine.close()
+    assert (found.engine.name, found.engine.device) == ("llama.cpp", "CPU")
+    assert "0.1 GB are free. llama.cpp answers on the CPU instead." in found.notice
+    with pytest.raises(UserError, match="0.1 GB are free. Free some memory.*llama.cpp") as told:
+        built(weights, None, "torch", device="cuda")
+    assert "smaller" not in str(told.value)  # it is the smallest
 
 
 def test_a_library_of_another_build_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

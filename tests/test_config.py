@@ -42,6 +42,8 @@ def test_an_unknown_key_is_refused_and_the_valid_ones_are_named() -> None:
         from_dict(ModelConfig, {"heads": 4, "colours": True}, "preset")
     with pytest.raises(UserError, match=r"run\.sources has no key shares\. Valid keys: name, share"):
         from_dict(TrainingConfig, {"sources": [{"name": "a", "shares": 1}]}, "run")
+    with pytest.raises(UserError, match=r"preset has no key True, heads\. Valid keys: name, vision"):
+        from_dict(ModelConfig, {True: 4, "heads": 4}, "preset")  # type: ignore[dict-item]
     with pytest.raises(
         UserError, match=r"preset\.connector must be a mapping with a kind and that kind's settings"
     ):

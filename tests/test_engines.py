@@ -23,7 +23,7 @@ from tests.engine_world import (
     greedy,
     next_token,
 )
-from tests.tiny_gguf import EMBEDDING_SIZE, HEADS, KV_HEADS, VOCABULARY
+from tests.tiny_gguf import EMBEDDING_SIZE, HEADS, KV_HEADS, VOCABULARY, tiny_causal
 from vlm.engines import Engine, Sampling
 from vlm.engines.llama_cpp import LlamaCppEngine
 from vlm.engines.torch_engine import TorchEngine
@@ -412,6 +412,23 @@ def test_llama_cpp_refuses_a_context_larger_than_its_cache(
     monkeypatch.setenv("VLM_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"language\.context \(300\).*language\.cache_tokens \(200\)"):
         World("llama.cpp-qwen2", tmp_path).engine(context=300, cells=200)
+
+
+def test_torch_without_memory_lets_go_of_what_it_keeps_of_all_conversations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = TorchEngine(LanguageModel(tiny_causal("qwen2"), TOKENIZER), "CPU", 128, 512)
+    expected = [answer(engine, [prompt], False) for prompt in ([5, 6, 7], [8, 9])]
+    assert len(engine._caches) == 2
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(engine, "_read", full)
+        answer(engine, [[9, 5, 6]], False)
+    assert not engine._caches
+    assert [answer(engine, [prompt], False) for prompt in ([5, 6, 7], [8, 9])] == expected
 
 
 def test_torch_keeps_what_a_sliding_window_has_passed_for_branches() -> None:

@@ -149,9 +149,12 @@ def test_what_cannot_be_exported_is_told(folder: FeedbackFolder, tmp_path: Path)
         export(folder.folder, folder.folder / "all.parquet")
     with pytest.raises(UserError, match="cannot be written"):
         export(folder.folder, tmp_path / "none" / "all.parquet")
-    (folder.folder / "bad.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(UserError, match="not a whole parquet file"):
-        list(read_feedback(folder.folder))
+    key = folder.keep(vote())
+    whole = (folder.folder / f"{key}.parquet").read_bytes()
+    for content in (b"PAR1 no", whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :]):
+        (folder.folder / f"{key}.parquet").write_bytes(content)
+        with pytest.raises(UserError, match=f"{key}.parquet is not a whole parquet file"):
+            export(folder.folder, tmp_path / "all.parquet")
 
 
 # The settings.

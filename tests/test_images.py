@@ -1,6 +1,7 @@
 import io
 import struct
 import threading
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -126,6 +127,18 @@ def test_sixteen_bit_greys_are_scaled_and_not_clipped(kind: str) -> None:
     ramp = np.tile(np.linspace(0, 65535, 256).astype(np.uint16), (4, 1))
     picture = np.asarray(open_image(encoded(Image.fromarray(ramp), kind)))
     assert np.array_equal(picture[0, :, 0], np.arange(256))
+
+
+@pytest.mark.parametrize("kind", ["<u2", ">u2", "<f4"])
+def test_deep_greys_are_made_small_before_they_are_scaled(kind: str) -> None:
+    values = np.full((4000, 4000), 0x4080)
+    data = encoded(Image.fromarray(values.astype(kind)), "TIFF", compression="tiff_deflate")
+    tracemalloc.start()
+    picture = open_image(data)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert picture.size == (MAX_SIDE, MAX_SIDE) and set(picture.getdata(0)) == {64}
+    assert most < 6 * values.size  # bytes
 
 
 @pytest.mark.parametrize(

@@ -322,6 +322,19 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_search(
         searcher.index(folder, tmp_path / "file" / "photos.safetensors")
 
 
+def test_a_name_that_is_no_text_is_kept_as_every_other(searcher: Searcher, tmp_path: Path) -> None:
+    photos = tmp_path / os.fsdecode(b"f\xf6lder")
+    try:
+        photos.mkdir()
+    except OSError:
+        pytest.skip("this disk's names are text")
+    path = photos / os.fsdecode(b"caf\xe9.png")
+    paint(path, "red")
+    assert names(searcher.index(photos)) == [path.name]
+    searcher.index(photos)
+    assert embedded(searcher) == 1
+
+
 def test_the_nearest_are_found_exactly_and_in_order() -> None:
     index = PictureIndex("tiny", 16)
     vectors = torch.nn.functional.normalize(torch.randn(500, 16), dim=1)

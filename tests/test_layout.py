@@ -16,12 +16,21 @@ README = READMES["README.md"]
 LINKED = {**READMES, "training/trials.md": (ROOT / "training/trials.md").read_text(encoding="utf-8")}
 
 # Room -> the rooms and modules of this project that it may import, besides itself.
-FLOOR = ["vlm.errors", "vlm.config", "vlm.config_reader", "vlm.terminal", "vlm.whole_files", "vlm.locks"]
+FLOOR = [
+    "vlm.errors",
+    "vlm.config",
+    "vlm.config_reader",
+    "vlm.terminal",
+    "vlm.whole_files",
+    "vlm.locks",
+    "vlm.machine",
+]
 BELOW_THE_PAGE = [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model", "vlm.chat"]
 MAY_IMPORT = {
     "vlm.errors": [],
     "vlm.terminal": ["vlm.errors"],
     "vlm.whole_files": [],
+    "vlm.machine": [],
     "vlm.locks": ["vlm.errors"],
     "vlm.config": ["vlm.errors", "vlm.config_reader"],
     "vlm.config_reader": ["vlm.errors"],

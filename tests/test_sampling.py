@@ -26,6 +26,12 @@ def drawn(sampling: Sampling, scores: np.ndarray, count: int = 2000) -> dict[int
     return {token: found[token] / count for token in sorted(found)}
 
 
+def test_an_answer_that_goes_on_is_penalised_for_what_it_said_before() -> None:
+    scores = scores_of(np.array([0.5, 0.45, 0.05]))
+    assert Sampler(Sampling(repetition_penalty=2.0)).pick(scores) == 0
+    assert Sampler(Sampling(repetition_penalty=2.0, begun=(0,))).pick(scores) == 1
+
+
 def test_temperature_0_takes_the_likeliest() -> None:
     sampler = Sampler(Sampling(repetition_penalty=1.0))
     assert [sampler.pick(scores_of(CHANCES[::-1])) for _ in range(3)] == [4, 4, 4]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from tests.tiny import tiny_config, tiny_model
@@ -86,8 +87,18 @@ def test_four_bits_take_a_quarter_and_training_more_than_serving_weights() -> No
     sizes = describe(load_model_config("phi-3.5"))
     assert sizes.language_bytes(True, 2) == pytest.approx(2.26 * GIGABYTE, rel=0.01)
     assert sizes.language_bytes(False, 2) == 2 * sizes.parameters["language"]
-    assert sizes.serving_bytes(True) < 5 * GIGABYTE  # a third of it is the cache of 4,096 tokens
+    assert sizes.serving_bytes(True) < 6.5 * GIGABYTE  # half of it is the cache of 8,192 tokens
+    assert sizes.serving_bytes(True) - replace(sizes, cells=4096).serving_bytes(True) > 1.6 * GIGABYTE
     assert sizes.training_bytes(True) < 8 * GIGABYTE
+
+
+@pytest.mark.parametrize(("own", "dtype"), [(True, "auto"), (False, "float16")])
+def test_a_gpu_that_only_imitates_bfloat16_serves_in_float16(
+    monkeypatch: pytest.MonkeyPatch, own: bool, dtype: str
+) -> None:
+    monkeypatch.setattr(measuring, "memory", lambda device: (8e9, 8e9))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: own)
+    assert choose_precision(load_model_config("embedded"), "cuda").language.dtype == dtype
 
 
 @pytest.mark.slow
@@ -95,9 +106,10 @@ def test_the_machine_decides_between_16_bits_4_bits_and_a_plain_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = load_model_config("phi-3.5")
-    for free, expected in ((24e9, "none"), (6e9, "nf4")):
+    for free, expected in ((32e9, ("none", 8192)), (7e9, ("nf4", 8192)), (5e9, ("nf4", 4096))):
         monkeypatch.setattr(measuring, "memory", lambda device, free=free: (free, free))
-        assert choose_precision(config, "cpu").language.quantisation == expected
+        chosen = choose_precision(config, "cpu").language
+        assert (chosen.quantisation, chosen.cache_tokens) == expected
         assert fits(config, "cpu")
     monkeypatch.setattr(measuring, "memory", lambda device: (2e9, 2e9))
     with pytest.raises(UserError, match=r"needs 4\.\d GB of memory on cpu, and 2\.0 GB are free"):

@@ -31,7 +31,7 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
     hints = get_type_hints(kind)
     if not isinstance(values, dict):
         raise UserError(f"{where} must be a mapping with the keys {', '.join(hints)}.")
-    unknown = sorted(set(values) - set(hints))
+    unknown = sorted(map(str, set(values) - set(hints)))  # YAML reads `on` and `1` as something else
     if unknown:
         raise UserError(f"{where} has no key {', '.join(unknown)}. Valid keys: {', '.join(hints) or 'none'}.")
     built = {}

@@ -39,7 +39,7 @@ def table(sizes: Description, config: ModelConfig) -> str:
     for nf4, name in ((True, "4 bits"), (False, "16 bits")):
         served, trained = sizes.serving_bytes(nf4) / GIGABYTE, sizes.training_bytes(nf4) / GIGABYTE
         lines += [
-            f"{served:>9.1f} GB  to serve in {name}, prompt and answer of {sizes.context} tokens",
+            f"{served:>9.1f} GB  to serve in {name}, {sizes.cells} tokens in the cache",
             f"{trained:>9.1f} GB  to train in {name}, batch of {TRAINING_BATCH}, {TRAINING_TOKENS} tokens, "
             "gradient checkpointing",
         ]

@@ -1,6 +1,7 @@
 """What goes into the assistant and comes out: settings, earlier turns, and an answer with how it came about."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +12,15 @@ from vlm.engines import Sampling
 from vlm.errors import UserError
 
 Picture = Image.Image | str | Path
+Pictures = Sequence[Picture] | Picture  # one alone need not be in a list
 Style = Literal["full", "keywords"]
 LONGEST_ANSWER = 1024  # tokens
 LONGEST_QUESTION = 8_000  # characters
 LARGEST_SEED = 2**32 - 1
+
+
+def each_of(pictures: Pictures) -> tuple[Picture, ...]:
+    return (pictures,) if isinstance(pictures, Picture) else tuple(pictures)
 
 
 class NoAnswer(UserError):
@@ -59,13 +65,13 @@ class Settings:
 
     def sampling(self, end_ids: tuple[int, ...]) -> Sampling:
         return Sampling(
-            self.max_new_tokens,
-            self.temperature,
-            self.top_p,
-            self.min_p,
-            self.repetition_penalty,
-            self.seed,
-            end_ids,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            seed=self.seed,
+            end_ids=end_ids,
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vlm.chat.answer import LONGEST_QUESTION, Answer, Picture, Settings, Turn
+from vlm.chat.answer import LONGEST_QUESTION, Answer, Picture, Pictures, Settings, Turn, each_of
 from vlm.chat.local_writer import LocalWriter, Sights
 from vlm.chat.remote_writer import RemoteWriter
 from vlm.chat.reply import Pipeline, Steps
@@ -51,13 +51,13 @@ class Assistant:
         self.adapter = adapter_name(adapter_folder) if adapter_folder else config.remote_adapter
         answers = config.answers
         self.settings = Settings(
-            answers.max_new_tokens,
-            answers.temperature,
-            answers.clean_up,
-            answers.style,  # type: ignore[arg-type]  # checked there
-            answers.top_p,
-            answers.min_p,
-            answers.repetition_penalty,
+            max_new_tokens=answers.max_new_tokens,
+            temperature=answers.temperature,
+            clean_up=answers.clean_up,
+            style=answers.style,  # type: ignore[arg-type]  # checked there
+            top_p=answers.top_p,
+            min_p=answers.min_p,
+            repetition_penalty=answers.repetition_penalty,
         )
 
     @property
@@ -85,7 +85,7 @@ class Assistant:
     def answer(
         self,
         question: str = "",
-        images: Sequence[Picture] = (),
+        images: Pictures = (),
         audio: Any = None,
         history: Sequence[Turn] = (),
         settings: Settings | None = None,
@@ -97,7 +97,7 @@ class Assistant:
     def stream(
         self,
         question: str = "",
-        images: Sequence[Picture] = (),
+        images: Pictures = (),
         audio: Any = None,
         history: Sequence[Turn] = (),
         settings: Settings | None = None,
@@ -106,8 +106,8 @@ class Assistant:
         """Snapshots of the answer, each fuller than the one before; closing the iterator stops the model. `begun` is what
         there is of the answer already, where one that was cut off is to go on.
 
-        `images` and `audio` are paths (or a PIL picture; or a sample rate and samples, or what was heard already); spoken
-        words are added to the typed ones. Raises UserError for input that cannot be answered."""
+        `images`, one or several, and `audio` are paths (or a PIL picture; or a sample rate and samples, or what was heard
+        already); spoken words are added to the typed ones. Raises UserError for input that cannot be answered."""
         start = time.perf_counter()
         settings = settings or self.settings
         answer = Answer(model=self.model, engine=self.engine.name, device=self.engine.device)
@@ -123,10 +123,11 @@ class Assistant:
             yield answer
         asked = " ".join(part for part in (question.strip(), answer.transcript or "") if part)
         _check_question(asked)
-        if images or any(turn.images for turn in history):
+        pictures = each_of(images)
+        if pictures or any(turn.images for turn in history):
             self._check_sight()
             answer = replace(answer, adapter=self.adapter)
-        last = yield from self._reply(answer, asked, images, history, settings, begun)
+        last = yield from self._reply(answer, asked, pictures, history, settings, begun)
         yield replace(last, stage="done", seconds=last.seconds | {"total": time.perf_counter() - start})
 
     def _reply(
@@ -211,10 +212,10 @@ def load_assistant(
         try:
             writer, notice = _remote(config) if config.is_remote else _local(config, folder, device)
         except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"The GPU has too little memory for the preset {config.name!r}. Choose a smaller one, such as embedded, or "
-                "free some of it."
-            ) from error
+            from vlm.model.sizes import smaller_than  # and Transformers' models with it
+
+            told = f"The GPU has too little memory for the preset {config.name!r}."
+            raise UserError(f"{told} {smaller_than(config)}") from error
         answers = config.answers
         with closed_on_failure(writer.engine):
             several = folder is None or knows_several_pictures(folder)
@@ -229,7 +230,9 @@ def _local(config: ModelConfig, folder: Path | None, device: str) -> tuple[Write
     sights = None
     if folder:
         with closed_on_failure(built.engine):
-            eyes = build_eyes(config, built.embedding_size, device)
+            # where the words are: llama.cpp may be there because the GPU is too small
+            beside = "cpu" if built.engine.name == "llama.cpp" else device
+            eyes = build_eyes(config, built.embedding_size, beside)
             load_eyes(eyes, folder)
             sights = Sights(eyes)
     return LocalWriter(built.engine, built.tokenizer, sights), built.notice

@@ -136,7 +136,7 @@ def read_feedback(folder: Path) -> Iterator[Feedback]:
                 yield from (Feedback(**row) for row in batch.to_pylist())
         except FileNotFoundError:
             continue  # it was taken back meanwhile
-        except pyarrow.ArrowException as problem:
+        except (pyarrow.ArrowException, OSError) as problem:
             raise UserError(f"{file} is not a whole parquet file. Delete it.") from problem
 
 

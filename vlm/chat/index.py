@@ -150,7 +150,7 @@ class PictureIndex:
         """Write the index, all or none. The file's entries are JSON in its metadata."""
         file = Path(file).expanduser()
         vectors = self.vectors.contiguous()
-        entries = json.dumps(self._entries[: len(vectors)], ensure_ascii=False)
+        entries = json.dumps(self._entries[: len(vectors)])  # as ASCII: a file's name need not be text
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             metadata = {"kind": KIND, "aligner": self.aligner, "entries": entries}

@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -38,7 +38,9 @@ class Sights:
         key = hashlib.sha256(repr((image.size, question)).encode() + image.tobytes()).digest()
         with self._lock:
             if key not in self._seen:
-                (self._seen[key],) = self.eyes.see([image], question)
+                (sight,) = self.eyes.see([image], question)
+                # a GPU's memory is for answers
+                self._seen[key] = sight._replace(visual_tokens=sight.visual_tokens.cpu())
             self._seen.move_to_end(key)
             while len(self._seen) > REMEMBERED_PICTURES:
                 self._seen.popitem(last=False)
@@ -74,12 +76,13 @@ class LocalWriter:
         system: str | None,
         settings: Settings,
         begun: str = "",
-    ) -> Iterator[Written | None]:
+    ) -> Generator[Written | None, None, None]:
         ids = text_ids(self.tokenizer, begun)
         before, text = len(ids), begun
-        prompt, left_out = self._fit(turns, sights, system, settings.max_new_tokens, tuple(ids))
+        prompt, left_out = self._fit(turns, sights, system, settings.max_new_tokens, ids)
         read, ends = sum(map(len, prompt)), end_ids(self.tokenizer)
-        with closing(self.engine.stream(prompt, bool(sights), settings.sampling(ends))) as tokens:  # type: ignore[type-var]
+        sampling = replace(settings.sampling(ends), begun=tuple(ids))
+        with closing(self.engine.stream(prompt, bool(sights), sampling)) as tokens:  # type: ignore[type-var]
             for token in tokens:
                 if token is None:
                     yield None

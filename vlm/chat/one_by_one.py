@@ -22,6 +22,7 @@ _EARLIER = re.compile(
     re.IGNORECASE,
 )
 ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth")
+_JOINED = re.compile(rf"(?:{'|'.join(ORDINALS)}) picture: ")
 
 
 def since_latest_pictures(turns: Sequence[Turn]) -> list[Turn]:
@@ -39,10 +40,9 @@ def is_beyond(question: str, shown: int, set_aside: bool) -> bool:
 
 
 def joined(texts: Sequence[str]) -> str:
-    """Answers about pictures in order -> one text, a line each."""
-    return "\n".join(
-        f"{ordinal} picture: {' '.join(text.split())}" for ordinal, text in zip(ORDINALS, texts, strict=False)
-    )
+    """Answers about pictures in order -> one text, a line for each picture that has an answer."""
+    each = zip(ORDINALS, texts, strict=False)
+    return "\n".join(f"{ordinal} picture: {' '.join(text.split())}" for ordinal, text in each if text.strip())
 
 
 def is_joined(text: str) -> bool:
@@ -51,6 +51,8 @@ def is_joined(text: str) -> bool:
 
 
 def own_answer(text: str, place: int) -> str:
-    """What a joined text says of one of the pictures; another text as it is."""
+    """What a joined text says of one of the pictures, "" where it was stopped before that one; another text as it is."""
+    if not _JOINED.match(text):
+        return text
     found = re.search(rf"^{ORDINALS[place]} picture: (.*)$", text, re.MULTILINE)
-    return found[1] if found else text
+    return found[1] if found else ""

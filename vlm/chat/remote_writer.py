@@ -5,7 +5,7 @@ adapter, words and the clean-up to the base model.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -55,7 +55,7 @@ class RemoteWriter:
         system: str | None,
         settings: Settings,
         begun: str = "",
-    ) -> Iterator[Written | None]:
+    ) -> Generator[Written | None, None, None]:
         """Where the conversation is too long for the server, the older half of its turns is left out, and again."""
         left_out, last = 0, len(turns) - 1
         while True:
@@ -104,13 +104,13 @@ class RemoteWriter:
         """The text as it grows. Until the server has counted, a piece counts as a token, and a server that disregards the
         limit is stopped at it."""
         written = Written(begun, 0, 0, left_out)
-        with closing(self.engine.stream(request)) as pieces:  # type: ignore[type-var]
+        with closing(self.engine.stream(request)) as pieces:
             for piece in pieces:
-                if piece is None:
+                if piece is None or piece == NOTHING_YET:  # as while it thinks
                     yield None
-                elif piece != NOTHING_YET:
-                    written = _grown(written, piece)
-                    yield written
+                    continue
+                written = _grown(written, piece)
+                yield written
                 if written.tokens > request["max_tokens"]:
                     return
 

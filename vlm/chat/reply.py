@@ -101,10 +101,13 @@ class Pipeline:
     def _reply_one_by_one(
         self, answer: Answer, turns: Sequence[Turn], sights: Sequence[Any], settings: Settings
     ) -> Steps:
-        """Ask the same about each of the pictures, all of which came with the first turn."""
+        """Ask the same about each of the pictures, all of which came with the first turn. A question that was stopped
+        before this picture's answer is left out, and the picture stands before the next one."""
+        *earlier, latest = turns
         answers: list[Answer] = []
         for place, sight in enumerate(sights):
-            own = [replace(turn, answer=own_answer(turn.answer, place)) for turn in turns]
+            said = [replace(turn, answer=own_answer(turn.answer, place)) for turn in earlier]
+            own = [*(turn for turn in said if turn.answer), latest]
             alone = [[sight], *([] for _ in own[1:])]
             with closing(with_last(self._reply_to(answer, own, alone, settings))) as snapshots:
                 for snapshot in snapshots:
@@ -151,7 +154,7 @@ class Pipeline:
         start = time.perf_counter()
         system = self.image_system if sights else settings.system or self.text_system
         answer = replace(answer, seed=settings.seed)
-        with closing(self.writer.write(turns, sights, system, settings, begun)) as writing:  # type: ignore[type-var]
+        with closing(self.writer.write(turns, sights, system, settings, begun)) as writing:
             for written in writing:
                 if written is not None:
                     passed = time.perf_counter() - start
@@ -175,7 +178,7 @@ class Pipeline:
         turns = clean_up.request(question, answer.text)
         for sampling in clean_up.TRIES:
             rewriting = ""
-            with closing(self.writer.write(turns, (), clean_up.SYSTEM, sampling)) as writing:  # type: ignore[type-var]
+            with closing(self.writer.write(turns, (), clean_up.SYSTEM, sampling)) as writing:
                 for written in writing:
                     rewriting = written.text if written else rewriting
                     yield answer  # so that it can be stopped here as well

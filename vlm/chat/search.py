@@ -179,7 +179,10 @@ def _keep(index: PictureIndex, file: Path, must: bool) -> None:
 
 def cached_file(folder: Path, aligner: str) -> Path:
     """Where the index of a folder is kept for this aligner."""
-    key = hashlib.sha256(f"{folder.resolve()}\n{aligner}".encode()).hexdigest()[:32]
+    named = (
+        os.fsencode(folder.resolve()) + f"\n{aligner}".encode()
+    )  # of bytes: a folder's name need not be text
+    key = hashlib.sha256(named).hexdigest()[:32]
     return cache_folder() / "indexes" / f"{key}.safetensors"
 
 

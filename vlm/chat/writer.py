@@ -3,7 +3,7 @@
 There are two: `LocalWriter` has the model in this process, `RemoteWriter` asks a server that has it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from vlm.chat.answer import Picture, Settings
@@ -48,7 +48,7 @@ class Writer(Protocol):
         system: str | None,
         settings: Settings,
         begun: str = "",
-    ) -> Iterator[Written | None]:
+    ) -> Generator[Written | None, None, None]:
         """The answer to the last turn; None now and then while nothing is new, so that whoever waits can stop. Closing the
         iterator stops the writing.
 

@@ -21,7 +21,8 @@ Prompt: TypeAlias = Sequence[Segment]
 class Sampling:
     """How the next token is chosen, and when to stop. Temperature 0 takes the likeliest. Of the others stay those in the
     likeliest `top_p` of the probability, and of those each at least `min_p` times as likely as the first. A token that
-    the answer has already is `repetition_penalty` times less likely (arXiv:1909.05858)."""
+    the answer has already is `repetition_penalty` times less likely (arXiv:1909.05858); `begun` are those of an answer
+    that goes on, which stand at the end of the prompt."""
 
     max_new_tokens: int = 200
     temperature: float = 0.0
@@ -30,6 +31,7 @@ class Sampling:
     repetition_penalty: float = 1.1
     seed: int = 0
     end_ids: tuple[int, ...] = ()
+    begun: tuple[int, ...] = ()
 
 
 class Host(Protocol):

@@ -44,7 +44,8 @@ def closed_on_failure(engine: Host) -> Iterator[None]:
 
 def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Path | None = None) -> Built:
     """`lora`: PEFT's folder, and `fusion`: the weights of the fusion; None without an adapter, or without that part. `auto`
-    takes llama.cpp for GGUF weights on a CPU, and torch where its library does not load or cannot hold the fusion."""
+    takes llama.cpp for GGUF weights where there is no GPU with the memory for them, and torch where its library does not
+    load or cannot hold the fusion."""
     wanted = config.language.engine
     if wanted not in ENGINES:
         raise UserError(f"There is no engine {wanted!r}. Valid: {', '.join([*ENGINES, REMOTE])}.")
@@ -54,8 +55,10 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Pa
             f"llama.cpp holds the fusions {' and '.join(IN_LLAMA_CPP)}, and the preset {config.name!r} has "
             f"{config.fusion.kind}. Set language.engine to torch."
         )
-    notice = ""
-    if wanted == "llama.cpp" or (wanted == "auto" and device == "cpu" and held):
+    auto = wanted == "auto" and held
+    too_small = _too_small(config, device) if auto and device != "cpu" else ""
+    notice = f"{too_small} llama.cpp answers on the CPU instead." if too_small else ""
+    if wanted == "llama.cpp" or (auto and (device == "cpu" or too_small)):
         weights = gguf_file(config.language.weights)
         if weights is None and wanted == "llama.cpp":
             raise UserError(
@@ -64,12 +67,23 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Pa
         try:
             if weights is not None:
                 load_library()
-                return _llama_cpp(config, weights, lora, fusion)
+                return _llama_cpp(config, weights, lora, fusion)._replace(notice=notice)
         except LibraryProblem as problem:
             if wanted == "llama.cpp":
                 raise
             notice = f"{problem}. Torch serves the same weights, more slowly and with more memory."
     return _torch(config, lora, fusion, device, notice)
+
+
+def _too_small(config: ModelConfig, device: str) -> str:
+    """What the GPU lacks for these weights in torch, in a sentence; "" where they fit."""
+    from vlm.model.sizes import TooLittleMemory, choose_precision
+
+    try:
+        choose_precision(config, device)
+    except TooLittleMemory as problem:
+        return problem.told
+    return ""
 
 
 def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None, fusion: Path | None) -> Built:

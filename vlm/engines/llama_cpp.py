@@ -8,7 +8,7 @@ cache (slots.py), so that a conversation's next question reads only what is new.
 import ctypes
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from vlm.engines.llama_batch import BatchRows, Job
 from vlm.engines.llama_library import load_library, load_lora, load_model
 from vlm.engines.sampling import Sampler
 from vlm.engines.slots import Slot, Slots
-from vlm.engines.waiting import ENDED, next_of
+from vlm.engines.waiting import ENDED, parts_of
 from vlm.errors import UserError
 
 PARALLEL = 8  # answers decoded at once
@@ -76,7 +76,7 @@ class LlamaCppEngine:
         self._thread = threading.Thread(target=self._work, name="llama.cpp", daemon=True)
         self._thread.start()
 
-    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Generator[int | None, None, None]:
         keys = keys_within(self.context, prompt, sampling, beside=self._fused is not None)
         differs = adapter and (self._lora is not None or self._fused is not None)
         job = Job([], keys, differs, sampling, Sampler(sampling))
@@ -87,10 +87,7 @@ class LlamaCppEngine:
             self._waiting.append(job)
             self._changed.notify()
         try:
-            while (item := next_of(job.out)) is not ENDED:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            yield from parts_of(job.out)
         finally:
             job.stopped = True
 

@@ -23,9 +23,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil  # comes with accelerate
-
 from vlm.errors import UserError
+from vlm.machine import usable_cores
 
 PACKAGE, VERSION = "xllamacpp", "2026.10.11549"
 INSTALL = f"Install it with: pip install {PACKAGE}=={VERSION}"
@@ -202,7 +201,7 @@ def load_model(library: Any, weights: Path, cells: int, slots: int, rows: int) -
     sizes.n_ctx, sizes.n_seq_max, sizes.kv_unified = cells, slots, True
     sizes.n_batch = sizes.n_ubatch = rows
     sizes.n_outputs_max = sizes.n_seq_max
-    sizes.n_threads = sizes.n_threads_batch = psutil.cpu_count(logical=False) or 1
+    sizes.n_threads = sizes.n_threads_batch = usable_cores()
     context = library.llama_init_from_model(model, sizes)
     if not context:
         library.llama_model_free(model)

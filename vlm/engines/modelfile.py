@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm.model.prompts import template_frame
-
-SYSTEM = "\ue002"  # stands for a system prompt while the template is split
+from vlm.model.prompts import SYSTEM, control_tokens, template_frame
 
 
 def modelfile(tokenizer: Any, models: Sequence[Path], lora: Path | None, system: str, context: int) -> str:
@@ -34,5 +32,5 @@ def _template(tokenizer: Any) -> str:
 
 def _stops(tokenizer: Any) -> list[str]:
     ((_, _, after),) = template_frame(tokenizer, 1, True, None)
-    tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sorted({tokenizer.eos_token, *(token for token in tokens if after.startswith(token))})
+    ends = (token for token in control_tokens(tokenizer).values() if after.startswith(token))
+    return sorted({tokenizer.eos_token, *ends})

@@ -9,12 +9,12 @@ import json
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, NamedTuple
 
 import httpx  # comes with gradio
 
-from vlm.engines.waiting import ENDED, next_of
+from vlm.engines.waiting import ENDED, parts_of
 from vlm.errors import UserError
 
 PARALLEL = 32  # answers asked for at once: the server batches them
@@ -64,7 +64,7 @@ class RemoteServer:
         threading.Thread(target=self._loop.run_forever, name="remote", daemon=True).start()
         self._closed = False
 
-    def stream(self, request: dict[str, Any]) -> Iterator[Piece | None]:
+    def stream(self, request: dict[str, Any]) -> Generator[Piece | None, None, None]:
         """The answer to a chat request; None while nothing comes. Closing the iterator closes the connection.
 
         A connection that fails before the first piece is tried again. Raises UserError."""
@@ -72,10 +72,7 @@ class RemoteServer:
         pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
         asking = asyncio.run_coroutine_threadsafe(self._answer(request, pieces.put), self._loop)
         try:
-            while (item := next_of(pieces)) is not ENDED:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            yield from parts_of(pieces)
         finally:
             asking.cancel()
 

@@ -13,7 +13,7 @@ class Sampler:
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
         self.draw = np.random.default_rng(sampling.seed)
-        self.chosen: set[int] = set()
+        self.chosen = set(sampling.begun)
 
     def pick(self, scores: np.ndarray) -> int:
         """[V] float32 -> a token id."""

@@ -6,7 +6,7 @@ only what is new.
 
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -51,7 +51,7 @@ class TorchEngine:
         self._lock = threading.Lock()  # whether the LoRA is on is state of the model
         self._closed = False
 
-    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Generator[int | None, None, None]:
         """With the adapter off, a fusion from beside the prompt is off too: the base model sees no pictures."""
         keys = keys_within(self.context, prompt, sampling, self.fusion.beside)
         with self._lock:
@@ -66,8 +66,10 @@ class TorchEngine:
                     yield from self._generate(slot, cache, self._lay_out(prompt, adapter), keys, sampling)
             except BaseException as error:
                 if not isinstance(error, GeneratorExit):  # what is in the cache is not known
-                    self._caches.pop(slot.number, None)
-                    self._slots.empty(slot)
+                    self._forget(slot)
+                if isinstance(error, torch.OutOfMemoryError):  # what nobody uses makes room for the next try
+                    for each in self._slots.slots:
+                        self._forget(each)
                 raise
             finally:
                 self.fusion.rest()
@@ -76,6 +78,10 @@ class TorchEngine:
     def close(self) -> None:
         self._closed = True
         self._caches.clear()
+
+    def _forget(self, slot: Slot) -> None:
+        self._caches.pop(slot.number, None)
+        self._slots.empty(slot)
 
     def _check_open(self) -> None:
         if self._closed:

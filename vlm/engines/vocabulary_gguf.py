@@ -12,7 +12,7 @@ from gguf import TokenType
 
 from vlm.errors import UserError
 from vlm.model.chat_templates import server_template
-from vlm.model.prompts import template_frame
+from vlm.model.prompts import control_tokens, template_frame
 
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -114,5 +114,5 @@ def end_of_turn(tokenizer: Any) -> int | None:
     """The control token that the template puts behind an answer."""
     ((_, _, after),) = template_frame(tokenizer, 1, True, None)
     ids = tokenizer(after, add_special_tokens=False).input_ids[:1]
-    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return next((id for id in ids if id in special), None)
+    control = control_tokens(tokenizer)
+    return next((id for id in ids if id in control), None)

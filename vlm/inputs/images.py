@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vlm.errors import UserError
 
 MAX_PICTURE_BYTES = 20 * 1024 * 1024  # a 50-megapixel phone JPEG is about 15 MB
-MAX_PIXELS = 64_000_000  # 256 MB as RGBA while it is decoded; below Pillow's own bomb limit of 89 million
+MAX_PIXELS = 64_000_000  # 256 MB as RGBA or as deep greys while it is decoded; below Pillow's own bomb limit of 89 million
 MAX_SIDE = 1600  # pixels; about three times what any encoder here looks at, and still sharp when it is shown
 # Only formats that decode in this process: EPS, for one, would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -192,9 +192,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """
     if not image.mode.startswith(("I", "F")):
         return image
+    whole_range = image.mode.startswith("I;16")
+    if whole_range:
+        image = image.convert("I")  # Pillow averages the bytes of "I;16B" in the wrong order
+    image.thumbnail(
+        (MAX_SIDE, MAX_SIDE), Image.Resampling.BOX
+    )  # first: the numbers below take 16 bytes a pixel
     values = np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = 0.0, 65535.0
-    if not image.mode.startswith("I;16"):
+    if not whole_range:
         low, high = float(values.min()), float(values.max())
         tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
         fitting = [top for top in tops if low >= 0 and high <= top]

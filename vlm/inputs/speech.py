@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil  # comes with accelerate
 
 from vlm.errors import UserError
 from vlm.inputs.audio import SAMPLE_RATE, open_audio
 from vlm.inputs.whisper_weights import load_openai_whisper
+from vlm.machine import usable_cores
 from vlm.weights.resolve import REMEDY
 
 MIN_SECONDS = 0.3  # shorter than any word: Whisper would make one up
@@ -113,7 +113,7 @@ class FasterWhisper:
             device="cpu",
             compute_type="int8",
             # more threads than cores would slow llama.cpp down (vlm/engines/llama_cpp.py)
-            cpu_threads=psutil.cpu_count(logical=False) or 1,
+            cpu_threads=usable_cores(),
             local_files_only=True,
         )
         self.languages = frozenset(self._model.supported_languages)

@@ -14,6 +14,7 @@ README.md               the model card that training/push.py makes for the hub
 import hashlib
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,10 @@ def _files_of(folder: Path) -> list[str]:
     config = adapter_config(folder)
     if fusion_settings(config.fusion).has_weights:
         parts.append(FUSION_FILE)
-    if read_description(folder).get("trained_whole"):
+    told = read_description(folder)
+    if told.get("tagged"):
+        parts.append(TAGS_FILE)
+    if told.get("trained_whole"):
         parts.append(f"{LANGUAGE}/model.safetensors")
     return [*parts, *LORA] if config.lora.rank else parts
 
@@ -130,13 +134,22 @@ def adapter_name(folder: Path) -> str:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """config.yaml: "model", the resolved model config, and "training", how it was trained."""
-    told = read_yaml(folder / "config.yaml")
+    """config.yaml: "model", the resolved model config, and "training", how it was trained. Not to be changed."""
+    file = folder / "config.yaml"
+    try:
+        version = os.stat(file)
+    except OSError:  # which reading it tells
+        return _description(file, 0, 0)
+    return _description(file, version.st_mtime_ns, version.st_size)
+
+
+@lru_cache(maxsize=8)  # one start asks for it a dozen times, and YAML is slow to read
+def _description(file: Path, modified: int, size: int) -> dict[str, Any]:
+    told = read_yaml(file)
     known = [told.get("model"), told.get("training") or {}] if isinstance(told, dict) else [None]
     if not known[0] or not all(isinstance(each, dict) for each in known):
         raise UserError(
-            f"{folder / 'config.yaml'} is damaged: it does not tell the model and how it was trained. "
-            "Copy or train the adapter again."
+            f"{file} is damaged: it does not tell the model and how it was trained. Copy or train the adapter again."
         )
     return told
 

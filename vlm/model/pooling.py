@@ -1,5 +1,7 @@
 """Token features of one side [B, N, D] and which are there [B, N] -> one vector for each picture or text."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -56,20 +58,18 @@ class QueryPooling(nn.Module):
         return pooled.flatten(1)
 
 
-POOLINGS = ("cls", "mean", "simple", "multihead")
+POOLINGS: dict[str, Callable[[HeadConfig, int], ClassToken | QueryPooling]] = {
+    "cls": lambda config, feature_size: ClassToken(feature_size),
+    "mean": lambda config, feature_size: Mean(feature_size),
+    "simple": lambda config, feature_size: QueryPooling(feature_size, queries=1, heads=1),
+    "multihead": lambda config, feature_size: QueryPooling(feature_size, config.queries, config.heads),
+}
 
 
 def build_pooling(config: HeadConfig, feature_size: int) -> ClassToken | QueryPooling:
-    match config.pooling:
-        case "cls":
-            return ClassToken(feature_size)
-        case "mean":
-            return Mean(feature_size)
-        case "simple":
-            return QueryPooling(feature_size, queries=1, heads=1)
-        case "multihead":
-            return QueryPooling(feature_size, config.queries, config.heads)
-    raise UserError(f"There is no pooling {config.pooling!r}. Valid: {', '.join(POOLINGS)}.")
+    if config.pooling not in POOLINGS:
+        raise UserError(f"There is no pooling {config.pooling!r}. Valid: {', '.join(POOLINGS)}.")
+    return POOLINGS[config.pooling](config, feature_size)
 
 
 class Head(nn.Module):

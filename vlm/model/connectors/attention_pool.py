@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.errors import UserError
-from vlm.model.connectors.connector import Connector, two_layers
+from vlm.model.connectors.connector import TwoLayerConnector, two_layers
 from vlm.model.pooling import QueryPooling
 from vlm.model.standardise import Standardise
 
@@ -32,7 +32,7 @@ class AttentionPoolSettings:
         return AttentionPool(feature_size, self.queries, self.heads, self.hidden, embedding_size)
 
 
-class AttentionPool(Connector):
+class AttentionPool(TwoLayerConnector):
     """[B, N, Dv] -> [B, queries, Dl]"""
 
     def __init__(
@@ -43,10 +43,6 @@ class AttentionPool(Connector):
         nn.init.normal_(self.pooling.queries)  # queries of zeros would all begin as the same mean
         self.count = queries
         self.layers = two_layers(feature_size, hidden_size, embedding_size)
-
-    @property
-    def way(self) -> list[nn.Linear]:
-        return [self.layers[0], self.layers[-1]]
 
     def connect(self, normalised: Tensor) -> Tensor:
         everywhere = torch.ones(normalised.shape[:2], dtype=torch.bool, device=normalised.device)

@@ -59,6 +59,16 @@ class Connector(nn.Module):
         last.bias.mul_(factor)
 
 
+class TwoLayerConnector(Connector):
+    """One whose `layers`, made by `two_layers`, give the visual tokens."""
+
+    layers: nn.Sequential
+
+    @property
+    def way(self) -> list[nn.Linear]:
+        return [self.layers[0], self.layers[-1]]
+
+
 class ConnectorSettings(Protocol):
     """A connector's own dataclass: the keys that its `connector:` mapping may have beside `kind`, with their defaults."""
 

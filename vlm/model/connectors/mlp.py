@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vlm.model.connectors.connector import Connector, two_layers
+from vlm.model.connectors.connector import TwoLayerConnector, two_layers
 from vlm.model.connectors.grid import merge_cells, merged_count
 from vlm.model.standardise import Standardise
 
@@ -29,7 +29,7 @@ class NormMlpSettings(MlpSettings):
         return MlpProjector(nn.LayerNorm(feature_size), feature_size, self.hidden, embedding_size, self.merge)
 
 
-class MlpProjector(Connector):
+class MlpProjector(TwoLayerConnector):
     """[B, N, Dv] -> [B, K, Dl]
 
     `merge` x `merge` neighbouring cells become one visual token, their channels side by side: nothing is averaged
@@ -47,10 +47,6 @@ class MlpProjector(Connector):
         super().__init__(normalise)
         self.merge = merge
         self.layers = two_layers(feature_size * merge**2, hidden_size, embedding_size)
-
-    @property
-    def way(self) -> list[nn.Linear]:
-        return [self.layers[0], self.layers[-1]]
 
     def connect(self, normalised: Tensor) -> Tensor:
         return self.layers(merge_cells(normalised, self.merge))

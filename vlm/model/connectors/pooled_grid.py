@@ -3,10 +3,10 @@ where it is (as in Honeybee's comparison, arXiv:2312.06742)."""
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm.errors import UserError
-from vlm.model.connectors.connector import Connector, two_layers
+from vlm.model.connectors.connector import TwoLayerConnector, two_layers
 from vlm.model.connectors.grid import grid_side, pool_cells
 from vlm.model.standardise import Standardise
 
@@ -29,17 +29,13 @@ class PooledGridSettings:
         return PooledGrid(feature_size, self.hidden, embedding_size, self.side)
 
 
-class PooledGrid(Connector):
+class PooledGrid(TwoLayerConnector):
     """[B, N, Dv] -> [B, side^2, Dl]"""
 
     def __init__(self, feature_size: int, hidden_size: int, embedding_size: int, side: int) -> None:
         super().__init__(Standardise(feature_size))
         self.side = side
         self.layers = two_layers(feature_size, hidden_size, embedding_size)
-
-    @property
-    def way(self) -> list[nn.Linear]:
-        return [self.layers[0], self.layers[-1]]
 
     def connect(self, normalised: Tensor) -> Tensor:
         return self.layers(pool_cells(normalised, self.side))

@@ -1,8 +1,10 @@
 """What one trunk, a Q-Former that reads text beside its queries, is trained to do: one file a task.
 
 BLIP-2's first stage (arXiv:2301.12597) is three of them together: retrieval, matching and caption. A new one is a file with
-a module that has `loss(trunk, batch)`, and a case in `build_head`.
+a module that has `loss(trunk, batch)`, and a line in TASKS.
 """
+
+from collections.abc import Callable
 
 from torch import nn
 
@@ -12,18 +14,16 @@ from vlm.model.heads.matching import Matching
 from vlm.model.heads.retrieval import Retrieval
 from vlm.model.heads.vqa import Vqa
 
-TASKS = ("retrieval", "matching", "caption", "vqa")
+# `width` of the trunk's states, `vocabulary` of its word pieces, `answers` to choose from -> the head
+TASKS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "retrieval": lambda width, vocabulary, answers: Retrieval(width),
+    "matching": lambda width, vocabulary, answers: Matching(width),
+    "caption": lambda width, vocabulary, answers: Caption(width, vocabulary),
+    "vqa": lambda width, vocabulary, answers: Vqa(width, answers),
+}
 
 
 def build_head(task: str, width: int, vocabulary: int, answers: int) -> nn.Module:
-    """`width` of the trunk's states, `vocabulary` of its word pieces, `answers` to choose from."""
-    match task:
-        case "retrieval":
-            return Retrieval(width)
-        case "matching":
-            return Matching(width)
-        case "caption":
-            return Caption(width, vocabulary)
-        case "vqa":
-            return Vqa(width, answers)
-    raise UserError(f"There is no task {task!r}. Valid: {', '.join(TASKS)}.")
+    if task not in TASKS:
+        raise UserError(f"There is no task {task!r}. Valid: {', '.join(TASKS)}.")
+    return TASKS[task](width, vocabulary, answers)

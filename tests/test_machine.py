@@ -1,0 +1,52 @@
+"""Cores and memory that this process may use, with a folder in place of the container's limits."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from vlm import machine
+from vlm.machine import usable_cores, usable_memory
+
+GIGABYTE = 10**9
+
+
+@pytest.fixture(autouse=True)
+def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a container on a machine with 8 physical cores and 32 GB, of which 20 are free."""
+    free = SimpleNamespace(available=20 * GIGABYTE, total=32 * GIGABYTE)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 16 if logical else 8)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 8), ("150000 100000", 2), ("20000 100000", 1), ("3200000 100000", 8)]
+)
+def test_a_containers_quota_bounds_the_cores(limits: Path, quota: str, cores: int) -> None:
+    (limits / "cpu.max").write_text(f"{quota}\n")
+    assert usable_cores() == cores
+
+
+def test_without_a_container_the_cores_are_those_that_the_process_may_run_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert usable_cores() == 8
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    assert usable_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == 8
+
+
+def test_a_containers_memory_is_what_counts_without_the_files_that_it_read(limits: Path) -> None:
+    assert usable_memory() == (20 * GIGABYTE, 32 * GIGABYTE)
+    (limits / "memory.max").write_text("max\n")
+    assert usable_memory() == (20 * GIGABYTE, 32 * GIGABYTE)
+    (limits / "memory.max").write_text(f"{8 * GIGABYTE}\n")
+    (limits / "memory.current").write_text(f"{5 * GIGABYTE}\n")
+    (limits / "memory.stat").write_text(f"anon {2 * GIGABYTE}\nactive_file 0\ninactive_file {3 * GIGABYTE}\n")
+    assert usable_memory() == (6 * GIGABYTE, 8 * GIGABYTE)

@@ -1,0 +1,43 @@
+"""What this process may use of its machine: in a container that is less than the machine has."""
+
+import os
+from pathlib import Path
+
+import psutil  # comes with accelerate
+
+CGROUP = Path("/sys/fs/cgroup")  # of Linux, in version 2: the limits of this process's container
+
+
+def usable_cores() -> int:
+    """Physical cores, as many as this process may run on. More threads than that would wait for each other."""
+    counts = [psutil.cpu_count(logical=False) or 1]
+    if hasattr(os, "sched_getaffinity"):  # on Linux alone
+        counts.append(len(os.sched_getaffinity(0)))
+    quota, _, period = _told("cpu.max").partition(" ")  # microseconds of work in each period, or "max"
+    if quota.isdecimal() and period.isdecimal():
+        counts.append(-(-int(quota) // int(period)))
+    return max(1, min(counts))
+
+
+def usable_memory() -> tuple[int, int]:
+    """Bytes of memory that are free for a model, and all of them."""
+    machine = psutil.virtual_memory()
+    limit = _told("memory.max")
+    if not limit.isdecimal() or int(limit) >= machine.total:
+        return machine.available, machine.total
+    used = int(_told("memory.current") or 0) - _files_kept()
+    return max(0, min(machine.available, int(limit) - used)), int(limit)
+
+
+def _files_kept() -> int:
+    """Bytes that hold files which were read, and are given back when memory is wanted."""
+    lines = dict(line.split(" ", 1) for line in _told("memory.stat").splitlines())
+    return int(lines.get("inactive_file", 0)) + int(lines.get("active_file", 0))
+
+
+def _told(name: str) -> str:
+    """ "" where there is no such limit."""
+    try:
+        return (CGROUP / name).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
