@@ -82,7 +82,7 @@ class LocalWriter:
         prompt, left_out = self._fit(turns, sights, system, settings.max_new_tokens, ids)
         read, ends = sum(map(len, prompt)), end_ids(self.tokenizer)
         sampling = replace(settings.sampling(ends), begun=tuple(ids))
-        with closing(self.engine.stream(prompt, bool(sights), sampling)) as tokens:  # type: ignore[type-var]
+        with closing(self.engine.stream(prompt, bool(sights), sampling)) as tokens:
             for token in tokens:
                 if token is None:
                     yield None
@@ -104,7 +104,7 @@ class LocalWriter:
             ids = encode(self.tokenizer, turns, 0, system).ids
             with closing(
                 self.engine.stream(segments(ids, []), adapter, Sampling(max_new_tokens=1))
-            ) as reading:  # type: ignore[type-var]
+            ) as reading:
                 for _ in reading:
                     yield
 

@@ -47,7 +47,7 @@ def joined(texts: Sequence[str]) -> str:
 
 def is_joined(text: str) -> bool:
     """Whether an answer was joined of several, and so cannot go on."""
-    return own_answer(text, 1) != text
+    return bool(_JOINED.match(text))
 
 
 def own_answer(text: str, place: int) -> str:

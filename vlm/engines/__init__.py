@@ -5,7 +5,7 @@ LoRA of the adapter, which each answer has on or off.
 """
 
 import hashlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -54,7 +54,7 @@ class Engine(Host, Protocol):
     context: int
     reads_ahead: bool
 
-    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Generator[int | None, None, None]:
         """The new token ids one by one, the end token among them; None now and then while there is none yet, so that
         whoever waits can stop. Closing the iterator stops the model at its next token, or within a piece of the prompt."""
         ...

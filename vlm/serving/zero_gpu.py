@@ -5,7 +5,7 @@ the name of its class comes back, so errors that the assistant knows are sent as
 Everything but the engine stays in the app's process, which may not use CUDA: the picture encoder runs on its CPU.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -40,7 +40,7 @@ class BorrowedGpuEngine:
         self.name, self.device = engine.name, engine.device
         self.parallel, self.context = engine.parallel, engine.context
 
-    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Iterator[int | None]:
+    def stream(self, prompt: Prompt, adapter: bool, sampling: Sampling) -> Generator[int | None, None, None]:
         """Closing it ends the call, and with it the loan."""
         sent = [part.detach().cpu() if isinstance(part, torch.Tensor) else part for part in prompt]
         with closing(self.on_gpu(sent, adapter, sampling)) as received:
