@@ -69,21 +69,28 @@ def without_index(folder: Path) -> dict[str, str]:
 
 
 def read_folder(folder: Path, out: Path | None = None) -> list[Picture]:
-    known, problems = read_index(folder / INDEX)
-    for problem in problems[:TOLD]:
-        print(problem)
-    where = write_problems(folder.name, problems, out) if out else ""
-    if problems:
-        print(f"{folder.name}: {len(known)} pictures are used, {len(problems)} faults were found.{where}")
-    if not known:
-        raise UserError(f"{folder / INDEX} holds no line that can be used.{where}")
+    index = folder / INDEX
+    known, problems = read_index(index)
     splits = split_pictures(folder.name, known)
     rows: dict[str, list[Row]] = {}
     for split in ("train", "validation"):
         rows |= ask(folder.name, [each for each in known if splits[each.image] == split], split)
-    return [
-        make_picture(folder, each, splits[each.image], rows[each.image]) for each in known if rows[each.image]
+    used = [each for each in known if rows[each.image]]
+    unused = captions.left_out(folder.name, known)
+    unused += [
+        f"{each.image}: no question can be made of what is known; the picture is left out"
+        for each in known
+        if not rows[each.image]
     ]
+    problems += [f"{index}: {clause}." for clause in unused]
+    for problem in problems[:TOLD]:
+        print(problem)
+    where = write_problems(folder.name, problems, out) if out else ""
+    if problems:
+        print(f"{folder.name}: {len(used)} pictures are used, {len(problems)} faults were found.{where}")
+    if not used:
+        raise UserError(f"{index} holds no line that can be used.{where}")
+    return [make_picture(folder, each, splits[each.image], rows[each.image]) for each in used]
 
 
 def write_problems(name: str, problems: Sequence[str], out: Path) -> str:
