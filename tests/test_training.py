@@ -33,7 +33,7 @@ from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
 from training.data import Row, features, iterate_rows, pictures_of, read_rows
 from training.data.augmentation import AugmentationConfig, draw_view, paint_view, view_ids, with_views
 from training.data.features import FeatureStore
-from training.finetune import lay_out, tags_of, train_stage, within_epochs
+from training.finetune import lay_out, long_enough, steps_of_epochs, tags_of, train_stage, within_epochs
 from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint, skip_what_is_not_finite
 from vlm.config import LoraConfig
 from vlm.config_reader import PartConfig
@@ -592,6 +592,21 @@ def test_a_stage_ends_with_its_epochs_and_says_so(caplog: pytest.LogCaptureFixtu
     assert "its epochs, 2, have 3 steps" in caplog.text and "raise epochs" in caplog.text
 
 
+def test_an_extended_stage_has_as_many_epochs_as_its_steps_take(data: Path) -> None:
+    model, config = tiny_model(), training_on(data)
+    rows, store = read_rows(data, "train"), store_of(data, model)
+
+    def lay(epochs: int) -> Conversations:
+        return lay_out(rows, store, {}, model, config, config.sources, epochs)
+
+    short = long_enough(lay, 1, 0)
+    steps = 3 * steps_of_epochs(short) + 1
+    longer = long_enough(lay, 1, steps)
+    assert steps_of_epochs(longer) >= steps and len(longer.examples) == 4 * len(short.examples)
+    assert longer.examples[: len(short.examples)] == short.examples
+    assert within_epochs("joint", StageConfig(max_steps=steps), longer).max_steps == steps
+
+
 def test_a_connector_begins_as_one_thing_alone(training: TrainingConfig) -> None:
     with pytest.raises(UserError, match="init_from brings a whole connector.*Take one out"):
         finetune.run(replace(training, init_from="an adapter", connector_from="runs/q-former"))
@@ -770,6 +785,7 @@ def test_a_finished_run_is_extended_on_request_and_says_so(
     assert steps == list(range(1, 15))
     trained = read_description(joint.parent / "adapter")["training"]
     assert trained["joint_stage"]["max_steps"] == 14 and trained["extended_at"] == [10]
+    assert trained["joint_steps"] == 14
     longer = load_file(joint / "adapter" / "projector.safetensors")
     assert any(not torch.equal(first[name], longer[name]) for name in first)
     with pytest.raises(SystemExit, match="max_steps was 14 and is 10"):

@@ -10,8 +10,9 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,16 @@ def steps_of_epochs(examples: Conversations) -> int:
     return math.ceil(len(examples) / examples.batch_size)
 
 
+def long_enough(lay: Callable[[int], Conversations], epochs: int, steps: int) -> Conversations:
+    """Conversations of `epochs` epochs, or of as many as `steps` need. Each epoch is drawn by a seed of its own, so that
+    those before stay as they were."""
+    examples = lay(epochs)
+    while 0 < steps_of_epochs(examples) < steps:
+        epochs = max(epochs + 1, epochs * steps // steps_of_epochs(examples))
+        examples = lay(epochs)
+    return examples
+
+
 def lay_out(
     rows: Sequence[Row],
     store: FeatureStore,
@@ -166,7 +177,8 @@ def lay_out_validation(
 
 
 def run(config: TrainingConfig, extend: bool = False) -> Path:
-    """Features, two stages, adapter folder. With `extend` a run that is there may go on to more steps."""
+    """Features, two stages, adapter folder. With `extend` a run that is there may go on to more steps, in as
+    many epochs as they take."""
     keep_memory()
     # Its gradients were NaN on an H100, after 50 steps with padded batches
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -209,7 +221,9 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
         model.connector.scale_to(text_size(model.language), sample[:64].to(device))
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
         if name == "joint" or not config.init_from:
-            examples = lay_out(rows, store, tags, model, config, config.sources, stage.epochs)
+            lay = partial(lay_out, rows, store, tags, model, config, config.sources)
+            asked = stage.max_steps if extend and name == "joint" else 0
+            examples = long_enough(lay, stage.epochs, asked)
             train_stage(name, stage, model, examples, validation, config)
             if weights_are_divided():  # and stay so: what follows needs them whole
                 model = start_model(config, model_config, device)
@@ -221,6 +235,9 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
         return adapter
     training = training_record(config, model_config.name) | {
         "device": process.device.type,
+        "joint_steps": steps_of(
+            last_whole_checkpoint(output / "joint")
+        ),  # its epochs may have fewer than max_steps
         "data_card": _fingerprint(data),
     }
     training |= {"extended_at": extended_at} if extended_at else {}
