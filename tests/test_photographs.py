@@ -26,7 +26,7 @@ from training.sources import (
 )
 from training.sources.balance import Candidate, cap, even_out
 from training.sources.index_lines import Box, Known, Region
-from training.sources.nouns import noun_phrase, several
+from training.sources.nouns import everyday, noun_phrase, several
 from vlm.errors import UserError
 
 
@@ -295,6 +295,25 @@ def test_a_photograph_that_was_replaced_under_its_name_is_noticed(tmp_path):
     rows = pq.read_table(file)
     pq.write_table(rows.replace_schema_metadata(known | {"contents": "", "dropped": "{}"}), file)
     prepare.write_data({}, tmp_path / "out", replaced)  # a file from before does not say
+
+
+# Names
+
+
+def test_only_the_classes_of_the_sets_that_they_are_of_are_renamed_or_dropped():
+    assert [everyday(name, "coco-train2017") for name in ("mouse", "tank")] == ["computer mouse", ""]
+    assert everyday("window_pane", "ade20k") == "window pane" and everyday("windowpane", "ade20k") == "window"
+    assert [everyday(name, "mine") for name in ("mouse", "tank", "fish_tank")] == [
+        "mouse",
+        "tank",
+        "fish tank",
+    ]
+    rows = boxes.ask(
+        "mine", [boxed(0, Box("mouse", 0.1, 0.1, 0.2, 0.2), Box("tank", 0.5, 0.5, 0.2, 0.2))], "train"
+    )
+    assert rows["0.jpg"][0].objects == ("mouse", "tank")
+    rows = boxes.ask("coco 0", [boxed(0, Box("mouse", 0.1, 0.1, 0.2, 0.2))], "train")
+    assert rows["0.jpg"][0].objects == ("computer mouse",)
 
 
 # Captions

@@ -88,7 +88,7 @@ def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]
 def see(source: str, known: Known) -> Scene:
     found: dict[str, list[Region]] = defaultdict(list)
     for region in known.regions:
-        if name := everyday(region.name):
+        if name := everyday(region.name, source):
             found[name].append(region)
     merged = {name: merge(name, regions) for name, regions in found.items()}
     ordered = dict(sorted(merged.items(), key=lambda pair: -pair[1].share))
