@@ -400,6 +400,27 @@ def test_sources_are_checked_before_a_run_claims_its_folder_or_computes_a_featur
     assert not Path(training.output).exists()
 
 
+def test_a_broken_row_of_a_source_that_nobody_trains_on_stops_no_run(
+    training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"image": {"bytes": None, "path": "a.png"}, "question": "Q?", "answer": "A."}
+    known = {"source": "other", "split": "train"}
+    parquet.write_table(pa.Table.from_pylist([row | known]), Path(training.data) / "other.parquet")
+
+    def start(*_: object) -> None:
+        raise UserError("All rows are read.")
+
+    monkeypatch.setattr(finetune, "start_model", start)
+    with pytest.raises(UserError, match="All rows are read"):
+        finetune.run(training)
+    model = tiny_model()
+    rows = read_rows(Path(training.data), "train", "tiny")
+    store = finetune.features_of(rows, training, tiny_config(), model.eyes.vision)
+    assert {row.picture for row in rows} == {row.picture for row in rows if row.picture in store}
+    with pytest.raises(UserError, match=r"no source emojis\. It has: other, tiny"):
+        finetune.run(replace(training, sources=(SourceConfig("emojis"),)))
+
+
 def test_a_folder_without_parquet_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training\.prepare"):
         read_rows(tmp_path, "train")

@@ -24,7 +24,7 @@ from training import finetune
 from training.adapters.conversations import Collator, check_sources
 from training.adapters.trainer import LOG
 from training.config import PRESET_FOLDER, TrainingConfig
-from training.data import read_rows
+from training.data import read_rows, sources_of
 from training.data.features import FeatureStore
 from training.digest import digest
 from training.parts_table import PLOT, TABLE, draw, table
@@ -173,7 +173,8 @@ def last_loss(log: Path) -> float | None:
 
 def step_seconds(model: VisionLanguageModel, store: FeatureStore, training: TrainingConfig) -> float:
     """The least of a few steps of the joint stage, in seconds of processor time, which other programs do not lengthen."""
-    rows = [row for row in read_rows(Path(training.data), "train") if row.picture in store]
+    known = read_rows(Path(training.data), "train", training.source_names)
+    rows = [row for row in known if row.picture in store]
     examples = finetune.lay_out(rows, store, {}, model, training, training.sources, epochs=1)
     collate, dtype = Collator(model), model.language.dtype
     autocast = torch.autocast(model.language.model.device.type, dtype, enabled=dtype is not torch.float32)
@@ -267,8 +268,8 @@ def check_first_stages(comparison: Comparison, cells: Sequence[str]) -> None:
 
 def check_data(comparison: Comparison, arguments: argparse.Namespace) -> None:
     """The data have all that the cells are trained on and asked about. Raises UserError."""
-    known = {row.source for row in read_rows(arguments.data, "train")}
-    check_sources(known, [source.name for source in comparison.training.sources])
+    known = {source for source, split in sources_of(arguments.data) if split == "train"}
+    check_sources(known, comparison.training.source_names)
     chosen_questions(arguments.data, arguments.questions)
 
 

@@ -32,7 +32,7 @@ from training.config import (
     check_report_to,
     load_training_config,
 )
-from training.data import Row, pictures_of, read_rows
+from training.data import Row, pictures_of, read_rows, sources_of
 from training.data.augmentation import NO_AUGMENTATION, with_views
 from training.data.features import FeatureStore
 from training.plot import draw, read_log
@@ -196,9 +196,9 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     check_fit(model_config)  # before the output belongs to a run that cannot be
     data, output = Path(config.data), Path(config.output)
     part = Slice.parse(config.slice)
-    rows = read_rows(data, "train")
-    check_sources({row.source for row in rows}, config.source_names)  # before the features, which take long
-    rows = [row for row in rows if row.source in config.source_names and part.holds(row.picture)]
+    there = {source for source, split in sources_of(data) if split == "train"}
+    check_sources(there, config.source_names)  # before the features, which take long
+    rows = [row for row in read_rows(data, "train", config.source_names) if part.holds(row.picture)]
     # what cannot be loaded has no right to a new folder
     model = None if (output / SETTINGS).is_file() else start_model(config, model_config, device)
     with process.main_process_first():
@@ -209,7 +209,7 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     model = model or start_model(config, model_config, device)
     seen = {row.picture for row in rows}
     with process.main_process_first():  # the others read what it wrote
-        store = features_of(seen, config, model_config, model.eyes.vision)
+        store = features_of(rows, config, model_config, model.eyes.vision)
         tags = tags_of(model, rows, store, output, config.seed)
     validation = lay_out_validation(store, tags, model, config) if config.validation_steps else None
     if not config.init_from:
@@ -255,12 +255,15 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
 
 
 def features_of(
-    seen: set[str], config: TrainingConfig, model_config: ModelConfig, encoder: Any
+    rows: Sequence[Row], config: TrainingConfig, model_config: ModelConfig, encoder: Any
 ) -> FeatureStore:
-    """The features of the training pictures `seen` and of their views, and of the validation pictures."""
+    """The features of the training pictures of `rows` and of their views, and of the validation pictures."""
     data = Path(config.data)
     store = FeatureStore(data, model_config.vision)
-    pictures = ((name, image) for name, image in pictures_of(data, "train") if name in seen)
+    seen = {row.picture for row in rows}
+    pictures = (
+        (name, image) for name, image in pictures_of(data, "train", config.source_names) if name in seen
+    )
     store.add(with_views(pictures, config.augmentation), encoder, config.augmentation)
     if config.validation_steps:
         store.add(pictures_of(data, "validation", config.source_names), encoder)
