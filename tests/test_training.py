@@ -421,6 +421,19 @@ def test_a_broken_row_of_a_source_that_nobody_trains_on_stops_no_run(
         finetune.run(replace(training, sources=(SourceConfig("emojis"),)))
 
 
+def test_views_are_made_only_of_pictures_that_may_be_shown_as_one(training: TrainingConfig) -> None:
+    model, config = tiny_model(), replace(training, augmentation=AugmentationConfig(views=2))
+    first, *others = sorted({row.picture for row in read_rows(Path(training.data), "train")})
+    rows = [
+        replace(row, task="name" if row.picture == first else "vqa")
+        for row in read_rows(Path(training.data), "train")
+    ]
+    store = finetune.features_of(rows, config, tiny_config(), model.eyes.vision)
+    views = {name: view_ids(name, config.augmentation) for name in (first, *others)}
+    assert all(name in store for name in views) and all(view in store for view in views[first])
+    assert others and not any(view in store for name in others for view in views[name])
+
+
 def test_a_folder_without_parquet_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training\.prepare"):
         read_rows(tmp_path, "train")

@@ -33,7 +33,7 @@ from training.config import (
     load_training_config,
 )
 from training.data import Row, pictures_of, read_rows, sources_of
-from training.data.augmentation import NO_AUGMENTATION, with_views
+from training.data.augmentation import FALSIFIES, NO_AUGMENTATION, with_views
 from training.data.features import FeatureStore
 from training.plot import draw, read_log
 from training.runs.adapter_run import check_lora, claim_output, is_finished, is_trained, training_record
@@ -257,14 +257,22 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
 def features_of(
     rows: Sequence[Row], config: TrainingConfig, model_config: ModelConfig, encoder: Any
 ) -> FeatureStore:
-    """The features of the training pictures of `rows` and of their views, and of the validation pictures."""
+    """The features of the training pictures of `rows` and of the validation pictures. Only pictures that have a question of
+    a known task get views: no other is ever shown as one."""
     data = Path(config.data)
     store = FeatureStore(data, model_config.vision)
-    seen = {row.picture for row in rows}
+    seen, viewed = (
+        {row.picture for row in some} for some in (rows, [r for r in rows if r.task in FALSIFIES])
+    )
     pictures = (
         (name, image) for name, image in pictures_of(data, "train", config.source_names) if name in seen
     )
-    store.add(with_views(pictures, config.augmentation), encoder, config.augmentation)
+    shown = (
+        each
+        for name, image in pictures
+        for each in with_views([(name, image)], config.augmentation if name in viewed else NO_AUGMENTATION)
+    )
+    store.add(shown, encoder, config.augmentation)
     if config.validation_steps:
         store.add(pictures_of(data, "validation", config.source_names), encoder)
     return store
