@@ -469,8 +469,10 @@ def training(data: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
 def train(model: VisionLanguageModel, stage: StageConfig, config: TrainingConfig) -> None:
     data = Path(config.data)
     store = store_of(data, model)
-    examples = lay_out(read_rows(data, "train"), store, {}, model, config, config.sources, stage.epochs)
-    train_stage("joint", stage, model, examples, None, config)
+    examples = lay_out(
+        read_rows(data, "train"), store, {}, model, config, "Look.", config.sources, stage.epochs
+    )
+    train_stage("joint", stage, model, examples, None, config, tiny_config())
 
 
 def weights_after(config: TrainingConfig, steps: int) -> dict[str, torch.Tensor]:
@@ -631,7 +633,7 @@ def test_an_extended_stage_has_as_many_epochs_as_its_steps_take(data: Path) -> N
     rows, store = read_rows(data, "train"), store_of(data, model)
 
     def lay(epochs: int) -> Conversations:
-        return lay_out(rows, store, {}, model, config, config.sources, epochs)
+        return lay_out(rows, store, {}, model, config, "Look.", config.sources, epochs)
 
     short = long_enough(lay, 1, 0)
     steps = 3 * steps_of_epochs(short) + 1
@@ -655,7 +657,7 @@ def test_few_pictures_and_none_to_validate_with_are_trained_on(
     long = replace(training, warmup_steps=30, validation_steps=5)
     table = parquet.read_table(Path(training.data) / "tiny.parquet")
     parquet.write_table(table.filter(pc.field("split") == "train"), Path(training.data) / "tiny.parquet")
-    assert finetune.lay_out_validation(store_of(Path(training.data), model), {}, model, long) is None
+    assert finetune.lay_out_validation(store_of(Path(training.data), model), {}, model, long, "Look.") is None
     assert "no validation pictures" in caplog.text
     train(model, StageConfig(epochs=5), long)
     assert made[0].warmup_steps == 5  # of ten steps

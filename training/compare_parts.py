@@ -32,7 +32,7 @@ from training.plot import log_lines
 from training.runs.resources import GOES_ON, disk_limit, memory_limit
 from training.scores.part_scores import asked_features, chosen_questions, score_parts
 from training.scores.selection import listed
-from vlm.config import ModelConfig
+from vlm.config import ModelConfig, load_model_config
 from vlm.config_reader import from_dict, read_yaml, to_dict
 from vlm.errors import UserError
 from vlm.locks import alone_in
@@ -175,7 +175,8 @@ def step_seconds(model: VisionLanguageModel, store: FeatureStore, training: Trai
     """The least of a few steps of the joint stage, in seconds of processor time, which other programs do not lengthen."""
     known = read_rows(Path(training.data), "train", training.source_names)
     rows = [row for row in known if row.picture in store]
-    examples = finetune.lay_out(rows, store, {}, model, training, training.sources, epochs=1)
+    system = load_model_config(training.model).answers.image_system
+    examples = finetune.lay_out(rows, store, {}, model, training, system, training.sources, epochs=1)
     collate, dtype = Collator(model), model.language.dtype
     autocast = torch.autocast(model.language.model.device.type, dtype, enabled=dtype is not torch.float32)
     model.train()

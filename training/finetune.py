@@ -61,6 +61,7 @@ def train_stage(
     examples: Conversations,
     validation: Conversations | None,
     config: TrainingConfig,
+    model_config: ModelConfig,
 ) -> None:
     """Train the stage's parts, going on from its last checkpoint if there is one, and save its adapter folder."""
     folder = Path(config.output) / name
@@ -90,7 +91,7 @@ def train_stage(
         callbacks=[LogLines(Path(config.output) / LOG, name)],
     )
     trainer.parameter_groups = groups
-    trainer.model_config, trainer.training_config = load_model_config(config.model), config
+    trainer.model_config, trainer.training_config = model_config, config
     checkpoint = last_whole_checkpoint(folder)
     if checkpoint:
         restore_adapter(model, Path(checkpoint) / "adapter")
@@ -137,6 +138,7 @@ def lay_out(
     tags: Mapping[str, str],
     model: VisionLanguageModel,
     config: TrainingConfig,
+    system: str,
     sources: Sequence[SourceConfig],
     epochs: int,
 ) -> Conversations:
@@ -146,7 +148,7 @@ def lay_out(
         tags,
         model.language.tokenizer,
         tokens_per_picture=model.eyes.tokens_per_picture,
-        system=load_model_config(config.model).answers.image_system,
+        system=system,
         style=config.style,
         sources=sources,
         batch_size=config.batch_size
@@ -162,7 +164,11 @@ def lay_out(
 
 
 def lay_out_validation(
-    store: FeatureStore, tags: Mapping[str, str], model: VisionLanguageModel, config: TrainingConfig
+    store: FeatureStore,
+    tags: Mapping[str, str],
+    model: VisionLanguageModel,
+    config: TrainingConfig,
+    system: str,
 ) -> Conversations | None:
     """Conversations about the validation pictures of the sources that have any; None where none has."""
     rows = read_rows(Path(config.data), "validation", config.source_names)
@@ -171,7 +177,7 @@ def lay_out_validation(
         log.warning("%s has no validation pictures of the preset's sources: no loss of them", config.data)
         return None
     plain = replace(config, augmentation=NO_AUGMENTATION, several_pictures=0.0)
-    examples = lay_out(rows, store, tags, model, plain, sources, epochs=1)
+    examples = lay_out(rows, store, tags, model, plain, system, sources, epochs=1)
     examples.examples = examples.examples[: config.validation_conversations]
     return examples
 
@@ -211,7 +217,9 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     with process.main_process_first():  # the others read what it wrote
         store = features_of(rows, config, model_config, model.eyes.vision)
         tags = tags_of(model, rows, store, output, config.seed)
-    validation = lay_out_validation(store, tags, model, config) if config.validation_steps else None
+    system = model_config.answers.image_system
+    looks = config.validation_steps > 0
+    validation = lay_out_validation(store, tags, model, config, system) if looks else None
     if not config.init_from:
         sample = store.sample(sorted(seen))
         if config.connector_from:
@@ -221,10 +229,10 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
         model.connector.scale_to(text_size(model.language), sample[:64].to(device))
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
         if name == "joint" or not config.init_from:
-            lay = partial(lay_out, rows, store, tags, model, config, config.sources)
+            lay = partial(lay_out, rows, store, tags, model, config, system, config.sources)
             asked = stage.max_steps if extend and name == "joint" else 0
             examples = long_enough(lay, stage.epochs, asked)
-            train_stage(name, stage, model, examples, validation, config)
+            train_stage(name, stage, model, examples, validation, config, model_config)
             if weights_are_divided():  # and stay so: what follows needs them whole
                 model = start_model(config, model_config, device)
                 restore_adapter(model, output / name / "adapter")
