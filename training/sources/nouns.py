@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from training.wording.inflection import inflector
 from training.wording.phrases import is_plural, with_article
-from training.wording.words import PAIRS
+from training.wording.words import COUNTING, PAIRS
 
 CLASSED = {"coco", "coco-train2017", "ade20k"}  # sets whose classes NAMES and NOT_NAMED are made for
 NAMES = {  # class -> what people say
@@ -20,8 +20,7 @@ NOT_NAMED = {
 UNCOUNTED = {"grass", "water", "sand", "food", "broccoli"}
 PLURALS = {"stairs", "clothes", "skis"}
 UNIQUE = {"sky", "sea", "ground"}
-NUMBERS = """no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-    seventeen eighteen nineteen twenty""".split()
+NUMBERS = ["no", *COUNTING[1:]]
 EXACT = 6  # a longer row of things is "many"
 
 
