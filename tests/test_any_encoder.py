@@ -339,7 +339,7 @@ def test_training_reads_embeddings_in_place_of_an_encoder(tmp_path: Path) -> Non
         store.take(encoder.known._replace(features=1e6 * encoder.known.features), {"b"}, file)
     nameless = Precomputed(file, known=encoder.known._replace(pictures=[]))
     with pytest.raises(UserError, match=r"seen.parquet names no pictures.*Put seen.txt beside it"):
-        features_of({"a"}, TrainingConfig(data=str(tmp_path)), ModelConfig(vision=config), nameless)
+        features_of([], TrainingConfig(data=str(tmp_path)), ModelConfig(vision=config), nameless)
     written(tmp_path, "parquet", values + 1)
     assert FeatureStore(tmp_path, config).folder != store.folder  # what was computed anew is read anew
 

@@ -80,3 +80,12 @@ def test_each_picture_is_followed_by_its_views_which_are_painted_when_they_are_o
         open_view(name, content, CONFIG).tobytes() != half_red().tobytes()
         for name in (first, second, *others)
     )
+
+
+def test_a_picture_is_trained_on_upright_and_on_white_as_it_is_served() -> None:
+    turned, buffer = Image.Exif(), io.BytesIO()
+    turned[0x0112] = 6  # the camera was held on its side
+    half_red().save(buffer, "JPEG", exif=turned)
+    assert open_view("a", buffer.getvalue(), NO_AUGMENTATION).size == (50, 100)
+    clear = png(Image.new("RGBA", (20, 20), (0, 0, 0, 0)))
+    assert open_view("a", clear, NO_AUGMENTATION).getpixel((5, 5)) == (255, 255, 255)

@@ -399,6 +399,7 @@ def test_captions_of_coco_find_their_pictures_in_both_releases(tmp_path: Path) -
     said = [
         {"image_id": 7, "caption": "a dog runs on the grass ."},
         {"image_id": 9, "caption": "Two cats sleep outside"},
+        {"image_id": 7, "caption": "A brown dog is running"},
     ]
     file = coco_file(
         tmp_path / "captions.json",
@@ -406,9 +407,14 @@ def test_captions_of_coco_find_their_pictures_in_both_releases(tmp_path: Path) -
         annotations=[*said, {"image_id": 8, "caption": "A lost one."}, 5],
     )
     out = run(tmp_path, "coco-captions", "--file", file, "--images", tmp_path)
-    assert [row["answer"] for row in table(out)] == ["A dog runs on the grass.", "Two cats sleep outside."]
+    of_dog = [
+        "A dog runs on the grass.",
+        "A brown dog is running.",
+    ]  # stand together: its picture is stored once
+    assert [row["answer"] for row in table(out)] == [*of_dog, "Two cats sleep outside."]
+    assert [row["references"] for row in table(out)] == [of_dog, of_dog, ["Two cats sleep outside."]]
     assert all(row["question"] in DESCRIBE for row in table(out))
-    assert reasons(out) == [(3, "missing picture"), (4, "malformed record")]
+    assert reasons(out) == [(1, "malformed record"), (4, "missing picture")]
 
 
 @pytest.mark.parametrize("form", ["coco-captions", "coco-instances"])
@@ -457,6 +463,8 @@ def test_boxes_of_coco_become_questions_and_crowds_are_not_counted(tmp_path: Pat
         answer == ("One.", "Two.", "Three.")[int(name[:12]) % 3] for name, answer in counts.items()
     )
     assert not any(row["image"]["path"] == "000000000020.jpg" for row in table(out))
+    assert all(row["objects"] == ["dog"] and row["task"] for row in table(out))
+    assert all(row["accepted"] for row in table(out) if row["task"] == "count")
     assert reasons(out) == [(1, "malformed record")]
 
 

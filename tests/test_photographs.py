@@ -26,7 +26,7 @@ from training.sources import (
 )
 from training.sources.balance import Candidate, cap, even_out
 from training.sources.index_lines import Box, Known, Region
-from training.sources.nouns import noun_phrase, several
+from training.sources.nouns import everyday, noun_phrase, several
 from vlm.errors import UserError
 
 
@@ -249,6 +249,7 @@ def test_a_tenth_of_each_label_is_held_out_and_stays_so_in_any_order():
     ("known", "wanted"),
     [
         ([Known(f"{n}.jpg", label=f"label {n // 5}") for n in range(200)], 20),
+        ([Known(f"{n}.jpg", label=f"label {n // 5 if n < 194 else 'of six'}") for n in range(200)], 20),
         ([boxed(n, *(Box(f"thing {n} {k}", 0.1, 0.1, 0.3, 0.3) for k in range(3))) for n in range(30)], 3),
         ([Known(f"{n}.jpg", captions=("A dog runs.",)) for n in range(2)], 1),
         ([Known("0.jpg", captions=("A dog runs.",))], 0),
@@ -296,6 +297,25 @@ def test_a_photograph_that_was_replaced_under_its_name_is_noticed(tmp_path):
     prepare.write_data({}, tmp_path / "out", replaced)  # a file from before does not say
 
 
+# Names
+
+
+def test_only_the_classes_of_the_sets_that_they_are_of_are_renamed_or_dropped():
+    assert [everyday(name, "coco-train2017") for name in ("mouse", "tank")] == ["computer mouse", ""]
+    assert everyday("window_pane", "ade20k") == "window pane" and everyday("windowpane", "ade20k") == "window"
+    assert [everyday(name, "mine") for name in ("mouse", "tank", "fish_tank")] == [
+        "mouse",
+        "tank",
+        "fish tank",
+    ]
+    rows = boxes.ask(
+        "mine", [boxed(0, Box("mouse", 0.1, 0.1, 0.2, 0.2), Box("tank", 0.5, 0.5, 0.2, 0.2))], "train"
+    )
+    assert rows["0.jpg"][0].objects == ("mouse", "tank")
+    rows = boxes.ask("coco 0", [boxed(0, Box("mouse", 0.1, 0.1, 0.2, 0.2))], "train")
+    assert rows["0.jpg"][0].objects == ("computer mouse",)
+
+
 # Captions
 
 
@@ -316,7 +336,7 @@ def test_captions_are_cleaned_and_broken_ones_dropped(caption, cleaned):
 
 
 def test_descriptions_carry_all_captions_as_references(tmp_path):
-    pictures = photographs.read_folder(make_set(tmp_path / "mine", [captioned(n) for n in range(20)]))
+    pictures = photographs.read_folder(make_set(tmp_path / "flickr8k", [captioned(n) for n in range(20)]))
     references = ("A dog is running in the grass.", "A brown dog runs.", "The dog runs across a green field.")
     for picture in pictures:
         described = [row for row in picture.turns if row.task == "describe"]
@@ -324,6 +344,35 @@ def test_descriptions_carry_all_captions_as_references(tmp_path):
         assert all(row.references == references and row.answer in references for row in described)
     asked = {row.question: row.answer for row in rows_of(pictures) if "the dog" in row.question}
     assert "The dog is running in the grass." in asked.values()
+
+
+def test_captions_of_ones_own_are_kept_as_they_are_written(tmp_path, capsys):
+    texts = [
+        "Un chien brun court sur l\u2019herbe \u00e0 No\u00ebl.",
+        "our dog Rex",
+        "#1 of the litter [2019]",
+        "word " * 41,
+    ]
+    (picture,) = photographs.read_folder(
+        make_set(tmp_path / "mine", [{"image": "images/1.jpg", "captions": texts}])
+    )
+    long = "Word" + " word" * 40 + "."
+    assert picture.turns[0].references == (texts[0], "Our dog Rex.", "#1 of the litter [2019].", long)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_not_used_of_an_index_is_told(tmp_path, capsys):
+    lines = [
+        captioned(0),
+        {"image": "images/1.jpg", "captions": ["The Wine Shop"]},
+        {"image": "images/2.jpg", "boxes": [box("dog", width=0.01, height=0.01)]},
+    ]
+    (picture,) = photographs.read_folder(make_set(tmp_path / "flickr8k", lines), tmp_path / "out")
+    assert picture.path == "flickr8k/images/0.jpg"
+    told = (tmp_path / "out/flickr8k-skipped.txt").read_text().splitlines()
+    assert ["'The Wine Shop'" in line for line in told] == [True, False, False]
+    assert [line.split(": ")[1] for line in told] == [f"images/{n}.jpg" for n in (1, 1, 2)]
+    assert "1 pictures are used, 3 faults were found" in capsys.readouterr().out
 
 
 def test_captions_deny_only_what_none_of_them_may_mean():

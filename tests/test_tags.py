@@ -198,3 +198,17 @@ def test_too_few_pictures_for_a_head_are_named_all_the_same(quickly: None, nouns
     tags = teach(tagger(2), rows, store_of(pooled), seed=0)
     assert tags.keys() == pooled.keys()
     assert all("%" in told and "nan" not in told for told in tags.values())
+
+
+def test_names_that_the_data_do_not_show_are_told_when_they_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(teaching, "STEPS", 2)
+    pooled = {f"{number}": torch.randn(4) for number in range(8)}
+    rows = [row(picture, "yak") for picture in pooled]
+    known = tagger()
+    teach(known, rows, store_of(pooled), seed=0)
+    assert not caplog.records  # a fresh one knew nothing
+    known.set_head(*head_of({"owl": 0.4, "cow": 0.3, "yak": 0.3}))
+    teach(known, rows, store_of(pooled), seed=0)
+    assert "knew 3 nouns, and 2 of them are forgotten" in caplog.text and known.nouns == ["yak"]

@@ -34,7 +34,7 @@ from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
 from training.data import Row, features, iterate_rows, pictures_of, read_rows
 from training.data.augmentation import AugmentationConfig, draw_view, paint_view, view_ids, with_views
 from training.data.features import FeatureStore
-from training.finetune import lay_out, tags_of, train_stage, within_epochs
+from training.finetune import lay_out, long_enough, steps_of_epochs, tags_of, train_stage, within_epochs
 from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint, skip_what_is_not_finite
 from vlm.config import LoraConfig
 from vlm.config_reader import PartConfig
@@ -410,6 +410,40 @@ def test_sources_are_checked_before_a_run_claims_its_folder_or_computes_a_featur
     assert not Path(training.output).exists()
 
 
+def test_a_broken_row_of_a_source_that_nobody_trains_on_stops_no_run(
+    training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"image": {"bytes": None, "path": "a.png"}, "question": "Q?", "answer": "A."}
+    known = {"source": "other", "split": "train"}
+    parquet.write_table(pa.Table.from_pylist([row | known]), Path(training.data) / "other.parquet")
+
+    def start(*_: object) -> None:
+        raise UserError("All rows are read.")
+
+    monkeypatch.setattr(finetune, "start_model", start)
+    with pytest.raises(UserError, match="All rows are read"):
+        finetune.run(training)
+    model = tiny_model()
+    rows = read_rows(Path(training.data), "train", "tiny")
+    store = finetune.features_of(rows, training, tiny_config(), model.eyes.vision)
+    assert {row.picture for row in rows} == {row.picture for row in rows if row.picture in store}
+    with pytest.raises(UserError, match=r"no source emojis\. It has: other, tiny"):
+        finetune.run(replace(training, sources=(SourceConfig("emojis"),)))
+
+
+def test_views_are_made_only_of_pictures_that_may_be_shown_as_one(training: TrainingConfig) -> None:
+    model, config = tiny_model(), replace(training, augmentation=AugmentationConfig(views=2))
+    first, *others = sorted({row.picture for row in read_rows(Path(training.data), "train")})
+    rows = [
+        replace(row, task="name" if row.picture == first else "vqa")
+        for row in read_rows(Path(training.data), "train")
+    ]
+    store = finetune.features_of(rows, config, tiny_config(), model.eyes.vision)
+    views = {name: view_ids(name, config.augmentation) for name in (first, *others)}
+    assert all(name in store for name in views) and all(view in store for view in views[first])
+    assert others and not any(view in store for name in others for view in views[name])
+
+
 def test_a_folder_without_parquet_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training\.prepare"):
         read_rows(tmp_path, "train")
@@ -445,8 +479,10 @@ def training(data: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
 def train(model: VisionLanguageModel, stage: StageConfig, config: TrainingConfig) -> None:
     data = Path(config.data)
     store = store_of(data, model)
-    examples = lay_out(read_rows(data, "train"), store, {}, model, config, config.sources, stage.epochs)
-    train_stage("joint", stage, model, examples, None, config)
+    examples = lay_out(
+        read_rows(data, "train"), store, {}, model, config, "Look.", config.sources, stage.epochs
+    )
+    train_stage("joint", stage, model, examples, None, config, tiny_config())
 
 
 def weights_after(config: TrainingConfig, steps: int) -> dict[str, torch.Tensor]:
@@ -602,6 +638,21 @@ def test_a_stage_ends_with_its_epochs_and_says_so(caplog: pytest.LogCaptureFixtu
     assert "its epochs, 2, have 3 steps" in caplog.text and "raise epochs" in caplog.text
 
 
+def test_an_extended_stage_has_as_many_epochs_as_its_steps_take(data: Path) -> None:
+    model, config = tiny_model(), training_on(data)
+    rows, store = read_rows(data, "train"), store_of(data, model)
+
+    def lay(epochs: int) -> Conversations:
+        return lay_out(rows, store, {}, model, config, "Look.", config.sources, epochs)
+
+    short = long_enough(lay, 1, 0)
+    steps = 3 * steps_of_epochs(short) + 1
+    longer = long_enough(lay, 1, steps)
+    assert steps_of_epochs(longer) >= steps and len(longer.examples) == 4 * len(short.examples)
+    assert longer.examples[: len(short.examples)] == short.examples
+    assert within_epochs("joint", StageConfig(max_steps=steps), longer).max_steps == steps
+
+
 def test_a_connector_begins_as_one_thing_alone(training: TrainingConfig) -> None:
     with pytest.raises(UserError, match="init_from brings a whole connector.*Take one out"):
         finetune.run(replace(training, init_from="an adapter", connector_from="runs/q-former"))
@@ -616,7 +667,7 @@ def test_few_pictures_and_none_to_validate_with_are_trained_on(
     long = replace(training, warmup_steps=30, validation_steps=5)
     table = parquet.read_table(Path(training.data) / "tiny.parquet")
     parquet.write_table(table.filter(pc.field("split") == "train"), Path(training.data) / "tiny.parquet")
-    assert finetune.lay_out_validation(store_of(Path(training.data), model), {}, model, long) is None
+    assert finetune.lay_out_validation(store_of(Path(training.data), model), {}, model, long, "Look.") is None
     assert "no validation pictures" in caplog.text
     train(model, StageConfig(epochs=5), long)
     assert made[0].warmup_steps == 5  # of ten steps
@@ -779,6 +830,7 @@ def test_a_finished_run_is_extended_on_request_and_says_so(
     assert steps == list(range(1, 15))
     trained = read_description(joint.parent / "adapter")["training"]
     assert trained["joint_stage"]["max_steps"] == 14 and trained["extended_at"] == [10]
+    assert trained["joint_steps"] == 14
     longer = load_file(joint / "adapter" / "projector.safetensors")
     assert any(not torch.equal(first[name], longer[name]) for name in first)
     with pytest.raises(SystemExit, match="max_steps was 14 and is 10"):

@@ -32,11 +32,11 @@ from training.bootstrapping.matching import (
     scored,
     shuffled,
 )
-from training.data import iterate_rows
+from training.data import iterate_rows, sources_of
 from training.runs.resources import GOES_ON, disk_limit
 from training.scores.answering import answer_all, open_journal, settings_of, shown_picture
 from training.scores.recording import given_command
-from training.scores.selection import Options, listed, sources_of
+from training.scores.selection import Options, listed
 from vlm.chat.assistant import load_assistant
 from vlm.config_reader import read_yaml
 from vlm.errors import UserError

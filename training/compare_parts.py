@@ -23,7 +23,7 @@ import yaml
 from training import finetune
 from training.adapters.conversations import Collator, check_sources
 from training.config import PRESET_FOLDER, TrainingConfig
-from training.data import read_rows
+from training.data import read_rows, sources_of
 from training.data.features import FeatureStore
 from training.digest import digest
 from training.parts_table import PLOT, TABLE, draw, table
@@ -31,7 +31,7 @@ from training.runs.log_lines import LOG, log_lines
 from training.runs.resources import GOES_ON, disk_limit, memory_limit
 from training.scores.part_scores import asked_features, chosen_questions, score_parts
 from training.scores.selection import listed
-from vlm.config import ModelConfig
+from vlm.config import ModelConfig, load_model_config
 from vlm.config_reader import from_dict, read_yaml, to_dict
 from vlm.errors import UserError
 from vlm.locks import alone_in
@@ -172,8 +172,10 @@ def last_loss(log: Path) -> float | None:
 
 def step_seconds(model: VisionLanguageModel, store: FeatureStore, training: TrainingConfig) -> float:
     """The least of a few steps of the joint stage, in seconds of processor time, which other programs do not lengthen."""
-    rows = [row for row in read_rows(Path(training.data), "train") if row.picture in store]
-    examples = finetune.lay_out(rows, store, {}, model, training, training.sources, epochs=1)
+    known = read_rows(Path(training.data), "train", training.source_names)
+    rows = [row for row in known if row.picture in store]
+    system = load_model_config(training.model).answers.image_system
+    examples = finetune.lay_out(rows, store, {}, model, training, system, training.sources, epochs=1)
     collate, dtype = Collator(model), model.language.dtype
     autocast = torch.autocast(model.language.model.device.type, dtype, enabled=dtype is not torch.float32)
     model.train()
@@ -266,8 +268,8 @@ def check_first_stages(comparison: Comparison, cells: Sequence[str]) -> None:
 
 def check_data(comparison: Comparison, arguments: argparse.Namespace) -> None:
     """The data have all that the cells are trained on and asked about. Raises UserError."""
-    known = {row.source for row in read_rows(arguments.data, "train")}
-    check_sources(known, [source.name for source in comparison.training.sources])
+    known = {source for source, split in sources_of(arguments.data) if split == "train"}
+    check_sources(known, comparison.training.source_names)
     chosen_questions(arguments.data, arguments.questions)
 
 

@@ -10,8 +10,9 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from training.config import (
     check_report_to,
     load_training_config,
 )
-from training.data import Row, pictures_of, read_rows
-from training.data.augmentation import NO_AUGMENTATION, with_views
+from training.data import Row, pictures_of, read_rows, sources_of
+from training.data.augmentation import FALSIFIES, NO_AUGMENTATION, with_views
 from training.data.features import FeatureStore
 from training.plot import draw, read_log
 from training.runs.adapter_run import check_lora, claim_output, is_finished, is_trained, training_record
@@ -62,6 +63,7 @@ def train_stage(
     examples: Conversations,
     validation: Conversations | None,
     config: TrainingConfig,
+    model_config: ModelConfig,
 ) -> None:
     """Train the stage's parts, going on from its last checkpoint if there is one, and save its adapter folder."""
     folder = Path(config.output) / name
@@ -81,7 +83,7 @@ def train_stage(
     rates |= {"lora": stage.lora_learning_rate, "language": stage.language_learning_rate}
     groups = [{"name": part, "params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
     trainer = AdapterTrainer(
-        model_config=load_model_config(config.model),
+        model_config=model_config,
         training_config=config,
         parameter_groups=groups,
         model=model,
@@ -123,12 +125,23 @@ def steps_of_epochs(examples: Conversations) -> int:
     return math.ceil(len(examples) / examples.batch_size)
 
 
+def long_enough(lay: Callable[[int], Conversations], epochs: int, steps: int) -> Conversations:
+    """Conversations of `epochs` epochs, or of as many as `steps` need. Each epoch is drawn by a seed of its own, so that
+    those before stay as they were."""
+    examples = lay(epochs)
+    while 0 < steps_of_epochs(examples) < steps:
+        epochs = max(epochs + 1, epochs * steps // steps_of_epochs(examples))
+        examples = lay(epochs)
+    return examples
+
+
 def lay_out(
     rows: Sequence[Row],
     store: FeatureStore,
     tags: Mapping[str, str],
     model: VisionLanguageModel,
     config: TrainingConfig,
+    system: str,
     sources: Sequence[SourceConfig],
     epochs: int,
 ) -> Conversations:
@@ -138,12 +151,11 @@ def lay_out(
         tags,
         model.language.tokenizer,
         tokens_per_picture=model.eyes.tokens_per_picture,
-        system=load_model_config(config.model).answers.image_system,
+        system=system,
         style=config.style,
         sources=sources,
-        batch_size=config.batch_size
-        * config.gradient_accumulation
-        * PartialState().num_processes,  # of one step
+        # of one step
+        batch_size=config.batch_size * config.gradient_accumulation * PartialState().num_processes,
         epochs=epochs,
         tag_dropout=config.tag_dropout,
         max_tokens=config.max_tokens,
@@ -154,7 +166,11 @@ def lay_out(
 
 
 def lay_out_validation(
-    store: FeatureStore, tags: Mapping[str, str], model: VisionLanguageModel, config: TrainingConfig
+    store: FeatureStore,
+    tags: Mapping[str, str],
+    model: VisionLanguageModel,
+    config: TrainingConfig,
+    system: str,
 ) -> Conversations | None:
     """Conversations about the validation pictures of the sources that have any; None where none has."""
     rows = read_rows(Path(config.data), "validation", config.source_names)
@@ -163,13 +179,14 @@ def lay_out_validation(
         log.warning("%s has no validation pictures of the preset's sources: no loss of them", config.data)
         return None
     plain = replace(config, augmentation=NO_AUGMENTATION, several_pictures=0.0)
-    examples = lay_out(rows, store, tags, model, plain, sources, epochs=1)
+    examples = lay_out(rows, store, tags, model, plain, system, sources, epochs=1)
     examples.examples = examples.examples[: config.validation_conversations]
     return examples
 
 
 def run(config: TrainingConfig, extend: bool = False) -> Path:
-    """Features, two stages, adapter folder. With `extend` a run that is there may go on to more steps."""
+    """Features, two stages, adapter folder. With `extend` a run that is there may go on to more steps, in as
+    many epochs as they take."""
     keep_memory()
     # Its gradients were NaN on an H100, after 50 steps with padded batches
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -187,9 +204,9 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     check_fit(model_config)  # before the output belongs to a run that cannot be
     data, output = Path(config.data), Path(config.output)
     part = Slice.parse(config.slice)
-    rows = read_rows(data, "train")
-    check_sources({row.source for row in rows}, config.source_names)  # before the features, which take long
-    rows = [row for row in rows if row.source in config.source_names and part.holds(row.picture)]
+    there = {source for source, split in sources_of(data) if split == "train"}
+    check_sources(there, config.source_names)  # before the features, which take long
+    rows = [row for row in read_rows(data, "train", config.source_names) if part.holds(row.picture)]
     # what cannot be loaded has no right to a new folder
     model = None if (output / SETTINGS).is_file() else start_model(config, model_config, device)
     with process.main_process_first():
@@ -200,9 +217,11 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     model = model or start_model(config, model_config, device)
     seen = {row.picture for row in rows}
     with process.main_process_first():  # the others read what it wrote
-        store = features_of(seen, config, model_config, model.eyes.vision)
+        store = features_of(rows, config, model_config, model.eyes.vision)
         tags = tags_of(model, rows, store, output, config.seed)
-    validation = lay_out_validation(store, tags, model, config) if config.validation_steps else None
+    system = model_config.answers.image_system
+    looks = config.validation_steps > 0
+    validation = lay_out_validation(store, tags, model, config, system) if looks else None
     if not config.init_from:
         sample = store.sample(sorted(seen))
         if config.connector_from:
@@ -212,8 +231,10 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
         model.connector.scale_to(text_size(model.language), sample[:64].to(device))
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
         if name == "joint" or not config.init_from:
-            examples = lay_out(rows, store, tags, model, config, config.sources, stage.epochs)
-            train_stage(name, stage, model, examples, validation, config)
+            lay = partial(lay_out, rows, store, tags, model, config, system, config.sources)
+            asked = stage.max_steps if extend and name == "joint" else 0
+            examples = long_enough(lay, stage.epochs, asked)
+            train_stage(name, stage, model, examples, validation, config, model_config)
             if weights_are_divided():  # and stay so: what follows needs them whole
                 model = start_model(config, model_config, device)
                 restore_adapter(model, output / name / "adapter")
@@ -224,6 +245,8 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
         return adapter
     training = training_record(config, model_config.name) | {
         "device": process.device.type,
+        # its epochs may have fewer than max_steps
+        "joint_steps": steps_of(last_whole_checkpoint(output / "joint")),
         "data_card": _fingerprint(data),
     }
     training |= {"extended_at": extended_at} if extended_at else {}
@@ -241,13 +264,24 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
 
 
 def features_of(
-    seen: set[str], config: TrainingConfig, model_config: ModelConfig, encoder: Any
+    rows: Sequence[Row], config: TrainingConfig, model_config: ModelConfig, encoder: Any
 ) -> FeatureStore:
-    """The features of the training pictures `seen` and of their views, and of the validation pictures."""
+    """The features of the training pictures of `rows` and of the validation pictures. Only pictures that have a question of
+    a known task get views: no other is ever shown as one."""
     data = Path(config.data)
     store = FeatureStore(data, model_config.vision)
-    pictures = ((name, image) for name, image in pictures_of(data, "train") if name in seen)
-    store.add(with_views(pictures, config.augmentation), encoder, config.augmentation)
+    seen, viewed = (
+        {row.picture for row in some} for some in (rows, [r for r in rows if r.task in FALSIFIES])
+    )
+    pictures = (
+        (name, image) for name, image in pictures_of(data, "train", config.source_names) if name in seen
+    )
+    shown = (
+        each
+        for name, image in pictures
+        for each in with_views([(name, image)], config.augmentation if name in viewed else NO_AUGMENTATION)
+    )
+    store.add(shown, encoder, config.augmentation)
     if config.validation_steps:
         store.add(pictures_of(data, "validation", config.source_names), encoder)
     return store

@@ -5,6 +5,7 @@ are nearly always right, and a language model that learned from them would belie
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -16,6 +17,8 @@ from training.data.augmentation import picture_id_of
 from training.data.features import FeatureStore
 from vlm.model.standardise import channel_statistics
 from vlm.model.tags import Tagger
+
+log = logging.getLogger("training")
 
 FOLDS = 5
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 600, 512, 3e-3, 1e-3, 0.6
@@ -40,6 +43,12 @@ def teach(tagger: Tagger, rows: Sequence[Row], store: FeatureStore, seed: int) -
         fold: fit(features[folds != fold], targets[folds != fold], weights[folds != fold], seed)
         for fold in range(FOLDS)
     }
+    if forgotten := set(tagger.nouns) - set(nouns):
+        log.warning(
+            "the tagger of the adapter that this run goes on from knew %d nouns, and %d of them are forgotten: its head is "
+            "made anew, for the %d nouns of these data",
+            len(tagger.nouns), len(forgotten), len(nouns),
+        )  # fmt: skip
     tagger.set_head(fit(features, targets, weights, seed), nouns)
     without = {fold: tagger.with_head(head, nouns) for fold, head in heads.items()}
     tags: dict[str, str] = {}

@@ -77,13 +77,23 @@ def iterate_rows(
             first += len(batch)
 
 
-def _batches(file: Path) -> Iterator[pyarrow.RecordBatch]:
+def sources_of(folder: Path) -> set[tuple[str, str]]:
+    """Each source of the folder with each of its splits. Nothing else of the rows is read."""
+    found: set[tuple[str, str]] = set()
+    for file in parquet_files(folder):
+        for batch in _batches(file, ["source", "split"]):
+            columns = [batch[name].cast(pyarrow.string()).to_pylist() for name in ("source", "split")]
+            found.update(zip(*columns, strict=True))
+    return found
+
+
+def _batches(file: Path, columns: list[str] | None = None) -> Iterator[pyarrow.RecordBatch]:
     try:
         opened = parquet.ParquetFile(file)
         missing = [name for name in NEEDED if name not in opened.schema_arrow.names]
         if missing:
             raise UserError(f"{file} has no column {', '.join(missing)}. Data need {', '.join(NEEDED)}.")
-        yield from opened.iter_batches(batch_size=512)
+        yield from opened.iter_batches(batch_size=512, columns=columns)
     except pyarrow.ArrowException as problem:
         raise UserError(f"{file} is not a whole parquet file. Make it again. ({problem})") from problem
 

@@ -4,7 +4,6 @@ The encoder is frozen and its features are computed once, so that views are draw
 picture's id; a view has an id of its own, behind which its features are kept.
 """
 
-import io
 import random
 import re
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from PIL import Image, ImageEnhance, ImageOps
 
 from vlm.errors import UserError
+from vlm.inputs.images import open_image
 
 SEPARATOR = "@"  # picture@number and what it was drawn by
 FALSIFIES = {  # task -> the changes after which its answer may be wrong
@@ -100,10 +100,11 @@ def with_views(
 
 
 def open_view(name: str, content: bytes, config: AugmentationConfig) -> Image.Image:
-    """The id of a picture or of a view, and the picture's bytes -> RGB. UserError where they are damaged or cut off."""
+    """The id of a picture or of a view, and the picture's bytes -> RGB, upright and on white as it is
+    served. UserError where they are damaged or cut off."""
     try:
-        image = Image.open(io.BytesIO(content)).convert("RGB")
-    except Exception as problem:  # damaged files make Pillow raise SyntaxError, struct.error, zlib.error, ...
+        image = open_image(content)
+    except UserError as problem:
         raise UserError(
             f"A picture of the data is damaged or cut off (its SHA-256 is {picture_id_of(name)}). Take its rows out, or "
             "make the data again with training.convert, which leaves such pictures out."

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from training.digest import fraction_of
 from training.picture import Picture
 from training.wording.phrases import accepted_nouns, head_noun, singular
 
@@ -25,9 +26,8 @@ NOT_PLAIN = re.compile(r"\b(?:in|with|at|for|from|made|called|its|and|by|on)\b")
 
 
 def hash_fraction(*parts: str) -> float:
-    """Text -> [0, 1), the same on every machine."""
-    digest = hashlib.sha256("\0".join([SALT, *parts]).encode()).hexdigest()
-    return int(digest[:12], 16) / 16**12
+    """Text, salted -> [0, 1)."""
+    return fraction_of("\0".join([SALT, *parts]))
 
 
 def is_plain(phrase: str) -> bool:

@@ -1,6 +1,6 @@
-"""COCO's own annotation files -> records: `captions_*.json` one caption each, `instances_*.json` one picture each.
+"""COCO's own annotation files, `captions_*.json` and `instances_*.json` -> records, one picture each.
 
-The file is read as a stream: of captions the names of the pictures are kept, of instances the boxes (not their outlines).
+The file is read as a stream: the captions and the names of the pictures are kept, or the boxes (not their outlines).
 A picture is named by its `file_name`, else by its number, as in the releases of 2014 and 2017. Questions about boxes are
 balanced within each `CHUNK` pictures.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from training.formats.texts import Record, describing_question, malformed, open_text, stream_array
+from training.picture import Row
 from training.sources import boxes
 from training.sources.captions import clean
 from training.sources.index_lines import Box, Known
@@ -24,17 +25,17 @@ FOLDERS = ("", "COCO_train2014_", "COCO_val2014_")
 
 def from_coco_captions(file: Path) -> Iterator[Record]:
     named = named_in(stream_member(file, "images", needed=False))
+    found: dict[int, list[Any]] = defaultdict(list)  # those of a picture do not stand together in the file
     for value in stream_member(file, "annotations"):
         if not isinstance(value, dict) or not isinstance(value.get("image_id"), int):
             yield malformed(str(value)[:200])
-            continue
-        caption = value.get("caption")
-        said = (clean(caption) or caption) if isinstance(caption, str) else caption
-        yield Record(
-            names=names_of(value["image_id"], named),
-            turns=((describing_question(str(value["image_id"]), str(said)), said),),
-            caption=True,
-        )
+        else:
+            caption = value.get("caption")
+            said = (clean(caption) or caption) if isinstance(caption, str) else caption
+            found[value["image_id"]].append(said)
+    for number, captions in found.items():
+        turns = tuple((describing_question(str(number), str(said)), said) for said in captions)
+        yield Record(names=names_of(number, named), turns=turns, caption=True)
 
 
 def from_coco_instances(file: Path) -> Iterator[Record]:
@@ -56,7 +57,14 @@ def from_coco_instances(file: Path) -> Iterator[Record]:
         pictures = [Known(str(number), boxes=each) for number, each in complete[start : start + CHUNK]]
         for image, rows in boxes.ask(f"coco {start}", pictures, "train").items():
             turns = tuple((row.question, row.answer) for row in rows)
-            yield Record(names=names_of(int(image), named), turns=turns)
+            facts = tuple(facts_of(row) for row in rows)
+            yield Record(names=names_of(int(image), named), turns=turns, facts=facts)
+
+
+def facts_of(row: Row) -> dict[str, Any]:
+    """What a row says beside its question and answer."""
+    told = {"task": row.task, "accepted": row.accepted, "objects": row.objects}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def named_in(images: Iterable[Any]) -> dict[int, str]:

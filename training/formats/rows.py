@@ -124,7 +124,8 @@ def rows_of(
         else:
             if tokens := too_long(question, answer):
                 problems.append(Problem(LONG, f"about {tokens} tokens: {question[:60]!r}"))
-            turns.append({"question": question.strip(), "answer": answer.strip(), "turn": turn})
+            told = record.facts[turn] if record.facts else {}
+            turns.append({"question": question.strip(), "answer": answer.strip(), "turn": turn} | told)
     if not turns:
         return [], problems or [Problem("malformed record", "an empty conversation")]
     split = plain_split(record.split)
@@ -147,9 +148,7 @@ def rows_of(
         "conversation": f"{picture.picture[:12]}-{number}" if record.ordered else "",
     }
     if record.caption:
-        return [
-            known | turn | {"task": "describe", "references": [turn["answer"]]} for turn in turns
-        ], problems
+        known |= {"task": "describe", "references": list(dict.fromkeys(turn["answer"] for turn in turns))}
     return [known | turn for turn in turns], problems
 
 

@@ -24,6 +24,7 @@ from vlm.whole_files import write_json
 BUFFER = parquet_file.DICTIONARY // 2
 COLUMNS = (  # of those that prepare writes
     "image", "image_id", "question", "answer", "source", "kind", "split", "conversation", "turn", "task", "references",
+    "accepted", "objects",
 )  # fmt: skip
 SCHEMA = pa.schema([parquet_file.SCHEMA.field(name) for name in COLUMNS])
 

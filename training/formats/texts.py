@@ -45,7 +45,8 @@ class Record:
     content: bytes | None = None  # the picture's file, where the record itself holds it
     turns: tuple[tuple[Any, Any], ...] = ()  # (question, answer)
     ordered: bool = False  # the turns build on each other: a conversation
-    caption: bool = False  # the answer is what somebody wrote about the picture
+    caption: bool = False  # the answers are what people wrote about the picture
+    facts: tuple[dict[str, Any], ...] = ()  # other columns of each turn's row, where they are known
     split: str = ""  # empty: decided by the picture
     problems: tuple[Problem, ...] = ()
 

@@ -5,7 +5,6 @@ measured with fresh heads (random projections); beside the naming of pictures, t
 """
 
 import argparse
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from more_itertools import chunked
-from PIL import Image
 from torch import Tensor
 
 from training.aligners.contrast import shorten
@@ -24,6 +22,7 @@ from training.data.features import FeatureStore
 from training.scores.metrics import normalise, share
 from training.scores.retrieval import chance, mean_average_precision, modality_gap, recall_lost, retrieval
 from vlm.chat.search import names_vectors
+from vlm.inputs.images import open_image
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import build_aligner, find_aligner, load_aligner_model
 from vlm.model.tags import pooled_for
@@ -64,7 +63,7 @@ def see(
     contents = pictures_of(data, split, {each.source for each in pictures}, Counter())
     if aligner.encoders_trained:
         by_name = dict(contents)
-        images = [Image.open(io.BytesIO(by_name[name])).convert("RGB") for name in names]
+        images = [open_image(by_name[name]) for name in names]
         features = torch.cat([aligner.vision.see(some) for some in chunked(images, 16)])
     else:
         store = FeatureStore(data, aligner.preset.vision)

@@ -12,13 +12,10 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from training.wording.questions import CHOOSE
+from training.wording.words import COUNTING
 from vlm.chat.words import content_words, to_keywords
 
 ARTICLES = {"a", "an", "the"}
-COUNTING = """
-    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-    eighteen nineteen twenty
-    """.split()
 NUMBERS = {word: str(number) for number, word in enumerate(COUNTING)}
 YES_OR_NO = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "no", "nope": "no"}
 CHOICES = [re.compile(re.escape(form).replace(r"\{x\}", "(.+)"), re.IGNORECASE) for form in CHOOSE]

@@ -13,6 +13,7 @@ from training.scores.answering import ShownPicture, reply_of, shown_picture
 from training.scores.journal import Journal, Reply
 from training.scores.metrics import normalise, share_of
 from training.scores.selection import SEED, NoQuestions, Options, questions_of
+from training.scores.suites import Goal, goal_row
 from vlm.chat.answer import Answer, NoAnswer, Settings, Turn
 from vlm.chat.assistant import Assistant
 from vlm.inputs.images import open_image
@@ -20,8 +21,7 @@ from vlm.inputs.images import open_image
 PAIRS = 30
 QUESTION = "What is this?"
 ASKED_ABOUT = Options("caltech101", "validation", "name")
-WHAT = "a second picture, answered as alone"
-AT_LEAST = 0.9
+GOAL = Goal("a second picture, answered as alone", "as_alone", 0.9)
 
 
 def second_pictures(
@@ -81,17 +81,6 @@ def _ask(
 
 
 def _goal(same: int, count: int) -> dict[str, Any]:
-    """A row of the suite's table (training.scores.suites)."""
     share = share_of(same, count)
-    return {
-        "what": WHAT,
-        "measure": "as_alone",
-        "n": count,
-        "answer": share.share,
-        "low": share.low,
-        "high": share.high,
-        **dict.fromkeys(("draft", "blank_picture", "question_only")),
-        "at_least": AT_LEAST,
-        "at_most": None,
-        "met": share.share >= AT_LEAST,
-    }
+    measures = {GOAL.measure: {"value": share.share, "low": share.low, "high": share.high, "of": count}}
+    return goal_row(GOAL, measures, {})

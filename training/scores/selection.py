@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-import pyarrow
-from pyarrow import parquet
-
-from training.data import Row, iterate_rows, parquet_files
+from training.data import Row, iterate_rows, sources_of
 from training.scores.metrics import majority_answers, normalise, number_in
 from training.scores.verdicts import polar_truth
 from vlm.errors import UserError
@@ -64,16 +61,6 @@ class Options:
 def rows_of(folder: Path, split: str) -> tuple[Row, ...]:
     """All rows of a split that have a picture, without their image bytes."""
     return tuple(row for row, content in iterate_rows(folder, split) if content)
-
-
-def sources_of(folder: Path) -> set[tuple[str, str]]:
-    """Each source of the folder with each of its splits."""
-    found: set[tuple[str, str]] = set()
-    for file in parquet_files(folder):
-        table = parquet.read_table(file, columns=["source", "split"])
-        columns = [table[name].cast(pyarrow.string()).to_pylist() for name in ("source", "split")]
-        found.update(zip(*columns, strict=True))
-    return found
 
 
 def listed(names: str) -> list[str]:

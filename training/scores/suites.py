@@ -85,13 +85,13 @@ def runs_of(suite: str, full: bool = False, limit: int | None = None, **changes:
 
 def goal_rows(run: Run, result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A run's result -> what is known of each of its goals."""
-    return [_row(goal, result["metrics"], result["baselines"]) for goal in run.goals]
+    return [goal_row(goal, result["metrics"], result["baselines"]) for goal in run.goals]
 
 
 def pooled_rows(items: Sequence[Item]) -> list[dict[str, Any]]:
     """The goals over the answers of all runs."""
     metrics = totals(items) if items else {}
-    return [_row(goal, metrics, {}) for goal in POOLED]
+    return [goal_row(goal, metrics, {}) for goal in POOLED]
 
 
 def _interval(name: str, found: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -104,9 +104,11 @@ def _interval(name: str, found: Mapping[str, Any]) -> tuple[float | None, float 
     return min(low, wilson.low), max(high, wilson.high)
 
 
-def _row(
+def goal_row(
     goal: Goal, metrics: Mapping[str, Mapping[str, Any]], baselines: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
+    """What is known of a goal, of a run's measures and of those of its baselines."""
+
     def value(of: Mapping[str, Mapping[str, Any]], name: str = goal.measure) -> float | None:
         return of.get(name, {}).get("value")
 

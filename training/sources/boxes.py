@@ -85,7 +85,7 @@ def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]
 def see(source: str, known: Known) -> Seen:
     boxes: dict[str, list[Box]] = defaultdict(list)
     for box in known.boxes:
-        if name := everyday(box.name):
+        if name := everyday(box.name, source):
             boxes[name].append(box)
     return Seen(known.image, dict(boxes), random.Random(f"boxes {source}/{known.image}"))
 

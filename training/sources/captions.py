@@ -1,6 +1,7 @@
 """Captions by people -> descriptions, short and long, what happens, and who or what is surely there.
 
-In: several captions of one picture. Out: rows whose answer is one of them, cleaned, with all of them as references.
+In: several captions of one picture. Out: rows whose answer is one of them, with all of them as references. Those of the
+sets in CLEANED were gathered from many hands and are cleaned; anybody else's stay as they are written.
 Whether something is there is asked only of what people never leave out of a caption: yes where two of them name
 it, no where none does.
 """
@@ -15,6 +16,7 @@ from training.sources.presence import ask_balanced
 from training.wording.phrases import sentence, singular
 from training.wording.questions import DESCRIBE, DOING, HAPPENING, LONG, SHORT
 
+CLEANED = {"flickr8k", "coco-train2017"}
 CAPTIONS_ASKED = 3  # captions of a training picture that are answers of "Describe the picture."
 SALIENT = {  # what people never leave out of a caption -> the words that name it
     "dog": "dog dogs puppy puppies greyhound poodle retriever terrier collie dalmatian dalmation labrador beagle",
@@ -72,12 +74,28 @@ BROKEN_OFF = set(
 )
 
 
+def usable(source: str, caption: str) -> str:
+    """The caption as it is learned: of a set in CLEANED cleaned, or empty; of others with a capital and a stop."""
+    text = " ".join(caption.split())
+    return clean(text) if source in CLEANED or not text else sentence(text)
+
+
+def left_out(source: str, known: Sequence[Known]) -> list[str]:
+    """A clause for each caption that is not used."""
+    return [
+        f"{each.image}: a caption is left out, which is broken off, too short, too long or has odd signs: {caption[:60]!r}"
+        for each in known
+        for caption in each.captions
+        if not usable(source, caption)
+    ]
+
+
 def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]:
     rows = {}
     named: dict[str, set[str]] = {}
     hinted: dict[str, set[str]] = {}
     for each in known:
-        cleaned = tuple(dict.fromkeys(filter(None, map(clean, each.captions))))
+        cleaned = tuple(dict.fromkeys(text for caption in each.captions if (text := usable(source, caption))))
         if not cleaned:
             continue
         rng = random.Random(f"captions {source}/{each.image}")

@@ -109,7 +109,9 @@ def facts_of(source: str, known: Known, first: Row, rng: random.Random) -> list[
         name = without_article(found.said or found.phrase)
         named = [name if name in knowledge() else name.lower()]
     else:
-        named = sorted({name for box in known.boxes if box.area > 0.03 and (name := everyday(box.name))})
+        named = sorted(
+            {name for box in known.boxes if box.area > 0.03 and (name := everyday(box.name, source))}
+        )
     named = [name for name in named if name in knowledge()]
     if not named or (not known.label and rng.random() < 0.5):
         return []

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from training.wording.inflection import inflector
 from training.wording.phrases import is_plural, with_article
-from training.wording.words import PAIRS
+from training.wording.words import COUNTING, PAIRS
 
+CLASSED = {"coco", "coco-train2017", "ade20k"}  # sets whose classes NAMES and NOT_NAMED are made for
 NAMES = {  # class -> what people say
     "sports ball": "ball", "tv": "TV", "hair drier": "hair dryer", "mouse": "computer mouse", "remote": "remote control",
     "windowpane": "window", "signboard": "sign", "earth": "ground", "ashcan": "trash can", "minibike": "motorcycle",
@@ -19,14 +20,16 @@ NOT_NAMED = {
 UNCOUNTED = {"grass", "water", "sand", "food", "broccoli"}
 PLURALS = {"stairs", "clothes", "skis"}
 UNIQUE = {"sky", "sea", "ground"}
-NUMBERS = """no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-    seventeen eighteen nineteen twenty""".split()
+NUMBERS = ["no", *COUNTING[1:]]
 EXACT = 6  # a longer row of things is "many"
 
 
-def everyday(name: str) -> str:
-    """'windowpane' -> 'window'; empty for what nobody would ask about."""
+def everyday(name: str, source: str) -> str:
+    """'windowpane' -> 'window', empty for what nobody would ask about: of the sets in CLASSED, whose name `source` begins
+    with. Anybody else's names are what they call things."""
     name = " ".join(name.replace("_", " ").split())
+    if source.partition(" ")[0] not in CLASSED:
+        return name
     return "" if name.lower() in NOT_NAMED else NAMES.get(name.lower(), name)
 
 

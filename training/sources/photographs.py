@@ -3,7 +3,7 @@
 In: a folder whose subfolders are one source each, named after the subfolder. Out: pictures whose rows are made of
 what the index knows: captions, labels, boxes, classes and questions (one module each), yes and no in equal numbers
 (presence.py), and conversations (follow_ups.py). A tenth of each set, and of each label in it, is `validation`, by
-a salted hash of the set and the file's name; where every label has too few pictures, a tenth of the set. JPEGs of at
+a salted hash of the set and the file's name; where most labels have too few pictures, a tenth of the set. JPEGs of at
 most 320 pixels are stored as they are.
 """
 
@@ -69,21 +69,28 @@ def without_index(folder: Path) -> dict[str, str]:
 
 
 def read_folder(folder: Path, out: Path | None = None) -> list[Picture]:
-    known, problems = read_index(folder / INDEX)
-    for problem in problems[:TOLD]:
-        print(problem)
-    where = write_problems(folder.name, problems, out) if out else ""
-    if problems:
-        print(f"{folder.name}: {len(known)} pictures are used, {len(problems)} faults were found.{where}")
-    if not known:
-        raise UserError(f"{folder / INDEX} holds no line that can be used.{where}")
+    index = folder / INDEX
+    known, problems = read_index(index)
     splits = split_pictures(folder.name, known)
     rows: dict[str, list[Row]] = {}
     for split in ("train", "validation"):
         rows |= ask(folder.name, [each for each in known if splits[each.image] == split], split)
-    return [
-        make_picture(folder, each, splits[each.image], rows[each.image]) for each in known if rows[each.image]
+    used = [each for each in known if rows[each.image]]
+    unused = captions.left_out(folder.name, known)
+    unused += [
+        f"{each.image}: no question can be made of what is known; the picture is left out"
+        for each in known
+        if not rows[each.image]
     ]
+    problems += [f"{index}: {clause}." for clause in unused]
+    for problem in problems[:TOLD]:
+        print(problem)
+    where = write_problems(folder.name, problems, out) if out else ""
+    if problems:
+        print(f"{folder.name}: {len(used)} pictures are used, {len(problems)} faults were found.{where}")
+    if not used:
+        raise UserError(f"{index} holds no line that can be used.{where}")
+    return [make_picture(folder, each, splits[each.image], rows[each.image]) for each in used]
 
 
 def write_problems(name: str, problems: Sequence[str], out: Path) -> str:
@@ -115,8 +122,9 @@ def read_index(index: Path) -> tuple[list[Known], list[str]]:
 
 
 def split_pictures(source: str, known: Sequence[Known]) -> dict[str, str]:
-    """{image: split}: those whose hashes are lowest are held out, a tenth of each label. Where every label has too few
-    pictures for that, a tenth of the whole set is, at least one picture of two."""
+    """{image: split}: those whose hashes are lowest are held out, a tenth of each label. Where so many labels have too few
+    pictures that this is less than half of a tenth of the set, the set's others fill up the tenth, at least one picture
+    of two."""
     splits = {each.image: "train" for each in known}
     if source in NEVER_HELD_OUT:
         return splits
@@ -129,19 +137,22 @@ def split_pictures(source: str, known: Sequence[Known]) -> dict[str, str]:
         strata[stratum][scene].append(each.image)
         whole[scene].append(each.image)
     held_out = [image for scenes in strata.values() for image in lowest_tenth(source, scenes)]
-    if not held_out and len(whole) > 1:
-        held_out = lowest_tenth(source, whole, at_least=1)
+    if len(held_out) < HELD_OUT * len(known) / 2 and len(whole) > 1:
+        held_out = lowest_tenth(source, whole, held_out, at_least=1)
     return splits | dict.fromkeys(held_out, "validation")
 
 
-def lowest_tenth(source: str, scenes: Mapping[str, Sequence[str]], at_least: int = 0) -> list[str]:
-    """{scene: its images} -> the images of the scenes whose hashes are lowest, a tenth of all or a scene's rest more."""
+def lowest_tenth(
+    source: str, scenes: Mapping[str, Sequence[str]], before: Sequence[str] = (), at_least: int = 0
+) -> list[str]:
+    """{scene: its images} -> the images of the scenes whose hashes are lowest, a tenth of all or a scene's rest more; those
+    that were held out `before` are among them."""
     wanted = max(at_least, round(HELD_OUT * sum(map(len, scenes.values()))))
-    found: list[str] = []
+    found, taken = list(before), set(before)
     for scene in sorted(scenes, key=partial(hash_fraction, "photographs", source)):
         if len(found) >= wanted:
             break
-        found += scenes[scene]
+        found += [image for image in scenes[scene] if image not in taken]
     return found
 
 

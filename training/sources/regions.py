@@ -88,7 +88,7 @@ def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]
 def see(source: str, known: Known) -> Scene:
     found: dict[str, list[Region]] = defaultdict(list)
     for region in known.regions:
-        if name := everyday(region.name):
+        if name := everyday(region.name, source):
             found[name].append(region)
     merged = {name: merge(name, regions) for name, regions in found.items()}
     ordered = dict(sorted(merged.items(), key=lambda pair: -pair[1].share))
@@ -169,7 +169,9 @@ def covering(scene: Scene) -> list[Candidate]:
     answer = MANY.get(first) or (
         f"the {first}" if first in SURFACES and first != "building" else noun_phrase(first)
     )
-    row = Row("which", scene.rng.choice(COVERS), sentence(answer), accepted=tuple({first, answer}))
+    row = Row(
+        "which", scene.rng.choice(COVERS), sentence(answer), accepted=tuple(dict.fromkeys((first, answer)))
+    )
     return [Candidate(scene.image, "covers", first, row)]
 
 

@@ -4,6 +4,10 @@ SYNONYMS and ALSO_RIGHT were written before the first training run and are part 
 definition, for they say which nouns count as right: changing them makes another benchmark.
 """
 
+COUNTING = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen twenty
+    """.split()
 MEASURES = {
     "pair", "bunch", "cluster", "head", "string", "couple", "quarter", "slice", "piece", "baby", "ear",
 }  # fmt: skip

@@ -179,9 +179,8 @@ def _keep(index: PictureIndex, file: Path, must: bool) -> None:
 
 def cached_file(folder: Path, aligner: str) -> Path:
     """Where the index of a folder is kept for this aligner."""
-    named = (
-        os.fsencode(folder.resolve()) + f"\n{aligner}".encode()
-    )  # of bytes: a folder's name need not be text
+    # of bytes: a folder's name need not be text
+    named = os.fsencode(folder.resolve()) + f"\n{aligner}".encode()
     key = hashlib.sha256(named).hexdigest()[:32]
     return cache_folder() / "indexes" / f"{key}.safetensors"
 

@@ -195,9 +195,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     whole_range = image.mode.startswith("I;16")
     if whole_range:
         image = image.convert("I")  # Pillow averages the bytes of "I;16B" in the wrong order
-    image.thumbnail(
-        (MAX_SIDE, MAX_SIDE), Image.Resampling.BOX
-    )  # first: the numbers below take 16 bytes a pixel
+    # First: the numbers below take 16 bytes a pixel
+    image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
     values = np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = 0.0, 65535.0
     if not whole_range:

@@ -139,9 +139,8 @@ def save_adapter(
     if model.language.trained_whole:
         resolved["trained_whole"] = True  # so that a copy without the language model is noticed
     if model.eyes.tagger and model.eyes.tagger.head:
-        resolved["tagged"] = (
-            True  # and one without the tagger's head, which would see with other tags than in training
-        )
+        # and one without the tagger's head, which would see with other tags than in training
+        resolved["tagged"] = True
     with whole_folder(folder) as working:
         (working / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
         save_tensors(to_store(_below("eyes.connector.", state), dtype), working / CONNECTOR_FILE)
