@@ -15,8 +15,12 @@ class _Kinds:
         return getattr(DistributedType, "MULTI_CPU" if name == "MULTI_NEURON" else name)
 
 
-if __name__ == "__main__":
+def divide_on_cpu() -> None:
     accelerate.state.DistributedType = _Kinds()  # type: ignore[misc,assignment]
+
+
+if __name__ == "__main__":
+    divide_on_cpu()
     from training.finetune import main
 
     main()

@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT
+from tests.tiny_gguf import LAYERS, LINEAR, WORDS, save_lora, tiny_causal, tiny_gguf_with_words
 from tests.tiny_llava import save_llava, save_lora_checkpoint, save_tiny_adapter
 from vlm import adapters
 from vlm.adapters import Export, export_adapter, import_adapter
@@ -176,13 +177,19 @@ def test_the_shipped_adapter_is_told_which_part_is_in_the_way(tmp_path: Path) ->
             export_adapter("embedded", Export(form), tmp_path / form)
 
 
-@pytest.mark.slow
-def test_the_shipped_adapters_lora_alone_becomes_a_gguf(tmp_path: Path) -> None:
-    (file,) = export_adapter("embedded", Export("lora"), tmp_path / "lora").iterdir()
+def test_the_lora_alone_becomes_a_gguf_where_the_language_model_is_one(trained: Path, tmp_path: Path) -> None:
+    adapter = Path(shutil.copytree(trained, tmp_path / "mine"))
+    described = yaml.safe_load((adapter / "config.yaml").read_text())
+    described["model"]["language"]["weights"] = str(tiny_gguf_with_words(tmp_path))
+    described["model"]["lora"] |= {"rank": 4, "alpha": 8, "targets": LINEAR}
+    (adapter / "config.yaml").write_text(yaml.safe_dump(described))
+    shutil.rmtree(adapter / "lora")
+    save_lora(tiny_causal("qwen2", vocab_size=len(WORDS)), adapter / "lora")
+    (file,) = export_adapter(str(adapter), Export("lora"), tmp_path / "lora").iterdir()
     read = gguf.GGUFReader(file)
-    assert file.name == "embedded-lora.gguf"
+    assert file.name == "mine-lora.gguf"
     assert read.fields["general.architecture"].contents() == "qwen2"
-    assert len(read.tensors) == 2 * 7 * 28
+    assert len(read.tensors) == 2 * 7 * LAYERS
 
 
 @pytest.mark.parametrize(

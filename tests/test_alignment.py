@@ -214,6 +214,20 @@ def test_a_class_is_the_mean_direction_of_its_texts() -> None:
     assert not torch.allclose(classes["bee"], classes["cat"], atol=1e-2)
 
 
+def test_the_shipped_preset_gives_each_class_of_the_picture_encoder_three_texts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alignment, "build_text_encoder", lambda *_: tiny_text())
+    aligner = alignment.build_aligner(load_aligner_config("embedded"))
+    assert aligner.class_guess is not None and len(aligner.class_guess.classes) == 1000
+    assert len(aligner.class_texts) == 3 * 1000
+    read: list[str] = []
+    aligner.read_class_texts(lambda text: (read.append(text), torch.zeros(1, 8))[1])
+    assert sorted(read) == sorted(aligner.class_texts)
+    goldfish = aligner.vision.classes.index("goldfish")
+    assert aligner.class_texts[3 * goldfish : 3 * goldfish + 2] == ["goldfish", "a photo of a goldfish."]
+
+
 def test_classes_are_where_the_aligner_is_and_features_come_to_the_classifier() -> None:
     known = tiny_aligner().text.read(["a bee"]).features[0]
     moved = tiny_aligner().to("meta")

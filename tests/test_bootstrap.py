@@ -163,7 +163,9 @@ def test_training_on_what_is_kept_is_compared_with_training_on_all(
 ) -> None:
     write_blue(folder / "data")
     preset = replace(tiny_training(folder / "data", folder), batch_size=8, epochs=20, validation_share=0.1)
-    preset = replace(preset, sources=(PairSource("blue"), PairSource(KEPT)), save_steps=100)
+    preset = replace(
+        preset, sources=(PairSource("blue"), PairSource(KEPT)), save_steps=100, validation_steps=20
+    )
     monkeypatch.setattr(filtering, "load_alignment_config", lambda name, data: preset)
     asked = arguments(folder, pictures=[], shuffled=0.8, compare="tiny")
     report = bootstrap.run(asked)

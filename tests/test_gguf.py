@@ -4,6 +4,7 @@ import ctypes
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -158,6 +159,12 @@ def qwen() -> Path:
 
 
 @pytest.fixture(scope="module")
+def tokenizer(qwen: Path) -> Any:
+    """Qwen's own class of it, from the unpacked file."""
+    return AutoTokenizer.from_pretrained(tokenizer_folder(QWEN))
+
+
+@pytest.fixture(scope="module")
 def llama_ids(qwen: Path) -> Iterator[Callable[[str, bool], list[int]]]:
     """llama.cpp's own tokenizer: a text, and whether control tokens are read in it -> ids."""
     from vlm.engines.llama_library import LibraryProblem, load_library
@@ -191,8 +198,7 @@ def llama_ids(qwen: Path) -> Iterator[Callable[[str, bool], list[int]]]:
 
 
 @pytest.mark.slow
-def test_qwens_tokenizer_has_its_control_tokens_and_template(qwen: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(QWEN))
+def test_qwens_tokenizer_has_its_control_tokens_and_template(tokenizer: Any) -> None:
     assert tokenizer.is_fast
     assert tokenizer("<|im_start|>Hi<|im_end|>").input_ids == [151644, 13048, 151645]
     assert tokenizer.eos_token_id == 151645
@@ -206,9 +212,8 @@ def test_qwens_tokenizer_has_its_control_tokens_and_template(qwen: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_plain_class_makes_the_ids_of_the_models_own(qwen: Path) -> None:
-    folder = tokenizer_folder(QWEN)
-    own, plain = AutoTokenizer.from_pretrained(folder), PreTrainedTokenizerFast.from_pretrained(folder)
+def test_the_plain_class_makes_the_ids_of_the_models_own(tokenizer: Any) -> None:
+    own, plain = tokenizer, PreTrainedTokenizerFast.from_pretrained(tokenizer_folder(QWEN))
     for text in [*diverse_texts(), "cafe\u0301", "<|im_start|>a<|im_end|>"]:
         for typed in (False, True):
             assert (
@@ -219,9 +224,8 @@ def test_the_plain_class_makes_the_ids_of_the_models_own(qwen: Path) -> None:
 
 
 @pytest.mark.slow
-def test_qwens_ids_are_llama_cpps(llama_ids: Callable[[str, bool], list[int]]) -> None:
+def test_qwens_ids_are_llama_cpps(tokenizer: Any, llama_ids: Callable[[str, bool], list[int]]) -> None:
     """Of text as Unicode composes it: Qwen's own tokenizer composes it (NFC), llama.cpp takes it as it comes."""
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(QWEN))
     for text in diverse_texts():
         composed = unicodedata.normalize("NFC", text)
         assert tokenizer(text).input_ids == llama_ids(composed, True), text

@@ -172,6 +172,7 @@ def test_trying_again_draws_another_answer_and_the_first_stays(
     assert second.temperature > 0 and second.seed == 1
     page.get_by_role("button", name="Earlier version").click()
     expect(answers(page)).to_contain_text("Answer 1")
+    expect(page.locator("[data-thumb]")).to_have_count(0)  # votes are kept nowhere
 
 
 def test_why_a_question_was_refused_stands_above_the_box_until_the_next_one(
@@ -648,6 +649,7 @@ def test_what_is_asked_while_a_conversation_is_opened_is_not_swept_away(
         route.continue_()
     page.wait_for_timeout(1000)
     expect(answers(page)).to_contain_text("Answer 2")
+    expect(page.locator(".pictures img:visible")).to_have_count(1)  # the example's
     expect(page.locator(".conversations [data-list=open]")).to_have_count(2)
 
 
@@ -1155,14 +1157,14 @@ ASKING = """() => {
 RELEASED = "() => streams.length && streams.every(each => each.getTracks().every(track => track.readyState === 'ended'))"
 
 
-@pytest.mark.parametrize("end", ["Escape", "another tab", "hands-free off"])
 def test_who_leaves_while_the_browser_asks_for_the_microphone_is_not_listened_to(
-    browser: Browser, address: str, assistant: ChattingAssistant, end: str
+    page: Page, assistant: ChattingAssistant
 ) -> None:
-    with visit(browser, address, BRIEF) as page:
-        page.evaluate(ASKING)
+    page.evaluate(ASKING)
+    hands_free = page.get_by_label("Hands-free")
+    for end in ("Escape", "another tab", "hands-free off"):
+        page.evaluate("streams = [], allow = null")
         page.get_by_role("tab", name="Voice").click()
-        hands_free = page.get_by_label("Hands-free")
         if end == "Escape":
             do(page, "speak")
             page.wait_for_function("Boolean(window.allow)")

@@ -731,6 +731,7 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
 def command(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """python -m training.finetune on the tiny model, with changes of its preset; gives the folder of the joint stage."""
     monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))
+    monkeypatch.setattr(finetune, "draw", lambda *_: None)  # which takes longer than the training
     short = StageConfig("projector", max_steps=1)
     config = replace(training, projector_stage=short, joint_stage=StageConfig(epochs=8, max_steps=10))
 
@@ -743,6 +744,17 @@ def command(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> Iterat
         return Path(changed.output) / "joint"
 
     yield give
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def unbroken(command: Callable[..., Path], runs: Path) -> Path:
+    """The joint stage of a run that nothing happened to; the first test that needs it trains it."""
+    return command(output=str(runs / "unbroken"))
 
 
 @pytest.mark.slow
@@ -773,9 +785,8 @@ def test_a_finished_run_is_trained_no_other_way_and_keeps_what_is_known_of_it(
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_with_its_own_settings_alone(
-    training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    training: TrainingConfig, command: Callable[..., Path], unbroken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unbroken = command(output=training.output + "-unbroken")
     step = finetune.AdapterTrainer.training_step
 
     def step_or_not(self: finetune.AdapterTrainer, *arguments: object) -> torch.Tensor:
@@ -888,9 +899,8 @@ def test_a_conversation_has_at_most_so_many_tokens_and_a_source_of_long_rows_is_
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_costs_no_checkpoint(
-    training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    training: TrainingConfig, command: Callable[..., Path], unbroken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unbroken = command(output=training.output + "-unbroken")
     save = adapters.save_tensors
 
     def save_or_not(tensors: dict, file: Path, metadata: dict | None = None) -> None:

@@ -378,6 +378,11 @@ def test_a_german_visitor_asks_and_keeps_a_conversation_in_german(
             page.locator("#settings").get_by_text(label, exact=True).first.wait_for()
         spoken = page.get_by_label("Gesprochene Sprache", exact=True)
         expect(spoken).to_have_value("Herausfinden")
+        page.get_by_role("tab", name="Text").click()
+        page.locator(".example:visible", has_text="Warum ist der Himmel blau?").click()
+        expect(page.locator(".question:visible .words")).to_have_text("Warum ist der Himmel blau?")
+        expect(answers(page)).to_have_count(1)
+        assert chatting.asked[-1]["question"] == "Warum ist der Himmel blau?"
 
 
 @pytest.mark.browser
@@ -425,16 +430,6 @@ def test_a_refusal_is_told_in_the_visitors_language(
         ask(page, "Cosa vedi?")
         full = page.get_by_text("La coda è piena: 20 domande sono in attesa. Riprova tra 41 secondi.")
         full.first.wait_for()  # as a message, and above the box
-
-
-@pytest.mark.browser
-def test_an_example_is_asked_in_german(browser: Browser, address: str, chatting: ChattingAssistant) -> None:
-    with visit(browser, address, BRIEF, locale="de-DE") as page:
-        page.get_by_role("tab", name="Text").click()
-        page.locator(".example:visible", has_text="Warum ist der Himmel blau?").click()
-        expect(answers(page)).to_have_count(1)
-        expect(page.locator(".question:visible .words")).to_have_text("Warum ist der Himmel blau?")
-        assert chatting.asked[-1]["question"] == "Warum ist der Himmel blau?"
 
 
 @pytest.mark.browser

@@ -129,16 +129,3 @@ def test_a_full_place_is_told_in_a_sentence(page: Page, folder: Path) -> None:
     page.locator(".toast-body").get_by_text("The place for feedback is full").wait_for()
     thumb(page, "Good answer", False)
     large.unlink()
-
-
-def test_a_page_that_keeps_nothing_has_no_thumbs(browser: Browser) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vlm.serving.switch.runnable_presets", lambda: ["embedded"])
-        with (
-            served(Serving(ChattingAssistant())) as address,  # type: ignore[arg-type]
-            visit(browser, address, BRIEF) as page,
-        ):
-            page.get_by_role("tab", name="Text").click()
-            ask(page, "Say yes.")
-            expect(answers(page)).to_have_count(1)
-            expect(page.locator("[data-thumb]")).to_have_count(0)

@@ -53,6 +53,7 @@ QUESTION, ANSWER = "What is in the picture, and where is it?", "a small brown do
 BATCH_SIZES = {"cuda": [1, 2, 4, 8, 16, 32], "cpu": [1, 2]}
 STEPS = {"cuda": 5, "cpu": 3}  # that are timed, of each batch size
 TOKENS = 64  # of an answer
+TINY_STEPS, TINY_TOKENS = 1, 8  # which only try the benchmark
 PROCESS = Path("/proc/self")  # where Linux tells, and forgets, the most memory that a process has held
 
 
@@ -269,7 +270,7 @@ def answer_speed(first: Callable[[], Any], whole: Callable[[], int], device: str
     }
 
 
-def serving(config: ModelConfig, ours: Ours, llava: Llava, device: str) -> dict[str, Any]:
+def serving(config: ModelConfig, ours: Ours, llava: Llava, device: str, tokens: int) -> dict[str, Any]:
     model, language = ours.model.eval(), ours.model.language
     llava.model.eval()
     for subject, parts in ((ours, (model.connector, language)), (llava, (llava.model,))):
@@ -318,7 +319,7 @@ def serving(config: ModelConfig, ours: Ours, llava: Llava, device: str) -> dict[
     for name, (subject, make) in whose.items():
         others = resident_bytes(device) - subject.resident
         forget_peak(device)
-        results[name] = answer_speed(lambda make=make: make(1), lambda make=make: make(TOKENS), device)
+        results[name] = answer_speed(lambda make=make: make(1), lambda make=make: make(tokens), device)
         results[name]["peak_bytes"] = peak_bytes(device) - others
     results["times_the_loop_without_cache"] = (
         results["no cache"]["seconds_per_token"] / results["ours"]["seconds_per_token"]
@@ -326,7 +327,9 @@ def serving(config: ModelConfig, ours: Ours, llava: Llava, device: str) -> dict[
     return results
 
 
-def measure(config: ModelConfig, device: str, batch_sizes: list[int], steps: int) -> dict[str, Any]:
+def measure(
+    config: ModelConfig, device: str, batch_sizes: list[int], steps: int, tokens: int
+) -> dict[str, Any]:
     training = []
     for checkpointing in (False, True):
         built: dict[str, Any] = {}  # both are in memory, so that they can alternate
@@ -339,7 +342,7 @@ def measure(config: ModelConfig, device: str, batch_sizes: list[int], steps: int
             for line in train_speed(built, device, batch_size, steps):
                 training.append(line | {"gradient_checkpointing": checkpointing})
                 print(json.dumps(training[-1]), file=sys.stderr)
-    answers = serving(config, built["ours"], built["llava"], device)
+    answers = serving(config, built["ours"], built["llava"], device, tokens)
     return {
         "device": torch.cuda.get_device_name()
         if device.startswith("cuda")
@@ -362,7 +365,8 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         config = (tiny_phi_config if arguments.tiny else full_size)(Path(folder))
-        results = measure(config, device, BATCH_SIZES[kind], STEPS[kind])
+        steps, tokens = (TINY_STEPS, TINY_TOKENS) if arguments.tiny else (STEPS[kind], TOKENS)
+        results = measure(config, device, BATCH_SIZES[kind], steps, tokens)
     text = json.dumps(results, indent=1)
     print(text)
     if arguments.json:
