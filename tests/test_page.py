@@ -213,7 +213,8 @@ def test_a_cut_answer_says_so_and_goes_on(page: Page, assistant: ChattingAssista
 NOTE_WHAT_IS_TOLD = """() => {
     window.said = [];
     const note = records => records.forEach(each => window.said.push(each.target.textContent));
-    new MutationObserver(note).observe(document.getElementById("told"), {childList: true, subtree: true, characterData: true});
+    const all = {childList: true, subtree: true, characterData: true};
+    new MutationObserver(note).observe(document.getElementById("told"), all);
 }"""
 FAR_FROM_THE_END = "view => view.scrollHeight - view.scrollTop - view.clientHeight"
 
