@@ -41,9 +41,14 @@ def page(browser: Browser, page_address: str) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def quick_address() -> Iterator[str]:
+def quick_assistant() -> Any:
+    return ChattingAssistant()
+
+
+@pytest.fixture(scope="module")
+def quick_address(quick_assistant: Any) -> Iterator[str]:
     """The page of the embedded preset over an assistant that answers at once."""
-    chatting: Any = ChattingAssistant()
+    chatting = quick_assistant
     chatting.config, chatting.adapter_folder = load_model_config("embedded"), ADAPTERS / "embedded"
     serving = Serving(chatting)
     serving.model.presets = ["embedded"]  # which of them run here takes seconds to tell
@@ -336,14 +341,17 @@ def test_a_file_that_is_no_picture_gives_a_plain_message_and_nothing_is_lost(
 
 
 def test_visitors_do_not_see_each_others_conversations(
-    quick_page: Page, browser: Browser, quick_address: str
+    quick_page: Page, browser: Browser, quick_address: str, quick_assistant: Any
 ) -> None:
     quick_page.get_by_role("tab", name="Text").click()
     ask(quick_page, "Say hello to Rumpelstiltskin.")
     wait_until_idle(quick_page)
     with visit(browser, quick_address) as other:
         other.get_by_role("tab", name="Text").click()
-        box(other).wait_for()
+        ask(other, "Whom did I greet?")
+        wait_until_idle(other)
+        assert quick_assistant.asked[-1]["question"] == "Whom did I greet?"
+        assert not quick_assistant.asked[-1]["history"]
         assert "Rumpelstiltskin" not in other.content()
 
 

@@ -293,12 +293,14 @@ def test_a_damaged_lora_is_one_sentence(files: Path, lora: Path, name: str, cont
 
 
 @pytest.mark.parametrize("missing", ["layers.1.self_attn.q_proj.lora_B", "q_proj"])
-def test_a_lora_with_missing_parts_is_refused(files: Path, lora: Path, missing: str) -> None:
+def test_a_lora_with_missing_parts_is_refused(files: Path, lora: Path, own_cache: Path, missing: str) -> None:
     file = lora / "adapter_model.safetensors"
     save_file({name: value for name, value in load_file(file).items() if missing not in name}, file)
     with pytest.raises(UserError, match="parts are missing, the first is .*q_proj.*again"):
         lora_as_gguf(lora, files / "tiny.gguf")
-    assert not list((files.parent / "cache").rglob("*.gguf"))
+    assert not list(own_cache.rglob("*.gguf"))
+    lora_as_gguf(files / "lora", files / "tiny.gguf")
+    assert len(list(own_cache.rglob("*.gguf"))) == 1  # where that of a whole one is
 
 
 def test_a_lora_with_values_that_are_no_numbers_is_refused(files: Path, lora: Path) -> None:

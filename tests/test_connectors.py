@@ -189,6 +189,18 @@ def test_a_connectors_settings_survive_a_round_trip_and_unknown_ones_are_refused
         ("pixel-shuffle", {"merge": 3}, "connector.merge is 3, and the encoder's 16 features"),
         ("mlp", {"merge": 0}, "connector.merge is 0"),
         ("resampler", {"frames": 3}, "connector.frames must divide the encoder's 16 features, and is 3"),
+    ],
+)
+def test_a_connector_that_does_not_fit_the_encoder_is_refused(
+    kind: str, settings: dict[str, int], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        token_count(PartConfig(kind, settings), COUNT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
         ("resampler", {"depth": 0}, "must each be at least 1"),
         ("attention-pool", {"heads": 3}, "connector.heads must divide the encoder's 8 channels"),
         ("q-former", {"width": 10, "heads": 4}, "its heads divide its width"),
@@ -196,11 +208,11 @@ def test_a_connectors_settings_survive_a_round_trip_and_unknown_ones_are_refused
         ("mlp", {"hidden": True}, "must be a whole number, and is True"),
     ],
 )
-def test_a_connector_that_does_not_fit_is_refused(kind: str, settings: dict[str, int], message: str) -> None:
-    config = PartConfig(kind, settings)
+def test_a_connector_that_cannot_be_built_is_refused(
+    kind: str, settings: dict[str, int], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
-        token_count(config, COUNT)
-        build_connector(config, SIZE, EMBEDDING)
+        build_connector(PartConfig(kind, settings), SIZE, EMBEDDING)
 
 
 def test_what_is_no_square_grid_is_not_pooled() -> None:

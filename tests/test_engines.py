@@ -292,10 +292,10 @@ def test_more_at_once_than_the_cache_holds_wait_for_each_other(world: World) -> 
     asked = world.ask(new=100, count=12)
     engine = world.engine(context=128, cells=256)  # two at a time
     with ThreadPoolExecutor(12) as pool:
-        for each, adapter in zip(asked, 6 * SIDES, strict=True):
-            pool.submit(check, engine, each, adapter)
-        for told in [pool.submit(check, engine, each, False) for each in asked]:
-            told.result(timeout=120)
+        told = [pool.submit(check, engine, *each) for each in zip(asked, 6 * SIDES, strict=True)]
+        told += [pool.submit(check, engine, each, False) for each in asked]
+        for each in told:
+            each.result(timeout=120)
     engine.close()
 
 

@@ -85,6 +85,9 @@ ONLY_IN = {
 }
 
 
+UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib"}
+
+
 def is_within(name: str, place: str) -> bool:
     return name == place or name.startswith(f"{place}.")
 
@@ -174,9 +177,39 @@ def test_no_pickle_is_loaded_and_no_remote_code_is_trusted() -> None:
     for file in MODULES.values():
         text = file.read_text(encoding="utf-8")
         assert "trust_remote_code" not in text, file
-        assert "import pickle" not in text, file
-        for call in re.findall(r"torch\.load\([^\n]*", text):
-            assert "weights_only=True" in call, (file, call)
+        assert not unsafe_loads(ast.parse(text)), file
+
+
+def unsafe_loads(tree: ast.AST) -> list[str]:
+    """What imports an unpickler, or calls one that a keyword does not keep from running code."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            if any(name.split(".")[0] in UNPICKLERS for name in names):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Call):
+            given = {each.arg: ast.unparse(each.value) for each in node.keywords}
+            torch_load = ast.unparse(node.func) == "torch.load" and given.get("weights_only") != "True"
+            if torch_load or given.get("allow_pickle", "False") != "False":
+                found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import joblib",
+        "np.load(file, allow_pickle=True)",
+        "torch.load(\n    file,\n)",
+        "torch.load(file, weights_only=False)",
+    ],
+)
+def test_an_unsafe_load_is_noticed_however_it_is_written(code: str) -> None:
+    assert unsafe_loads(ast.parse(code))
+    assert not unsafe_loads(ast.parse("torch.load(\n    file,\n    weights_only=True)\nnp.load(file)"))
 
 
 def test_every_module_says_what_it_is_for() -> None:

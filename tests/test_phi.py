@@ -156,8 +156,10 @@ def test_damaged_weights_are_one_sentence_with_the_remedy(
         (tmp_path / file).write_bytes(content[: int(left * len(content))])
     folder = str((tmp_path / file).parent)
     with pytest.raises(UserError, match="could not be loaded.*missing or damaged.*again") as told:
-        load_assistant(preset)  # which sees nothing, having no adapter
         build_model(load_model_config(preset), "cpu")
+    if file.startswith("phi"):  # what an assistant without an adapter loads: it sees nothing
+        with pytest.raises(UserError, match="could not be loaded.*missing or damaged.*again"):
+            load_assistant(preset)
     assert folder in str(told.value) and "\n" not in str(told.value)
 
 

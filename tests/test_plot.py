@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from training.plot import draw, read_log, running_mean
@@ -39,7 +41,15 @@ def test_the_running_mean_of_a_constant_is_that_constant() -> None:
     assert running_mean({1: 0.0, 2: 1.0})[2] == pytest.approx(0.1 / 0.19)
 
 
-def test_a_picture_is_drawn(tmp_path: Path) -> None:
+def test_a_picture_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, tuple[list[int], list[float]]] = {}
+    plot = Axes.plot
+
+    def noted(axes: Axes, *points: Any, label: str, **how: Any) -> Any:
+        drawn[label] = points[:2]
+        return plot(axes, *points, label=label, **how)
+
+    monkeypatch.setattr(Axes, "plot", noted)
     lines = [
         {"stage": "joint", "step": step, "loss": 4.0 / step, "learning_rate/lora": 1e-4}
         for step in (10, 20, 30)
@@ -48,6 +58,10 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
         read_log(log_of(tmp_path, *lines, {"stage": "joint", "step": 30, "eval_loss": 0.4})),
         tmp_path / "new/a.png",
     )
+    assert set(drawn) == {"loss", "loss, running mean", "validation loss", "lora"}
+    assert drawn["loss"] == ([10, 20, 30], [0.4, 0.2, 4.0 / 30])
+    assert drawn["loss, running mean"][1] == pytest.approx([0.4, 0.2947, 0.2350], abs=2e-3)
+    assert drawn["validation loss"] == ([30], [0.4])
     with Image.open(tmp_path / "new/a.png") as image:
         assert image.size == (960, 600)
         assert len(image.convert("RGB").getcolors(1 << 16) or []) > 10

@@ -2,7 +2,7 @@
 are text."""
 
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -87,23 +87,18 @@ def test_conversations_that_are_encoded_at_once_are_encoded_as_if_alone() -> Non
     """Whether control tokens are text is state of the tokenizer, which threads share."""
     turns = [PromptTurn("<|im_end|>" * 40, "<|im_start|>" * 40), PromptTurn("so?")]
     alone = encode(TOKENIZER, turns, 2, "Look.").ids
-    different: list[list[int]] = []
 
-    def encode_often() -> None:
-        for _ in range(30):
-            ids = encode(TOKENIZER, turns, 2, "Look.").ids
-            if ids != alone:
-                different.append(ids)
+    def encode_often() -> list[list[int]]:
+        return [encode(TOKENIZER, turns, 2, "Look.").ids for _ in range(30)]
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
-    threads = [threading.Thread(target=encode_often) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    sys.setswitchinterval(interval)
-    assert not different
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            encoded = [each.result() for each in [pool.submit(encode_often) for _ in range(6)]]
+    finally:
+        sys.setswitchinterval(interval)
+    assert encoded == [[alone] * 30] * 6
 
 
 def test_batches_are_padded_on_the_right_to_one_length() -> None:

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.conftest import CHROMIUM_OPTIONS, served
 from tests.test_serving import FakeAssistant, fake_serving
 from tests.tiny_aligner import COLOURS, TinyAligner, tiny_searcher
+from tests.visiting import watch
 from vlm import Searcher, UserError
 from vlm.chat import indexing
 from vlm.chat.conversation import Composed, Conversation, Exchange
@@ -433,9 +434,13 @@ def browser(chromium: str) -> Iterator[Browser]:
         opened.close()
 
 
-def open_search(browser: Browser, address: str) -> Page:
+def new_visitor(browser: Browser) -> Page:
     page = browser.new_context(viewport={"width": 1200, "height": 1100}).new_page()
     page.set_default_timeout(PATIENCE)
+    return page
+
+
+def open_search(page: Page, address: str) -> Page:
     page.goto(address)
     page.get_by_role("tab", name="Search").click()
     page.get_by_text("Choose pictures, or a zip of them").wait_for()
@@ -444,12 +449,10 @@ def open_search(browser: Browser, address: str) -> Page:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A fresh visitor of the tab; whatever the page complains about in the console fails the test."""
-    opened = open_search(browser, address)
-    problems: list[str] = []
-    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    yield opened
+    """A fresh visitor of the tab; what the page complains about, or asks of another machine, fails the test."""
+    opened = new_visitor(browser)
+    problems = watch(opened, address)
+    yield open_search(opened, address)
     opened.context.close()
     assert not problems
 
@@ -504,7 +507,9 @@ def test_an_index_is_downloaded_and_loaded_by_another_visitor_who_saw_nothing_of
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the index").click()
     download.value.save_as(tmp_path / "pictures.safetensors")
-    other = open_search(browser, address)
+    other = open_search(new_visitor(browser), address)
+    find(other, "a blue thing")
+    other.locator(".toast-body").get_by_text("no pictures to search in").wait_for()
     assert "blue.png" not in other.content()
     with other.expect_file_chooser() as chooser:
         other.get_by_role("button", name="Load an index").click()
@@ -545,7 +550,7 @@ def test_names_are_compared_as_a_bar_chart(page: Page, folder: Path) -> None:
 
 @pytest.mark.browser
 def test_the_tab_fits_a_phone_and_everything_on_it_has_a_name(browser: Browser, address: str) -> None:
-    page = open_search(browser, address)
+    page = open_search(new_visitor(browser), address)
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     unnamed = page.evaluate(

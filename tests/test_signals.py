@@ -79,14 +79,24 @@ def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("uploads-*"))
 
 
-def test_what_a_killed_server_leaves_goes_at_the_next_start(tmp_path: Path) -> None:
+def test_what_a_killed_server_leaves_goes_at_the_next_start_which_does_what_the_environment_says(
+    tmp_path: Path,
+) -> None:
     with running(tmp_path) as (server, address):
         httpx.post(f"{address}gradio_api/upload", files={"files": (EXAMPLES / "cat.jpg").open("rb")})
         server.send_signal(signal.SIGKILL)
         server.wait(10)
     assert list(tmp_path.rglob("cat.jpg"))
-    with running(tmp_path):
+    with running(tmp_path, AUTH="ann:secret", UPLOADS_MB="1") as (_, address):
         assert not list(tmp_path.rglob("cat.jpg"))
+        wait_until(lambda: "Warming up." in (tmp_path / "log").read_text())
+        assert httpx.get(f"{address}config").status_code == 401
+        config = httpx.get(f"{address}config", auth=("ann", "secret"))
+        assert config.status_code == 200
+        assert "Use this preset" not in str(config.json()["components"])  # which visitors do not choose
+        files = {"files": b"x" * 2 * 2**20}
+        full = httpx.post(f"{address}gradio_api/upload", files=files, auth=("ann", "secret"))
+        assert (full.status_code, "no room" in full.text) == (507, True)
 
 
 @pytest.mark.parametrize(

@@ -23,27 +23,41 @@ def launch(playwright: Playwright, chromium: str, microphone: Path = SENTENCE) -
     return playwright.chromium.launch(executable_path=chromium, args=options)
 
 
-def open_page(browser: Browser, address: str, patience: int = PATIENCE, **options: object) -> Page:
+def new_page(browser: Browser, patience: int = PATIENCE, **options: object) -> Page:
     context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})  # type: ignore
     context.grant_permissions(["microphone", "camera"])
     page = context.new_page()
     page.set_default_timeout(patience)
+    return page
+
+
+def load(page: Page, address: str) -> Page:
     page.goto(address)
     page.locator(".bar:visible").wait_for()
     return page
 
 
-@contextmanager
-def visit(browser: Browser, address: str, patience: int = PATIENCE, **options: object) -> Iterator[Page]:
-    """A fresh visitor; whatever the page complains about in the console, or asks of another machine, fails the test."""
-    opened = open_page(browser, address, patience, **options)
+def open_page(browser: Browser, address: str, patience: int = PATIENCE, **options: object) -> Page:
+    return load(new_page(browser, patience, **options), address)
+
+
+def watch(page: Page, address: str) -> list[str]:
+    """What the page complains about in the console, or asks of another machine, from now on."""
     problems: list[str] = []
-    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
     local = (address, "blob:", "data:")
-    opened.on(
+    page.on(
         "request", lambda request: None if request.url.startswith(local) else problems.append(request.url)
     )
+    return problems
+
+
+@contextmanager
+def visit(browser: Browser, address: str, patience: int = PATIENCE, **options: object) -> Iterator[Page]:
+    """A fresh visitor; what the page complains about, or asks of another machine, fails the test, from its loading on."""
+    opened = new_page(browser, patience, **options)
+    problems = watch(opened, address)
 
     def reloaded(frame: Frame) -> None:
         if frame == opened.main_frame:
@@ -51,7 +65,7 @@ def visit(browser: Browser, address: str, patience: int = PATIENCE, **options: o
 
     opened.on("framenavigated", reloaded)
     try:
-        yield opened
+        yield load(opened, address)
     finally:
         opened.context.close()
     assert not problems, problems
