@@ -176,11 +176,20 @@ def test_a_gpu_that_is_too_small_leaves_a_gguf_to_llama_cpp_and_the_page_says_so
     monkeypatch.setattr(sizes, "memory", lambda device: (10**8, 10**9))
     found = built(weights, None, device="cuda")
     found.engine.close()
-    assert (found.engine.name, found.engine.device) == ("llama.cpp", "CPU")
+    assert (found.engine.name, found.engine.device, found.device) == ("llama.cpp", "CPU", "cpu")
     assert "0.1 GB are free. llama.cpp answers on the CPU instead." in found.notice
     with pytest.raises(UserError, match="0.1 GB are free. Free some memory.*llama.cpp") as told:
         built(weights, None, "torch", device="cuda")
     assert "smaller" not in str(told.value)  # it is the smallest
+
+
+def test_where_the_gpu_is_too_small_and_the_library_does_not_load_torch_serves_on_the_cpu(
+    weights: str, unloadable: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "memory", lambda device: (10**8, 10**9))
+    found = built(weights, None, device="cuda")
+    assert (found.engine.name, found.device) == ("torch", "cpu")
+    assert "0.1 GB are free." in found.notice and "Torch serves the same weights" in found.notice
 
 
 def test_a_library_of_another_build_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,15 +133,15 @@ def test_a_growing_answer_is_copied_to_the_browser_and_a_continued_one_stays_as_
     assert not [copy for _, copy in questions.answer(continued) if isinstance(copy, str)]
 
 
-def test_the_browser_is_told_that_a_recording_was_heard_and_its_words_come_back_to_the_box(
+def test_of_what_was_spoken_the_words_come_back_to_the_box_or_the_recording_where_it_was_not_heard(
     questions: Questions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [Answer(stage="transcribing"), Answer(stage="transcribing", transcript="What is this?")]
-    monkeypatch.setattr(questions.serving, "stream", lambda *_: (each for each in said))
-    conversation = talk()
-    conversation.begin(Exchange("Look.", recording="spoken.webm", settings=Settings()))
-    copies = [json.loads(copy) for _, copy in questions.answer(conversation) if isinstance(copy, str)]
-    told = [copy["record"]["exchanges"][-1]["answer"]["transcript"] for copy in copies]
-    assert told == ["What is this?"] and copies[0]["growing"]
-    stopped = conversation.settle()
-    assert questions.put_back(stopped, None) == {"text": "Look. What is this?", "files": []}
+    for heard, back in ((1, ("Look.", ["spoken.webm"])), (2, ("Look. What is this?", []))):
+        monkeypatch.setattr(
+            questions.serving, "stream", lambda *_, heard=heard: (each for each in said[:heard])
+        )
+        conversation = talk()
+        conversation.begin(Exchange("Look.", recording="spoken.webm", settings=Settings()))
+        list(questions.answer(conversation))
+        assert questions.put_back(conversation.settle(), None) == {"text": back[0], "files": back[1]}

@@ -299,7 +299,10 @@ def test_the_index_that_was_used_least_lately_makes_room_and_its_visitor_is_told
     ):
         with pytest.raises(UserError, match="had to make room for those of others"):
             tried()
+    told: list[str] = []
+    monkeypatch.setattr(searches.gr, "Warning", told.append)
     added(handlers, closed, folder / "red.png")
+    assert told == [searches.LET_GO]
     assert captions(handlers.find(closed, "red", None)) == ["1.00 · red.png"]
 
 

@@ -130,7 +130,8 @@ def identity(arguments: argparse.Namespace, kept_out: KeptOut | None) -> dict[st
     told_apart = ("output", "file", "images", "keep_out")
     kept = {key: value for key, value in vars(arguments).items() if key not in told_apart}
     kept |= {"keep_out": digest([kept_out.paths, kept_out.bits.tolist()])} if kept_out else {}
-    kept |= {"records": "pictures"} if arguments.format == "coco-captions" else {}  # they once were captions
+    # They once were captions, and pictures without tasks.
+    kept |= {"records": "pictures"} if arguments.format in ("coco-captions", "coco-instances") else {}
     files = [[file.name, sha256_of(file)] for file in arguments.file]
     return kept | {"file": files, "images": str(arguments.images.resolve()) if arguments.images else None}
 

@@ -36,7 +36,14 @@ from training.data import Row, pictures_of, read_rows, sources_of
 from training.data.augmentation import FALSIFIES, NO_AUGMENTATION, with_views
 from training.data.features import FeatureStore
 from training.plot import draw, read_log
-from training.runs.adapter_run import check_lora, claim_output, is_finished, is_trained, training_record
+from training.runs.adapter_run import (
+    check_lora,
+    claim_output,
+    falls_short,
+    is_finished,
+    is_trained,
+    training_record,
+)
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
 from training.runs.log_lines import LOG, LogLines
 from training.runs.processes import join_processes
@@ -64,10 +71,12 @@ def train_stage(
     validation: Conversations | None,
     config: TrainingConfig,
     model_config: ModelConfig,
+    must_go_on: bool = False,
 ) -> None:
-    """Train the stage's parts, going on from its last checkpoint if there is one, and save its adapter folder."""
+    """Train the stage's parts, going on from its last checkpoint if there is one, and save its adapter folder. Of a stage
+    that `must_go_on` an earlier end is none."""
     folder = Path(config.output) / name
-    if is_trained(folder / "adapter", name, config):
+    if is_trained(folder / "adapter", name, config) and not must_go_on:
         log.info("stage %s is finished already; its adapter is loaded", name)
         restore_adapter(model, folder / "adapter")
         return
@@ -211,7 +220,8 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     model = None if (output / SETTINGS).is_file() else start_model(config, model_config, device)
     with process.main_process_first():
         extended_at = claim_output(config, model_config, rows, extend)
-    if is_finished(config):
+    must_go_on = bool(extended_at) and falls_short(config)
+    if is_finished(config) and not must_go_on:
         log.info("the run is finished already; nothing was done")
         return output / "adapter"
     model = model or start_model(config, model_config, device)
@@ -232,9 +242,10 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
         if name == "joint" or not config.init_from:
             lay = partial(lay_out, rows, store, tags, model, config, system, config.sources)
-            asked = stage.max_steps if extend and name == "joint" else 0
-            examples = long_enough(lay, stage.epochs, asked)
-            train_stage(name, stage, model, examples, validation, config, model_config)
+            is_longer = name == "joint" and bool(extended_at)
+            examples = long_enough(lay, stage.epochs, stage.max_steps if is_longer else 0)
+            again = is_longer and must_go_on
+            train_stage(name, stage, model, examples, validation, config, model_config, again)
             if weights_are_divided():  # and stay so: what follows needs them whole
                 model = start_model(config, model_config, device)
                 restore_adapter(model, output / name / "adapter")
@@ -245,10 +256,10 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
         return adapter
     training = training_record(config, model_config.name) | {
         "device": process.device.type,
-        # its epochs may have fewer than max_steps
-        "joint_steps": steps_of(last_whole_checkpoint(output / "joint")),
         "data_card": _fingerprint(data),
     }
+    if last := last_whole_checkpoint(output / "joint"):
+        training["joint_steps"] = steps_of(last)  # its epochs may have fewer than max_steps
     training |= {"extended_at": extended_at} if extended_at else {}
     if model.language.has_lora:
         alpha = model.language.apply_share(config.lora_share)

@@ -194,8 +194,8 @@ def check_origins(wanted: dict[str, dict[str, str]], out: Path) -> None:
             stale.append(str(file))
     if stale:
         raise UserError(
-            f"{', '.join(stale)}: made of other pictures or texts than are there now. Delete what is to be made again, or "
-            "give another --output."
+            f"{', '.join(stale)}: made of other pictures or texts than are there now, or by an earlier version. "
+            "Delete what is to be made again, or give another --output."
         )
 
 

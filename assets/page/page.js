@@ -30,7 +30,7 @@ const page = {
     watch("value", () => {
       const {busy, record, words, growing} = JSON.parse(props.value);
       tab.growing = growing ? record : null;  // what a reload goes on from
-      if (growing) return page.heard(tab);
+      if (growing) return;
       tab.reopening = false;
       const wasBusy = tab.busy, before = tab.record?.exchanges.length ?? 0;
       const answered = (record?.exchanges.length ?? 0) >= before;  // a question that failed is taken out again

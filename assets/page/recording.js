@@ -94,8 +94,8 @@ function begin(tab, stream) {
   recorder.start();
 }
 
-/* What was said is kept until it has been heard: it is asked after the answer under way, and once more where the server could
-   not be reached or refused it. What was `chosen` is on the disk as well. */
+/* What was said is kept until its question stands in the chat: it is asked after the answer under way, and once more where the
+   server could not be reached or did not take it. What was `chosen` is on the disk as well. */
 async function send(tab, file, chosen = false) {
   const mine = tab.sending = {};
   tab.unsent = file;
@@ -104,33 +104,40 @@ async function send(tab, file, chosen = false) {
   while (sent && tab.busy && tab.sending === mine) await after(100);
   if (tab.unsent !== file || tab.sending && tab.sending !== mine) return;  // it was dropped, or is sent once more
   if (sent ? !tab.sending : !chosen) return note(tab, NOT_SENT);
-  if (chosen) tab.unsent = null;
+  tab.unsent = null;
   if (!sent) return note(tab, "The recording could not be sent. Please try again in a moment.");
   if (chosen) note(tab, "");
-  tab.sentPath = sent.path;
+  else tab.asked = {file, path: sent.path};
   tab.trigger("spoken", {path: sent.path});
   await after(TAKEN_WITHIN);
-  if (tab.unsent === file && tab.sending === mine) note(tab, NOT_SENT);
+  if (tab.asked?.file === file) keepToSend(tab, file);
 }
 
-/* The words of a recording are known to the server, which gives them back where its question gets no answer. */
-page.heard = tab => {
-  if (lastAsked(tab.growing)?.answer?.transcript != null) tab.unheard = null;
-};
+function keepToSend(tab, file) {
+  tab.asked = null;
+  if (tab.unsent) return;
+  tab.unsent = file;
+  note(tab, NOT_SENT);
+}
 
+// The server puts a question that got no answer back into the box. The Voice tab has none.
 page.changed.push((tab, wasBusy) => {
   if (tab.busy && !wasBusy) {
-    if (tab.unsent && lastAsked(tab.record)?.recording === tab.sentPath) [tab.unheard, tab.unsent] = [tab.unsent, null];
+    const taken = tab.asked && lastAsked(tab.record)?.recording === tab.asked.path;
+    tab.answering = taken && !page.box(tab) ? tab.asked.file : null;
+    if (taken) tab.asked = null;
+    tab.stopped = false;
     if (!tab.unsent) note(tab, "");
   }
   if (!wasBusy || tab.busy) return;
-  const unheard = tab.unheard;
-  tab.unheard = null;
-  if (unheard && !tab.answered && !tab.leaving && !tab.unsent) {
-    tab.unsent = unheard;
-    note(tab, NOT_SENT);
-  }
+  if (tab.answering && !tab.answered && !tab.leaving && !tab.stopped) keepToSend(tab, tab.answering);
+  tab.answering = null;
 });
+
+document.addEventListener("click", ({target}) => {
+  const tab = target.closest?.(".stop-button, .stop-answer") && page.tabOf(target);
+  if (tab) tab.stopped = true;
+}, true);
 
 /* A recording that waits belongs to the conversation that is left: it is not asked in another one by itself. */
 page.keepUnsent = tab => { tab.sending = null; };

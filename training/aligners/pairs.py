@@ -7,6 +7,7 @@ arXiv:2103.00020); of one whose things are known, lists of them.
 import hashlib
 import io
 import random
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,12 +26,14 @@ from training.data.augmentation import (
     open_view,
     view_ids,
 )
-from training.wording.questions import DESCRIBE
+from training.wording.questions import DESCRIBE, LONG, SHORT
 from vlm.chat.search import TEMPLATES
 from vlm.errors import UserError
 
 LISTS = 3  # of a picture's things, each of some of them
 LONGEST_LIST = 5
+
+DESCRIBED = re.compile(r"\b(?:describe|description|caption)\b", re.IGNORECASE)  # questions of converted data
 
 
 @dataclass
@@ -119,9 +122,14 @@ def _add(picture: Captioned, row: Row) -> None:
         picture.name = row.noun
         picture.names = tuple(sorted({*picture.names, *row.accepted} - {row.noun}))
     # Converted data may say no task. The answers to other questions, such as "Yes.", are no captions.
-    elif not row.task and not row.noun and row.question in DESCRIBE and row.answer.strip():
+    elif not row.task and not row.noun and is_description(row.question) and row.answer.strip():
         picture.captions = list(dict.fromkeys([*picture.captions, row.answer.strip()]))
     picture.things.update(row.objects)
+
+
+def is_description(question: str) -> bool:
+    """Whether a description is asked for."""
+    return question in (*DESCRIBE, *SHORT, *LONG) or bool(DESCRIBED.search(question))
 
 
 def is_picture(content: bytes) -> bool:

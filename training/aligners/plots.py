@@ -38,9 +38,9 @@ CURVES = {  # file -> (label of the axis, names in the log)
 def draw_all(run: Path) -> Path:
     """Every plot of the run, into the folder that is returned: of one that is not at its end, or had too few validation
     pictures, the curves alone."""
-    folder = run / "plots"
+    folder, series = run / "plots", read_log(run / LOG)
     folder.mkdir(exist_ok=True)
-    draw_curves(read_log(run / LOG), folder)
+    draw_curves(series, folder)
     if not (run / EMBEDDINGS).is_file():
         return folder
     with plain_load_errors(f"{run / EMBEDDINGS} is damaged", "Train the run again."):

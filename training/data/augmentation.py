@@ -106,7 +106,7 @@ def open_view(name: str, content: bytes, config: AugmentationConfig) -> Image.Im
         image = open_image(content)
     except UserError as problem:
         raise UserError(
-            f"A picture of the data is damaged or cut off (its SHA-256 is {picture_id_of(name)}). Take its rows out, or "
+            f"A picture of the data cannot be read (its SHA-256 is {picture_id_of(name)}): {problem} Take its rows out, or "
             "make the data again with training.convert, which leaves such pictures out."
         ) from problem
     return paint_view(image, draw_view(name, config)) if SEPARATOR in name else image

@@ -70,6 +70,12 @@ def is_finished(config: TrainingConfig) -> bool:
     return done and read_description(output / "adapter")["training"]["lora_share"] == config.lora_share
 
 
+def falls_short(config: TrainingConfig) -> bool:
+    """Whether the joint stage's last checkpoint has fewer steps than are asked for."""
+    checkpoint = last_whole_checkpoint(Path(config.output) / "joint")
+    return bool(checkpoint) and steps_of(checkpoint) < config.joint_stage.max_steps
+
+
 def claim_output(
     config: TrainingConfig, model_config: ModelConfig, rows: Sequence[Row], extend: bool
 ) -> list[int]:

@@ -39,7 +39,8 @@ def claim_folder(
     """Write down that `output` is trained with `settings`. Raises UserError where it holds a run with others, naming what
     differs and then `remedy`.
 
-    `longer` are settings that may have grown: the run is extended at `done` steps, and all such places are returned."""
+    `longer` are settings that may have grown: the run is extended at `done` steps, and all such places are returned. A
+    length that it had not reached, and is to be reached now, is such a place as well."""
     file = output / SETTINGS
     known = _read(file) if file.is_file() else None
     if known is None and any(any(output.glob(mark)) for mark in MARKS):
@@ -57,7 +58,8 @@ def claim_folder(
     for each in found:
         if not each.now > each.before:
             raise UserError(f"{output} was extended no further: {each}. Give a larger --extend.")
-    extended = [*known["extended_at"], done] if found else known["extended_at"]
+    is_news = found or (longer and not known["extended_at"])
+    extended = [*known["extended_at"], done] if is_news else known["extended_at"]
     if PartialState().is_main_process:  # the partial file has one name in all processes
         write_json({"settings": settings, "extended_at": extended}, file)
     return extended

@@ -100,8 +100,11 @@ def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]
             continue
         rng = random.Random(f"captions {source}/{each.image}")
         rows[each.image] = caption_rows(cleaned, rng, split)
-        if not each.boxes:  # boxes know better
-            named[each.image], hinted[each.image] = mentioned(cleaned)
+        judged = [text for caption in each.captions if (text := clean(caption))]
+        if (
+            judged and not each.boxes
+        ):  # boxes know better; what the words of another language name is not known
+            named[each.image], hinted[each.image] = mentioned(judged)
     for image, found in ask_balanced(named, f"captions {source} {split}", hinted, most=2).items():
         rows[image] += found
     return rows

@@ -135,7 +135,7 @@ def split_pictures(source: str, known: Sequence[Known]) -> dict[str, str]:
         stratum = kinds if source != "coco-train2017" else bool(each.captions)
         scene = scene_of(source, each.image)
         strata[stratum][scene].append(each.image)
-        whole[scene].append(each.image)
+        whole[scene if source in SCENE_FRAMES else each.image].append(each.image)
     held_out = [image for scenes in strata.values() for image in lowest_tenth(source, scenes)]
     if len(held_out) < HELD_OUT * len(known) / 2 and len(whole) > 1:
         held_out = lowest_tenth(source, whole, held_out, at_least=1)

@@ -230,9 +230,7 @@ def _local(config: ModelConfig, folder: Path | None, device: str) -> tuple[Write
     sights = None
     if folder:
         with closed_on_failure(built.engine):
-            # where the words are: llama.cpp may be there because the GPU is too small
-            beside = "cpu" if built.engine.name == "llama.cpp" else device
-            eyes = build_eyes(config, built.embedding_size, beside)
+            eyes = build_eyes(config, built.embedding_size, built.device)
             load_eyes(eyes, folder)
             sights = Sights(eyes)
     return LocalWriter(built.engine, built.tokenizer, sights), built.notice

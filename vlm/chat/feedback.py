@@ -137,6 +137,8 @@ def read_feedback(folder: Path) -> Iterator[Feedback]:
         except FileNotFoundError:
             continue  # it was taken back meanwhile
         except (pyarrow.ArrowException, OSError) as problem:
+            if isinstance(problem, OSError) and problem.errno:  # none where it is pyarrow's own
+                raise UserError(f"{file} cannot be read ({problem.strerror}).") from problem
             raise UserError(f"{file} is not a whole parquet file. Delete it.") from problem
 
 

@@ -24,11 +24,12 @@ IN_LLAMA_CPP = (
 
 
 class Built(NamedTuple):
-    """`notice`: what people should know, in a sentence; "" for nothing."""
+    """`device`: where the rest of the model goes. `notice`: what people should know, in a sentence; "" for nothing."""
 
     engine: Engine
     tokenizer: Any
     embedding_size: int
+    device: str
     notice: str = ""
 
 
@@ -58,7 +59,8 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Pa
     auto = wanted == "auto" and held
     too_small = _too_small(config, device) if auto and device != "cpu" else ""
     notice = f"{too_small} llama.cpp answers on the CPU instead." if too_small else ""
-    if wanted == "llama.cpp" or (auto and (device == "cpu" or too_small)):
+    device = "cpu" if too_small else device
+    if wanted == "llama.cpp" or (auto and device == "cpu"):
         weights = gguf_file(config.language.weights)
         if weights is None and wanted == "llama.cpp":
             raise UserError(
@@ -67,11 +69,12 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Pa
         try:
             if weights is not None:
                 load_library()
-                return _llama_cpp(config, weights, lora, fusion)._replace(notice=notice)
+                return _llama_cpp(config, weights, lora, fusion, device)._replace(notice=notice)
         except LibraryProblem as problem:
             if wanted == "llama.cpp":
                 raise
-            notice = f"{problem}. Torch serves the same weights, more slowly and with more memory."
+            instead = f"{problem}. Torch serves the same weights, more slowly and with more memory."
+            notice = f"{too_small} {instead}".strip()
     return _torch(config, lora, fusion, device, notice)
 
 
@@ -86,7 +89,9 @@ def _too_small(config: ModelConfig, device: str) -> str:
     return ""
 
 
-def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None, fusion: Path | None) -> Built:
+def _llama_cpp(
+    config: ModelConfig, weights: Path, lora: Path | None, fusion: Path | None, device: str
+) -> Built:
     from vlm.engines.fused_words import load_fused_words
     from vlm.engines.llama_cpp import LlamaCppEngine
     from vlm.engines.lora_gguf import lora_as_gguf
@@ -99,7 +104,7 @@ def _llama_cpp(config: ModelConfig, weights: Path, lora: Path | None, fusion: Pa
         fused = load_fused_words(config.fusion, weights, fusion) if config.fusion.kind == "fused" else None
         engine = LlamaCppEngine(weights, adapter, language.context, language.cache_tokens, fused)
         with closed_on_failure(engine):
-            return Built(engine, tokenizer.result(), engine.embedding_size)
+            return Built(engine, tokenizer.result(), engine.embedding_size, device)
 
 
 def _load_tokenizer(language: LanguageConfig) -> Any:
@@ -130,4 +135,4 @@ def _torch(config: ModelConfig, lora: Path | None, fusion: Path | None, device: 
         config.language.cache_tokens,
         fused.to(language.model.device, language.dtype).eval(),
     )
-    return Built(engine, language.tokenizer, language.embedding_size, notice)
+    return Built(engine, language.tokenizer, language.embedding_size, device, notice)

@@ -21,8 +21,8 @@ MAX_RECORDING_BYTES = 240 * 1024**2  # ten minutes of 48 kHz stereo in 32-bit sa
 SAMPLE_RATES = range(1_000, 384_001)  # Hz
 # Of the files that hold what is in CONTAINERS
 ENDINGS = frozenset(
-    ".wav .w64 .aif .aiff .aifc .au .snd .caf .flac .ogg .oga .opus .spx .mp3 .mp2 .mpga .aac .amr .mka .mkv .webm .mov "
-    ".mp4 .m4a .m4b .m4v .3gp .3g2 .mj2 .avi .asf .wma".split()
+    ".wav .w64 .aif .aiff .aifc .au .snd .caf .flac .ogg .oga .opus .spx .mp1 .mp2 .mp3 .mpga .mpega .aac .adts .amr .awb "
+    ".mka .mkv .webm .weba .mov .mp4 .m4a .m4b .m4v .3gp .3gpp .3g2 .3gpp2 .mj2 .avi .asf .wma".split()
 )
 CONTAINERS = "wav,w64,aiff,au,caf,flac,ogg,mp3,aac,amr,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,avi,asf"
 _FULL_SCALE = 32_768  # a 16-bit sample of this size would be 1.0

@@ -31,7 +31,7 @@ HEADER = """<header>
 
 
 def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
-    """The whole page. It keeps nothing of what is said: conversations and indexes belong to the sessions.
+    """The whole page. It writes nothing down of what is said: conversations and indexes belong to the sessions.
 
     `switchable`: whoever sees it may change the preset, for all."""
     gr.set_static_paths([ASSETS / "examples"])  # served as they are; copies go with old uploads

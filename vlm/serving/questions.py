@@ -137,9 +137,8 @@ class Questions:
     # It is answered.
 
     def answer(self, conversation: Conversation) -> Iterator[tuple[list[Message] | Any, Any]]:
-        """The chat as its last answer grows, and the browser's copy, which a reload goes on from: every now and then, and
-        when a recording has been heard, which the browser keeps until then. Gradio closes it on Stop, and when the browser
-        goes away."""
+        """The chat as its last answer grows, and every now and then the browser's copy, which a reload goes on from. Gradio
+        closes it on Stop, and when the browser goes away."""
         yield gr.skip(), gr.skip()  # of an answer that ends before its first word Gradio would empty both
         exchange = conversation.to_answer()
         if exchange is None:
@@ -148,16 +147,13 @@ class Questions:
         try:
             with closing(self.serving.stream(*_asked(conversation, exchange))) as snapshots:
                 for snapshot in snapshots:
-                    just_heard = snapshot.transcript is not None and not _is_heard(exchange)
                     grown = conversation.grow(exchange, _joined(exchange.begun, snapshot))
                     if grown is None:
                         return
                     exchange = grown
-                    is_news = snapshot.stage != drawn_stage or just_heard
-                    if is_news or time.monotonic() - drawn_at > REFRESH_SECONDS:
+                    if snapshot.stage != drawn_stage or time.monotonic() - drawn_at > REFRESH_SECONDS:
                         drawn_stage, drawn_at, copy = snapshot.stage, time.monotonic(), gr.skip()
-                        is_due = snapshot.text and not exchange.begun and drawn_at - copied_at > COPY_SECONDS
-                        if is_due or just_heard:
+                        if snapshot.text and not exchange.begun and drawn_at - copied_at > COPY_SECONDS:
                             copied_at, copy = drawn_at, copy_of(conversation, growing=True)
                         yield messages(conversation, self.serving.feedback_notice), copy
         except Exception as problem:
@@ -186,8 +182,8 @@ class Questions:
         """A question that got no answer returns to the composer, before what stands there now."""
         if exchange is None or not self.tab.typed:
             return None
-        # Of what was spoken by the Speak button the words come back, not a file: until it is heard, the browser has that
-        if Path(exchange.recording or "").stem == SPOKEN_STEM:
+        # Of what was spoken by the Speak button the words come back, not a file, once they are known
+        if Path(exchange.recording or "").stem == SPOKEN_STEM and _is_heard(exchange):
             exchange = replace(exchange, question=exchange.asked, recording=None)
         return exchange.composed_before(composed or NOTHING)
 

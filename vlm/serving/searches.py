@@ -29,6 +29,7 @@ from vlm.serving.serving import Serving
 SHOWN = 24  # pictures in the gallery
 MAX_HELD_BYTES = 128 * 1024 * 1024  # of the vectors of all visitors
 INVITATION = "Choose pictures, or a zip of them. Then find them by words, by another picture, or by both."
+LET_GO = "Your pictures to search in had to make room for those of others. Please choose them again."
 GREY, DARK_GREY = (226, 232, 240), (71, 85, 105)
 
 Tile = tuple[str | Image.Image, str]
@@ -93,7 +94,7 @@ class Searches:
         except Exception as problem:
             gr.Warning(plain_sentence(problem))
         finally:
-            session.reading = False
+            session.reading, session.used = False, time.monotonic()
 
     def settle(self, session: SearchSession) -> list[Any]:
         """After the embedding, however it ended. What was found meanwhile stays. -> report, stop, gallery, ask"""
@@ -189,6 +190,8 @@ class Searches:
 
     def _index_of(self, session: SearchSession) -> PictureIndex:
         index = session.index or self.serving.searcher.get().new_index()
+        if session.let_go:
+            gr.Warning(LET_GO)
         session.index, session.let_go, session.used = index, False, time.monotonic()
         self.sessions.add(session)
         return index
@@ -246,9 +249,7 @@ class Searches:
 def used_index(session: SearchSession) -> PictureIndex | None:
     """The visitor's index, if there is one. Raises UserError where it had to make room."""
     if session.let_go:
-        raise UserError(
-            "Your pictures to search in had to make room for those of others. Please choose them again."
-        )
+        raise UserError(LET_GO)
     session.used = time.monotonic()
     return session.index
 
