@@ -253,6 +253,7 @@ def test_a_tenth_of_each_label_is_held_out_and_stays_so_in_any_order():
         ([boxed(n, *(Box(f"thing {n} {k}", 0.1, 0.1, 0.3, 0.3) for k in range(3))) for n in range(30)], 3),
         ([Known(f"{n}.jpg", captions=("A dog runs.",)) for n in range(2)], 1),
         ([Known("0.jpg", captions=("A dog runs.",))], 0),
+        ([Known(f"label {n // 3}/{n % 3}.jpg", label=f"label {n // 3}") for n in range(120)], 12),
     ],
 )
 def test_where_labels_have_too_few_pictures_a_tenth_of_the_set_is_held_out(known, wanted):
@@ -378,6 +379,13 @@ def test_what_is_not_used_of_an_index_is_told(tmp_path, capsys):
 def test_captions_deny_only_what_none_of_them_may_mean():
     sure, maybe = captions.mentioned(["A girl rides her bike.", "A girl on a bike.", "A child cycling."])
     assert sure == {"person"} and {"bicycle", "motorcycle"} <= maybe and "dog" not in maybe
+
+
+def test_nothing_is_denied_of_a_picture_whose_captions_are_in_another_language():
+    told = [Known(f"{n}.jpg", captions=("A dog runs on the grass.", "A brown dog runs.")) for n in range(9)]
+    rows = captions.ask("mine", [*told, Known("rex.jpg", captions=("Rex schläft auf der Wiese.",))], "train")
+    assert any(row.task == "yes" for found in rows.values() for row in found)
+    assert [row.task for row in rows["rex.jpg"]] == ["describe"]
 
 
 # Boxes

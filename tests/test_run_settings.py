@@ -76,6 +76,13 @@ def test_a_longer_run_is_taken_where_it_was_asked_for_and_says_where_it_was_exte
         claim_folder(tmp_path, changed(stage={"rate": 9, "steps": 99}), "", ("stage.steps",), done=9)
 
 
+def test_a_length_that_was_not_reached_is_one_to_extend_to(tmp_path: Path) -> None:
+    claim_folder(tmp_path, BEFORE, "")
+    assert claim_folder(tmp_path, BEFORE, "", ("stage.steps",), done=4) == [4]
+    assert claim_folder(tmp_path, BEFORE, "", ("stage.steps",), done=6) == [4]
+    assert claim_folder(tmp_path, BEFORE, "") == [4]
+
+
 def test_an_extended_run_is_told_how_it_goes_on(tmp_path: Path) -> None:
     claim_folder(tmp_path, {"joint_stage": {"max_steps": 6}}, "Help.")
     claim_folder(tmp_path, {"joint_stage": {"max_steps": 9}}, "Help.", ("joint_stage.max_steps",), done=6)
