@@ -383,8 +383,9 @@ def test_captions_deny_only_what_none_of_them_may_mean():
 
 def test_nothing_is_denied_of_a_picture_whose_captions_are_in_another_language():
     told = [Known(f"{n}.jpg", captions=("A dog runs on the grass.", "A brown dog runs.")) for n in range(9)]
+    told.append(Known("car.jpg", captions=("A red car stands on the street.",)))
     rows = captions.ask("mine", [*told, Known("rex.jpg", captions=("Rex schläft auf der Wiese.",))], "train")
-    assert any(row.task == "yes" for found in rows.values() for row in found)
+    assert "no" in {row.task for row in rows["car.jpg"]}
     assert [row.task for row in rows["rex.jpg"]] == ["describe"]
 
 
