@@ -137,11 +137,11 @@ def test_of_what_was_spoken_the_words_come_back_to_the_box_or_the_recording_wher
     questions: Questions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [Answer(stage="transcribing"), Answer(stage="transcribing", transcript="What is this?")]
-    for heard, back in ((1, ("Look.", ["spoken.webm"])), (2, ("Look. What is this?", []))):
+    for heard, back in ((1, ("Look.", ["spoken.weba"])), (2, ("Look. What is this?", []))):
         monkeypatch.setattr(
             questions.serving, "stream", lambda *_, heard=heard: (each for each in said[:heard])
         )
         conversation = talk()
-        conversation.begin(Exchange("Look.", recording="spoken.webm", settings=Settings()))
+        conversation.begin(Exchange("Look.", recording="spoken.weba", settings=Settings()))
         list(questions.answer(conversation))
         assert questions.put_back(conversation.settle(), None) == {"text": back[0], "files": back[1]}

@@ -82,7 +82,8 @@ function begin(tab, stream) {
     recording = null;
     showRecording(tab, false);
     if (mine.discard) return note(tab, DROPPED);
-    const type = recorder.mimeType.split(";")[0], ending = {"audio/mp4": "mp4", "audio/ogg": "ogg"}[type] || "webm";
+    // Endings of sound: Gradio takes .webm and .mp4 for films
+    const type = recorder.mimeType.split(";")[0], ending = {"audio/mp4": "m4a", "audio/ogg": "ogg"}[type] || "weba";
     send(tab, new File(pieces, `spoken.${ending}`, {type}));
   };
   if (isHandsFree(tab)) mine.stopMeter = meter(stream, (speech, quiet) => {

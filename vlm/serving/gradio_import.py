@@ -32,6 +32,7 @@ for kind, endings in (
     ("audio/ogg", ".ogg .oga"),
     ("audio/flac", ".flac"),
     ("audio/mp4", ".m4a"),
+    ("audio/webm", ".weba"),
     ("video/x-matroska", ".mkv"),
 ):
     for ending in endings.split():
