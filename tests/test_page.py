@@ -1008,6 +1008,14 @@ def test_a_recording_is_dropped_by_escape_and_when_its_tab_is_left(
     expect(page.locator(".bar-note:visible")).to_have_count(0)
 
 
+def speak(page: Page) -> None:
+    send = page.get_by_role("button", name="Stop and send", exact=True)
+    do(page, "speak")
+    send.wait_for()
+    page.wait_for_timeout(700)
+    send.click()
+
+
 def test_what_is_spoken_beside_an_answer_is_asked_after_it_and_what_could_not_be_sent_once_more(
     browser: Browser, address: str, assistant: ChattingAssistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1016,38 +1024,25 @@ def test_what_is_spoken_beside_an_answer_is_asked_after_it_and_what_could_not_be
     assistant.slow, assistant.script["Slow?"] = 0.1, " ".join(["word"] * 40)
     ask(page, "Slow?")
     page.locator(".answer:visible .words", has_text="word word").wait_for()
-    send = page.get_by_role("button", name="Stop and send", exact=True)
-    do(page, "speak")
-    send.wait_for()
-    page.wait_for_timeout(700)
-    send.click()
+    speak(page)
     expect(answers(page)).to_have_count(2)
     expect(page.locator(".question:visible .words")).to_have_text(["Slow?", "what was spoken"])
     page.route("**/gradio_api/upload*", lambda route: route.abort())
-    do(page, "speak")
-    send.wait_for()
-    page.wait_for_timeout(700)
-    send.click()
+    speak(page)
     expect(page.locator(".bar-note:visible")).to_contain_text("Press Speak to send it again")
     page.unroute("**/gradio_api/upload*")
     do(page, "speak")
     expect(answers(page)).to_have_count(3)
     with monkeypatch.context() as patched:
         patched.setattr(assistant, "hear", lambda *_: [][0])
-        do(page, "speak")
-        send.wait_for()
-        page.wait_for_timeout(700)
-        send.click()
+        speak(page)
         expect(page.locator(".composer .thumbnail-item:visible")).to_have_count(1)  # the box has it
     box(page).press("Enter")
     expect(answers(page)).to_have_count(4)
     page.get_by_role("tab", name="Voice").click()
     with monkeypatch.context() as patched:
         patched.setattr(assistant, "hear", lambda *_: [][0])
-        do(page, "speak")
-        send.wait_for()
-        page.wait_for_timeout(700)
-        send.click()
+        speak(page)
         expect(page.locator(".bar-note:visible")).to_contain_text("Press Speak to send it again")
     do(page, "speak")
     expect(answers(page)).to_have_count(1)

@@ -100,7 +100,7 @@ def ask(source: str, known: Sequence[Known], split: str) -> dict[str, list[Row]]
             continue
         rng = random.Random(f"captions {source}/{each.image}")
         rows[each.image] = caption_rows(cleaned, rng, split)
-        judged = [text for caption in each.captions if (text := clean(caption))]
+        judged = tuple(dict.fromkeys(text for caption in each.captions if (text := clean(caption))))
         if (
             judged and not each.boxes
         ):  # boxes know better; what the words of another language name is not known
