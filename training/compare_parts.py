@@ -151,14 +151,15 @@ def fresh_connector(model: VisionLanguageModel, features: torch.Tensor) -> None:
 def cost(
     model: VisionLanguageModel, store: FeatureStore, training: TrainingConfig, examples: int
 ) -> dict[str, Any]:
-    """What training took: examples, parameters, loss, and the seconds of one processor core for a step."""
+    """What training took: examples, parameters, loss, and on a CPU the seconds of one of its cores for a step."""
+    on_cpu = model.language.model.device.type == "cpu"
     trained = [each for part in model.train_only(training.joint_stage.train).values() for each in part]
     return {
         "examples": examples,
         "batch_size": training.batch_size,
         "trained_parameters": sum(parameter.numel() for parameter in trained),
         "loss": last_loss(Path(training.output) / LOG),
-        "core_seconds_a_step": round(step_seconds(model, store, training), 2),
+        **({"core_seconds_a_step": round(step_seconds(model, store, training), 2)} if on_cpu else {}),
     }
 
 
