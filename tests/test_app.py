@@ -178,6 +178,9 @@ def test_a_number_out_of_its_range_is_named(value: float | None) -> None:
     with pytest.raises(gr.Error, match="Longest answer, in tokens: choose a number between 16 and 512."):
         PlainBlocks().validate_inputs(length, [value])  # type: ignore[arg-type]
     PlainBlocks().validate_inputs(length, [512])  # type: ignore[arg-type]
+    panel = settings_panel(Settings(max_new_tokens=800, temperature=2, top_p=0.01))  # a preset may have more
+    longer = SimpleNamespace(inputs=[panel.max_new_tokens, panel.temperature, panel.top_p], preprocess=True)
+    PlainBlocks().validate_inputs(longer, [800, 2, 0.01])  # type: ignore[arg-type]
 
 
 def test_recordings_and_pictures_in_the_box_are_told_apart() -> None:

@@ -336,8 +336,11 @@ def test_at_most_eight_pictures_are_in_one_conversation(tiny: Assistant, looks: 
 
 
 def test_keywords_are_the_answer_without_function_words(tiny: Assistant) -> None:
-    answer = tiny.answer("Which?", [picture("red")], settings=replace(SHORT, style="keywords"))
+    keywords = replace(SHORT, style="keywords")
+    answer = tiny.answer("Which?", [picture("red")], settings=keywords)
     assert (answer.draft, answer.text) == ("a red square", "red square")
+    text = tiny.answer("Tell.", settings=keywords)
+    assert text.draft == tiny.answer("Tell.", settings=SHORT).text  # what it goes on from where it was cut
 
 
 @pytest.mark.parametrize(

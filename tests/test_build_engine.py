@@ -183,6 +183,19 @@ def test_a_gpu_that_is_too_small_leaves_a_gguf_to_llama_cpp_and_the_page_says_so
     assert "smaller" not in str(told.value)  # it is the smallest
 
 
+def test_a_gpu_that_is_too_small_for_weights_that_are_no_gguf_is_said_and_nothing_else_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.tiny import tiny_model
+
+    language = tiny_model(lora=False).language
+    language.model.save_pretrained(tmp_path / "folder")  # type: ignore[operator]
+    language.tokenizer.save_pretrained(tmp_path / "folder")
+    monkeypatch.setattr(sizes, "memory", lambda device: (10**4, 10**9))
+    with pytest.raises(UserError, match="are free"):
+        built(str(tmp_path / "folder"), None, device="cuda")
+
+
 def test_where_the_gpu_is_too_small_and_the_library_does_not_load_torch_serves_on_the_cpu(
     weights: str, unloadable: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

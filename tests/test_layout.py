@@ -38,9 +38,10 @@ MAY_IMPORT = {
     "vlm.inputs": [*FLOOR, "vlm.weights"],
     "vlm.model": [*FLOOR, "vlm.weights", "vlm.inputs"],
     "vlm.engines": [*FLOOR, "vlm.weights", "vlm.model"],
+    "vlm.export": [*FLOOR, "vlm.weights", "vlm.model", "vlm.engines"],
     "vlm.chat": [*FLOOR, "vlm.weights", "vlm.inputs", "vlm.engines", "vlm.model"],
     "vlm.serving": BELOW_THE_PAGE,
-    "vlm": BELOW_THE_PAGE,  # __init__, __main__, describe
+    "vlm": [*BELOW_THE_PAGE, "vlm.export"],  # __init__, __main__, describe, adapters
     "training.untrusted": [],
     "training.digest": [],
     "training.picture": [],

@@ -16,6 +16,7 @@ from tests.test_serving import FakeAssistant
 from vlm import Answer, Settings
 from vlm.chat.conversation import Conversation, Exchange
 from vlm.chat.records import to_record
+from vlm.errors import UserError
 from vlm.serving import questions as asking
 from vlm.serving.browser_copy import copy_of
 from vlm.serving.environment import ServerSettings
@@ -68,6 +69,21 @@ def test_a_conversation_that_was_cleared_does_not_come_back_with_a_quick_questio
     forgotten = Conversation()
     questions.ask(forgotten, {"text": "And now?", "files": []}, copy)
     assert [each.question for each in forgotten.exchanges] == ["What is this?", "And?", "And now?"]
+
+
+def test_a_question_whose_picture_is_gone_is_refused_and_not_answered_about_another(
+    questions: Questions, tmp_path: Path
+) -> None:
+    gone = str(tmp_path / "gone.jpg")  # its time was up while it stood in the box, or under its answer
+    with pytest.raises(UserError, match="no longer here. Please add it again"):
+        questions.ask(Conversation(), {"text": "What is this?", "files": [gone]}, None)
+    first, second = (Exchange("What is this?", (file,), answer=ANSWERED) for file in (CAT, gone))
+    conversation = Conversation([first, second])
+    with pytest.raises(UserError, match="no longer here"):
+        questions.ask_again(conversation, None)
+    assert len(conversation.exchanges) == 2 and not conversation.busy
+    assert [turn.images for turn in Conversation([first]).history_before(None)] == [(CAT,)]
+    assert [turn.images for turn in conversation.history_before(None)] == [(), ()]  # the cat is not meant
 
 
 def test_going_on_with_an_answer_ends_an_edit(questions: Questions) -> None:

@@ -30,7 +30,7 @@ from tests.chat_server import (
 from tests.conftest import EXAMPLES, ROOT, free_port
 from tests.fake_assistant import COLOURS, result_of, write_colours
 from tests.llama_server import llama_server
-from tests.test_gguf_export import LENGTH, MERGED, Certain, language_file, torch_model
+from tests.test_gguf_folder import LENGTH, MERGED, Certain, language_file, torch_model
 from tests.test_llava_import import pictures
 from tests.tiny import picture
 from tests.tiny_llava import save_tiny_adapter

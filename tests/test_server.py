@@ -94,7 +94,7 @@ def text_with(**changes: Any) -> list[Any]:
         (text_with(question="\ud800"), "lone surrogate"),
         (text_with(temperature=float("nan")), "temperature must be a number"),
         (text_with(top_p="much"), "top_p must be a number"),
-        (text_with(seed=None), "seed must be a number"),
+        (text_with(seed="one"), "seed must be a number"),
         (text_with(seed=1.5), "seed must be a whole number"),
         (text_with(max_new_tokens=True), "max_new_tokens must be a number"),
         (text_with(max_new_tokens=float("inf")), "max_new_tokens must be a number"),
@@ -600,10 +600,18 @@ def test_guessing_passwords_is_slow() -> None:
     assert accounts.user("Bearer ann:right", "1.2.3.4") == "ann"  # known by now
 
 
-@pytest.mark.parametrize("given", ["ann:", ":secret", "no/such/file"])
+@pytest.mark.parametrize("given", ["ann:", ":secret", "no/such/file", "x" * 5000])
 def test_accounts_that_cannot_be_read_are_a_sentence(given: str) -> None:
     with pytest.raises(UserError, match="AUTH"):
         read_accounts(given)
+
+
+def test_a_password_of_any_length_is_one_and_a_key_in_place_of_its_file_is_not_shown() -> None:
+    assert read_accounts("ann:" + "x" * 5000).user("Bearer ann:" + "x" * 5000, "1.2.3.4") == "ann"
+    key = "-----BEGIN PRIVATE KEY-----" + "x" * 2000
+    with pytest.raises(UserError, match="TLS_KEY must be the path of a file") as told:
+        read_environment({"TLS_CERTIFICATE": "/etc/hostname", "TLS_KEY": key})
+    assert "PRIVATE" not in str(told.value)
 
 
 @pytest.mark.parametrize(

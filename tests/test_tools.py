@@ -3,6 +3,7 @@
 import base64
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 from mcp.types import CallToolResult
 
+from tests.chatting import ChattingAssistant
 from tests.conftest import EXAMPLES, served
 from tests.test_server import PUBLIC, TalkingAssistant, talking
 from tests.test_serving import wait_until
 from tests.tiny_aligner import tiny_searcher
-from vlm import Answer
+from vlm import Answer, Settings
 from vlm.serving.accounts import Accounts, hash_password
 from vlm.serving.environment import ServerSettings
 from vlm.serving.serving import Serving
@@ -115,6 +117,17 @@ def test_text_search_and_classify_answer(address: str) -> None:
     assert found.structuredContent["result"][0]["picture"] in ("cat.jpg", "sailboat.jpg")  # type: ignore[index]
     likely = use(address, "classify", picture=pictures[0], names="cat, sailboat").structuredContent
     assert set(likely) == {"cat", "sailboat"}  # type: ignore[arg-type]
+
+
+def test_what_a_tool_is_not_told_is_as_the_preset_says() -> None:
+    assistant = ChattingAssistant()
+    assistant.settings = Settings(max_new_tokens=30, repetition_penalty=1.0, clean_up=False)
+    with served(Serving(assistant, "one", None, TOOLS)) as address:  # type: ignore[arg-type]
+        use(address, "text", question="Hello?")
+        use(address, "image", question="What?", images=[data_url(CAT, "image/jpeg")], max_new_tokens=40)
+    text, image = (asked["settings"] for asked in assistant.asked)
+    assert text == assistant.settings
+    assert image == replace(assistant.settings, max_new_tokens=40)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def import_adapter(source: str, output: Path) -> None:
 @dataclass(frozen=True)
 class Export:
     """What to write. `precision`: of the weights, None for as they are stored. `keep_lora`: llava's LoRA is left beside.
-    `class_token`: where llama.cpp puts it (vlm/engines/mmproj_gguf.py)."""
+    `class_token`: where llama.cpp puts it (vlm/export/mmproj_gguf.py)."""
 
     form: str
     precision: str | None = None
@@ -68,7 +68,7 @@ def export_adapter(adapter: str, export: Export, output: Path | None = None) -> 
     output = output or Path("exports") / f"{called}-{export.form}"
     with new_folder(output) as working:
         if export.form == "lora":
-            from vlm.engines.gguf_export import write_lora_alone
+            from vlm.export.gguf_folder import write_lora_alone
 
             write_lora_alone(config, lora_folder(folder), working, called)
         else:
@@ -77,12 +77,12 @@ def export_adapter(adapter: str, export: Export, output: Path | None = None) -> 
 
 
 def _export_whole(config: ModelConfig, adapter: Path, export: Export, output: Path, called: str) -> None:
-    from vlm.engines.gguf_export import check_gguf, write_gguf
+    from vlm.export.gguf_folder import check_gguf, write_gguf
+    from vlm.export.llava_folder import check_llava, write_llava
+    from vlm.export.llava_parts import in_the_way
     from vlm.model.eyes import build_eyes
     from vlm.model.fusion import build_fusion
     from vlm.model.language import build_language
-    from vlm.model.llava_export import check_llava, write_llava
-    from vlm.model.llava_parts import in_the_way
     from vlm.model.sizes import architecture, language_architecture
     from vlm.model.vlm import VisionLanguageModel
 

@@ -247,5 +247,9 @@ class Conversation:
         return self.history_before(-1)
 
     def history_before(self, number: int | None) -> list[Turn]:
-        """The same of exchange `number`; of one that is to come for None."""
-        return [Turn(each.asked, each.text, each.present_pictures) for each in self.exchanges[:number]]
+        """The same of exchange `number`; of one that is to come for None. Where the latest pictures are gone it has none:
+        what is asked now would be answered about others."""
+        before = self.exchanges[:number]
+        latest = next((each for each in reversed(before) if each.pictures), None)
+        gone = latest is not None and latest.present_pictures != latest.pictures
+        return [Turn(each.asked, each.text, () if gone else each.present_pictures) for each in before]

@@ -68,7 +68,10 @@ class Pipeline:
         if not any(turn.images for turn in turns):
             prompt = [PromptTurn(turn.question, turn.answer) for turn in turns]
             answer = yield from self._draft(answer, prompt, (), settings, begun)
-            answer = _styled(replace(answer, text=answer.text.strip()), settings)
+            text = answer.text.strip()
+            # what an answer that was cut goes on from
+            draft = text if settings.style == "keywords" else None
+            answer = _styled(replace(answer, text=text, draft=draft), settings)
         else:
             answer = yield from self._reply_about_pictures(answer, turns, settings, begun)
         if not answer.text:

@@ -14,7 +14,7 @@ from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.errors import UserError
 from vlm.model.adapter import load_fusion
 from vlm.model.fusion import build_fusion
-from vlm.weights.resolve import gguf_file, tokenizer_folder
+from vlm.weights.resolve import gguf_file, is_gguf, tokenizer_folder
 
 ENGINES = ("auto", "torch", "llama.cpp")
 IN_LLAMA_CPP = (
@@ -57,7 +57,8 @@ def build_engine(config: ModelConfig, lora: Path | None, device: str, fusion: Pa
             f"{config.fusion.kind}. Set language.engine to torch."
         )
     auto = wanted == "auto" and held
-    too_small = _too_small(config, device) if auto and device != "cpu" else ""
+    could = auto and device != "cpu" and is_gguf(config.language.weights)
+    too_small = _too_small(config, device) if could else ""
     notice = f"{too_small} llama.cpp answers on the CPU instead." if too_small else ""
     device = "cpu" if too_small else device
     if wanted == "llama.cpp" or (auto and device == "cpu"):

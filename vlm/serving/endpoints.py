@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from vlm.chat.answer import Answer, Settings, Style
+from vlm.chat.answer import Answer, Style
 from vlm.chat.reply import MAX_PICTURES
 from vlm.errors import UserError
 from vlm.inputs.audio import MAX_RECORDING_BYTES
@@ -35,14 +35,14 @@ class QuestionEndpoints:
         question: str,
         images: list[str] | None,
         audio: str | None = None,
-        max_new_tokens: float = Settings.max_new_tokens,
-        temperature: float = Settings.temperature,
-        clean_up: bool = Settings.clean_up,
-        style: Style = Settings.style,
-        top_p: float = Settings.top_p,
-        min_p: float = Settings.min_p,
-        repetition_penalty: float = Settings.repetition_penalty,
-        seed: float = Settings.seed,
+        max_new_tokens: float | None = None,
+        temperature: float | None = None,
+        clean_up: bool | None = None,
+        style: Style | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: float | None = None,
     ) -> Answers:
         """Answer a question about one or more pictures. Returns the answer and how it came about.
 
@@ -64,18 +64,18 @@ class QuestionEndpoints:
             raise UserError("Please send at least one picture.")
         spoken = file_of(audio, "audio", MAX_RECORDING_BYTES)
         chosen = (max_new_tokens, temperature, clean_up, style, top_p, min_p, repetition_penalty, seed)
-        yield from self._answers(question, pictures, spoken, checked_settings(*chosen))
+        yield from self._answers(question, pictures, spoken, *chosen)
 
     def text(
         self,
         question: str,
-        max_new_tokens: float = Settings.max_new_tokens,
-        temperature: float = Settings.temperature,
-        style: Style = Settings.style,
-        top_p: float = Settings.top_p,
-        min_p: float = Settings.min_p,
-        repetition_penalty: float = Settings.repetition_penalty,
-        seed: float = Settings.seed,
+        max_new_tokens: float | None = None,
+        temperature: float | None = None,
+        style: Style | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: float | None = None,
     ) -> Answers:
         """Answer a question without a picture. Returns the answer and how it came about.
 
@@ -89,19 +89,19 @@ class QuestionEndpoints:
             repetition_penalty: 1 for none; higher values keep the answer from repeating itself.
             seed: Above temperature 0, another seed draws another answer.
         """
-        chosen = (max_new_tokens, temperature, True, style, top_p, min_p, repetition_penalty, seed)
-        yield from self._answers(question, (), None, checked_settings(*chosen))
+        chosen = (max_new_tokens, temperature, None, style, top_p, min_p, repetition_penalty, seed)
+        yield from self._answers(question, (), None, *chosen)
 
     def voice(
         self,
         audio: str | None,
-        max_new_tokens: float = Settings.max_new_tokens,
-        temperature: float = Settings.temperature,
-        style: Style = Settings.style,
-        top_p: float = Settings.top_p,
-        min_p: float = Settings.min_p,
-        repetition_penalty: float = Settings.repetition_penalty,
-        seed: float = Settings.seed,
+        max_new_tokens: float | None = None,
+        temperature: float | None = None,
+        style: Style | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: float | None = None,
     ) -> Answers:
         """Answer a spoken question. Returns the answer and how it came about, what was heard among it.
 
@@ -118,14 +118,16 @@ class QuestionEndpoints:
         spoken = file_of(audio, "audio", MAX_RECORDING_BYTES)
         if not spoken:
             raise UserError("Please send a recording.")
-        chosen = (max_new_tokens, temperature, True, style, top_p, min_p, repetition_penalty, seed)
-        yield from self._answers("", (), spoken, checked_settings(*chosen))
+        chosen = (max_new_tokens, temperature, None, style, top_p, min_p, repetition_penalty, seed)
+        yield from self._answers("", (), spoken, *chosen)
 
-    def _answers(
-        self, question: str, images: Sequence[str], audio: str | None, settings: Settings
-    ) -> Answers:
+    def _answers(self, question: str, images: Sequence[str], audio: str | None, *chosen: Any) -> Answers:
+        """`chosen` is in the order of `SettingsPanel`, with None for what is left as the preset has it."""
         shown, latest = 0.0, Answer()
-        asked = text_of(question, "question")
+        asked, settings = (
+            text_of(question, "question"),
+            checked_settings(self.serving.assistant.settings, *chosen),
+        )
         with closing(self.serving.stream(asked, images, audio, (), settings)) as snapshots:
             for latest in snapshots:
                 if latest.stage != "done" and time.monotonic() - shown > REFRESH_SECONDS:

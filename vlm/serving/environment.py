@@ -1,6 +1,7 @@
 """The environment -> what is served, where, and to whom. deploy/README.md lists every variable."""
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +134,9 @@ def _check_proxies(text: str) -> None:
 
 
 def _file(name: str, path: str | None) -> str | None:
-    if path is not None and not Path(path).is_file():
-        raise UserError(f"{name} must be the path of a file, and {path!r} is none.")
+    if path is not None and not os.path.isfile(path):
+        told = repr(path) if len(path) < 256 else "what was given"  # which may be the key itself
+        raise UserError(f"{name} must be the path of a file, and {told} is none.")
     return path
 
 

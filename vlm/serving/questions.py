@@ -123,7 +123,9 @@ class Questions:
             raise UserError("Questions about pictures go on the Image tab.")
         if self.tab.pictures and not any(each.pictures for each in [*conversation.exchanges[:at], exchange]):
             raise UserError("Please add a picture first: upload, paste or drop one, or use the camera.")
-        pictures = tuple(map(shown_file, exchange.present_pictures))
+        if exchange.present_pictures != exchange.pictures:  # uploads are deleted after some hours
+            raise UserError("A picture of this question is no longer here. Please add it again.")
+        pictures = tuple(map(shown_file, exchange.pictures))
         conversation.begin(replace(exchange, pictures=pictures, settings=settings), at)
 
     def read_ahead(self, conversation: Conversation, composed: Composed | None) -> None:

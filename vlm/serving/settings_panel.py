@@ -1,6 +1,7 @@
 """The settings on the page, of which most are also the endpoints' optional arguments."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -39,33 +40,31 @@ class PersonalPanel(NamedTuple):
     language: gr.Dropdown
 
 
-def checked_settings(
-    max_new_tokens: Any,
-    temperature: Any,
-    clean_up: Any,
-    style: Any,
-    top_p: Any,
-    min_p: Any,
-    repetition_penalty: Any,
-    seed: Any,
-) -> Settings:
-    """What a program sends, in the order of `SettingsPanel`. Raises UserError."""
-    return Settings(
-        max_new_tokens=whole_of(max_new_tokens, "max_new_tokens"),
-        temperature=number_of(temperature, "temperature"),
-        clean_up=flag_of(clean_up, "clean_up"),
-        style=style,
-        top_p=number_of(top_p, "top_p"),
-        min_p=number_of(min_p, "min_p"),
-        repetition_penalty=number_of(repetition_penalty, "repetition_penalty"),
-        seed=whole_of(seed, "seed"),
-    )
+CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "max_new_tokens": whole_of,
+    "temperature": number_of,
+    "clean_up": flag_of,
+    "top_p": number_of,
+    "min_p": number_of,
+    "repetition_penalty": number_of,
+    "seed": whole_of,
+}  # the style is checked by `Settings`
+
+
+def checked_settings(preset: Settings, *values: Any) -> Settings:
+    """What a program sends, in the order of `SettingsPanel`; None is as in the `preset`. Raises UserError."""
+    given = {
+        name: CHECKS[name](value, name) if name in CHECKS else value
+        for name, value in zip(SettingsPanel._fields, values, strict=True)
+        if value is not None
+    }
+    return replace(preset, **given)
 
 
 def settings_from(*values: Any) -> Settings:
     """What the page's components give, those of `SettingsPanel` and then of `PersonalPanel`, as the assistant takes it."""
     length, *shared, system, language = values
-    checked = checked_settings(int(length), *shared)  # a fraction can be typed beside a slider
+    checked = checked_settings(Settings(), int(length), *shared)  # a fraction can be typed beside a slider
     return replace(checked, system=(system or "").strip() or None, language=language or "")
 
 
@@ -73,19 +72,24 @@ def settings_panel(defaults: Settings) -> SettingsPanel:
     """The components with their defaults. `show_settings` places them."""
     hidden: dict[str, Any] = {"render": False}
     return SettingsPanel(
-        gr.Slider(16, 512, defaults.max_new_tokens, step=1, label="Longest answer, in tokens", **hidden),
-        gr.Slider(0, 1.5, defaults.temperature, step=0.1, label="Temperature", info="0 takes the likeliest "
-                  "words; higher values vary them.", **hidden),
+        _slider(16, 512, defaults.max_new_tokens, step=1, label="Longest answer, in tokens"),
+        _slider(0, 1.5, defaults.temperature, step=0.1, label="Temperature", info="0 takes the likeliest "
+                "words; higher values vary them."),
         gr.Checkbox(defaults.clean_up, label="Clean up answers about pictures", **hidden),
         gr.Radio(STYLES, value=defaults.style, label="Answer style", **hidden),
-        gr.Slider(0.05, 1, defaults.top_p, step=0.05, label="Top-p", info="Considers the likeliest tokens that "
-                  "together reach this probability.", **hidden),
-        gr.Slider(0, 1, defaults.min_p, step=0.01, label="Min-p", info="Considers tokens that are at least this "
-                  "likely, compared with the likeliest.", **hidden),
-        gr.Slider(1, 2, defaults.repetition_penalty, step=0.05, label="Repetition penalty", info="1 is none.", **hidden),
+        _slider(0.05, 1, defaults.top_p, step=0.05, label="Top-p", info="Considers the likeliest tokens that "
+                "together reach this probability."),
+        _slider(0, 1, defaults.min_p, step=0.01, label="Min-p", info="Considers tokens that are at least this "
+                "likely, compared with the likeliest."),
+        _slider(1, 2, defaults.repetition_penalty, step=0.05, label="Repetition penalty", info="1 is none."),
         gr.Number(defaults.seed, precision=0, minimum=0, maximum=LARGEST_SEED, label="Seed", info="Another seed "
                   "draws another answer.", **hidden),
     )  # fmt: skip
+
+
+def _slider(least: float, most: float, value: float, **shown: Any) -> gr.Slider:
+    """From `least` to `most`, and as far as the preset's own value, which the page sends until it is moved."""
+    return gr.Slider(min(least, value), max(most, value), value, render=False, **shown)
 
 
 def personal_panel(language: str | None) -> PersonalPanel:

@@ -15,7 +15,6 @@ from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import Field
 from starlette.routing import Route
 
-from vlm.chat.answer import Settings
 from vlm.errors import UserError
 from vlm.serving.body import JSON_BYTES
 from vlm.serving.callers import CALLER, SCOPE_KEY
@@ -37,8 +36,9 @@ File = Annotated[
         "this server returned. Other addresses are not fetched."
     ),
 ]
-Length = Annotated[int, Field(description="The longest answer, in tokens.")]
-DEFAULT_LENGTH = Settings.max_new_tokens
+Length = Annotated[
+    int | None, Field(description="The longest answer, in tokens; left out, as the preset says.")
+]
 
 
 class Tools:
@@ -51,16 +51,16 @@ class Tools:
         question: str,
         images: list[File],
         audio: File | None = None,
-        max_new_tokens: Length = DEFAULT_LENGTH,
+        max_new_tokens: Length = None,
     ) -> str:
         """Answer a question about one or more pictures. A recording can ask it in place of the words."""
         return await _last(context, partial(self.endpoints.image, question, images, audio, max_new_tokens))
 
-    async def text(self, context: Context, question: str, max_new_tokens: Length = DEFAULT_LENGTH) -> str:
+    async def text(self, context: Context, question: str, max_new_tokens: Length = None) -> str:
         """Answer a question without a picture."""
         return await _last(context, partial(self.endpoints.text, question, max_new_tokens))
 
-    async def voice(self, context: Context, audio: File, max_new_tokens: Length = DEFAULT_LENGTH) -> str:
+    async def voice(self, context: Context, audio: File, max_new_tokens: Length = None) -> str:
         """Answer a spoken question: a recording of at most ten minutes."""
         return await _last(context, partial(self.endpoints.voice, audio, max_new_tokens))
 

@@ -60,6 +60,12 @@ def gguf_file(name: str) -> Path | None:
     return path
 
 
+def is_gguf(name: str) -> bool:
+    """Whether the weight is a GGUF; nothing is fetched."""
+    known = CATALOGUE.get(name)
+    return isinstance(known, Gguf) or (known is None and Path(name).suffix.lower() == ".gguf")
+
+
 def tokenizer_folder(name: str) -> Path:
     """The folder that holds the weight's tokenizer, chat template and config.json; of a GGUF that and nothing else."""
     return _made_from_gguf(name, TOKENIZER, write_tokenizer) or resolve(name)

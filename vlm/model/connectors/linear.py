@@ -1,11 +1,8 @@
-"""One linear layer from features to visual tokens, as LLaVA (arXiv:2304.08485)."""
+"""One linear layer from features to visual tokens, as LLaVA (arXiv:2304.08485): each cell is one."""
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-
-from vlm.model.connectors.connector import Connector
-from vlm.model.standardise import Standardise
+from vlm.model.connectors.pixel_shuffle import PixelShuffle
 
 
 @dataclass(frozen=True)
@@ -13,20 +10,5 @@ class LinearSettings:
     def tokens(self, feature_count: int) -> int:
         return feature_count
 
-    def build(self, feature_size: int, embedding_size: int) -> "LinearProjector":
-        return LinearProjector(feature_size, embedding_size)
-
-
-class LinearProjector(Connector):
-    """[B, N, Dv] -> [B, N, Dl]"""
-
-    def __init__(self, feature_size: int, embedding_size: int) -> None:
-        super().__init__(Standardise(feature_size))
-        self.layer = nn.Linear(feature_size, embedding_size)
-
-    @property
-    def way(self) -> list[nn.Linear]:
-        return [self.layer]
-
-    def connect(self, normalised: Tensor) -> Tensor:
-        return self.layer(normalised)
+    def build(self, feature_size: int, embedding_size: int) -> PixelShuffle:
+        return PixelShuffle(feature_size, embedding_size, merge=1)

@@ -3,7 +3,7 @@
 llama.cpp's GELU is the one with tanh, and its keys and values have 16 bits, so that scores differ in the third digit.
 Questions are therefore chosen at which each token of the answer is likelier than any other by more than that. The picture
 is as large as the tower takes it, since llama.cpp resizes pictures in its own way. It takes the class token for the last
-patch and leaves out the first (vlm/engines/mmproj_gguf.py): torch is given the same."""
+patch and leaves out the first (vlm/export/mmproj_gguf.py): torch is given the same."""
 
 import base64
 import io

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from vlm.export.llava_parts import LlavaParts, in_the_way, llava_parts, widened
 from vlm.model.chat_templates import processor_template
 from vlm.model.eyes import Eyes
 from vlm.model.language import LanguageModel
-from vlm.model.llava_parts import LlavaParts, in_the_way, llava_parts, widened
 from vlm.model.plain_lora import LORA_CONFIG, LORA_WEIGHTS
 from vlm.model.vlm import VisionLanguageModel
 from vlm.weights.cache import check_space

@@ -9,10 +9,10 @@ import torch
 from gguf import MODEL_TENSOR, TENSOR_NAMES
 from torch import Tensor
 
-from vlm.engines.gguf_tensors import Kind, write_tensors
 from vlm.engines.lora_gguf import TURNED, known_architecture, turned
-from vlm.engines.vocabulary_gguf import add_vocabulary
 from vlm.errors import UserError
+from vlm.export.gguf_tensors import Kind, write_tensors
+from vlm.export.vocabulary_gguf import add_vocabulary
 
 ARCHITECTURES = ("llama", "phi3", "qwen2")
 ELSEWHERE = "Export with --to llava, and let llama.cpp's own convert_hf_to_gguf.py write the language model."

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from vlm.config import ModelConfig
-from vlm.engines.gguf_tensors import KINDS
-from vlm.engines.language_gguf import check_language, write_language
 from vlm.engines.lora_gguf import write_lora
-from vlm.engines.mmproj_gguf import check_mmproj, write_mmproj
-from vlm.engines.modelfile import modelfile
 from vlm.errors import UserError
+from vlm.export.gguf_tensors import KINDS
+from vlm.export.language_gguf import check_language, write_language
+from vlm.export.llava_parts import LlavaParts, llava_parts
+from vlm.export.mmproj_gguf import check_mmproj, write_mmproj
+from vlm.export.modelfile import modelfile
 from vlm.model.eyes import Eyes
-from vlm.model.llava_parts import LlavaParts, llava_parts
 from vlm.model.vlm import VisionLanguageModel
 from vlm.weights.resolve import gguf_file
 

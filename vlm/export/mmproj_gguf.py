@@ -17,8 +17,8 @@ from gguf import MODEL_ARCH, MODEL_TENSOR, TENSOR_NAMES
 from torch import Tensor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from vlm.engines.gguf_tensors import Kind, write_tensors
-from vlm.model.llava_parts import LlavaParts, in_the_way
+from vlm.export.gguf_tensors import Kind, write_tensors
+from vlm.export.llava_parts import LlavaParts, in_the_way
 
 ACTIVATIONS = {"quick_gelu": False, "gelu": True}  # the tower's -> clip.use_gelu
 FEATURE_LAYER = "clip.vision.feature_layer"
