@@ -114,6 +114,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         language.model.save_pretrained(tmp_path / name)  # type: ignore[operator]
         language.tokenizer.save_pretrained(tmp_path / name)
         text = f"name: {name}\nlanguage:\n  weights: {tmp_path / name}\n  dtype: float32\n"
+        text += "answers:\n  max_new_tokens: 16\n"  # it seldom ends by itself
         (tmp_path / f"{name}.yaml").write_text(text)
     monkeypatch.setattr(config, "PRESET_FOLDER", tmp_path)
     return tmp_path
@@ -169,7 +170,9 @@ def page_address(assistant: Assistant) -> Iterator[str]:
     """The real page over the real assistant."""
     from vlm.serving.serving import Serving
 
-    with served(Serving(assistant)) as address:
+    serving = Serving(assistant)
+    serving.model.presets = ["embedded"]  # which of them run here takes seconds to tell
+    with served(serving) as address:
         yield address
 
 
@@ -188,6 +191,16 @@ def browser(playwright: Any, chromium: str) -> Iterator[Any]:
     started = launch(playwright, chromium)
     yield started
     started.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser: Any) -> Iterator[Any]:
+    """For `tests.visiting.revisit`."""
+    from tests.visiting import new_context
+
+    opened = new_context(browser)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """An aligner is trained on real modules: pairs laid out for good, checkpoints, exact recovery, log, plots, processes."""
 
 import io
+import os
 import pickle
 import shutil
 import signal
@@ -21,6 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 from tests.conftest import free_port
+from tests.forking import end_of_fork
 from tests.tiny_alignment import TINY, tiny_aligner, tiny_text, tiny_training, use_tiny_parts, write_pairs
 from training import align
 from training.aligners import plots as align_plots
@@ -282,28 +284,13 @@ def interrupt(training: AlignmentConfig, method: str, step: int) -> None:
         align.run(training)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from tests.test_align_training import ending
-from tests.tiny_alignment import tiny_training, use_tiny_parts
-from training import align
-from training.aligners.trainer import AlignerTrainer
-
-torch.set_num_threads(1)
-data, output, method, step = sys.argv[1:]
-killed = ending(method, int(step), lambda: os.kill(os.getpid(), signal.SIGKILL))
-setattr(AlignerTrainer, method, killed)
-use_tiny_parts()
-align.run(tiny_training(Path(data), Path(output)))
-"""
-
-
 def kill(training: AlignmentConfig, method: str, step: int) -> None:
-    command = [sys.executable, "-c", KILLED, training.data, training.output, method, str(step)]
-    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    def run() -> None:
+        killed = ending(method, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        setattr(AlignerTrainer, method, killed)
+        align.run(training)
+
+    assert end_of_fork(run) == -signal.SIGKILL
 
 
 @pytest.mark.slow

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.chatting import ChattingAssistant
 from tests.conftest import EXAMPLES, free_port, served
 from tests.test_serving import wait_until
-from tests.visiting import add_picture, answers, ask, box, open_page, visit, wait_until_idle
+from tests.visiting import add_picture, answers, ask, box, open_page, revisit, visit, wait_until_idle
 from vlm.chat.occlusion import Look
 from vlm.serving.environment import ServerSettings
 from vlm.serving.launch import Site, start
@@ -46,9 +46,9 @@ def assistant(chatting: ChattingAssistant) -> ChattingAssistant:
 
 
 @pytest.fixture
-def page(browser: Browser, address: str, assistant: ChattingAssistant) -> Iterator[Page]:
+def page(context: BrowserContext, address: str, assistant: ChattingAssistant) -> Iterator[Page]:
     """A fresh visitor on the Text tab."""
-    with visit(browser, address, BRIEF) as opened:
+    with revisit(context, address, BRIEF) as opened:
         opened.get_by_role("tab", name="Text").click()
         yield opened
 
@@ -473,6 +473,7 @@ def test_a_server_that_is_stopped_leaves_the_page_what_it_has_said(browser: Brow
     assistant = ChattingAssistant()
     assistant.slow, assistant.script["Slow?"] = 0.05, " ".join(["word"] * 400)
     serving = Serving(assistant, "one", None, ServerSettings(stop_seconds=0))  # type: ignore[arg-type]
+    serving.model.presets = ["one"]
     with served(serving) as address, visit(browser, address, BRIEF) as page:
         page.get_by_role("tab", name="Text").click()
         ask(page, "Slow?")

@@ -53,21 +53,6 @@ def is_up(server: subprocess.Popen[bytes], address: str, log: Path) -> bool:
         return False
 
 
-def test_told_to_stop_it_lets_answers_end_and_leaves_nothing(tmp_path: Path) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"  # a proxy for the internet, which is not asked for the page
-    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"), nowhere)
-    with running(tmp_path, no_proxy="", NO_PROXY="somewhere.example", **proxies) as (server, address):
-        client = Client(address, verbose=False)
-        httpx.post(f"{address}gradio_api/upload", files={"files": (EXAMPLES / "cat.jpg").open("rb")})
-        assert list(tmp_path.rglob("cat.jpg"))
-        job = client.submit("Hello?", api_name="/text")
-        wait_until(lambda: bool(job.outputs()))
-        server.send_signal(signal.SIGTERM)
-        assert job.result(timeout=60)[0] == "done"
-        assert server.wait(60) == 0
-    assert not list(tmp_path.glob("uploads-*"))
-
-
 def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
     with running(tmp_path, WORDS="10000") as (server, address):
         job = Client(address, verbose=False).submit("Hello?", api_name="/text")
@@ -79,7 +64,7 @@ def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("uploads-*"))
 
 
-def test_what_a_killed_server_leaves_goes_at_the_next_start_which_does_what_the_environment_says(
+def test_what_a_killed_server_leaves_goes_at_the_next_start_and_told_to_stop_it_lets_answers_end(
     tmp_path: Path,
 ) -> None:
     with running(tmp_path) as (server, address):
@@ -87,16 +72,29 @@ def test_what_a_killed_server_leaves_goes_at_the_next_start_which_does_what_the_
         server.send_signal(signal.SIGKILL)
         server.wait(10)
     assert list(tmp_path.rglob("cat.jpg"))
-    with running(tmp_path, AUTH="ann:secret", UPLOADS_MB="1") as (_, address):
+    nowhere = f"http://127.0.0.1:{free_port()}"  # a proxy for the internet, which is not asked for the page
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"), nowhere)
+    environment = proxies | {"no_proxy": "", "NO_PROXY": "somewhere.example", "UPLOADS_MB": "1"}
+    person = ("ann", "secret")
+    with running(tmp_path, AUTH=":".join(person), **environment) as (server, address):
         assert not list(tmp_path.rglob("cat.jpg"))
         wait_until(lambda: "Warming up." in (tmp_path / "log").read_text())
         assert httpx.get(f"{address}config").status_code == 401
-        config = httpx.get(f"{address}config", auth=("ann", "secret"))
+        config = httpx.get(f"{address}config", auth=person)
         assert config.status_code == 200
         assert "Use this preset" not in str(config.json()["components"])  # which visitors do not choose
-        files = {"files": b"x" * 2 * 2**20}
-        full = httpx.post(f"{address}gradio_api/upload", files=files, auth=("ann", "secret"))
+        large = {"files": b"x" * 2 * 2**20}
+        full = httpx.post(f"{address}gradio_api/upload", files=large, auth=person)
         assert (full.status_code, "no room" in full.text) == (507, True)
+        small = {"files": (EXAMPLES / "cat.jpg").open("rb")}
+        httpx.post(f"{address}gradio_api/upload", files=small, auth=person)
+        assert list(tmp_path.rglob("cat.jpg"))
+        job = Client(address, verbose=False, httpx_kwargs={"auth": person}).submit("Hello?", api_name="/text")
+        wait_until(lambda: bool(job.outputs()))
+        server.send_signal(signal.SIGTERM)
+        assert job.result(timeout=60)[0] == "done"
+        assert server.wait(60) == 0
+    assert not list(tmp_path.glob("uploads-*"))
 
 
 @pytest.mark.parametrize(

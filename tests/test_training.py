@@ -5,11 +5,11 @@ import hashlib
 import io
 import json
 import math
+import os
 import pickle
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
+from tests.forking import end_of_fork
 from tests.tiny import colour_batch, picture, tiny_config, tiny_model
 from training import finetune
 from training.adapters import tags as teaching
@@ -512,25 +513,13 @@ def interrupt(training: TrainingConfig, method: str, step: int) -> None:
         weights_after(training, 10)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from tests.test_training import ending, training_on, weights_after
-from tests.tiny import tiny_config
-from training import finetune
-
-data, method, step = sys.argv[1:]
-killed = ending(method, int(step), lambda: os.kill(os.getpid(), signal.SIGKILL))
-setattr(finetune.AdapterTrainer, method, killed)
-finetune.load_model_config = lambda name: tiny_config()
-weights_after(training_on(Path(data)), 10)
-"""
-
-
 def kill(training: TrainingConfig, method: str, step: int) -> None:
-    command = [sys.executable, "-c", KILLED, training.data, method, str(step)]
-    killed = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    def run() -> None:
+        killed = ending(method, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        setattr(finetune.AdapterTrainer, method, killed)
+        weights_after(training, 10)
+
+    assert end_of_fork(run) == -signal.SIGKILL
 
 
 @pytest.mark.slow

@@ -325,7 +325,9 @@ def chatting() -> ChattingAssistant:
 
 @pytest.fixture(scope="module")
 def address(chatting: ChattingAssistant) -> Iterator[str]:
-    with served(Serving(chatting)) as page_address:  # type: ignore[arg-type]
+    serving = Serving(chatting)  # type: ignore[arg-type]
+    serving.model.presets = ["embedded"]
+    with served(serving) as page_address:
         yield page_address
 
 
@@ -391,7 +393,9 @@ def test_where_the_page_is_in_another_language_it_says_that_pictures_are_told_of
 ) -> None:
     seeing = ChattingAssistant()
     seeing.adapter_folder = ASSETS.parent / "assets" / "adapters" / "embedded"  # type: ignore[assignment]
-    with served(Serving(seeing)) as address:  # type: ignore[arg-type]
+    serving = Serving(seeing)  # type: ignore[arg-type]
+    serving.model.presets = ["embedded"]
+    with served(serving) as address:
         for locale, shown in (("fr-FR", True), ("en-GB", False), ("pt-PT", False)):
             with visit(browser, address, BRIEF, locale=locale) as page:
                 expect(page.locator(".foreign")).to_be_visible(visible=shown)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.chatting import ChattingAssistant
 from tests.conftest import served
-from tests.visiting import add_picture, answers, ask, visit
+from tests.visiting import add_picture, answers, ask, revisit
 from training import prepare
 from training.data import read_rows
 from vlm.chat.feedback import Feedback, read_feedback
@@ -36,8 +36,8 @@ def address(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with visit(browser, address, BRIEF) as opened:
+def page(context: BrowserContext, address: str) -> Iterator[Page]:
+    with revisit(context, address, BRIEF) as opened:
         yield opened
 
 
