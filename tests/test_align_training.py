@@ -23,7 +23,16 @@ from safetensors.torch import load_file, save
 
 from tests.conftest import free_port
 from tests.forking import end_of_fork
-from tests.tiny_alignment import TINY, tiny_aligner, tiny_text, tiny_training, use_tiny_parts, write_pairs
+from tests.tiny_alignment import (
+    TINY,
+    colours,
+    tiny_aligner,
+    tiny_clip,
+    tiny_text,
+    tiny_training,
+    use_tiny_parts,
+    write_pairs,
+)
 from training import align
 from training.aligners import plots as align_plots
 from training.aligners.pairs import Captioned, PairData, Pairs, read_pairs
@@ -37,9 +46,12 @@ from training.runs.log_lines import LOG, log_lines
 from vlm.chat.search import TEMPLATES
 from vlm.config import TextConfig, load_aligner_config
 from vlm.errors import UserError
+from vlm.model.aligner import Aligner
 from vlm.model.alignment import restore_aligner
 from vlm.model.embeddings import Precomputed, StoredEmbeddings
+from vlm.model.pooling import build_head
 from vlm.model.text_encoders import TokenFeatures, pad
+from vlm.model.tiles import Tiled
 
 ROOT = Path(__file__).parent.parent
 
@@ -191,7 +203,24 @@ def test_token_features_that_were_written_before_a_kill_are_kept(
 def test_pictures_that_an_encoder_trains_on_wait_on_the_disk(tmp_path: Path) -> None:
     kept = PictureFile([("one", b"1"), ("two", b"22"), ("one", b"1"), ("none", b"")], tmp_path)
     assert list(kept.items()) == [("one", b"1"), ("two", b"22"), ("none", b"")]
-    assert kept["two"] == b"22" and not list(tmp_path.iterdir())
+    place = kept.file.tell()
+    assert kept["one"] == b"1" and kept.file.tell() == place and not list(tmp_path.iterdir())
+
+
+def test_statistics_are_those_of_every_tile(training: AlignmentConfig) -> None:
+    vision, config = Tiled(tiny_clip("grid", -1), 2), replace(TINY, class_texts=())
+    heads = build_head(config.picture_head, 8, 8), build_head(config.text_head, 8, 8)
+    aligner, pictures = (
+        Aligner(config, vision, tiny_text(), *heads),
+        dict(zip("123", colours(), strict=False)),
+    )
+    known = [Captioned(name, "tiny") for name in pictures]
+    align.prepare(
+        aligner, training, known, dict.fromkeys(pictures, ["a text"]),
+        lambda name: vision.preprocess(pictures[name]), lambda text: aligner.text.tokenize([text])[0][0],
+    )  # fmt: skip
+    features = vision.see(list(pictures.values()))
+    assert torch.allclose(aligner.picture_head.normalise.mean, features.mean((0, 1)), atol=1e-5)
 
 
 def run_to_the_end(config: AlignmentConfig) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
@@ -318,6 +347,38 @@ def test_a_killed_run_ends_bit_for_bit_where_an_unbroken_one_ends(
     for name, weight in unbroken.items():
         assert torch.equal(weight, resumed[name]), name
     assert log_again == log
+
+
+@pytest.mark.slow
+def test_workers_that_decode_pictures_change_nothing(
+    training: AlignmentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = replace(training, stage="full", augmentation=AugmentationConfig(views=1), epochs=4)
+    alone, log = run_to_the_end(replace(training, output=training.output + "-alone"))
+    monkeypatch.setattr(align, "workers_for", lambda config: 2)
+    together, log_of_workers = run_to_the_end(training)
+    assert all(torch.equal(weight, together[name]) for name, weight in alone.items())
+    assert log_of_workers == log
+
+
+@pytest.mark.slow
+def test_a_run_whose_checkpoint_counts_weights_without_a_use_goes_on(
+    training: AlignmentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of earlier versions do, which trained the text encoder's pooler in name."""
+
+    def build(*given: Any) -> Aligner:
+        aligner = tiny_aligner()
+        aligner.text = tiny_text(pooler=True)
+        return aligner
+
+    monkeypatch.setattr(align, "build_aligner", build)
+    training = replace(training, stage="full")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Aligner, "_without_use", lambda self: [])
+        interrupt(training, "training_step", 5)
+    weights, log = run_to_the_end(training)
+    assert max(line["step"] for line in log) > 5 and "text.network.pooler.dense.weight" in weights
 
 
 @pytest.mark.parametrize(

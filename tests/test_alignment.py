@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from tests.tiny_alignment import COLOURS, TINY, colours, tiny_aligner, tiny_text, write_pairs
+from tests.tiny_alignment import COLOURS, TINY, colours, tiny_aligner, tiny_clip, tiny_text, write_pairs
 from training.aligners.contrast import LOSSES, info_nce, matryoshka_loss, shorten, siglip
 from training.aligners.gradient_cache import cached_backward
 from training.scores import alignment as alignment_scores
@@ -30,9 +30,12 @@ from training.scores.retrieval import (
 from vlm.config import HeadConfig, TextConfig, load_aligner_config
 from vlm.errors import UserError
 from vlm.model import alignment
+from vlm.model.aligner import Aligner
 from vlm.model.alignment import find_aligner, load_aligner_model, save_aligner
+from vlm.model.encoder import Encoder
 from vlm.model.pooling import POOLINGS, build_head, build_pooling
 from vlm.model.text_encoders import build_text_encoder
+from vlm.model.tiles import Tiled
 
 ONE, NONE = torch.tensor(1.0), torch.tensor(0.0)
 
@@ -142,6 +145,8 @@ def test_the_matryoshka_loss_weighs_the_whole_by_a_quarter_and_the_mean_of_the_s
 def test_gradient_caching_gives_the_gradients_of_the_whole_batch_and_the_same_random_numbers(
     kind: str,
 ) -> None:
+    embedded = []
+
     def gradients(piece: int) -> dict[str, Tensor]:
         torch.manual_seed(1)
         aligner = tiny_aligner()
@@ -155,11 +160,13 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch_and_the_same_ra
         def loss_of(p: Tensor, t: Tensor):  # type: ignore[no-untyped-def]
             return matryoshka_loss(kind, p, t, aligner.current_scale(), aligner.bias, *rest, dims=(4,))
 
+        aligner.register_forward_hook(lambda *_: embedded.append(piece))
         cached_backward(aligner, pieces, loss_of, [aligner.log_scale, aligner.bias], Tensor.backward)
         return {name: each.grad for name, each in aligner.named_parameters() if each.grad is not None}
 
     whole, cached = gradients(6), gradients(2)
-    assert whole.keys() == cached.keys() and "log_scale" in whole
+    assert whole.keys() == cached.keys() and {"log_scale", "bias"} <= whole.keys()
+    assert embedded == [6, *[2] * 6]  # one piece is embedded once, others twice
     for name, gradient in whole.items():
         # sums in another order, rounded as far as their largest parts are
         assert torch.allclose(gradient, cached[name], atol=1e-6 * max(1.0, float(gradient.abs().max()))), name
@@ -177,6 +184,32 @@ def test_the_stages_train_exactly_their_parts_and_the_frozen_stay_as_they_are() 
     assert {each.dtype for each in aligner.parameters()} == {torch.float32}  # of what trains
     with pytest.raises(UserError, match="no training stage 'vision'. Valid: heads, full"):
         aligner.train_only("vision")
+
+
+@pytest.mark.parametrize(
+    ("vision", "unused"),
+    [
+        (tiny_clip("pooled", -2), 0),
+        (tiny_clip("patches", -1), 3),  # the norm behind the layers, and the projection
+        (tiny_clip("grid", -2), 19),  # and the last layer
+        (Tiled(tiny_clip("grid", -2), 2), 19),
+    ],
+)
+def test_in_the_full_stage_every_trainable_weight_has_a_gradient(vision: Encoder, unused: int) -> None:
+    """Several processes wait for those of all."""
+    config = replace(TINY, class_texts=())
+    heads = build_head(config.picture_head, vision.feature_size, 8), build_head(config.text_head, 8, 8)
+    aligner = Aligner(config, vision, tiny_text(pooler=True), *heads)
+    before = torch.get_rng_state()
+    parts = aligner.train_only("full")
+    assert torch.equal(torch.get_rng_state(), before)
+    pixels = torch.stack([aligner.vision.preprocess(image) for image in colours()])
+    seen = aligner(pixels, *aligner.text.tokenize(COLOURS))
+    ((seen.pictures @ seen.texts.T).sum() * aligner.current_scale() + aligner.bias).backward()
+    trained = {name: each for name, each in aligner.named_parameters() if each.requires_grad}
+    assert not [name for name, each in trained.items() if each.grad is None]
+    assert len(list(aligner.parameters())) - len(trained) == unused + 2  # of the text's pooler
+    assert {id(each) for own in parts.values() for each in own} == {id(each) for each in trained.values()}
 
 
 def test_in_the_full_stage_gradients_reach_both_encoders_from_pixels_and_token_ids() -> None:

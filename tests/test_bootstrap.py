@@ -22,6 +22,7 @@ from training.bootstrapping import filtering, matching
 from training.bootstrapping.bootstrapped import DROPPED, KEPT, QUESTION
 from training.bootstrapping.matching import Claim, best_threshold, claims_of, judged, scored, shuffled
 from training.config import PairSource
+from training.scores import alignment as alignment_scores
 from vlm.errors import UserError
 from vlm.model import alignment
 
@@ -117,6 +118,26 @@ def test_pictures_are_read_once_for_all_claims(data: Path, monkeypatch: pytest.M
     again = scored(aligner, data, claims, pictures)
     assert len(reads) == 1
     assert [each.score for each in again] == pytest.approx([each.score for each in whole], abs=1e-5)
+
+
+def test_of_an_encoder_that_was_trained_pictures_are_read_once_too(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = read_pairs(data, ["told"], 0.0).train[::2]
+    aligner, claims = tiny_aligner(), claims_of(pictures)
+    expected = scored(aligner, data, claims, pictures)
+    aligner.encoders_trained = True
+    reads, opened = [], []
+    read, open_image = matching.pictures_of, alignment_scores.open_image
+    monkeypatch.setattr(matching, "pictures_of", lambda *given: reads.append(given) or read(*given))
+    monkeypatch.setattr(
+        alignment_scores, "open_image", lambda content: opened.append(content) or open_image(content)
+    )
+    monkeypatch.setattr(matching, "PICTURES_AT_ONCE", 7)
+    found = scored(aligner, data, claims[::-1], pictures)[::-1]
+    assert [each.text for each in found] == [each.text for each in expected]
+    assert [each.score for each in found] == pytest.approx([each.score for each in expected], abs=1e-2)
+    assert len(reads) == 1 and len(opened) == len(pictures)
 
 
 @pytest.mark.slow

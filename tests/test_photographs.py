@@ -13,6 +13,7 @@ from PIL import Image
 
 from training import prepare
 from training.data import parquet_file, splits
+from training.data.held_out import KeptOut
 from training.picture import Row
 from training.sources import (
     boxes,
@@ -227,10 +228,25 @@ def test_small_jpegs_are_stored_as_they_are_and_others_made_small(tmp_path):
     photograph(tmp_path / "small.jpg", 1)
     photograph(tmp_path / "large.jpg", 2, (640, 400))
     photograph(tmp_path / "other.png", 3)
-    assert photographs.stored(tmp_path / "small.jpg") == (tmp_path / "small.jpg").read_bytes()
+
+    def stored(name):
+        return photographs.stored(tmp_path / name, photographs.load(tmp_path / name))
+
+    assert stored("small.jpg") == (tmp_path / "small.jpg").read_bytes()
     for name, size in (("large.jpg", (320, 200)), ("other.png", (96, 64))):
-        with Image.open(io.BytesIO(photographs.stored(tmp_path / name))) as image:
+        with Image.open(io.BytesIO(stored(name))) as image:
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", size)
+
+
+def test_a_photograph_is_decoded_once_for_its_rows(tmp_path, monkeypatch):
+    make_set(tmp_path, [captioned(n) for n in range(2)])
+    photograph(tmp_path / "images/0.jpg", 0, (640, 400))
+    (picture, _) = photographs.read_folder(tmp_path)
+    expected, opened = picture.stored(picture.load()), []
+    open_image = photographs.open_image
+    monkeypatch.setattr(photographs, "open_image", lambda file: opened.append(file) or open_image(file))
+    rows = list(parquet_file.table_rows(picture, "train", {"train": None}, KeptOut({}), set(), {}))
+    assert len(opened) == 1 and {row["image"]["bytes"] for row in rows} == {expected}
 
 
 # Splits

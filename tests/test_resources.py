@@ -48,6 +48,23 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
         assert told.value is error
     with pytest.raises(RuntimeError, match="shapes"), memory_limit(""):
         raise RuntimeError("shapes differ")
+    with pytest.raises(RuntimeError, match="Hardware limit"), disk_limit(tmp_path, resume=""):
+        raise RuntimeError("out of resource: shared memory, Required: 9, Hardware limit: 8")  # a GPU kernel's
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+        "shared memory. Please try to raise your shared memory limit.",
+        "unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device (28)",
+        "unable to write to file </torch_7_1>: No space left on device (28)",
+    ],
+)
+def test_shared_memory_that_a_container_has_too_little_of_names_the_option(tmp_path: Path, told: str) -> None:
+    remedy = r"shared memory \(/dev/shm\).* is full: start it with --shm-size=8g or --ipc=host of docker run, and go on\.$"
+    with pytest.raises(UserError, match=remedy), disk_limit(tmp_path, resume="go on"):
+        raise RuntimeError(told)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
@@ -117,6 +118,7 @@ def test_each_picture_is_encoded_once_and_features_survive_a_restart(data: Path)
     assert not looks
     row, content = next(iterate_rows(data, "train"))
     assert torch.equal(again[row.picture], store[row.picture])
+    assert store[row.picture].dtype is torch.half  # as it is sent by workers
 
 
 def test_a_worker_that_is_not_forked_gets_features_and_no_encoder(data: Path) -> None:
@@ -153,7 +155,7 @@ def test_pictures_are_told_apart_by_their_content_whatever_they_are_called(tmp_p
     assert len(store) == 2
     for row in read_rows(tmp_path, "train"):
         expected = model.eyes.vision.see([picture(row.answer)])[0]
-        assert torch.allclose(store[row.picture], expected, atol=1e-2)
+        assert torch.allclose(store[row.picture].float(), expected, atol=1e-2)
     laid_out = conversations(tmp_path, model, sources=[SourceConfig("one"), SourceConfig("other")], epochs=1)
     by_answer = {
         rows[0].answer: laid_out[index]["patch_features"] for index, rows in enumerate(laid_out.examples)
@@ -201,6 +203,74 @@ def test_a_shard_that_was_removed_is_computed_again_and_costs_no_other(
     early.add([("other", png(picture("black")))], model.eyes.vision)
     for again in (store, early, FeatureStore(data, tiny_config().vision)):
         assert set(again._places) == {*pictures_in(data), "other"}
+
+
+def shards_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The pictures' names in every shard, and its features."""
+    found = {}
+    for file in sorted(folder.glob("shard-*")):
+        with safe_open(file, framework="pt") as shard:
+            found[shard.metadata()["pictures"]] = shard.get_tensor("patch_features")
+    return found
+
+
+def test_workers_write_the_same_shards_and_do_not_draw_all_pictures_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "SHARD_SIZE", 2)
+    encoder, drawn, ahead = tiny_model().eyes.vision, [], []
+    pictures = [(str(number), png(Image.new("RGB", (16, 16), (number, 0, 0)))) for number in range(40)]
+    pictures[5:5] = [("broken", b"no picture"), ("3", b"a second time"), ("4@1 0.2 0.5 0.3", pictures[4][1])]
+    write = FeatureStore._write
+    monkeypatch.setattr(FeatureStore, "_write", lambda *given: (ahead.append(len(drawn)), write(*given))[1])
+    before = torch.get_rng_state()
+
+    def written(workers: int) -> tuple[dict[str, torch.Tensor], set[str]]:
+        monkeypatch.setattr(features, "workers_for", lambda encoder: workers)
+        drawn.clear(), ahead.clear()
+        broken: set[str] = set()
+        store = FeatureStore(tmp_path / str(workers), tiny_config().vision)
+        store.add((drawn.append(each) or each for each in pictures), encoder, broken=broken)
+        return shards_of(store.folder), broken
+
+    alone, broken = written(0)
+    assert broken == {"broken"} and list(alone)[2:4] == ['["4"]', '["4@1 0.2 0.5 0.3", "5"]']
+    assert ahead[0] <= 4
+    together, broken_together = written(2)
+    assert broken_together == broken and list(together) == list(alone)
+    assert all(map(torch.equal, alone.values(), together.values()))
+    assert ahead[0] < 20
+    assert torch.equal(torch.get_rng_state(), before)  # a run that goes on has nothing to encode
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_picture_is_told_in_one_sentence_by_whoever_decodes_it(
+    data: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(features, "workers_for", lambda encoder: workers)
+    with pytest.raises(
+        UserError,
+        match=r"^A picture of the data cannot be read \(its SHA-256 is abc\): .*leaves such .*out\.$",
+    ):
+        FeatureStore(data, tiny_config().vision).add([("abc", b"none")], tiny_model().eyes.vision)
+
+
+def test_only_a_gpu_has_workers_that_decode_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "usable_cores", lambda: 64)
+    on_gpu = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(is_cuda=True)]))
+    assert (features.workers_for(tiny_model().eyes.vision), features.workers_for(on_gpu)) == (0, 16)
+    monkeypatch.setattr(features, "usable_cores", lambda: 4)
+    assert features.workers_for(on_gpu) == 3
+    monkeypatch.setattr(features, "get_all_start_methods", lambda: ["spawn"])
+    assert features.workers_for(on_gpu) == 0
+
+
+def test_the_rows_of_one_picture_are_hashed_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, hashed = read_rows(data, "train"), []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda content: hashed.append(content) or sha256(content))
+    assert read_rows(data, "train") == expected and len(expected) == 3 * len(COLOURS)
+    assert len(hashed) == len(COLOURS)
 
 
 def test_slices_divide_the_pictures_and_stay_the_same() -> None:
@@ -284,7 +354,7 @@ def test_views_are_drawn_only_where_all_answers_stay_true(data: Path) -> None:
             (expected,) = model.eyes.vision.see(
                 [paint_view(picture(names[row.picture]), draw_view(view, views))]
             )
-            assert torch.allclose(store[view], expected, atol=1e-2)
+            assert torch.allclose(store[view].float(), expected, atol=1e-2)
 
     def seen(task: str, answer: str = "A square.", several: float = 0.0) -> set[bytes]:
         told = [replace(row, task=task, answer=answer) for row in rows]
@@ -432,14 +502,20 @@ def test_a_broken_row_of_a_source_that_nobody_trains_on_stops_no_run(
         finetune.run(replace(training, sources=(SourceConfig("emojis"),)))
 
 
-def test_views_are_made_only_of_pictures_that_may_be_shown_as_one(training: TrainingConfig) -> None:
+def test_views_are_made_only_of_pictures_that_may_be_shown_as_one(
+    training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, config = tiny_model(), replace(training, augmentation=AugmentationConfig(views=2))
     first, *others = sorted({row.picture for row in read_rows(Path(training.data), "train")})
     rows = [
         replace(row, task="name" if row.picture == first else "vqa")
         for row in read_rows(Path(training.data), "train")
     ]
-    store = finetune.features_of(rows, config, tiny_config(), model.eyes.vision)
+    held_out = read_rows(Path(training.data), "validation")
+    store = finetune.features_of(rows, config, tiny_config(), model.eyes.vision, held_out)
+    with monkeypatch.context() as patch:  # nothing is left to encode: the data are not read again
+        patch.setattr(finetune, "pictures_of", None)
+        finetune.features_of(rows, config, tiny_config(), model.eyes.vision, held_out)
     views = {name: view_ids(name, config.augmentation) for name in (first, *others)}
     assert all(name in store for name in views) and all(view in store for view in views[first])
     assert others and not any(view in store for name in others for view in views[name])
@@ -588,6 +664,10 @@ def test_a_step_whose_gradient_is_not_finite_leaves_the_weights_as_they_are(grad
         return [weight.detach().clone() for weight in weights]
 
     before = step(1.0)
+    asked, ask = [], torch.Tensor.__bool__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "__bool__", lambda each: asked.append(each) or ask(each))
+        assert not skip_what_is_not_finite(optimizer) and len(asked) == 1  # a GPU is waited for once
     assert all(map(torch.equal, before, step(gradient)))
     after = step(1.0)
     assert all((one != other).all() for one, other in zip(before, after, strict=True))
@@ -656,11 +736,47 @@ def test_few_pictures_and_none_to_validate_with_are_trained_on(
     long = replace(training, warmup_steps=30, validation_steps=5)
     table = parquet.read_table(Path(training.data) / "tiny.parquet")
     parquet.write_table(table.filter(pc.field("split") == "train"), Path(training.data) / "tiny.parquet")
-    assert finetune.lay_out_validation(store_of(Path(training.data), model), {}, model, long, "Look.") is None
+    store = store_of(Path(training.data), model)
+    assert finetune.lay_out_validation([], store, {}, model, long, "Look.") is None
     assert "no validation pictures" in caplog.text
     train(model, StageConfig(epochs=5), long)
     assert made[0].warmup_steps == 5  # of ten steps
     assert made[0].eval_strategy == "no"
+
+
+def test_validation_questions_that_cannot_be_asked_forbid_no_training(
+    training: TrainingConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model()
+    sources = [SourceConfig("tiny"), SourceConfig("long"), SourceConfig("other", tasks=("name",))]
+    config = replace(training, sources=tuple(sources), max_tokens=60)
+    rows = read_rows(Path(training.data), "validation")
+    rows += [
+        replace(rows[0], source="long", answer="word " * 100),
+        replace(rows[0], source="other", task="count"),
+    ]
+    examples = finetune.lay_out_validation(
+        rows, store_of(Path(training.data), model), {}, model, config, "Look."
+    )
+    assert {turn.row.source for asked in examples.examples for turn in asked} == {"tiny"}  # type: ignore[union-attr]
+    assert "no validation question of long, other can be asked" in caplog.text
+
+
+def test_tasks_that_no_question_has_are_told_before_a_feature_is_computed(
+    training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "start_model", None)
+    file = Path(training.data) / "tiny.parquet"
+    rows = [row | {"task": "vqa"} for row in parquet.read_table(file).to_pylist()]
+    parquet.write_table(pa.Table.from_pylist([rows[0] | {"task": None}, *rows]), file)
+    told = "source tiny has no question of the tasks .*: name, count. It has: questions without a task, vqa. Change"
+    with pytest.raises(UserError, match=told):
+        finetune.run(replace(training, sources=(SourceConfig("tiny", tasks=("name", "count")),)))
+    assert not Path(training.output).exists()
+    with pytest.raises(
+        UserError, match="Nothing is left to train on"
+    ):  # nor where a run has begun that could not go on
+        long_enough(lambda epochs: conversations(Path(training.data), tiny_model(), epochs=0), 1, 0)
 
 
 def test_a_process_has_one_gpu_and_says_how_to_use_all(

@@ -7,13 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import torch
 from PIL import Image
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from tests.tiny import TinyVision, picture, tiny_tokenizer
 from training import align
 from training.config import AlignmentConfig, PairSource
 from vlm.config import AlignerConfig, HeadConfig
 from vlm.model.aligner import Aligner
+from vlm.model.clip import Clip
 from vlm.model.pooling import build_head
 from vlm.model.text_encoders import SentenceEncoder
 
@@ -27,11 +28,17 @@ TINY = AlignerConfig(
 )
 
 
-def tiny_text(max_length: int = 32) -> SentenceEncoder:
+def tiny_text(max_length: int = 32, pooler: bool = False) -> SentenceEncoder:
     tokenizer = tiny_tokenizer()
     size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, initializer_range=0.5, **size)
-    return SentenceEncoder(BertModel(config, add_pooling_layer=False), tokenizer, max_length)
+    return SentenceEncoder(BertModel(config, add_pooling_layer=pooler), tokenizer, max_length)
+
+
+def tiny_clip(features: str, layer: int) -> Clip:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
+    config = CLIPVisionConfig(image_size=16, patch_size=8, projection_dim=6, **sizes)
+    return Clip(CLIPVisionModelWithProjection(config), features, layer)
 
 
 def tiny_aligner(config: AlignerConfig = TINY, device: str = "cpu") -> Aligner:

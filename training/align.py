@@ -11,6 +11,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from multiprocessing import get_start_method
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from training.scores.alignment import report
 from vlm.config import AlignerConfig, load_aligner_config
 from vlm.config_reader import read_yaml, to_dict
 from vlm.errors import UserError
+from vlm.machine import usable_cores
 from vlm.model.aligner import STAGES, Aligner
 from vlm.model.alignment import build_aligner, save_aligner
 from vlm.model.embeddings import Precomputed
@@ -232,7 +234,7 @@ def prepare(
     pictures = torch.stack([picture_of_side(each.picture) for each in sample]).to(aligner.device)
     words = [text_of_side(texts[each.picture][0]) for each in sample]
     padded, mask = (each.to(aligner.device) for each in pad(words))
-    features = aligner.vision(pictures) if pictures.dim() == 4 else pictures
+    features = aligner.vision(pictures) if pictures.dim() > 3 else pictures
     tokens = aligner.text(padded, mask) if padded.dim() == 2 else padded
     for head, values in ((aligner.picture_head, features.flatten(0, 1)), (aligner.text_head, tokens[mask])):
         head.normalise.take(values.float())
@@ -306,8 +308,15 @@ def training_arguments(config: AlignmentConfig, validates: bool) -> TrainingArgu
         data_seed=config.seed,
         report_to=config.report_to,
         remove_unused_columns=False,
+        dataloader_num_workers=workers_for(config),
         ddp_find_unused_parameters=False,  # the loss uses the temperature outside of `forward`
     )
+
+
+def workers_for(config: AlignmentConfig) -> int:
+    """How many processes decode pictures for a GPU whose encoder trains. They are forked: the sides are not sent."""
+    decodes = config.stage == "full" and torch.cuda.is_available() and get_start_method() == "fork"
+    return min(8, usable_cores() - 1) if decodes else 0
 
 
 def training_record(config: AlignmentConfig, pictures: int) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             f"{data} has no source {', '.join(missing)}. It has: {', '.join(sorted(there))}. Name others with --known, "
             "--pictures and --texts."
         )
-    aligner = load_aligner_model(arguments.aligner)
+    aligner = load_aligner_model(arguments.aligner, "cuda" if torch.cuda.is_available() else "cpu")
     trained = read_yaml(find_aligner(arguments.aligner) / "config.yaml").get("training") or {}
     check_watched(trained.get("validation_share", WATCHED), f"The aligner {arguments.aligner}")
     threshold, known = calibrate(aligner, data, arguments.known)

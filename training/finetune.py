@@ -21,7 +21,14 @@ from accelerate import PartialState
 from transformers import set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from training.adapters.conversations import Collator, Conversations, check_sources
+from training.adapters.conversations import (
+    Collator,
+    Conversations,
+    check_sources,
+    check_tasks,
+    has_task,
+    short_enough,
+)
 from training.adapters.tags import teach
 from training.adapters.trainer import AdapterTrainer, let_frozen_weights_be, training_arguments
 from training.config import (
@@ -33,7 +40,7 @@ from training.config import (
     load_training_config,
 )
 from training.data import Row, pictures_of, read_rows, sources_of
-from training.data.augmentation import FALSIFIES, NO_AUGMENTATION, with_views
+from training.data.augmentation import FALSIFIES, NO_AUGMENTATION, view_ids
 from training.data.features import FeatureStore
 from training.plot import draw, read_log
 from training.runs.adapter_run import (
@@ -138,6 +145,11 @@ def long_enough(lay: Callable[[int], Conversations], epochs: int, steps: int) ->
     """Conversations of `epochs` epochs, or of as many as `steps` need. Each epoch is drawn by a seed of its own, so that
     those before stay as they were."""
     examples = lay(epochs)
+    if not len(examples):
+        raise UserError(
+            "Nothing is left to train on: of the pictures none was drawn. Take a larger slice, or greater shares and other "
+            "tasks of the sources."
+        )
     while 0 < steps_of_epochs(examples) < steps:
         epochs = max(epochs + 1, epochs * steps // steps_of_epochs(examples))
         examples = lay(epochs)
@@ -175,15 +187,27 @@ def lay_out(
 
 
 def lay_out_validation(
+    rows: Sequence[Row],
     store: FeatureStore,
     tags: Mapping[str, str],
     model: VisionLanguageModel,
     config: TrainingConfig,
     system: str,
 ) -> Conversations | None:
-    """Conversations about the validation pictures of the sources that have any; None where none has."""
-    rows = read_rows(Path(config.data), "validation", config.source_names)
-    sources = [source for source in config.sources if any(row.source == source.name for row in rows)]
+    """Conversations about the validation pictures, which `rows` ask about, of the sources that have any; None where none
+    has. What cannot be watched forbids no training: it is told."""
+    known = {row.source for row in rows}
+    rows = short_enough(rows, model.language.tokenizer, config.max_tokens)
+    sources = [
+        source
+        for source in config.sources
+        if any(row.source == source.name and has_task(row, source) for row in rows)
+    ]
+    if left_out := [each.name for each in config.sources if each.name in known and each not in sources]:
+        log.warning(
+            "no validation question of %s can be asked: all are too long (max_tokens of the preset) or of other tasks",
+            ", ".join(left_out),
+        )
     if not sources:
         log.warning("%s has no validation pictures of the preset's sources: no loss of them", config.data)
         return None
@@ -215,7 +239,11 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     part = Slice.parse(config.slice)
     there = {source for source, split in sources_of(data) if split == "train"}
     check_sources(there, config.source_names)  # before the features, which take long
-    rows = [row for row in read_rows(data, "train", config.source_names) if part.holds(row.picture)]
+    every_row = read_rows(data, "train", config.source_names)
+    if not (output / SETTINGS).is_file():  # what has begun goes on
+        check_tasks(every_row, config.sources)
+    rows = [row for row in every_row if part.holds(row.picture)]
+    held_out = read_rows(data, "validation", config.source_names) if config.validation_steps else []
     # what cannot be loaded has no right to a new folder
     model = None if (output / SETTINGS).is_file() else start_model(config, model_config, device)
     with process.main_process_first():
@@ -227,11 +255,11 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     model = model or start_model(config, model_config, device)
     seen = {row.picture for row in rows}
     with process.main_process_first():  # the others read what it wrote
-        store = features_of(rows, config, model_config, model.eyes.vision)
+        store = features_of(rows, config, model_config, model.eyes.vision, held_out)
         tags = tags_of(model, rows, store, output, config.seed)
     system = model_config.answers.image_system
     looks = config.validation_steps > 0
-    validation = lay_out_validation(store, tags, model, config, system) if looks else None
+    validation = lay_out_validation(held_out, store, tags, model, config, system) if looks else None
     if not config.init_from:
         sample = store.sample(sorted(seen))
         if config.connector_from:
@@ -275,26 +303,27 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
 
 
 def features_of(
-    rows: Sequence[Row], config: TrainingConfig, model_config: ModelConfig, encoder: Any
+    rows: Sequence[Row],
+    config: TrainingConfig,
+    model_config: ModelConfig,
+    encoder: Any,
+    held_out: Sequence[Row] = (),
 ) -> FeatureStore:
-    """The features of the training pictures of `rows` and of the validation pictures. Only pictures that have a question of
-    a known task get views: no other is ever shown as one."""
+    """The features of the training pictures of `rows` and of the validation pictures of `held_out`. Only pictures that have
+    a question of a known task get views: no other is ever shown as one. Where all are kept, the data are not read."""
     data = Path(config.data)
     store = FeatureStore(data, model_config.vision)
-    seen, viewed = (
-        {row.picture for row in some} for some in (rows, [r for r in rows if r.task in FALSIFIES])
-    )
-    pictures = (
-        (name, image) for name, image in pictures_of(data, "train", config.source_names) if name in seen
-    )
-    shown = (
-        each
-        for name, image in pictures
-        for each in with_views([(name, image)], config.augmentation if name in viewed else NO_AUGMENTATION)
-    )
-    store.add(shown, encoder, config.augmentation)
-    if config.validation_steps:
-        store.add(pictures_of(data, "validation", config.source_names), encoder)
+    viewed = {row.picture for row in rows if row.task in FALSIFIES}
+
+    def ids_of(picture: str) -> list[str]:
+        return [picture, *(view_ids(picture, config.augmentation) if picture in viewed else ())]
+
+    for split, shown in {"train": rows, "validation": held_out}.items():
+        wanted = {row.picture: ids_of(row.picture) for row in shown}
+        if any(name not in store for ids in wanted.values() for name in ids):
+            pictures = pictures_of(data, split, config.source_names)
+            contents = ((name, content) for picture, content in pictures for name in wanted.get(picture, ()))
+            store.add(contents, encoder, config.augmentation)
     return store
 
 

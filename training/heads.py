@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import TrainingArguments, set_seed
 
 from training.adapters.conversations import check_sources
@@ -130,15 +131,19 @@ def run(config: TasksConfig) -> dict[str, Any]:
     )
     store = stored_features(data, config.vision, encoder, [*training, *held_out])
     trunk.standardise(store.sample(sorted({each.picture for kind in known.values() for each in kind})))
+
+    def features_of(picture: str) -> Tensor:
+        return store[picture].float()
+
     per_task = {task: known[TEXTS_OF[task]] for task in config.tasks}
     steps = TaskSteps(
-        per_task, store.__getitem__, words.tokenize, vocabulary,
+        per_task, features_of, words.tokenize, vocabulary,
         batch_size=config.batch_size, steps=config.steps, seed=config.seed,
     )  # fmt: skip
     train(model, steps, config)
     asked = {task: examples[TEXTS_OF[task]] for task in config.tasks}
     save(model, output, vocabulary)
-    metrics = score_tasks(model.eval(), asked, store.__getitem__, words, vocabulary)
+    metrics = score_tasks(model.eval(), asked, features_of, words, vocabulary)
     write_json(metrics, output / "metrics.json")
     return metrics
 

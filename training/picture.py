@@ -42,8 +42,8 @@ class Picture:
     action: str = ""  # "swimming", where somebody does something
     turns: tuple[tuple, ...] = ()  # the rows that the source itself brings: Row, or its first three fields
     split: str = ""  # the source's own split; empty: decided by splits.py
-    # a photograph's file as it is kept; None: encode what is loaded
-    stored: Callable[[], bytes] | None = None
+    # what is loaded -> a photograph's file as it is kept; None: encode what is loaded
+    stored: Callable[[Image.Image], bytes] | None = None
     content: str = ""  # SHA-256 of the file, where it may be replaced under its name
 
 

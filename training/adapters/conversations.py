@@ -70,7 +70,7 @@ class Conversations(Dataset):
         self.max_tokens, self.batch_size = max_tokens, batch_size
         known = {row.source for row in rows}
         by_source: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-        for row in self._short_enough(rows):
+        for row in short_enough(rows, tokenizer, max_tokens):
             by_source[row.source][row.picture + row.conversation].append(row)
         check_sources(known, [source.name for source in sources])
         if long := [source.name for source in sources if source.name not in by_source]:
@@ -133,32 +133,39 @@ class Conversations(Dataset):
     def _answer(self, answer: str) -> str:
         return to_keywords(answer) if self.style == "keywords" else answer
 
-    def _short_enough(self, rows: Sequence[Row]) -> list[Row]:
-        """Without those that alone have too many tokens, which are counted and told."""
-        kept = [row for row in rows if self._fits(row.question, row.answer)]
-        if len(kept) < len(rows):
-            places = [row.place for row in rows if not self._fits(row.question, row.answer)]
-            log.warning(
-                "%d rows have more than %d tokens (max_tokens of the preset) and are left out: %s",
-                len(places),
-                self.max_tokens,
-                "; ".join(places[:TOLD]) + ("; ..." if len(places) > TOLD else ""),
-            )
-        return kept
-
     def _cut(self, asked: list[Asked]) -> list[Asked]:
         """The first turns, as many as may be."""
         texts = [text for turn in asked for text in (turn.question, turn.answer)]
-        while texts and not self._fits(*texts):
+        while texts and not fits(self.tokenizer, self.max_tokens, *texts):
             del texts[-2:]
         return asked[: len(texts) // 2]
 
-    def _fits(self, *texts: str) -> bool:
-        """Tokens are counted only where there may be too many: each is a byte or more."""
-        if sum(len(text.encode()) for text in texts) <= self.max_tokens:
-            return True
-        counted = (len(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
-        return sum(counted) <= self.max_tokens
+
+def fits(tokenizer: Any, max_tokens: int, *texts: str) -> bool:
+    """Whether texts have at most so many tokens. They are counted only where there may be too many: each is a byte or
+    more."""
+    if sum(len(text.encode()) for text in texts) <= max_tokens:
+        return True
+    counted = (len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    return sum(counted) <= max_tokens
+
+
+def short_enough(rows: Sequence[Row], tokenizer: Any, max_tokens: int) -> list[Row]:
+    """Without those that alone have too many tokens, which are counted and told."""
+    kept, places = list[Row](), list[str]()
+    for row in rows:
+        if fits(tokenizer, max_tokens, row.question, row.answer):
+            kept.append(row)
+        else:
+            places.append(row.place)
+    if places:
+        log.warning(
+            "%d rows have more than %d tokens (max_tokens of the preset) and are left out: %s",
+            len(places),
+            max_tokens,
+            "; ".join(places[:TOLD]) + ("; ..." if len(places) > TOLD else ""),
+        )
+    return kept
 
 
 def check_sources(known: Collection[str], wanted: Sequence[str]) -> None:
@@ -170,11 +177,30 @@ def check_sources(known: Collection[str], wanted: Sequence[str]) -> None:
         raise UserError(f"The data has no source {', '.join(missing)}. It has: {there}.")
 
 
+def check_tasks(rows: Collection[Row], sources: Sequence[SourceConfig]) -> None:
+    """Raise UserError where a source's `tasks` leave none of its rows."""
+    for source in sources:
+        if not any(row.source == source.name and has_task(row, source) for row in rows):
+            own = sorted(
+                {row.task or "questions without a task" for row in rows if row.source == source.name}
+            )
+            raise UserError(
+                f"The source {source.name} has no question of the tasks that the preset takes of it: "
+                f"{', '.join(source.tasks)}. It has: {', '.join(own)}. Change its tasks in the preset, or leave them out "
+                "to take all."
+            )
+
+
+def has_task(row: Row, source: SourceConfig) -> bool:
+    """Whether the source takes questions of the row's task."""
+    return not source.tasks or row.task in source.tasks
+
+
 def _draw(pictures: dict[str, list[Row]], source: SourceConfig, order: random.Random) -> Iterator[list[Row]]:
     """Each picture or conversation `share` times on average, each time with other questions. The questions of an ordered
     conversation stay together: its first `turns` are taken."""
     for every_row in pictures.values():
-        rows = [row for row in every_row if not source.tasks or row.task in source.tasks]
+        rows = [row for row in every_row if has_task(row, source)]
         times = int(source.share) + (order.random() < source.share % 1) if rows else 0
         for _ in range(times):
             if rows[0].conversation:

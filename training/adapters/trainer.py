@@ -1,6 +1,5 @@
 """Hugging Face's Trainer for an adapter: a learning rate for each part, and checkpoints that hold the adapter folder."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from training.config import StageConfig, TrainingConfig
 from training.runs.adapter_run import training_record
 from training.runs.checkpoints import OrderedTrainer, skip_what_is_not_finite
 from vlm.config import ModelConfig
+from vlm.machine import usable_cores
 from vlm.model.adapter import save_adapter
 from vlm.model.vlm import VisionLanguageModel
 
@@ -104,7 +104,5 @@ def training_arguments(
         report_to=config.report_to,
         remove_unused_columns=False,
         label_names=["labels"],
-        dataloader_num_workers=min(8, (os.cpu_count() or 1) - 1)
-        if device == "cuda"
-        else 0,  # a CPU trains itself
+        dataloader_num_workers=min(8, usable_cores() - 1) if device == "cuda" else 0,  # a CPU trains itself
     )

@@ -2,7 +2,7 @@
 
 The batch is embedded piece by piece without a graph; the loss of all embeddings gives the gradient of each; the pieces are
 embedded again, now with a graph, and handed those gradients. The result is the gradient of the whole batch, for twice the
-forward work and the memory of one piece.
+forward work and the memory of one piece. A batch that is one piece, of one process, is embedded once.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,6 +54,12 @@ def cached_backward(
     `backward` may scale what it is given (mixed precision). Of several processes each has the loss of all pairs and adds
     its own part of the gradients, whose mean DistributedDataParallel takes over processes: hence the factor. Within
     `unsynchronised` it does not; the last piece ends that."""
+    if len(pieces) == 1 and world() == 1:  # its graph may as well be kept
+        loss = loss_of(*embed(*pieces[0]))
+        backward(
+            loss.total + sum(0 * each.sum() for each in free)
+        )  # those that the loss leaves out get zeros
+        return Loss(*(each.detach() for each in loss))
     states, seen = [], []
     with torch.no_grad():
         for piece in pieces:

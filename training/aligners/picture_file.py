@@ -1,5 +1,6 @@
 """Pictures' bytes in a temporary file, for encoders that train on more than the memory holds."""
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,9 +17,12 @@ class PictureFile:
             if name not in self.places:
                 self.places[name] = self.file.tell(), len(content)
                 self.file.write(content)
+        self.file.flush()
 
     def __getitem__(self, name: str) -> bytes:
         start, length = self.places[name]
+        if hasattr(os, "pread"):  # the workers of a data loader share the file's position
+            return os.pread(self.file.fileno(), length, start)
         self.file.seek(start)
         return self.file.read(length)
 

@@ -59,7 +59,11 @@ class AlignerTrainer(OrderedTrainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW; matrices decay, vectors and the temperature do not."""
         if self.optimizer is None:
-            trained = [each for each in self.model.parameters() if each.requires_grad]  # type: ignore[union-attr]
+            aligner: Aligner = self.model  # type: ignore[assignment]
+            # Encoders' weights that nothing depends on stay among them, as earlier checkpoints have them in their places
+            trained = [
+                each for each in aligner.parameters() if each.requires_grad or aligner.encoders_trained
+            ]
             groups = [
                 {
                     "params": [each for each in trained if each.ndim > 1],

@@ -36,7 +36,8 @@ def compare_filtered(preset: str, data: Path, known: str, output: Path) -> dict[
     found = {}
     for name, sources in runs.items():
         folder = align.run(replace(config, sources=sources, output=str(output / "compare" / name)))
-        found[name] = search_scores(load_aligner_model(str(folder)), data, pictures)
+        aligner = load_aligner_model(str(folder), "cuda" if torch.cuda.is_available() else "cpu")
+        found[name] = search_scores(aligner, data, pictures)
     return found
 
 

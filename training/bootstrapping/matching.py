@@ -7,19 +7,20 @@ texts that people wrote, and the same pictures with each other's texts.
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
-from more_itertools import chunked
+from more_itertools import chunked, unique_everseen
 from torch import Tensor
 
 from training.aligners.pairs import Captioned
 from training.data import pictures_of
 from training.data.features import FeatureStore
-from training.scores.alignment import Seen, see
+from training.scores.alignment import Seen, features_by
 from training.scores.metrics import share
 from vlm.model.aligner import Aligner
 from vlm.model.text_encoders import TEXTS_AT_ONCE
@@ -61,54 +62,45 @@ def shuffled(claims: Sequence[Claim], part: float, seed: int) -> list[Claim]:
     return found
 
 
+@torch.no_grad()
 def scored(
     aligner: Aligner, data: Path, claims: Sequence[Claim], pictures: Sequence[Captioned]
 ) -> list[Claim]:
-    """The claims with their scores, by picture. `pictures` are training pictures, those of the claims among them; features
-    of a few hundred are in memory at a time."""
-    blocks = {each.picture: place // PICTURES_AT_ONCE for place, each in enumerate(pictures)}
-    of_block: dict[int, list[Claim]] = defaultdict(list)
-    for claim in claims:
-        of_block[blocks[claim.picture]].append(claim)
-    store = _stored(aligner, data, pictures)
-    found: list[Claim] = []
-    for block, some in enumerate(chunked(pictures, PICTURES_AT_ONCE)):
-        if own := of_block[block]:
-            found += _scored(aligner, data, own, some, store)
-    return found
-
-
-def _stored(aligner: Aligner, data: Path, pictures: Sequence[Captioned]) -> FeatureStore | None:
-    """The features of all the pictures, for which the data are read once; None where the encoder was trained."""
-    if aligner.encoders_trained:
-        return None
-    store, wanted = FeatureStore(data, aligner.preset.vision), {each.picture for each in pictures}
-    if any(name not in store for name in wanted):
-        contents = pictures_of(data, "train", {each.source for each in pictures}, Counter())
-        store.add((each for each in contents if each[0] in wanted), aligner.vision)
-    return store
-
-
-@torch.no_grad()
-def _scored(
-    aligner: Aligner,
-    data: Path,
-    claims: Sequence[Claim],
-    pictures: Sequence[Captioned],
-    store: FeatureStore | None,
-) -> list[Claim]:
-    places = {each.picture: place for place, each in enumerate(pictures)}
-    texts = list(dict.fromkeys(claim.text for claim in claims))
-    text_places = {text: place for place, text in enumerate(texts)}
-    if store is None:
-        seen = see(aligner, data, pictures, texts, "train")
-    else:
-        features = torch.stack([store[name] for name in places])
+    """The claims with their scores. `pictures` are training pictures, those of the claims among them; the data are read
+    once, and features of a few hundred pictures are in memory at a time."""
+    of_picture: dict[str, list[int]] = defaultdict(list)  # the numbers of its claims
+    for number, claim in enumerate(claims):
+        of_picture[claim.picture].append(number)
+    scores: dict[int, float] = {}
+    for names, features in _blocks(aligner, data, [each for each in pictures if each.picture in of_picture]):
+        numbers = [number for name in names for number in of_picture[name]]
+        places = [place for place, name in enumerate(names) for _ in of_picture[name]]
+        texts = list(dict.fromkeys(claims[number].text for number in numbers))
+        text_places = {text: place for place, text in enumerate(texts)}
         seen = Seen(features, [aligner.text.read(some) for some in chunked(texts, TEXTS_AT_ONCE)])
-    of_pictures, of_texts = seen.embed(aligner)
-    rows = of_pictures[[places[claim.picture] for claim in claims]]
-    scores = (rows * of_texts[[text_places[claim.text] for claim in claims]]).sum(1)
-    return [replace(claim, score=score) for claim, score in zip(claims, scores.tolist(), strict=True)]
+        of_pictures, of_texts = seen.embed(aligner)
+        own = of_texts[[text_places[claims[number].text] for number in numbers]]
+        scores |= zip(numbers, (of_pictures[places] * own).sum(1).tolist(), strict=True)
+    return [replace(claim, score=scores[number]) for number, claim in enumerate(claims)]
+
+
+def _blocks(
+    aligner: Aligner, data: Path, pictures: Sequence[Captioned]
+) -> Iterator[tuple[list[str], Tensor]]:
+    """Ids of some of the pictures and their features [P, N, Dv], until all had their turn. A frozen encoder's features are
+    kept beside the data; those of one that was trained are computed as the pictures come."""
+    wanted = {each.picture for each in pictures}
+    contents = pictures_of(data, "train", {each.source for each in pictures}, Counter())
+    if aligner.encoders_trained:
+        own = unique_everseen((each for each in contents if each[0] in wanted), key=itemgetter(0))
+        for some in chunked(own, PICTURES_AT_ONCE):
+            yield [name for name, _ in some], features_by(aligner, [content for _, content in some])
+        return
+    store = FeatureStore(data, aligner.preset.vision)
+    if any(name not in store for name in wanted):
+        store.add((each for each in contents if each[0] in wanted), aligner.vision)
+    for names in chunked(dict.fromkeys(each.picture for each in pictures), PICTURES_AT_ONCE):
+        yield names, torch.stack([store[name] for name in names])
 
 
 def best_threshold(true: Tensor, false: Tensor) -> float:

@@ -56,6 +56,7 @@ def iterate_rows(
     sources = {source} if isinstance(source, str) else source
     for file in parquet_files(folder):
         first = 1
+        last, picture = b"", ""  # the rows about one picture stand together: it is hashed once
         for batch in _batches(file):
             wanted = compute.equal(batch["split"].cast(pyarrow.string()), split)
             own = batch["source"].cast(pyarrow.string())
@@ -67,7 +68,9 @@ def iterate_rows(
                 place = f"{file.name}, row {first + number}"
                 try:
                     content = picture_bytes(values["image"], place)
-                    row = _row(values | {"source": own[number].as_py()}, content, place)
+                    if content != last or not picture:
+                        last, picture = content, hashlib.sha256(content).hexdigest()
+                    row = _row(values | {"source": own[number].as_py()}, picture, place)
                 except UserError:
                     if skipped is None:
                         raise
@@ -106,11 +109,11 @@ def picture_bytes(image: Any, place: str) -> bytes:
     return content
 
 
-def _row(values: dict[str, Any], content: bytes, place: str) -> Row:
+def _row(values: dict[str, Any], picture: str, place: str) -> Row:
     if not all(isinstance(values[name], str) for name in ("question", "answer")):
         raise UserError(f"{place}: the question or the answer is no text. Mend the row or take it out.")
     return Row(
-        picture=hashlib.sha256(content).hexdigest(),
+        picture=picture,
         question=values["question"],
         answer=values["answer"],
         source=values["source"],

@@ -5,26 +5,29 @@ The encoder is frozen, so each distinct picture is encoded a single time.
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import islice
+from multiprocessing import get_all_start_methods
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from more_itertools import chunked, peekable
+from more_itertools import chunked, ichunked, peekable
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from training.data.augmentation import NO_AUGMENTATION, AugmentationConfig, open_view, picture_id_of
 from training.data.tensor_shards import TensorShards
 from vlm.config import VisionConfig
 from vlm.errors import UserError
+from vlm.machine import usable_cores
 from vlm.model.embeddings import Precomputed, StoredEmbeddings, unnamed
 from vlm.model.encoders import describe_features
 from vlm.model.tags import Tagger
 
 SHARD_SIZE = 256  # pictures; 72 MB of 100 x 1416 half-precision features
+MOST_WORKERS = 16
 
 
 class FeatureStore(TensorShards):
@@ -45,13 +48,13 @@ class FeatureStore(TensorShards):
         return len(self._places)
 
     def __getitem__(self, picture: str) -> Tensor:
-        """[N, Dv]"""
+        """[N, Dv], in half precision as kept: workers send it through shared memory, of which containers have little."""
         shard, row = self._places[picture]
-        return self._shards[shard].get_slice("patch_features")[row].float()
+        return self._shards[shard].get_slice("patch_features")[row]
 
     def sample(self, pictures: Sequence[str], count: int = 1024) -> Tensor:
-        """Features of about `count` of the pictures, [M, N, Dv], evenly chosen: enough for statistics."""
-        return torch.stack([self[picture] for picture in pictures[:: max(1, len(pictures) // count)]])
+        """Features of about `count` of the pictures, [M, N, Dv] in float32, evenly chosen: enough for statistics."""
+        return torch.stack([self[picture].float() for picture in pictures[:: max(1, len(pictures) // count)]])
 
     def add(
         self,
@@ -69,39 +72,26 @@ class FeatureStore(TensorShards):
                 raise UserError(unnamed(encoder.file))
             return self.take(encoder.known, {picture_id_of(name) for name, _ in pictures}, encoder.file)
 
-        def pixels_of(picture: tuple[str, bytes]) -> Tensor | None:
-            name, content = picture
-            try:
-                return encoder.preprocess(open_view(name, content, augmentation))
-            except UserError:
-                if broken is None:
-                    raise
-                broken.add(picture_id_of(name))
-                return None
-
         waiting = peekable(self._new(pictures))
         if not waiting:  # nothing to wait for, while another run encodes other pictures
             return
         with self._writing():
             new = (each for each in waiting if each[0] not in self)
-            while shard := list(islice(new, SHARD_SIZE)):
-                self._encode(shard, pixels_of, encoder, batch_size)
+            batches = _decoded(new, encoder, augmentation, min(batch_size, SHARD_SIZE))
+            for shard in ichunked(batches, max(1, SHARD_SIZE // batch_size)):
+                self._encode(shard, encoder, broken)
 
-    def _encode(
-        self,
-        shard: Sequence[tuple[str, bytes]],
-        pixels_of: Callable[[tuple[str, bytes]], Tensor | None],
-        encoder: Any,
-        batch_size: int,
-    ) -> None:
-        names, encoded = [], []
-        with ThreadPoolExecutor() as threads:  # the next pictures are decoded while these are encoded
-            pixels = threads.map(pixels_of, shard)
-            waiting_pixels = tqdm(pixels, total=len(shard), desc=f"features, shard {self._next_number()}")
-            named = ((name, each) for (name, _), each in zip(shard, waiting_pixels, strict=True))
-            for batch in chunked(((name, each) for name, each in named if each is not None), batch_size):
-                names += [name for name, _ in batch]
-                encoded.append(encoder(torch.stack([each for _, each in batch])).half().cpu())
+    def _encode(self, shard: Iterable["_Batch"], encoder: Any, broken: set[str] | None) -> None:
+        names: list[str] = []
+        encoded = []
+        for batch in shard:
+            for name, fault in batch.faults:
+                if broken is None:
+                    raise fault
+                broken.add(picture_id_of(name))
+            if batch.names:
+                names += batch.names
+                encoded.append(encoder(batch.pixels).half().cpu())
         if names:
             self._write(names, torch.cat(encoded))
 
@@ -148,6 +138,62 @@ class FeatureStore(TensorShards):
             )
         tensors = {"patch_features": patch_features.half().cpu().contiguous()}
         self._write_shard(tensors, {"pictures": json.dumps(names)})
+
+
+class _Batch(NamedTuple):
+    """Pictures that were read, with their pixels [B, 3, S, S], and those that could not be, with what is wrong."""
+
+    names: list[str]
+    pixels: Tensor
+    faults: list[tuple[str, UserError]]
+
+
+class _Pixels(Dataset):
+    """(id, image bytes) -> the id, and what the encoder takes of the picture or view, or what is wrong with it: an error
+    that a worker raises comes back with the worker's traceback in its message."""
+
+    def __init__(self, preprocess: Callable[[Image.Image], Tensor], augmentation: AugmentationConfig) -> None:
+        self.preprocess, self.augmentation = preprocess, augmentation
+
+    def __getitem__(self, picture: tuple[str, bytes]) -> tuple[str, Tensor | UserError]:
+        name, content = picture
+        try:
+            return name, self.preprocess(open_view(name, content, self.augmentation))
+        except UserError as fault:
+            return name, fault
+
+
+def _together(pictures: Sequence[tuple[str, Tensor | UserError]]) -> _Batch:
+    read = [(name, pixels) for name, pixels in pictures if isinstance(pixels, Tensor)]
+    pixels = torch.stack([each for _, each in read]) if read else torch.empty(0)
+    faults = [(name, fault) for name, fault in pictures if isinstance(fault, UserError)]
+    return _Batch([name for name, _ in read], pixels, faults)
+
+
+def _decoded(
+    pictures: Iterable[tuple[str, bytes]], encoder: Any, augmentation: AugmentationConfig, batch_size: int
+) -> Iterator[_Batch]:
+    """(id, image bytes) -> batches in the same order. They are drawn as they are needed, a few batches ahead of the encoder
+    where workers decode them."""
+    workers = workers_for(encoder)
+    batches = DataLoader(
+        _Pixels(encoder.preprocess, augmentation),
+        batch_sampler=chunked(pictures, batch_size),  # what is drawn of it is sent to the workers
+        num_workers=workers,
+        collate_fn=_together,
+        multiprocessing_context="fork" if workers else None,
+        generator=torch.Generator(),  # a run that goes on encodes nothing: training's random numbers stay the same
+    )
+    with tqdm(desc="features", unit=" pictures") as progress:
+        for batch in batches:
+            yield batch
+            progress.update(len(batch.names) + len(batch.faults))
+
+
+def workers_for(encoder: Any) -> int:
+    """How many processes decode pictures for the encoder: a GPU would wait for one alone, and a CPU is busy encoding."""
+    is_on_gpu = any(each.is_cuda for each in encoder.parameters())
+    return min(MOST_WORKERS, usable_cores() - 1) if is_on_gpu and "fork" in get_all_start_methods() else 0
 
 
 def averages_of(features_of: Callable[[str], Tensor]) -> Callable[[str], Tensor]:

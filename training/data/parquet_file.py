@@ -116,7 +116,7 @@ def table_rows(
         dropped[picture.path] = str(problem)
         return
     flat = flatten_on_white(image)
-    data = picture.stored() if picture.stored else encode(flat)
+    data = picture.stored(image) if picture.stored else encode(flat)
     image_id = hashlib.sha256(data).hexdigest()
     if split != "train":
         tested_ids.add(image_id)

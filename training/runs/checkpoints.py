@@ -4,6 +4,7 @@ checkpoints: the latest that was written to its end, and the best or else the on
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,18 @@ class OrderedTrainer(Trainer):
         """What else is kept of a checkpoint, in the folder that all of them are in."""
 
 
+def _are_finite(gradients: Sequence[Any]) -> bool:
+    """Asked once, as a GPU is waited for with each answer."""
+    found: list[Any] = [each.isfinite().all() for each in gradients]
+    # FSDP's are divided among the processes (DTensor)
+    whole = [each.full_tensor() if hasattr(each, "full_tensor") else each for each in found]
+    return bool(torch.stack([each.to(whole[0].device) for each in whole]).all())
+
+
 def skip_what_is_not_finite(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """Leave the weights as they are where a gradient is infinite or NaN: one such step would make them NaN for good."""
     trained = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
-    if not all(bool(each.grad.isfinite().all()) for each in trained):
+    if trained and not _are_finite([each.grad for each in trained]):
         log.warning("a gradient was not finite; its step is skipped")
         for each in trained:
             each.grad = None  # of zero, the optimizer's averages would still move them

@@ -18,6 +18,12 @@ from vlm.errors import UserError
 from vlm.locks import alone_in
 
 GIGABYTE = 10**9
+SHARED_MEMORY = (
+    "out of shared memory",
+    "unable to allocate shared memory",
+    "Bus error",
+    "file </torch_",
+)  # torch's words
 GOES_ON = "give the command again; it goes on from its last checkpoint, which is kept"
 
 
@@ -35,6 +41,11 @@ def disk_limit(*folders: Path, resume: str, like: Path | None = None) -> Iterato
     try:
         yield
     except Exception as error:
+        if is_shared_memory_full(error):  # it is a disk to the system, and not one of `folders`
+            raise UserError(
+                "The shared memory (/dev/shm) that this container gives to the processes of training is full: start it "
+                f"with --shm-size=8g or --ipc=host of docker run, and {resume}."
+            ) from error
         if not is_disk_full(error, folders):
             raise
         fullest = min(folders, key=free_bytes)
@@ -72,6 +83,15 @@ def is_disk_full(error: BaseException | None, folders: Sequence[Path]) -> bool:
         # torch.save tells no reason
         unexplained = "iostream error" in text or "inline_container" in text
         if unexplained and min(map(free_bytes, folders)) < GIGABYTE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_shared_memory_full(error: BaseException | None) -> bool:
+    """Whether it, or what it came from, is a worker that had no room for what it sends."""
+    while error:
+        if any(told in str(error) for told in SHARED_MEMORY):
             return True
         error = error.__cause__ or error.__context__
     return False

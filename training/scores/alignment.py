@@ -61,17 +61,23 @@ def see(
     """A frozen encoder's features of the split's pictures are computed once and kept beside the data."""
     names = [each.picture for each in pictures]
     contents = pictures_of(data, split, {each.source for each in pictures}, Counter())
+    wanted = set(names)
+    contents = (each for each in contents if each[0] in wanted)
     if aligner.encoders_trained:
         by_name = dict(contents)
-        images = [open_image(by_name[name]) for name in names]
-        features = torch.cat([aligner.vision.see(some) for some in chunked(images, 16)])
+        features = features_by(aligner, [by_name[name] for name in names])
     else:
         store = FeatureStore(data, aligner.preset.vision)
         if any(name not in store for name in names):
-            wanted = set(names)
-            store.add((each for each in contents if each[0] in wanted), aligner.vision)
-        features = torch.stack([store[name] for name in names])
+            store.add(contents, aligner.vision)
+        features = torch.stack([store[name] for name in names]).float()
     return Seen(features, [aligner.text.read(some) for some in chunked(texts, 64)])
+
+
+def features_by(aligner: Aligner, contents: Sequence[bytes]) -> Tensor:
+    """Image bytes -> patch features [P, N, Dv] of an encoder that was trained, a few pictures at a time, on the CPU."""
+    images = map(open_image, contents)
+    return torch.cat([aligner.vision.see(some).cpu() for some in chunked(images, 16)])
 
 
 @torch.no_grad()
@@ -177,7 +183,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/embedded"), help="folder of parquet files")
     arguments = parser.parse_args()
     folder = find_aligner(arguments.aligner)
-    scores = report(load_aligner_model(str(folder)), arguments.data, arguments.aligner)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scores = report(load_aligner_model(str(folder), device), arguments.data, arguments.aligner)
     print(json.dumps(scores, indent=1))
 
 

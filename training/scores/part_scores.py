@@ -66,7 +66,7 @@ def asked_features(
         store.add(pictures, encoder)
     with torch.inference_mode():
         blank = encoder.see([open_image(blank_picture().content)])[0].float().cpu()
-    return {name: store[name] for name in sorted(names)} | {BLANK: blank}
+    return {name: store[name].float() for name in sorted(names)} | {BLANK: blank}
 
 
 def score_parts(

@@ -73,5 +73,5 @@ def make_picture(name: str, content: bytes, rows: list[Row]) -> Picture:
         load=partial(open_image, content),
         turns=tuple(rows),
         split="train",
-        stored=lambda: content,
+        stored=lambda image: content,
     )

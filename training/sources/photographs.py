@@ -199,11 +199,11 @@ def load(file: Path | bytes) -> Image.Image:
     return image
 
 
-def stored(file: Path) -> bytes:
-    """The file itself where it is an upright RGB JPEG that is small enough, else a JPEG of what it shows."""
+def stored(file: Path, loaded: Image.Image) -> bytes:
+    """The file itself where it is an upright RGB JPEG that is small enough, else a JPEG of what was loaded of it."""
     data = file.read_bytes()
     with Image.open(BytesIO(data)) as image:
         upright = image.getexif().get(0x0112, 1) == 1
         if image.format == "JPEG" and image.mode == "RGB" and upright and max(image.size) <= MAX_SIDE:
             return data
-    return as_jpeg(load(file), JPEG_QUALITY)
+    return as_jpeg(loaded, JPEG_QUALITY)

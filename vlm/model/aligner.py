@@ -97,16 +97,29 @@ class Aligner(nn.Module):
         self.encoders_trained = stage == "full"
         if self.encoders_trained:
             self.vision.float()  # CLIP is in half precision on a GPU, in which small steps of training are lost
-        return trained
+            for parameter in self._without_use():
+                parameter.requires_grad_(False)
+        return {name: [each for each in own if each.requires_grad] for name, own in trained.items()}
+
+    def _without_use(self) -> list[nn.Parameter]:
+        """Trainable weights of the encoders that no embedding depends on, such as a pooler, and layers behind the one whose
+        features are taken: several processes would wait for their gradients for good. Found by a picture and a text."""
+        pixels = self.vision.preprocess(Image.new("RGB", (32, 32)))[None].to(self.device)
+        ids, mask = (each.to(self.device) for each in self.text.tokenize(["a"]))
+        embedded = self.embed_picture_inputs(pixels).sum() + self.embed_text_inputs(ids, mask).sum()
+        trained = [*self.vision.parameters(), *self.text.parameters()]
+        gradients = torch.autograd.grad(embedded, trained, allow_unused=True)
+        return [each for each, gradient in zip(trained, gradients, strict=True) if gradient is None]
 
     def forward(self, pictures: Tensor, texts: Tensor, mask: Tensor) -> EmbeddedPairs:
-        """Pictures: pixels [P, 3, S, S], or patch features [P, N, Dv] of a frozen encoder. Texts: token ids [T, L], or
-        token features [T, L, Dt] of a frozen encoder; `mask` [T, L]. -> embeddings of both."""
+        """Pictures: pixels [P, 3, S, S], with tiles [P, 1 + tiles, 3, S, S], or patch features [P, N, Dv] of a frozen
+        encoder. Texts: token ids [T, L], or token features [T, L, Dt] of a frozen encoder; `mask` [T, L]. -> embeddings
+        of both."""
         return EmbeddedPairs(self.embed_picture_inputs(pictures), self.embed_text_inputs(texts, mask))
 
     def embed_picture_inputs(self, pictures: Tensor) -> Tensor:
         """Pixels or patch features, as `forward` takes them -> [P, E]"""
-        features = self.vision(pictures) if pictures.dim() == 4 else pictures
+        features = self.vision(pictures) if pictures.dim() > 3 else pictures
         return self._embed_features(features.to(self.log_scale.dtype))
 
     def _embed_features(self, patch_features: Tensor) -> Tensor:
