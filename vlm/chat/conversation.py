@@ -251,5 +251,5 @@ class Conversation:
         what is asked now would be answered about others."""
         before = self.exchanges[:number]
         latest = next((each for each in reversed(before) if each.pictures), None)
-        gone = latest is not None and latest.present_pictures != latest.pictures
+        gone = latest is not None and not latest.present_pictures
         return [Turn(each.asked, each.text, () if gone else each.present_pictures) for each in before]
