@@ -81,9 +81,14 @@ def test_a_question_whose_picture_is_gone_is_refused_and_not_answered_about_anot
     conversation = Conversation([first, second])
     with pytest.raises(UserError, match="no longer here"):
         questions.ask_again(conversation, None)
+    cut = replace(second, answer=replace(ANSWERED, ended=False))
+    with pytest.raises(UserError, match="no longer here"):
+        questions.go_on(Conversation([first, cut]), None)
     assert len(conversation.exchanges) == 2 and not conversation.busy
-    assert [turn.images for turn in Conversation([first]).history_before(None)] == [(CAT,)]
-    assert [turn.images for turn in conversation.history_before(None)] == [(), ()]  # the cat is not meant
+    follow_up, with_own = Exchange("And this?"), Exchange("And this?", (CAT,))
+    assert [turn.images for turn in Conversation([first, follow_up]).history()] == [(CAT,)]
+    assert [turn.images for turn in Conversation([first, second, follow_up]).history()] == [(), ()]
+    assert [turn.images for turn in Conversation([first, second, with_own]).history()] == [(CAT,), ()]
 
 
 def test_going_on_with_an_answer_ends_an_edit(questions: Questions) -> None:

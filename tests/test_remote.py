@@ -32,6 +32,7 @@ from tests.fake_assistant import COLOURS, result_of, write_colours
 from tests.llama_server import llama_server
 from tests.test_gguf_folder import LENGTH, MERGED, Certain, language_file, torch_model
 from tests.test_llava_import import pictures
+from tests.test_serving import wait_until
 from tests.tiny import picture
 from tests.tiny_llava import save_tiny_adapter
 from vlm import Assistant, Settings, Turn, UserError, load_assistant
@@ -359,7 +360,7 @@ def ask_a_real_model(assistant: Assistant) -> None:
         )
         assert [word in each.text.lower() for word, each in zip(words, told, strict=True)] == [True, True]
     assistant.close()
-    assert not [each for each in threading.enumerate() if each.name == "remote" and not each.daemon]
+    wait_until(lambda: not [each for each in threading.enumerate() if each.name == "remote"])
 
 
 @pytest.mark.slow

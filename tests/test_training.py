@@ -226,7 +226,7 @@ def test_workers_write_the_same_shards_and_do_not_draw_all_pictures_at_once(
     before = torch.get_rng_state()
 
     def written(workers: int) -> tuple[dict[str, torch.Tensor], set[str]]:
-        monkeypatch.setattr(features, "workers_for", lambda encoder: workers)
+        monkeypatch.setattr(features, "workers_for", lambda *_: workers)
         drawn.clear(), ahead.clear()
         broken: set[str] = set()
         store = FeatureStore(tmp_path / str(workers), tiny_config().vision)
@@ -247,7 +247,7 @@ def test_workers_write_the_same_shards_and_do_not_draw_all_pictures_at_once(
 def test_a_broken_picture_is_told_in_one_sentence_by_whoever_decodes_it(
     data: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(features, "workers_for", lambda encoder: workers)
+    monkeypatch.setattr(features, "workers_for", lambda *_: workers)
     with pytest.raises(
         UserError,
         match=r"^A picture of the data cannot be read \(its SHA-256 is abc\): .*leaves such .*out\.$",
@@ -255,14 +255,27 @@ def test_a_broken_picture_is_told_in_one_sentence_by_whoever_decodes_it(
         FeatureStore(data, tiny_config().vision).add([("abc", b"none")], tiny_model().eyes.vision)
 
 
-def test_only_a_gpu_has_workers_that_decode_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_gpu_has_workers_that_decode_for_it_as_many_as_cores_and_shared_memory_allow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(features, "usable_cores", lambda: 64)
-    on_gpu = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(is_cuda=True)]))
-    assert (features.workers_for(tiny_model().eyes.vision), features.workers_for(on_gpu)) == (0, 16)
+    room = SimpleNamespace(free=10**9)
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda folder: room)
+    on_gpu = SimpleNamespace(
+        parameters=lambda: iter([SimpleNamespace(is_cuda=True)]),
+        preprocess=lambda image: torch.zeros(250_000),
+    )
+    assert features.workers_for(tiny_model().eyes.vision, 16) == 0
+    assert features.workers_for(on_gpu, 16) == 16
+    room.free = 64 * 2**20  # Docker's default
+    assert features.workers_for(on_gpu, 16) == 2
+    room.free = 10**6
+    assert features.workers_for(on_gpu, 16) == 0
+    room.free = 10**9
     monkeypatch.setattr(features, "usable_cores", lambda: 4)
-    assert features.workers_for(on_gpu) == 3
+    assert features.workers_for(on_gpu, 16) == 3
     monkeypatch.setattr(features, "get_all_start_methods", lambda: ["spawn"])
-    assert features.workers_for(on_gpu) == 0
+    assert features.workers_for(on_gpu, 16) == 0
 
 
 def test_the_rows_of_one_picture_are_hashed_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,7 +243,6 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     if not (output / SETTINGS).is_file():  # what has begun goes on
         check_tasks(every_row, config.sources)
     rows = [row for row in every_row if part.holds(row.picture)]
-    held_out = read_rows(data, "validation", config.source_names) if config.validation_steps else []
     # what cannot be loaded has no right to a new folder
     model = None if (output / SETTINGS).is_file() else start_model(config, model_config, device)
     with process.main_process_first():
@@ -254,6 +253,7 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
         return output / "adapter"
     model = model or start_model(config, model_config, device)
     seen = {row.picture for row in rows}
+    held_out = read_rows(data, "validation", config.source_names) if config.validation_steps else []
     with process.main_process_first():  # the others read what it wrote
         store = features_of(rows, config, model_config, model.eyes.vision, held_out)
         tags = tags_of(model, rows, store, output, config.seed)

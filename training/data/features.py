@@ -4,6 +4,7 @@ The encoder is frozen, so each distinct picture is encoded a single time.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from multiprocessing import get_all_start_methods
@@ -28,6 +29,7 @@ from vlm.model.tags import Tagger
 
 SHARD_SIZE = 256  # pictures; 72 MB of 100 x 1416 half-precision features
 MOST_WORKERS = 16
+SHARED = Path("/dev/shm")
 
 
 class FeatureStore(TensorShards):
@@ -175,7 +177,7 @@ def _decoded(
 ) -> Iterator[_Batch]:
     """(id, image bytes) -> batches in the same order. They are drawn as they are needed, a few batches ahead of the encoder
     where workers decode them."""
-    workers = workers_for(encoder)
+    workers = workers_for(encoder, batch_size)
     batches = DataLoader(
         _Pixels(encoder.preprocess, augmentation),
         batch_sampler=chunked(pictures, batch_size),  # what is drawn of it is sent to the workers
@@ -190,10 +192,14 @@ def _decoded(
             progress.update(len(batch.names) + len(batch.faults))
 
 
-def workers_for(encoder: Any) -> int:
-    """How many processes decode pictures for the encoder: a GPU would wait for one alone, and a CPU is busy encoding."""
+def workers_for(encoder: Any, batch_size: int) -> int:
+    """How many processes decode pictures for the encoder: a GPU would wait for one alone, and a CPU is busy encoding. Two
+    batches of each wait in shared memory, of which a container may have little."""
     is_on_gpu = any(each.is_cuda for each in encoder.parameters())
-    return min(MOST_WORKERS, usable_cores() - 1) if is_on_gpu and "fork" in get_all_start_methods() else 0
+    if not is_on_gpu or "fork" not in get_all_start_methods() or not SHARED.is_dir():
+        return 0
+    waiting = 2 * batch_size * encoder.preprocess(Image.new("RGB", (1, 1))).nbytes
+    return min(MOST_WORKERS, usable_cores() - 1, shutil.disk_usage(SHARED).free // waiting)
 
 
 def averages_of(features_of: Callable[[str], Tensor]) -> Callable[[str], Tensor]:

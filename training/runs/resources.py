@@ -21,8 +21,7 @@ GIGABYTE = 10**9
 SHARED_MEMORY = (
     "out of shared memory",
     "unable to allocate shared memory",
-    "Bus error",
-    "file </torch_",
+    "unable to write to file </torch_",
 )  # torch's words
 GOES_ON = "give the command again; it goes on from its last checkpoint, which is kept"
 

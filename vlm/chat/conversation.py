@@ -243,13 +243,15 @@ class Conversation:
         self.__dict__.update(other.__dict__)
 
     def history(self) -> list[Turn]:
-        """All that came before the last question, as the assistant takes it, with the pictures that are still there."""
-        return self.history_before(-1)
+        """All that came before the last question, as the assistant takes it, with the pictures that are still there. Where
+        that question brings none and the latest ones are gone there are none: it would be answered about others."""
+        *before, asked = self.exchanges
+        latest = next((each for each in reversed(before) if each.pictures), None)
+        turns = self.history_before(-1)
+        if latest and not asked.pictures and not latest.present_pictures:
+            return [replace(turn, images=()) for turn in turns]
+        return turns
 
     def history_before(self, number: int | None) -> list[Turn]:
-        """The same of exchange `number`; of one that is to come for None. Where the latest pictures are gone it has none:
-        what is asked now would be answered about others."""
-        before = self.exchanges[:number]
-        latest = next((each for each in reversed(before) if each.pictures), None)
-        gone = latest is not None and not latest.present_pictures
-        return [Turn(each.asked, each.text, () if gone else each.present_pictures) for each in before]
+        """All that came before exchange `number`; before one that is to come for None."""
+        return [Turn(each.asked, each.text, each.present_pictures) for each in self.exchanges[:number]]

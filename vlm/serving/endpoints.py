@@ -124,10 +124,8 @@ class QuestionEndpoints:
     def _answers(self, question: str, images: Sequence[str], audio: str | None, *chosen: Any) -> Answers:
         """`chosen` is in the order of `SettingsPanel`, with None for what is left as the preset has it."""
         shown, latest = 0.0, Answer()
-        asked, settings = (
-            text_of(question, "question"),
-            checked_settings(self.serving.assistant.settings, *chosen),
-        )
+        asked = text_of(question, "question")
+        settings = checked_settings(self.serving.model.settings, *chosen)
         with closing(self.serving.stream(asked, images, audio, (), settings)) as snapshots:
             for latest in snapshots:
                 if latest.stage != "done" and time.monotonic() - shown > REFRESH_SECONDS:

@@ -135,7 +135,7 @@ def _check_proxies(text: str) -> None:
 
 def _file(name: str, path: str | None) -> str | None:
     if path is not None and not os.path.isfile(path):
-        told = repr(path) if len(path) < 256 else "what was given"  # which may be the key itself
+        told = "what was given" if "\n" in path or "-----" in path else repr(path)  # it may be the key itself
         raise UserError(f"{name} must be the path of a file, and {told} is none.")
     return path
 

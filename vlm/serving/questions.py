@@ -108,6 +108,8 @@ class Questions:
 
     def go_on(self, conversation: Conversation, copy: str | None) -> None:
         recover(conversation, copy)
+        for last in conversation.exchanges[-1:]:
+            _check_present(last)
         conversation.go_on()
 
     def _take_down(self, conversation: Conversation, exchange: Exchange, settings: tuple[Any, ...]) -> None:
@@ -123,8 +125,7 @@ class Questions:
             raise UserError("Questions about pictures go on the Image tab.")
         if self.tab.pictures and not any(each.pictures for each in [*conversation.exchanges[:at], exchange]):
             raise UserError("Please add a picture first: upload, paste or drop one, or use the camera.")
-        if exchange.present_pictures != exchange.pictures:  # uploads are deleted after some hours
-            raise UserError("A picture of this question is no longer here. Please add it again.")
+        _check_present(exchange)
         pictures = tuple(map(shown_file, exchange.pictures))
         conversation.begin(replace(exchange, pictures=pictures, settings=settings), at)
 
@@ -207,6 +208,12 @@ class Questions:
     def add_photo(self, photo: str | None, composed: Composed | None) -> tuple[None, Composed]:
         composed = composed or NOTHING
         return None, composed | {"files": [*composed["files"], *([photo] if photo else [])]}
+
+
+def _check_present(exchange: Exchange) -> None:
+    """Raise UserError where a picture of the question is gone: it would be answered without it, or about another."""
+    if exchange.present_pictures != exchange.pictures:
+        raise UserError("A picture of this question is no longer here. Please add it again.")
 
 
 def _asked(conversation: Conversation, exchange: Exchange) -> tuple[Any, ...]:

@@ -29,9 +29,8 @@ class LoadedModel:
 
     def __init__(self, assistant: Assistant, preset: str, adapter: str | None) -> None:
         self._assistant: Assistant | None = assistant
-        self.parallel = (
-            assistant.engine.parallel
-        )  # questions answered at once; without a model, what it was before
+        # without a model these are what they were before
+        self.parallel, self.settings = assistant.engine.parallel, assistant.settings
         self._adapters = {preset: adapter}
         self.preset = preset
 
@@ -83,7 +82,8 @@ class LoadedModel:
         self._assistant = None
         free_memory()
         self._assistant = load_assistant(preset, self._adapters.get(preset))
-        self.parallel, self.preset = self._assistant.engine.parallel, preset
+        self.parallel, self.settings = self._assistant.engine.parallel, self._assistant.settings
+        self.preset = preset
 
 
 def let_go(problem: BaseException | None) -> None:
