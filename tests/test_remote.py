@@ -339,6 +339,7 @@ def test_a_real_model_behind_llama_cpps_own_server_answers() -> None:
 
 
 def ask_a_real_model(assistant: Assistant) -> None:
+    before = set(threading.enumerate())
     assert sorted(assistant.engine.models()) == ["adapter", "base"]  # type: ignore[attr-defined]
     snapshots = list(assistant.stream("What is the capital of France?", settings=Settings(24)))
     last = snapshots[-1]
@@ -360,7 +361,7 @@ def ask_a_real_model(assistant: Assistant) -> None:
         )
         assert [word in each.text.lower() for word, each in zip(words, told, strict=True)] == [True, True]
     assistant.close()
-    wait_until(lambda: not [each for each in threading.enumerate() if each.name == "remote"])
+    wait_until(lambda: not [each for each in set(threading.enumerate()) - before if each.name == "remote"])
 
 
 @pytest.mark.slow

@@ -24,6 +24,11 @@ def forget_the_end(output: Path) -> None:
 if __name__ == "__main__":
     if os.environ.get("ACCELERATE_USE_FSDP"):
         divide_on_cpu()
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
+        import deepspeed
+
+        # For CPUs alone it would compile a way to talk through shared memory, for minutes; without it they use gloo
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     from training.config import load_training_config
     from training.finetune import main
 
