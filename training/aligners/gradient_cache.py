@@ -56,9 +56,8 @@ def cached_backward(
     `unsynchronised` it does not; the last piece ends that."""
     if len(pieces) == 1 and world() == 1:  # its graph may as well be kept
         loss = loss_of(*embed(*pieces[0]))
-        backward(
-            loss.total + sum(0 * each.sum() for each in free)
-        )  # those that the loss leaves out get zeros
+        # those that the loss leaves out get zeros
+        backward(loss.total + sum(0 * each.sum() for each in free))
         return Loss(*(each.detach() for each in loss))
     states, seen = [], []
     with torch.no_grad():

@@ -50,11 +50,9 @@ def gguf_file(name: str) -> Path | None:
     known = CATALOGUE.get(name)
     if isinstance(known, Gguf):
         return fetch_joined(known)
-    if known:
+    if not is_gguf(name):
         return None
     path = Path(name).expanduser()
-    if path.suffix.lower() != ".gguf" or path.is_dir():
-        return None
     if not path.is_file():
         raise UserError(f"The weight file {path} is missing. Check its path.")
     return path
@@ -62,8 +60,9 @@ def gguf_file(name: str) -> Path | None:
 
 def is_gguf(name: str) -> bool:
     """Whether the weight is a GGUF; nothing is fetched."""
-    known = CATALOGUE.get(name)
-    return isinstance(known, Gguf) or (known is None and Path(name).suffix.lower() == ".gguf")
+    known, path = CATALOGUE.get(name), Path(name).expanduser()
+    named = known is None and path.suffix.lower() == ".gguf"
+    return isinstance(known, Gguf) or (named and not path.is_dir())
 
 
 def tokenizer_folder(name: str) -> Path:
