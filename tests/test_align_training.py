@@ -37,6 +37,7 @@ from training import align
 from training.aligners import plots as align_plots
 from training.aligners.pairs import Captioned, PairData, Pairs, read_pairs
 from training.aligners.picture_file import PictureFile
+from training.aligners.sides import prepare, sides, texts_of
 from training.aligners.token_store import TokenStore
 from training.aligners.trainer import AlignerTrainer
 from training.aligners.validation import first_places, loss_of_first
@@ -215,7 +216,7 @@ def test_statistics_are_those_of_every_tile(training: AlignmentConfig) -> None:
         dict(zip("123", colours(), strict=False)),
     )
     known = [Captioned(name, "tiny") for name in pictures]
-    align.prepare(
+    prepare(
         aligner, training, known, dict.fromkeys(pictures, ["a text"]),
         lambda name: vision.preprocess(pictures[name]), lambda text: aligner.text.tokenize([text])[0][0],
     )  # fmt: skip
@@ -355,7 +356,7 @@ def test_workers_that_decode_pictures_change_nothing(
 ) -> None:
     training = replace(training, stage="full", augmentation=AugmentationConfig(views=1), epochs=4)
     alone, log = run_to_the_end(replace(training, output=training.output + "-alone"))
-    monkeypatch.setattr(align, "workers_for", lambda config: 2)
+    monkeypatch.setattr("training.aligners.trainer.workers_for", lambda config: 2)
     together, log_of_workers = run_to_the_end(training)
     assert all(torch.equal(weight, together[name]) for name, weight in alone.items())
     assert log_of_workers == log
@@ -423,7 +424,7 @@ def test_an_aligner_of_embeddings_takes_them_and_cannot_look(
         with pytest.raises(UserError, match="Set stage to heads and augmentation.views to 0"):
             align.run(replace(training, **changes))
     else:
-        picture_of_side, _, broken = align.sides(aligner, training, {name: ["a text"] for name in names})
+        picture_of_side, _, broken = sides(aligner, training, {name: ["a text"] for name in names})
         assert picture_of_side(names[0]).shape == (4, 8) and not broken
 
 
@@ -539,8 +540,8 @@ def test_names_that_are_kept_out_are_no_labels(
 ) -> None:
     cat, dog = Captioned("1", "zoo", name="Cat"), Captioned("2", "home", name="cat", names=("pet",))
     bird = Captioned("3", "home", name="bird", names=("CAT",))
-    monkeypatch.setattr(align, "read_pairs", lambda *_: PairData([], [], [cat], {}))
-    texts = align.texts_of(PairData([dog, bird], [], [], {}), replace(training, without_names_of="zoo"))
+    monkeypatch.setattr("training.aligners.sides.read_pairs", lambda *_: PairData([], [], [cat], {}))
+    texts = texts_of(PairData([dog, bird], [], [], {}), replace(training, without_names_of="zoo"))
     assert texts["2"] == [] and texts["3"] == [template.format("bird") for template in TEMPLATES]
 
 

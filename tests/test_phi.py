@@ -17,6 +17,7 @@ from tests.conftest import EXAMPLES
 from tests.tiny import SYSTEM, colour_batch, picture, shake_lora
 from tests.tiny_phi import phi_tokenizer, save_clip, save_preset, tiny_phi_config
 from training import finetune
+from training.adapters.trainer import AdapterTrainer
 from training.config import SourceConfig, StageConfig, TrainingConfig, load_training_config
 from training.runs.adapter_run import training_record
 from vlm import load_assistant
@@ -307,15 +308,15 @@ def test_the_whole_way_both_stages_killed_resumed_and_served(
 ) -> None:
     preset = save_preset(config, tmp_path)
     training = training_on(tmp_path, preset)
-    step = finetune.AdapterTrainer.training_step
+    step = AdapterTrainer.training_step
 
-    def step_or_not(self: finetune.AdapterTrainer, *arguments: Any) -> torch.Tensor:
+    def step_or_not(self: AdapterTrainer, *arguments: Any) -> torch.Tensor:
         if self.state.global_step == 6:
             raise KeyboardInterrupt
         return step(self, *arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(finetune.AdapterTrainer, "training_step", step_or_not)
+        patch.setattr(AdapterTrainer, "training_step", step_or_not)
         finetune.run(training)
     assert {path.name for path in Path(training.output).iterdir()} >= {"projector", "joint"}
     resumed = finetune.run(training)

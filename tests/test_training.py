@@ -32,11 +32,15 @@ from tests.tiny import colour_batch, picture, tiny_config, tiny_model
 from training import finetune
 from training.adapters import tags as teaching
 from training.adapters.conversations import Collator, Conversations
+from training.adapters.encoding import features_of
+from training.adapters.epochs import lay_out, lay_out_validation, long_enough, steps_of_epochs, within_epochs
+from training.adapters.stage import train_stage
+from training.adapters.tags import tags_of
+from training.adapters.trainer import AdapterTrainer
 from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
 from training.data import Row, features, iterate_rows, pictures_of, read_rows
 from training.data.augmentation import AugmentationConfig, draw_view, paint_view, view_ids, with_views
 from training.data.features import FeatureStore
-from training.finetune import lay_out, long_enough, steps_of_epochs, tags_of, train_stage, within_epochs
 from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint, skip_what_is_not_finite
 from vlm.config import LoraConfig
 from vlm.config_reader import PartConfig
@@ -444,7 +448,7 @@ def test_tags_are_made_once_a_run_and_the_tagger_that_is_served_learns_the_nouns
     }
     (sight,) = model.eyes.see([picture("red")])
     assert sight.tags.startswith("tomato ")
-    monkeypatch.setattr(finetune, "teach", None)  # not again
+    monkeypatch.setattr(teaching, "teach", None)  # not again
     going_on = tiny_model(tags=2)
     assert tags_of(going_on, known, store, tmp_path / "run", seed=0) == tags
     assert going_on.eyes.see([picture("red")])[0].tags == sight.tags
@@ -509,7 +513,7 @@ def test_a_broken_row_of_a_source_that_nobody_trains_on_stops_no_run(
         finetune.run(training)
     model = tiny_model()
     rows = read_rows(Path(training.data), "train", "tiny")
-    store = finetune.features_of(rows, training, tiny_config(), model.eyes.vision)
+    store = features_of(rows, training, tiny_config(), model.eyes.vision)
     assert {row.picture for row in rows} == {row.picture for row in rows if row.picture in store}
     with pytest.raises(UserError, match=r"no source emojis\. It has: other, tiny"):
         finetune.run(replace(training, sources=(SourceConfig("emojis"),)))
@@ -525,10 +529,10 @@ def test_views_are_made_only_of_pictures_that_may_be_shown_as_one(
         for row in read_rows(Path(training.data), "train")
     ]
     held_out = read_rows(Path(training.data), "validation")
-    store = finetune.features_of(rows, config, tiny_config(), model.eyes.vision, held_out)
+    store = features_of(rows, config, tiny_config(), model.eyes.vision, held_out)
     with monkeypatch.context() as patch:  # nothing is left to encode: the data are not read again
-        patch.setattr(finetune, "pictures_of", None)
-        finetune.features_of(rows, config, tiny_config(), model.eyes.vision, held_out)
+        patch.setattr("training.adapters.encoding.pictures_of", None)
+        features_of(rows, config, tiny_config(), model.eyes.vision, held_out)
     views = {name: view_ids(name, config.augmentation) for name in (first, *others)}
     assert all(name in store for name in views) and all(view in store for view in views[first])
     assert others and not any(view in store for name in others for view in views[name])
@@ -583,9 +587,9 @@ def weights_after(config: TrainingConfig, steps: int) -> dict[str, torch.Tensor]
 
 def ending(method: str, step: int, end: Callable[[], None]) -> Callable[..., Any]:
     """The method of the Trainer; called after so many steps, it calls `end` first."""
-    original = getattr(finetune.AdapterTrainer, method)
+    original = getattr(AdapterTrainer, method)
 
-    def ended(self: finetune.AdapterTrainer, *arguments: Any, **named: Any) -> Any:
+    def ended(self: AdapterTrainer, *arguments: Any, **named: Any) -> Any:
         if self.state.global_step == step and not named:  # a checkpoint names what it gives to save_model
             end()
         return original(self, *arguments, **named)
@@ -598,14 +602,14 @@ def interrupt(training: TrainingConfig, method: str, step: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(finetune.AdapterTrainer, method, ending(method, step, end))
+        patch.setattr(AdapterTrainer, method, ending(method, step, end))
         weights_after(training, 10)
 
 
 def kill(training: TrainingConfig, method: str, step: int) -> None:
     def run() -> None:
         killed = ending(method, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        setattr(finetune.AdapterTrainer, method, killed)
+        setattr(AdapterTrainer, method, killed)
         weights_after(training, 10)
 
     assert end_of_fork(run) == -signal.SIGKILL
@@ -745,12 +749,12 @@ def test_few_pictures_and_none_to_validate_with_are_trained_on(
 ) -> None:
     """The warm-up ends, and the Trainer is not told to look at a validation loss."""
     model, made = tiny_model(), []
-    monkeypatch.setattr(finetune.AdapterTrainer, "train", lambda self, **_: made.append(self.args))
+    monkeypatch.setattr(AdapterTrainer, "train", lambda self, **_: made.append(self.args))
     long = replace(training, warmup_steps=30, validation_steps=5)
     table = parquet.read_table(Path(training.data) / "tiny.parquet")
     parquet.write_table(table.filter(pc.field("split") == "train"), Path(training.data) / "tiny.parquet")
     store = store_of(Path(training.data), model)
-    assert finetune.lay_out_validation([], store, {}, model, long, "Look.") is None
+    assert lay_out_validation([], store, {}, model, long, "Look.") is None
     assert "no validation pictures" in caplog.text
     train(model, StageConfig(epochs=5), long)
     assert made[0].warmup_steps == 5  # of ten steps
@@ -768,9 +772,7 @@ def test_validation_questions_that_cannot_be_asked_forbid_no_training(
         replace(rows[0], source="long", answer="word " * 100),
         replace(rows[0], source="other", task="count"),
     ]
-    examples = finetune.lay_out_validation(
-        rows, store_of(Path(training.data), model), {}, model, config, "Look."
-    )
+    examples = lay_out_validation(rows, store_of(Path(training.data), model), {}, model, config, "Look.")
     assert {turn.row.source for asked in examples.examples for turn in asked} == {"tiny"}  # type: ignore[union-attr]
     assert "no validation question of long, other can be asked" in caplog.text
 
@@ -905,15 +907,15 @@ def test_a_finished_run_is_trained_no_other_way_and_keeps_what_is_known_of_it(
 def test_a_run_that_was_killed_goes_on_with_its_own_settings_alone(
     training: TrainingConfig, command: Callable[..., Path], unbroken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = finetune.AdapterTrainer.training_step
+    step = AdapterTrainer.training_step
 
-    def step_or_not(self: finetune.AdapterTrainer, *arguments: object) -> torch.Tensor:
+    def step_or_not(self: AdapterTrainer, *arguments: object) -> torch.Tensor:
         if self.state.global_step == 6:
             raise KeyboardInterrupt
         return step(self, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.AdapterTrainer, "training_step", step_or_not)
+        patch.setattr(AdapterTrainer, "training_step", step_or_not)
         with pytest.raises(KeyboardInterrupt):
             command()
     slower = StageConfig(epochs=8, max_steps=10, lora_learning_rate=1.0e-5)
@@ -1063,15 +1065,15 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_adapter_from_before(
 def test_a_gpu_that_is_full_keeps_the_checkpoint_and_smaller_batches_go_on_from_it(
     training: TrainingConfig, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = finetune.AdapterTrainer.training_step
+    step = AdapterTrainer.training_step
 
-    def step_or_not(self: finetune.AdapterTrainer, *arguments: object) -> torch.Tensor:
+    def step_or_not(self: AdapterTrainer, *arguments: object) -> torch.Tensor:
         if self.state.global_step == 6:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return step(self, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.AdapterTrainer, "training_step", step_or_not)
+        patch.setattr(AdapterTrainer, "training_step", step_or_not)
         with pytest.raises(
             SystemExit, match=r"finetune: The memory of the GPU is full: .*last checkpoint, which is kept"
         ):

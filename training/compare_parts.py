@@ -22,6 +22,7 @@ import yaml
 
 from training import finetune
 from training.adapters.conversations import Collator, check_sources
+from training.adapters.epochs import lay_out
 from training.config import PRESET_FOLDER, TrainingConfig
 from training.data import read_rows, sources_of
 from training.data.features import FeatureStore
@@ -176,7 +177,7 @@ def step_seconds(model: VisionLanguageModel, store: FeatureStore, training: Trai
     known = read_rows(Path(training.data), "train", training.source_names)
     rows = [row for row in known if row.picture in store]
     system = load_model_config(training.model).answers.image_system
-    examples = finetune.lay_out(rows, store, {}, model, training, system, training.sources, epochs=1)
+    examples = lay_out(rows, store, {}, model, training, system, training.sources, epochs=1)
     collate, dtype = Collator(model), model.language.dtype
     autocast = torch.autocast(model.language.model.device.type, dtype, enabled=dtype is not torch.float32)
     model.train()

@@ -8,51 +8,29 @@ goes on where its last checkpoint left off when the same command is given again.
 import argparse
 import json
 import logging
-import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
+from torch import Tensor
 from transformers import set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from training.adapters.conversations import (
-    Collator,
-    Conversations,
-    check_sources,
-    check_tasks,
-    has_task,
-    short_enough,
-)
-from training.adapters.tags import teach
-from training.adapters.trainer import AdapterTrainer, let_frozen_weights_be, training_arguments
-from training.config import (
-    Slice,
-    SourceConfig,
-    StageConfig,
-    TrainingConfig,
-    check_report_to,
-    load_training_config,
-)
-from training.data import Row, pictures_of, read_rows, sources_of
-from training.data.augmentation import FALSIFIES, NO_AUGMENTATION, view_ids
-from training.data.features import FeatureStore
+from training.adapters.conversations import check_sources, check_tasks
+from training.adapters.encoding import features_of
+from training.adapters.epochs import lay_out, lay_out_validation, long_enough
+from training.adapters.stage import train_stage
+from training.adapters.tags import tags_of
+from training.config import Slice, TrainingConfig, check_report_to, load_training_config
+from training.data import Row, read_rows, sources_of
 from training.plot import draw, read_log
-from training.runs.adapter_run import (
-    check_lora,
-    claim_output,
-    falls_short,
-    is_finished,
-    is_trained,
-    training_record,
-)
+from training.runs.adapter_run import check_lora, claim_output, falls_short, is_finished, training_record
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
-from training.runs.log_lines import LOG, LogLines
+from training.runs.log_lines import LOG
 from training.runs.processes import join_processes
 from training.runs.resources import keep_memory, training_in
 from training.runs.run_settings import SETTINGS
@@ -65,156 +43,9 @@ from vlm.model.language import weights_are_divided
 from vlm.model.sizes import check_fit
 from vlm.model.vlm import VisionLanguageModel, build_model, check_stage, text_size
 from vlm.terminal import command
-from vlm.whole_files import whole_folder, write_whole
+from vlm.whole_files import whole_folder
 
 log = logging.getLogger("training")
-
-
-def train_stage(
-    name: str,
-    stage: StageConfig,
-    model: VisionLanguageModel,
-    examples: Conversations,
-    validation: Conversations | None,
-    config: TrainingConfig,
-    model_config: ModelConfig,
-    must_go_on: bool = False,
-) -> None:
-    """Train the stage's parts, going on from its last checkpoint if there is one, and save its adapter folder. Of a stage
-    that `must_go_on` an earlier end is none."""
-    folder = Path(config.output) / name
-    if is_trained(folder / "adapter", name, config) and not must_go_on:
-        log.info("stage %s is finished already; its adapter is loaded", name)
-        restore_adapter(model, folder / "adapter")
-        return
-    stage = within_epochs(name, stage, examples)
-    steps = stage.max_steps if stage.max_steps > 0 else steps_of_epochs(examples)
-    fitting = replace(
-        config,
-        warmup_steps=min(config.warmup_steps, steps // 2),  # of few pictures it would last to the end
-        validation_steps=config.validation_steps if validation else 0,
-    )
-    parts = model.train_only(stage.train)
-    rates = dict.fromkeys(("connector", "fusion"), stage.connector_learning_rate)
-    rates |= {"lora": stage.lora_learning_rate, "language": stage.language_learning_rate}
-    groups = [{"name": part, "params": parameters, "lr": rates[part]} for part, parameters in parts.items()]
-    trainer = AdapterTrainer(
-        model_config=model_config,
-        training_config=config,
-        parameter_groups=groups,
-        model=model,
-        args=training_arguments(
-            folder, stage, fitting, model.language.model.device.type, model.language.dtype
-        ),
-        train_dataset=examples,
-        eval_dataset=validation,
-        data_collator=Collator(model),
-        callbacks=[LogLines(Path(config.output) / LOG, name)],
-    )
-    checkpoint = last_whole_checkpoint(folder)
-    if checkpoint:
-        restore_adapter(model, Path(checkpoint) / "adapter")
-        model.register_load_state_dict_post_hook(let_frozen_weights_be)
-    if 0 < stage.max_steps <= steps_of(checkpoint):
-        trainer._save(str(folder))  # it was killed after its last step: the Trainer would train another
-    else:
-        with model.language.inputs_as_they_are():  # autocast casts them, and once
-            trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.save_model(str(folder))
-    PartialState().wait_for_everyone()  # the folder tells that the stage is finished
-
-
-def within_epochs(name: str, stage: StageConfig, examples: Conversations) -> StageConfig:
-    """Limit `max_steps` to the steps that the epochs have: more would repeat the same drawn questions."""
-    steps = steps_of_epochs(examples)
-    if stage.max_steps <= steps:
-        return stage
-    log.warning(
-        "stage %s: its epochs, %d, have %d steps, which is fewer than its max_steps, %d. It ends with them; raise epochs "
-        "to train for longer.",
-        name, stage.epochs, steps, stage.max_steps,
-    )  # fmt: skip
-    return replace(stage, max_steps=steps)
-
-
-def steps_of_epochs(examples: Conversations) -> int:
-    return math.ceil(len(examples) / examples.batch_size)
-
-
-def long_enough(lay: Callable[[int], Conversations], epochs: int, steps: int) -> Conversations:
-    """Conversations of `epochs` epochs, or of as many as `steps` need. Each epoch is drawn by a seed of its own, so that
-    those before stay as they were."""
-    examples = lay(epochs)
-    if not len(examples):
-        raise UserError(
-            "Nothing is left to train on: of the pictures none was drawn. Take a larger slice, or greater shares and other "
-            "tasks of the sources."
-        )
-    while 0 < steps_of_epochs(examples) < steps:
-        epochs = max(epochs + 1, epochs * steps // steps_of_epochs(examples))
-        examples = lay(epochs)
-    return examples
-
-
-def lay_out(
-    rows: Sequence[Row],
-    store: FeatureStore,
-    tags: Mapping[str, str],
-    model: VisionLanguageModel,
-    config: TrainingConfig,
-    system: str,
-    sources: Sequence[SourceConfig],
-    epochs: int,
-) -> Conversations:
-    return Conversations(
-        rows,
-        store,
-        tags,
-        model.language.tokenizer,
-        tokens_per_picture=model.eyes.tokens_per_picture,
-        system=system,
-        style=config.style,
-        sources=sources,
-        # of one step
-        batch_size=config.batch_size * config.gradient_accumulation * PartialState().num_processes,
-        epochs=epochs,
-        tag_dropout=config.tag_dropout,
-        max_tokens=config.max_tokens,
-        several_pictures=config.several_pictures,
-        seed=config.seed,
-        augmentation=config.augmentation,
-    )
-
-
-def lay_out_validation(
-    rows: Sequence[Row],
-    store: FeatureStore,
-    tags: Mapping[str, str],
-    model: VisionLanguageModel,
-    config: TrainingConfig,
-    system: str,
-) -> Conversations | None:
-    """Conversations about the validation pictures, which `rows` ask about, of the sources that have any; None where none
-    has. What cannot be watched forbids no training: it is told."""
-    known = {row.source for row in rows}
-    rows = short_enough(rows, model.language.tokenizer, config.max_tokens)
-    sources = [
-        source
-        for source in config.sources
-        if any(row.source == source.name and has_task(row, source) for row in rows)
-    ]
-    if left_out := [each.name for each in config.sources if each.name in known and each not in sources]:
-        log.warning(
-            "no validation question of %s can be asked: all are too long (max_tokens of the preset) or of other tasks",
-            ", ".join(left_out),
-        )
-    if not sources:
-        log.warning("%s has no validation pictures of the preset's sources: no loss of them", config.data)
-        return None
-    plain = replace(config, augmentation=NO_AUGMENTATION, several_pictures=0.0)
-    examples = lay_out(rows, store, tags, model, plain, system, sources, epochs=1)
-    examples.examples = examples.examples[: config.validation_conversations]
-    return examples
 
 
 def run(config: TrainingConfig, extend: bool = False) -> Path:
@@ -225,7 +56,25 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     torch.backends.cuda.enable_cudnn_sdp(False)
     set_seed(config.seed)
     process = join_processes()
-    device = str(process.device)
+    device, output = str(process.device), Path(config.output)
+    model_config = check(config)
+    rows = rows_to_learn(config)
+    # what cannot be loaded has no right to a new folder
+    model = None if has_begun(config) else start_model(config, model_config, device)
+    with process.main_process_first():
+        extended_at = claim_output(config, model_config, rows, extend)
+    if is_finished(config) and not (extended_at and falls_short(config)):
+        log.info("the run is finished already; nothing was done")
+        return output / "adapter"
+    model = model or start_model(config, model_config, device)
+    model = train_stages(model, config, model_config, rows, bool(extended_at))
+    if process.is_main_process:
+        write_adapter(model, config, model_config, extended_at)
+    return output / "adapter"
+
+
+def check(config: TrainingConfig) -> ModelConfig:
+    """The model's preset. UserError where it cannot be trained with these settings, before anything is read or loaded."""
     check_report_to(config.report_to)
     if config.init_from and config.connector_from:
         raise UserError(
@@ -235,55 +84,76 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     for planned in (config.projector_stage, config.joint_stage):
         check_stage(planned.train, bool(model_config.lora.rank))
     check_fit(model_config)  # before the output belongs to a run that cannot be
-    data, output = Path(config.data), Path(config.output)
+    return model_config
+
+
+def has_begun(config: TrainingConfig) -> bool:
+    return (Path(config.output) / SETTINGS).is_file()
+
+
+def rows_to_learn(config: TrainingConfig) -> list[Row]:
+    """The training rows of the preset's sources and slice. UserError where there are none of them."""
     part = Slice.parse(config.slice)
-    there = {source for source, split in sources_of(data) if split == "train"}
+    there = {source for source, split in sources_of(Path(config.data)) if split == "train"}
     check_sources(there, config.source_names)  # before the features, which take long
-    every_row = read_rows(data, "train", config.source_names)
-    if not (output / SETTINGS).is_file():  # what has begun goes on
-        check_tasks(every_row, config.sources)
-    rows = [row for row in every_row if part.holds(row.picture)]
-    # what cannot be loaded has no right to a new folder
-    model = None if (output / SETTINGS).is_file() else start_model(config, model_config, device)
-    with process.main_process_first():
-        extended_at = claim_output(config, model_config, rows, extend)
-    must_go_on = bool(extended_at) and falls_short(config)
-    if is_finished(config) and not must_go_on:
-        log.info("the run is finished already; nothing was done")
-        return output / "adapter"
-    model = model or start_model(config, model_config, device)
-    seen = {row.picture for row in rows}
-    held_out = read_rows(data, "validation", config.source_names) if config.validation_steps else []
-    with process.main_process_first():  # the others read what it wrote
+    rows = read_rows(Path(config.data), "train", config.source_names)
+    if not has_begun(config):  # what has begun goes on
+        check_tasks(rows, config.sources)
+    return [row for row in rows if part.holds(row.picture)]
+
+
+def train_stages(
+    model: VisionLanguageModel,
+    config: TrainingConfig,
+    model_config: ModelConfig,
+    rows: Sequence[Row],
+    is_longer: bool,
+) -> VisionLanguageModel:
+    """The model once both stages have trained it; an adapter that is gone on from has had the first. `is_longer`: the
+    joint stage of a run that is there goes on."""
+    output, looks = Path(config.output), config.validation_steps > 0
+    held_out = read_rows(Path(config.data), "validation", config.source_names) if looks else []
+    with PartialState().main_process_first():  # the others read what it wrote
         store = features_of(rows, config, model_config, model.eyes.vision, held_out)
         tags = tags_of(model, rows, store, output, config.seed)
     system = model_config.answers.image_system
-    looks = config.validation_steps > 0
     validation = lay_out_validation(held_out, store, tags, model, config, system) if looks else None
     if not config.init_from:
-        sample = store.sample(sorted(seen))
-        if config.connector_from:
-            load_trunk(model.connector, Path(config.connector_from))
-        else:
-            model.connector.standardise(sample.to(device))
-        model.connector.scale_to(text_size(model.language), sample[:64].to(device))
+        begin_connector(model, config, store.sample(sorted({row.picture for row in rows})))
     for name, stage in {"projector": config.projector_stage, "joint": config.joint_stage}.items():
-        if name == "joint" or not config.init_from:
-            lay = partial(lay_out, rows, store, tags, model, config, system, config.sources)
-            is_longer = name == "joint" and bool(extended_at)
-            examples = long_enough(lay, stage.epochs, stage.max_steps if is_longer else 0)
-            again = is_longer and must_go_on
-            train_stage(name, stage, model, examples, validation, config, model_config, again)
-            if weights_are_divided():  # and stay so: what follows needs them whole
-                model = start_model(config, model_config, device)
-                restore_adapter(model, output / name / "adapter")
-                if model.eyes.tagger and (output / TAGS_FILE).is_file():
-                    model.eyes.tagger.load(output / TAGS_FILE)
-    adapter = output / "adapter"
-    if not process.is_main_process:
-        return adapter
+        if name == "projector" and config.init_from:
+            continue
+        lay = partial(lay_out, rows, store, tags, model, config, system, config.sources)
+        more = is_longer and name == "joint"
+        examples = long_enough(lay, stage.epochs, stage.max_steps if more else 0)
+        must_go_on = more and falls_short(config)
+        train_stage(name, stage, model, examples, validation, config, model_config, must_go_on)
+        if weights_are_divided():  # and stay so: what follows needs them whole
+            model = start_model(config, model_config, str(PartialState().device))
+            restore_adapter(model, output / name / "adapter")
+            if model.eyes.tagger and (output / TAGS_FILE).is_file():
+                model.eyes.tagger.load(output / TAGS_FILE)
+    return model
+
+
+def begin_connector(model: VisionLanguageModel, config: TrainingConfig, sample: Tensor) -> None:
+    """A fresh connector, or a trunk that was trained before: visual tokens begin as large as text. `sample`: features of
+    some training pictures [S, N, Dv]."""
+    sample = sample.to(PartialState().device)
+    if config.connector_from:
+        load_trunk(model.connector, Path(config.connector_from))
+    else:
+        model.connector.standardise(sample)
+    model.connector.scale_to(text_size(model.language), sample[:64])
+
+
+def write_adapter(
+    model: VisionLanguageModel, config: TrainingConfig, model_config: ModelConfig, extended_at: Sequence[int]
+) -> None:
+    """The run's adapter, with the share of its LoRA that is applied, the data's card and the plot."""
+    data, output = Path(config.data), Path(config.output)
     training = training_record(config, model_config.name) | {
-        "device": process.device.type,
+        "device": PartialState().device.type,
         "data_card": _fingerprint(data),
     }
     if last := last_whole_checkpoint(output / "joint"):
@@ -292,58 +162,13 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
     if model.language.has_lora:
         alpha = model.language.apply_share(config.lora_share)
         model_config = replace(model_config, lora=replace(model_config.lora, alpha=alpha))
-    with whole_folder(adapter) as folder:
+    with whole_folder(output / "adapter") as folder:
         save_adapter(model, folder, model_config, training)
-        if (adapter / LIMITS).is_file():  # by hand, which training on for longer does not replace
-            shutil.copy(adapter / LIMITS, folder / LIMITS)
+        if (output / "adapter" / LIMITS).is_file():  # by hand, which training on for longer does not replace
+            shutil.copy(output / "adapter" / LIMITS, folder / LIMITS)
         if (data / "card.md").is_file():
             shutil.copy(data / "card.md", folder / DATA_CARD)
         draw(read_log(output / LOG), folder / PLOT)
-    return adapter
-
-
-def features_of(
-    rows: Sequence[Row],
-    config: TrainingConfig,
-    model_config: ModelConfig,
-    encoder: Any,
-    held_out: Sequence[Row] = (),
-) -> FeatureStore:
-    """The features of the training pictures of `rows` and of the validation pictures of `held_out`. Only pictures that have
-    a question of a known task get views: no other is ever shown as one. Where all are kept, the data are not read."""
-    data = Path(config.data)
-    store = FeatureStore(data, model_config.vision)
-    viewed = {row.picture for row in rows if row.task in FALSIFIES}
-
-    def ids_of(picture: str) -> list[str]:
-        return [picture, *(view_ids(picture, config.augmentation) if picture in viewed else ())]
-
-    for split, shown in {"train": rows, "validation": held_out}.items():
-        wanted = {row.picture: ids_of(row.picture) for row in shown}
-        if any(name not in store for ids in wanted.values() for name in ids):
-            pictures = pictures_of(data, split, config.source_names)
-            contents = ((name, content) for picture, content in pictures for name in wanted.get(picture, ()))
-            store.add(contents, encoder, config.augmentation)
-    return store
-
-
-def tags_of(
-    model: VisionLanguageModel, rows: Sequence[Row], store: FeatureStore, output: Path, seed: int
-) -> dict[str, str]:
-    """The tags of every picture, by a tagger that learns the nouns of `rows`; kept in the run's folder, so that a run
-    that goes on has the same."""
-    tagger = model.eyes.tagger
-    if tagger is None:
-        return {}
-    kept, head = output / "tags.json", output / TAGS_FILE
-    if not kept.is_file():
-        output.mkdir(parents=True, exist_ok=True)
-        tags = teach(tagger, rows, store, seed)
-        tagger.save(head)
-        write_whole(kept, json.dumps(tags))
-    if head.is_file():
-        tagger.load(head)
-    return json.loads(kept.read_text(encoding="utf-8"))
 
 
 def start_model(config: TrainingConfig, model_config: ModelConfig, device: str) -> VisionLanguageModel:

@@ -5,8 +5,10 @@ are nearly always right, and a language model that learned from them would belie
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,11 @@ from torch.nn import functional
 from training.data import Row
 from training.data.augmentation import picture_id_of
 from training.data.features import FeatureStore
+from vlm.model.adapter_folder import TAGS_FILE
 from vlm.model.standardise import channel_statistics
 from vlm.model.tags import Tagger
+from vlm.model.vlm import VisionLanguageModel
+from vlm.whole_files import write_whole
 
 log = logging.getLogger("training")
 
@@ -60,6 +65,25 @@ def teach(tagger: Tagger, rows: Sequence[Row], store: FeatureStore, seed: int) -
             own = tagger if chosen is None else without[chosen]
             tags |= zip(names, own.tags(torch.stack([pooled[name] for name in names])), strict=True)
     return tags
+
+
+def tags_of(
+    model: VisionLanguageModel, rows: Sequence[Row], store: FeatureStore, output: Path, seed: int
+) -> dict[str, str]:
+    """The tags of every picture, by a tagger that learns the nouns of `rows`; kept in the run's folder, so that a run
+    that goes on has the same."""
+    tagger = model.eyes.tagger
+    if tagger is None:
+        return {}
+    kept, head = output / "tags.json", output / TAGS_FILE
+    if not kept.is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        tags = teach(tagger, rows, store, seed)
+        tagger.save(head)
+        write_whole(kept, json.dumps(tags))
+    if head.is_file():
+        tagger.load(head)
+    return json.loads(kept.read_text(encoding="utf-8"))
 
 
 def nouns_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:

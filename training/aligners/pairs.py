@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch.utils.data import Dataset
@@ -216,3 +217,12 @@ def _draw(
         share = shares[each.source]
         for _ in range(int(share) + (rng.random() < share % 1)):
             yield place, each
+
+
+def facts_of(data: PairData) -> list[Any]:
+    """What the pairs are made of, the same in every process."""
+    pictures = [*data.train, *data.validation]
+    return [
+        (each.picture, each.source, each.name, each.names, each.captions, sorted(each.things))
+        for each in pictures
+    ]

@@ -6,20 +6,25 @@ scaler, random numbers and history, so that a killed run goes on exactly where i
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from multiprocessing import get_start_method
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
-from transformers import TrainerControl
+from transformers import TrainerControl, TrainingArguments
 
 from training.aligners.contrast import Loss, matryoshka_loss
 from training.aligners.gradient_cache import cached_backward, gather
-from training.aligners.pairs import Pair
+from training.aligners.pairs import Captioned, Pair, Pairs
 from training.aligners.validation import Side, Validation
 from training.config import AlignmentConfig
 from training.runs.checkpoints import OrderedTrainer, skip_what_is_not_finite
+from training.runs.log_lines import LOG, LogLines
+from vlm.errors import UserError
+from vlm.machine import usable_cores
 from vlm.model.aligner import Aligner, EmbeddedPairs
 from vlm.model.alignment import restore_aligner, save_aligner
 from vlm.model.text_encoders import pad
@@ -165,3 +170,78 @@ def pair_loss(
     has_text = gather(batch["has_text"].long()).bool()
     scale, bias = aligner.current_scale(), aligner.bias
     return matryoshka_loss(config.loss, gather(pictures), gather(texts), scale, bias, same, has_text, dims)
+
+
+def build_trainer(
+    aligner: Aligner,
+    config: AlignmentConfig,
+    train: Sequence[Captioned],
+    texts: Mapping[str, Sequence[str]],
+    collator: PairCollator,
+    validation: Validation,
+    described: dict[str, Any],
+) -> AlignerTrainer:
+    pairs = Pairs(
+        train,
+        texts,
+        config.sources,
+        epochs=config.epochs,
+        text_dropout=config.text_dropout,
+        augmentation=config.augmentation,
+        seed=config.seed,
+    )
+    at_once = config.batch_size * PartialState().num_processes
+    if len(pairs) < at_once:
+        raise UserError(
+            f"All epochs together have {len(pairs):,} pairs, fewer than one batch of {at_once:,}. Give a smaller "
+            "batch_size, more epochs or larger shares of the sources."
+        )
+    return AlignerTrainer(
+        alignment=config,
+        validation=validation,
+        described=described,
+        model=aligner,
+        args=training_arguments(config, bool(validation.pictures)),
+        train_dataset=pairs,
+        eval_dataset=validation.pictures or None,
+        data_collator=collator,
+        callbacks=[LogLines(Path(config.output) / LOG, "aligner")],
+    )
+
+
+def training_arguments(config: AlignmentConfig, validates: bool) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=config.output,
+        per_device_train_batch_size=config.batch_size,
+        num_train_epochs=1,  # all epochs are laid out in the data set
+        dataloader_drop_last=True,  # a batch of few pairs would hardly be a contrast
+        learning_rate=config.learning_rate,
+        adam_beta1=0.9,
+        adam_beta2=0.95,
+        weight_decay=config.weight_decay,
+        warmup_steps=config.warmup_share,  # below 1: a share of all steps
+        lr_scheduler_type="cosine",
+        max_grad_norm=config.max_gradient_norm,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=config.precision == "bfloat16",
+        fp16=config.precision == "float16",
+        logging_steps=config.logging_steps,
+        save_steps=config.save_steps,
+        eval_strategy="steps" if validates else "no",
+        eval_steps=config.validation_steps if validates else None,
+        load_best_model_at_end=validates,
+        metric_for_best_model="eval_loss" if validates else None,
+        greater_is_better=False,
+        seed=config.seed,
+        data_seed=config.seed,
+        report_to=config.report_to,
+        remove_unused_columns=False,
+        dataloader_num_workers=workers_for(config),
+        ddp_find_unused_parameters=False,  # the loss uses the temperature outside of `forward`
+    )
+
+
+def workers_for(config: AlignmentConfig) -> int:
+    """How many processes decode pictures for a GPU whose encoder trains. They are forked: the sides are not sent."""
+    decodes = config.stage == "full" and torch.cuda.is_available() and get_start_method() == "fork"
+    return min(8, usable_cores() - 1) if decodes else 0
