@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -104,6 +105,22 @@ def test_pictures_are_embedded_with_a_bar_and_found_by_words(handlers: Searches,
     shown = handlers.find(session, "something lime", None)
     assert captions(shown)[0].endswith(" · lime.png")
     assert shown[0]["value"][0][0] == str(folder / "lime.png")
+
+
+def test_the_gallery_shows_a_large_picture_smaller_and_the_question_is_about_all_of_it(
+    handlers: Searches, tmp_path: Path
+) -> None:
+    session, large = SearchSession(), tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(large)
+    added(handlers, session, large)
+    ((shown, _),) = handlers.find(session, "noise", None)[0]["value"]
+    assert Path(shown).stat().st_size < large.stat().st_size / 4
+    with Image.open(shown) as small:
+        assert max(small.size) == 800
+    assert handlers.find(session, "noise", None)[0]["value"][0][0] == shown  # made once
+    handlers.choose(session, click(0))
+    assert handlers.ask_about(session, None)[0]["files"] == [str(large)]
 
 
 def test_the_bar_says_how_long_it_will_take() -> None:

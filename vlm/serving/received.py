@@ -17,6 +17,8 @@ from vlm.serving.callers import current_caller
 
 BROWSERS_SHOW = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}  # few of them know TIFF
 MAX_INDEXED = 10_000  # in one index of the page
+LARGE_BYTES = 1024**2  # of a picture that a gallery shows smaller: 24 phone photographs are 100 MB
+SMALL_SIDE = 800  # pixels
 MAX_BYTES_AT_ONCE = 1024**3  # of the pictures sent together, unpacked
 
 
@@ -39,6 +41,16 @@ def shown_file(path: str) -> str:
         return path
     current_caller().hold(3 * picture.width * picture.height)
     return save_pil_to_cache(picture, get_upload_folder(), Path(path).stem, "png")
+
+
+def small_file(path: str) -> str:
+    """What stands for a picture among others: the file itself or, of a large one, a small JPEG among the uploads."""
+    if Path(path).stat().st_size <= LARGE_BYTES:
+        return path
+    picture = open_image(path)
+    picture.thumbnail((SMALL_SIDE, SMALL_SIDE))
+    current_caller().hold(picture.width * picture.height)
+    return save_pil_to_cache(picture, get_upload_folder(), Path(path).stem, "jpeg")
 
 
 def chosen_pictures(files: Sequence[str]) -> list[PictureFile]:

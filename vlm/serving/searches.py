@@ -23,7 +23,7 @@ from vlm.chat.search import checked_names, split_names
 from vlm.errors import UserError
 from vlm.serving.callers import current_caller
 from vlm.serving.plain_errors import plain_sentence
-from vlm.serving.received import BROWSERS_SHOW, MAX_INDEXED, chosen_pictures, shown_file
+from vlm.serving.received import BROWSERS_SHOW, MAX_INDEXED, chosen_pictures, shown_file, small_file
 from vlm.serving.serving import Serving
 
 SHOWN = 24  # pictures in the gallery
@@ -41,6 +41,7 @@ class SearchSession:
 
     index: PictureIndex | None = None
     files: dict[str, str] = field(default_factory=dict)  # SHA-256 -> the picture's file on the server
+    small: dict[str, str] = field(default_factory=dict)  # SHA-256 -> what the gallery shows of a large one
     waiting: list[str] = field(default_factory=list)  # files that were sent and not yet looked at
     shown: list[Found] = field(default_factory=list)
     chosen: str | None = None  # SHA-256 of the picture that was clicked
@@ -116,6 +117,7 @@ class Searches:
         """-> report, stop, gallery, ask"""
         session.index, session.let_go = None, False
         session.files.clear()
+        session.small.clear()
         return self.stop(session)
 
     # They are found.
@@ -233,8 +235,17 @@ class Searches:
 
     def _tile(self, found: Found, session: SearchSession, scores: bool) -> Tile:
         name = Path(found.path).name
-        path = self._file_of(found.sha256, session)
-        return path or card(name), f"{found.score:.2f} · {name}" if scores else name
+        return self._shown_of(found.sha256, session) or card(
+            name
+        ), f"{found.score:.2f} · {name}" if scores else name
+
+    def _shown_of(self, sha256: str, session: SearchSession) -> str | None:
+        small = session.small.get(sha256)
+        if small and Path(small).is_file():
+            return small
+        if path := self._file_of(sha256, session):
+            session.small[sha256] = path = small_file(path)
+        return path
 
     def _file_of(self, sha256: str, session: SearchSession) -> str | None:
         """A file that browsers can show; None where only the index is here, or the upload's time is up."""
