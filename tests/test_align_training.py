@@ -40,7 +40,7 @@ from training.aligners.picture_file import PictureFile
 from training.aligners.sides import prepare, sides, texts_of
 from training.aligners.token_store import TokenStore
 from training.aligners.trainer import AlignerTrainer
-from training.aligners.validation import first_places, loss_of_first
+from training.aligners.validation import Validation, first_places, loss_of_first
 from training.config import AlignmentConfig, PairSource, load_alignment_config
 from training.data.augmentation import AugmentationConfig
 from training.runs.log_lines import LOG, log_lines
@@ -291,6 +291,18 @@ def test_every_stage_and_loss_trains(training: AlignmentConfig, changes: dict[st
     losses = [line["loss"] for line in log if "loss" in line]
     assert sum(losses[-3:]) < sum(losses[:3])
     assert any(name.startswith("vision.") for name in weights) == (changes.get("stage") == "full")
+
+
+def test_the_best_step_of_those_that_are_saved_is_kept(
+    training: AlignmentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, loaded = iter([3.0, 2.0, 1.0, 1.5, 1.8]), []
+    monkeypatch.setattr(Validation, "scores", lambda *_: {"loss": next(losses, 9.0)})
+    monkeypatch.setattr(
+        AlignerTrainer, "_load_best_model", lambda self: loaded.append(self.state.best_model_checkpoint)
+    )
+    align.run(replace(training, validation_steps=1, save_steps=2, keep_every=0))
+    assert [Path(each).name for each in loaded] == ["checkpoint-4"]
 
 
 def ending(method: str, step: int, end: Callable[[], None]) -> Callable[..., Any]:

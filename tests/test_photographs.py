@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,7 @@ def test_bad_lines_are_told_with_file_and_line_and_the_others_are_used(tmp_path,
         {"captions": ["A dog runs over the grass."]},
         {"image": "images/2.jpg"},
         captioned(1),
+        {"image": "images/../../outside.jpg", "captions": ["A dog runs."]},
     ]
     pictures = photographs.read_folder(make_set(tmp_path / "mine", lines))
     assert [picture.path for picture in pictures] == ["mine/images/1.jpg"]
@@ -214,14 +216,16 @@ def test_photographs_alone_are_prepared_without_fetching_anything(tmp_path, monk
 
 
 def test_the_card_keeps_sets_whose_files_are_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "SOURCES", {})
+    monkeypatch.setattr(prepare, "SOURCES", {"drawings": ((), list)})
     make_set(tmp_path / "photos/mine", [captioned(n) for n in range(12)])
     known = prepare.prepare_photos(tmp_path / "out", tmp_path / "photos")
+    assert set(known["licences"]) == {"mine"}
     card = prepare.prepare(tmp_path / "out", tmp_path / "downloads")
-    assert set(card["licences"]) == {"composited", "mine"}
+    assert set(card["licences"]) == {"drawings", "composited", "mine"}
     assert known["counts"].items() <= card["counts"].items()
     (tmp_path / "out/mine.parquet").unlink()
-    assert set(prepare.prepare(tmp_path / "out", tmp_path / "downloads")["licences"]) == {"composited"}
+    card = prepare.prepare(tmp_path / "out", tmp_path / "downloads")
+    assert set(card["licences"]) == {"drawings", "composited"}
 
 
 def test_small_jpegs_are_stored_as_they_are_and_others_made_small(tmp_path):
@@ -296,6 +300,18 @@ def test_nothing_in_training_looks_like_a_held_out_photograph(tmp_path):
     prepare.write_data({}, tmp_path / "out", photographs.read_folders(tmp_path / "photos"))
     assert prepare.read_dropped(tmp_path / "out", "mine") == {
         f"mine/{trained}": f"looks like mine/{held_out}"
+    }
+
+
+def test_nothing_in_training_looks_like_what_an_earlier_call_held_out(tmp_path):
+    make_set(tmp_path / "photos/mine", [captioned(n) for n in range(20)])
+    (found,) = photographs.read_folders(tmp_path / "photos").values()
+    prepare.prepare_photos(tmp_path / "out", tmp_path / "photos")
+    held_out = next(picture for picture in found if picture.split == "validation")
+    twin = replace(held_out, path="package/twin", split="train")
+    prepare.write_data({}, tmp_path / "out", {"package": [twin]})
+    assert prepare.read_dropped(tmp_path / "out", "package") == {
+        "package/twin": f"looks like {held_out.path}"
     }
 
 

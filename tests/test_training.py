@@ -442,7 +442,7 @@ def test_tags_are_made_once_a_run_and_the_tagger_that_is_served_learns_the_nouns
     model, known = tiny_model(tags=2), read_rows(tmp_path, "train")
     monkeypatch.setattr(teaching, "STEPS", 100)
     store = store_of(tmp_path, model)
-    tags = tags_of(model, known, store, tmp_path / "run", seed=0)
+    tags = tags_of(model, known, [], store, tmp_path / "run", seed=0)
     assert {row.picture: tags[row.picture].split()[0] for row in known} == {
         row.picture: row.noun for row in known
     }
@@ -450,9 +450,13 @@ def test_tags_are_made_once_a_run_and_the_tagger_that_is_served_learns_the_nouns
     assert sight.tags.startswith("tomato ")
     monkeypatch.setattr(teaching, "teach", None)  # not again
     going_on = tiny_model(tags=2)
-    assert tags_of(going_on, known, store, tmp_path / "run", seed=0) == tags
+    assert tags_of(going_on, known, [], store, tmp_path / "run", seed=0) == tags
     assert going_on.eyes.see([picture("red")])[0].tags == sight.tags
-    assert tags_of(tiny_model(), known, store, tmp_path / "run", seed=0) == {}  # no tagger
+    kept = tmp_path / "run/tags.json"
+    kept.write_text(json.dumps({name: told for name, told in tags.items() if name != known[0].picture}))
+    watched = tags_of(going_on, known, known[:1], store, tmp_path / "run", seed=0)
+    assert watched.keys() == tags.keys() and watched[known[0].picture].startswith(known[0].noun)  # type: ignore
+    assert tags_of(tiny_model(), known, [], store, tmp_path / "run", seed=0) == {}  # no tagger
 
 
 def test_text_dropout_hides_text_and_no_picture_and_only_in_training() -> None:
@@ -496,6 +500,22 @@ def test_sources_are_checked_before_a_run_claims_its_folder_or_computes_a_featur
     with pytest.raises(UserError, match=told):
         finetune.run(replace(training, sources=tuple(map(SourceConfig, sources))))
     assert not Path(training.output).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"style": "keyword"}, "no style 'keyword'. Valid: full, keywords"),
+        ({"batch_size": 0}, "batch_size must be 1 or more"),
+        ({"projector_stage": StageConfig("projector", max_steps=0)}, "projector_stage.max_steps must be 1"),
+        ({"joint_stage": StageConfig(epochs=0)}, "joint_stage.epochs must be 1 or more"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_before_anything_is_read(
+    training: TrainingConfig, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        finetune.run(replace(training, **changes, data="nowhere"))
 
 
 def test_a_broken_row_of_a_source_that_nobody_trains_on_stops_no_run(

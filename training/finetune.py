@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from accelerate import PartialState
@@ -34,6 +35,7 @@ from training.runs.log_lines import LOG
 from training.runs.processes import join_processes
 from training.runs.resources import keep_memory, training_in
 from training.runs.run_settings import SETTINGS
+from vlm.chat.answer import Style
 from vlm.config import ModelConfig, load_model_config
 from vlm.errors import UserError
 from vlm.model.adapter import load_adapter, load_trunk, restore_adapter, save_adapter
@@ -76,6 +78,7 @@ def run(config: TrainingConfig, extend: bool = False) -> Path:
 def check(config: TrainingConfig) -> ModelConfig:
     """The model's preset. UserError where it cannot be trained with these settings, before anything is read or loaded."""
     check_report_to(config.report_to)
+    check_numbers(config)
     if config.init_from and config.connector_from:
         raise UserError(
             "init_from brings a whole connector, so that connector_from has no effect. Take one out."
@@ -85,6 +88,21 @@ def check(config: TrainingConfig) -> ModelConfig:
         check_stage(planned.train, bool(model_config.lora.rank))
     check_fit(model_config)  # before the output belongs to a run that cannot be
     return model_config
+
+
+def check_numbers(config: TrainingConfig) -> None:
+    if config.style not in get_args(Style):
+        raise UserError(f"There is no style {config.style!r}. Valid: {', '.join(get_args(Style))}.")
+    stages = {"projector_stage": config.projector_stage, "joint_stage": config.joint_stage}
+    least = {name: getattr(config, name) for name in ("batch_size", "gradient_accumulation", "save_steps")}
+    least |= {"logging_steps": config.logging_steps}
+    least |= {f"{name}.epochs": stage.epochs for name, stage in stages.items()}
+    for name, value in least.items():
+        if value < 1:
+            raise UserError(f"{name} must be 1 or more.")
+    for name, stage in stages.items():
+        if stage.max_steps < 1 and stage.max_steps != -1:
+            raise UserError(f"{name}.max_steps must be 1 or more, or -1 for all of its epochs.")
 
 
 def has_begun(config: TrainingConfig) -> bool:
@@ -115,7 +133,7 @@ def train_stages(
     held_out = read_rows(Path(config.data), "validation", config.source_names) if looks else []
     with PartialState().main_process_first():  # the others read what it wrote
         store = features_of(rows, config, model_config, model.eyes.vision, held_out)
-        tags = tags_of(model, rows, store, output, config.seed)
+        tags = tags_of(model, rows, held_out, store, output, config.seed)
     system = model_config.answers.image_system
     validation = lay_out_validation(held_out, store, tags, model, config, system) if looks else None
     if not config.init_from:

@@ -17,7 +17,7 @@ corrections take seconds, and no package is fetched.
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -97,17 +97,7 @@ def prepare(out: Path, downloads: Path, photos: Path | None = None) -> dict:
 def prepare_photos(out: Path, photos: Path) -> dict:
     """Makes what is missing in `out` of one's own photographs alone -> the data card."""
     found = read_photos(photos, out)
-    out.mkdir(parents=True, exist_ok=True)
-    pictures = [picture for each in found.values() for picture in each]
-    splits = {picture.path: picture.split for picture in pictures}
-    others = [
-        file for file in sorted(out.glob("*.parquet"))
-        if file.stem not in (*found, COMPOSITED, feedback.NAME)
-    ]  # fmt: skip
-    kept_out = KeptOut(held_out_likenesses(others) | keep_out(pictures, splits))
-    check_origins({name: own_origin(each, splits) for name, each in found.items()}, out)
-    for name, each in found.items():
-        write_missing(out / f"{name}.parquet", each, splits, {"train": Phrases([])}, kept_out)
+    write_data({}, out, found)
     return write_card(out, names_in_card(out) | dict.fromkeys(found, ()))
 
 
@@ -125,7 +115,8 @@ def write_card(out: Path, names: dict[str, tuple[str, ...]]) -> dict:
 def write_data(
     listed: dict[str, list[Picture]], out: Path, photos: dict[str, list[Picture]] | None = None
 ) -> None:
-    """Every source's pictures, scenes composited of them, and photographs -> one parquet file each."""
+    """Every source's pictures, scenes composited of them, and photographs -> one parquet file each. Nothing that is held
+    out in files of other calls is like what trains."""
     out.mkdir(parents=True, exist_ok=True)
     photos = photos or {}
     pictures = [picture for found in listed.values() for picture in found]
@@ -136,18 +127,26 @@ def write_data(
         for split in ("train", "test-concept")
     }
     splits |= {picture.path: picture.split for picture in brought}
-    kept_out = KeptOut(keep_out([*pictures, *brought], splits))
+    others = other_files(out, {*listed, *photos, COMPOSITED, feedback.NAME})
+    kept_out = KeptOut(held_out_likenesses(others) | keep_out([*pictures, *brought], splits))
 
     check_origins({name: own_origin(found, splits) for name, found in {**listed, **photos}.items()}, out)
 
     for name, found in listed.items():
         write_missing(out / f"{name}.parquet", found, splits, phrases, kept_out)
-    dropped = {path for name in listed for path in read_dropped(out, name)}
-    scenes = composited.compose([p for p in pictures if p.path not in dropped], splits)
-    splits |= {scene.path: scene.split for scene in scenes}
-    check_origins({COMPOSITED: own_origin(scenes, splits)}, out)
-    for name, found in {COMPOSITED: scenes, **photos}.items():
+    if listed:
+        dropped = {path for name in listed for path in read_dropped(out, name)}
+        scenes = composited.compose([p for p in pictures if p.path not in dropped], splits)
+        splits |= {scene.path: scene.split for scene in scenes}
+        check_origins({COMPOSITED: own_origin(scenes, splits)}, out)
+        write_missing(out / f"{COMPOSITED}.parquet", scenes, splits, phrases, kept_out)
+    for name, found in photos.items():
         write_missing(out / f"{name}.parquet", found, splits, phrases, kept_out)
+
+
+def other_files(out: Path, names: Collection[str]) -> list[Path]:
+    """The parquet files in `out` of other sources than these."""
+    return [file for file in sorted(out.glob("*.parquet")) if file.stem not in names]
 
 
 def write_missing(
@@ -172,7 +171,7 @@ def prepare_feedback(out: Path, folder: Path) -> str:
     pictures, told = feedback.read(folder)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{feedback.NAME}.parquet"
-    others = [each for each in sorted(out.glob("*.parquet")) if each != file]
+    others = other_files(out, {feedback.NAME})
     splits = {picture.path: picture.split for picture in pictures}
     write_source(file, pictures, splits, {"train": Phrases([])}, KeptOut(held_out_likenesses(others)))
     write_card(out, {feedback.NAME: ()} | names_in_card(out))

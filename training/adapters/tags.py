@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from more_itertools import chunked
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -68,10 +69,15 @@ def teach(tagger: Tagger, rows: Sequence[Row], store: FeatureStore, seed: int) -
 
 
 def tags_of(
-    model: VisionLanguageModel, rows: Sequence[Row], store: FeatureStore, output: Path, seed: int
+    model: VisionLanguageModel,
+    rows: Sequence[Row],
+    held_out: Sequence[Row],
+    store: FeatureStore,
+    output: Path,
+    seed: int,
 ) -> dict[str, str]:
     """The tags of every picture, by a tagger that learns the nouns of `rows`; kept in the run's folder, so that a run
-    that goes on has the same."""
+    that goes on has the same. `held_out` asks about the pictures that watch it, maybe only now that it goes on."""
     tagger = model.eyes.tagger
     if tagger is None:
         return {}
@@ -83,7 +89,12 @@ def tags_of(
         write_whole(kept, json.dumps(tags))
     if head.is_file():
         tagger.load(head)
-    return json.loads(kept.read_text(encoding="utf-8"))
+    tags = json.loads(kept.read_text(encoding="utf-8"))
+    device = tagger.classifier.weight.device
+    for names in chunked(sorted({row.picture for row in held_out} - tags.keys()), 256):
+        features = torch.stack([store[name] for name in names]).float()
+        tags |= zip(names, tagger.tags(tagger.pool(features.to(device))), strict=True)
+    return tags
 
 
 def nouns_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:

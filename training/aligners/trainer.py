@@ -137,6 +137,10 @@ class AlignerTrainer(OrderedTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Among the steps that are saved: of the best of all there may be no checkpoint, and then an early one would do."""
+        return self.control.should_save and super()._determine_best_metric(metrics, trial)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir) / "aligner"  # type: ignore[arg-type]

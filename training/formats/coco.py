@@ -91,8 +91,9 @@ def is_named(value: Any) -> bool:
 
 
 def is_sized(value: Any) -> bool:
-    sides = [value.get(side) for side in ("id", "width", "height")] if isinstance(value, dict) else [None]
-    return all(isinstance(side, int) and side > 0 for side in sides)
+    if not isinstance(value, dict) or not isinstance(value.get("id"), int):
+        return False
+    return all(isinstance(value.get(side), int) and value[side] > 0 for side in ("width", "height"))
 
 
 def box_of(value: Any, kinds: dict[int, str], sizes: dict[int, tuple[int, int]]) -> Box | None:

@@ -6,6 +6,7 @@ A line is a JSON object with `image` (a path below the folder) and one or more o
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,7 +81,7 @@ def read_line(line: str, folder: Path) -> tuple[Known | None, list[str]]:
 
 def picture_fault(folder: Path, name: str) -> str:
     """Why the picture cannot be opened; empty where its header says that it can."""
-    if leads_out(name):
+    if leads_out(os.path.normpath(name)):
         return f"{name} leads out of the folder"
     try:
         with Image.open(folder / name) as image:
