@@ -172,6 +172,21 @@ def test_a_rejected_rewriting_of_keywords_is_drawn_again(
     assert len({each.sampling.seed for each in tries[1:]}) == 2
 
 
+def test_a_clean_up_that_fails_leaves_the_draft(learned: VisionLanguageModel) -> None:
+    assistant = assistant_of(learned)
+    stream = assistant.engine.stream
+
+    def fails_without_adapter(prompt: Any, adapter: bool, sampling: Sampling) -> Iterator[Any]:
+        if not adapter:
+            raise UserError("The server has no model base.")
+        return stream(prompt, adapter, sampling)
+
+    assistant.engine.stream = fails_without_adapter  # type: ignore[method-assign]
+    answer = assistant.answer("Which?", [picture("red")])
+    assert (answer.stage, answer.text) == ("done", "A red square.")
+    assert answer.clean_up == "rejected: The server has no model base."
+
+
 def test_a_whole_answer_is_left_as_it_is(learned: VisionLanguageModel) -> None:
     assistant = assistant_of(learned, rewrites="It is green.")
     answer = assistant.answer("Which?", [picture("lime")])

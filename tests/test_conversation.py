@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from tests.tiny import picture, tiny_eyes
 from vlm import Answer, Settings, UserError
-from vlm.chat.conversation import Conversation, Exchange
+from vlm.chat.conversation import Conversation, Exchange, Voted
 from vlm.chat.occlusion import _named, where_it_looked
 from vlm.chat.records import from_record, to_record
 from vlm.chat.trace import certainty_note
@@ -120,6 +120,29 @@ def test_a_record_brings_back_every_branch_and_the_files_that_arrived() -> None:
     assert (opened.exchanges[0].settings, opened.exchanges[0].answer) == (Settings(seed=3), ANSWERED)
     assert opened.ways[0][0] is opened.ways[1][0]
     assert len(opened.versions(1)) == 2
+
+
+def test_a_conversation_says_that_it_is_full_and_what_it_holds_can_be_opened_again() -> None:
+    many = asked(*map(str, range(99)))
+    with pytest.raises(UserError, match="This conversation is full. Please start a new one"):
+        while True:
+            many.begin(Exchange("again"), at=98)
+            many.grow(many.exchanges[-1], ANSWERED)
+            many.settle()
+    long = asked(*["And?"] * 1_000)
+    with pytest.raises(UserError, match="full"):
+        long.begin(Exchange("And?"))
+    for full, count in ((many, 101), (long, 1)):
+        again = from_record(json.loads(json.dumps(to_record(full))), str)
+        assert (said(again), len(again.ways)) == (said(full), count)
+
+
+def test_a_vote_leaves_the_answer_that_grows_meanwhile_where_it_is() -> None:
+    conversation = asked("a")
+    conversation.begin(Exchange("b"))
+    way = conversation.exchanges
+    conversation.vote(0, Voted("up", "key"))
+    assert conversation.exchanges is way and way[0].voted == Voted("up", "key")
 
 
 SPOILED: dict[str, Callable[[Any], Any]] = {

@@ -1,9 +1,12 @@
 import io
 import struct
 import threading
+import time
 import tracemalloc
 import warnings
 import zlib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +318,22 @@ def test_pictures_can_be_read_by_several_threads_at_once() -> None:
     for thread in threads:
         thread.join()
     assert results == {number: (10 * number, 0, 0) for number in range(16)}
+
+
+def test_no_more_than_two_large_pictures_are_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, at_once, most = images._decode, Counter[str](), []
+
+    def watched(data: bytes, title: str) -> Image.Image:
+        at_once["now"] += 1
+        most.append(at_once["now"])
+        time.sleep(0.02)
+        at_once["now"] -= 1
+        return decode(data, title)
+
+    monkeypatch.setattr(images, "_decode", watched)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(open_image, [encoded(noise(), "PNG")] * 16))
+    assert max(most) == 2 and len(most) == 16
 
 
 def test_padding_centres_the_picture_on_white() -> None:

@@ -40,6 +40,9 @@ def test_without_a_container_the_cores_are_those_that_the_process_may_run_on(
     assert usable_cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     assert usable_cores() == 8
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: None)  # as where nothing tells them apart
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert usable_cores() == 6
 
 
 def test_a_containers_memory_is_what_counts_without_the_files_that_it_read(limits: Path) -> None:

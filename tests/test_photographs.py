@@ -101,7 +101,7 @@ def test_bad_lines_are_told_with_file_and_line_and_the_others_are_used(tmp_path,
     ]:
         assert f"index.jsonl, line {number}: " in told
         assert words in told
-    assert "1 pictures are used, 6 faults were found" in told
+    assert "1 pictures are used, 7 faults were found" in told
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from vlm import Answer, Settings
 from vlm.chat.conversation import Conversation, Exchange
 from vlm.chat.records import to_record
 from vlm.errors import UserError
+from vlm.serving import keeping
 from vlm.serving import questions as asking
 from vlm.serving.browser_copy import copy_of
 from vlm.serving.environment import ServerSettings
@@ -91,6 +92,40 @@ def test_a_question_whose_picture_is_gone_is_refused_and_not_answered_about_anot
     assert [turn.images for turn in Conversation([first, second, with_own]).history()] == [(CAT,), ()]
 
 
+def test_a_spoken_question_is_asked_again_in_its_words_once_its_recording_is_deleted(
+    questions: Questions, tmp_path: Path
+) -> None:
+    spoken = tmp_path / "spoken.weba"
+    heard = Exchange("", (CAT,), str(spoken), answer=replace(ANSWERED, transcript="What is this?"))
+    questions.ask_again(conversation := Conversation([heard]), None)
+    assert (conversation.exchanges[-1].question, conversation.exchanges[-1].recording) == (
+        "What is this?",
+        None,
+    )
+    spoken.touch()  # while it is there, it is heard again
+    questions.ask_again(conversation := Conversation([heard]), None)
+    assert (conversation.exchanges[-1].question, conversation.exchanges[-1].recording) == ("", str(spoken))
+
+
+def test_more_pictures_than_a_conversation_holds_are_not_even_opened(
+    questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "shown_file", None)
+    with pytest.raises(UserError, match="can hold 8 pictures"):
+        questions.ask(Conversation(), {"text": "What are these?", "files": [CAT] * 9}, None)
+
+
+def test_a_picture_that_a_record_names_often_is_opened_once(
+    questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(keeping, "open_image", opened.append)
+    paths = (CAT, f"{EXAMPLES}/../examples/cat.jpg", CAT)
+    talked = Conversation([Exchange("What?", paths, answer=ANSWERED)] * 20)
+    Keeping(questions).open(shown := Conversation(), None, clicked(record=to_record(talked)))
+    assert len(shown.exchanges) == 20 and opened == [CAT]
+
+
 def test_going_on_with_an_answer_ends_an_edit(questions: Questions) -> None:
     conversation = talk()
     conversation.edit(0, {"text": "a draft", "files": []})
@@ -99,10 +134,10 @@ def test_going_on_with_an_answer_ends_an_edit(questions: Questions) -> None:
 
 
 def test_what_the_server_forgot_is_there_again_for_every_button(questions: Questions) -> None:
-    keeping, copy = Keeping(questions), copy_of(talk())
+    handlers, copy = Keeping(questions), copy_of(talk())
     for click in (
-        lambda forgotten: keeping.turn(forgotten, copy, clicked(at=0, step=1)),
-        lambda forgotten: keeping.leave_as_it_was(forgotten, copy),
+        lambda forgotten: handlers.turn(forgotten, copy, clicked(at=0, step=1)),
+        lambda forgotten: handlers.leave_as_it_was(forgotten, copy),
     ):
         forgotten = Conversation()
         shown, *_ = click(forgotten)

@@ -24,6 +24,7 @@ from vlm.chat.answer import Turn
 from vlm.serving import callers, uploads
 from vlm.serving.accounts import Accounts, account_line, hash_password, read_accounts
 from vlm.serving.arguments import data_of, number_of
+from vlm.serving.body import ValueCount
 from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings, read_environment
 from vlm.serving.gate import Gate
@@ -221,6 +222,19 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_in_memory(address: str
             assert "At most 32 MB" in refused.json()["error"]
     many = b'{"data": [' + b"[]," * 200_000 + b"0]}"
     assert httpx.post(f"{address}gradio_api/call/text", content=many).status_code == 413
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_commas_within_texts_are_no_values(size: int) -> None:
+    texts = ['a,b,"c,', "\\", '\\"', "[,{,", ""]
+    for values, least in (({"data": [*texts, {"more": texts}, 1, None]}, 15), ("[]," * 5, 0)):
+        body = json.dumps(values).encode()
+        count, wide = ValueCount(), ValueCount()
+        for start in range(0, len(body), size):
+            count.add(body[start : start + size])
+            wide.add(body[start : start + size].decode().encode("utf-16-le"))
+        assert count.total == least
+        assert wide.total == sum(map(body.count, (b",", b"[", b"{")))
 
 
 def test_a_request_and_the_folder_hold_only_so_much(tmp_path: Path) -> None:

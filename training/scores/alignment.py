@@ -169,7 +169,7 @@ def classified(aligner: Aligner, patch_features: Tensor, names: Sequence[str]) -
         own = [
             i
             for i, known in enumerate(aligner.vision.classes)
-            if f" {normalise(name)}" in f" {normalise(known)}"
+            if f" {normalise(name)} " in f" {normalise(known)} "  # of whole words: a cardigan is no car
         ]
         if own:
             table[:, place] = chances[:, own].sum(1)

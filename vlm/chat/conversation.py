@@ -22,6 +22,8 @@ class Composed(TypedDict):
     files: list[str]
 
 
+MAX_QUESTIONS = 1_000  # one after the other
+MAX_KEPT = 10_000  # in all ways together
 NOTHING: Composed = {"text": "", "files": []}
 
 
@@ -121,11 +123,16 @@ class Conversation:
     def begin(self, exchange: Exchange, at: int | None = None) -> None:
         """Ask at the end, or in place of exchange number `at`, as another way from there."""
         self.check_idle()
+        before = self.exchanges[:at]
+        branches = len(before) < len(self.exchanges)
+        kept = sum(map(len, self.ways)) + len(before) * branches
+        if len(before) >= MAX_QUESTIONS or kept >= MAX_KEPT:  # what its record may hold (vlm/chat/records.py)
+            raise UserError("This conversation is full. Please start a new one.")
         self.key = self.key or secrets.token_hex(8)
         self._before = None
-        if at is not None and at < len(self.exchanges):
+        if branches:
             self._before = self.shown
-            self.ways.append(self.exchanges[:at])
+            self.ways.append(before)
             self.shown = len(self.ways) - 1
         self.exchanges.append(exchange)
         self.busy, self.finished, self.editing, self.refused = True, False, None, ""
@@ -156,7 +163,10 @@ class Conversation:
         """What is thought of answer `number`, in all ways that it is part of."""
         before = self.exchanges[number]
         after = replace(before, voted=voted)
-        self.ways = [[after if each is before else each for each in way] for way in self.ways]
+        for way in self.ways:  # in place: an answer may grow in one of them meanwhile
+            for place, each in enumerate(way):
+                if each is before:
+                    way[place] = after
 
     def go_on(self) -> None:
         """Continue the last answer, which was cut off."""

@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vlm.chat.answer import Answer, Settings
-from vlm.chat.conversation import Conversation, Exchange, Voted
+from vlm.chat.conversation import MAX_KEPT, MAX_QUESTIONS, Conversation, Exchange, Voted
 from vlm.errors import UserError
 
 Record = dict[str, Any]
 
-MAX_EXCHANGES = 1_000
 MAX_CHARACTERS = 100_000  # of one text
 MAX_RECORD = 4_000_000  # characters of a whole conversation
 LOST = "lost/"  # before the name of a file that is no longer there
@@ -44,10 +43,10 @@ def from_record(record: Any, received: Callable[[str], str | None]) -> Conversat
     Raises UserError."""
     try:
         _require(len(json.dumps(record)) <= MAX_RECORD)
-        exchanges = [_exchange(each, received) for each in record["exchanges"][: MAX_EXCHANGES + 1]]
+        exchanges = [_exchange(each, received) for each in record["exchanges"][: MAX_KEPT + 1]]
         ways = [[exchanges[_index(number)] for number in way] for way in record["ways"]]
-        _require(len(exchanges) <= MAX_EXCHANGES and 0 < len(ways) <= MAX_EXCHANGES)
-        _require(sum(map(len, ways)) <= MAX_EXCHANGES * 10)
+        _require(len(exchanges) <= MAX_KEPT and 0 < len(ways) <= MAX_KEPT)
+        _require(sum(map(len, ways)) <= MAX_KEPT and max(map(len, ways)) <= MAX_QUESTIONS)
         conversation = Conversation()
         conversation.ways, conversation.shown = ways, _index(record["shown"])
         conversation.key = _checked(record["key"], str)

@@ -141,8 +141,7 @@ class Pipeline:
 
     def _look(self, turns: Sequence[Turn]) -> list[list[Any]]:
         """What is seen in the pictures before each question."""
-        if sum(len(turn.images) for turn in turns) > MAX_PICTURES:
-            raise UserError(f"A conversation can hold {MAX_PICTURES} pictures. Please start a new one.")
+        check_count(sum(len(turn.images) for turn in turns))
         return [self.writer.look(turn.images, turn.question) for turn in turns]
 
     def _draft(
@@ -179,17 +178,27 @@ class Pipeline:
         yield answer
         start = time.perf_counter()
         turns = clean_up.request(question, answer.text)
-        for sampling in clean_up.TRIES:
-            rewriting = ""
-            with closing(self.writer.write(turns, (), clean_up.SYSTEM, sampling)) as writing:
-                for written in writing:
-                    rewriting = written.text if written else rewriting
-                    yield answer  # so that it can be stopped here as well
-            text, verdict = clean_up.judge(question, answer.text, rewriting)
-            if clean_up.is_whole(text):
-                break
+        text, verdict = answer.text, ""
+        try:
+            for sampling in clean_up.TRIES:
+                rewriting = ""
+                with closing(self.writer.write(turns, (), clean_up.SYSTEM, sampling)) as writing:
+                    for written in writing:
+                        rewriting = written.text if written else rewriting
+                        yield answer  # so that it can be stopped here as well
+                text, verdict = clean_up.judge(question, answer.text, rewriting)
+                if clean_up.is_whole(text):
+                    break
+        except UserError as problem:  # of a server: the draft is an answer without it
+            verdict = f"rejected: {problem}"
         seconds = answer.seconds | {"clean_up": time.perf_counter() - start}
         return replace(answer, text=text, clean_up=verdict, seconds=seconds)
+
+
+def check_count(pictures: int) -> None:
+    """Raises UserError where they are more than a conversation can hold."""
+    if pictures > MAX_PICTURES:
+        raise UserError(f"A conversation can hold {MAX_PICTURES} pictures. Please start a new one.")
 
 
 def _summed(answers: Sequence[Answer]) -> Answer:

@@ -12,6 +12,7 @@ import base64
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ READABLE = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
 SUFFIXES = frozenset(".png .jpg .jpeg .webp .gif .bmp .tif .tiff .avif".split())
 PNG = b"\x89PNG\r\n\x1a\n"
 WHITE = (255, 255, 255)
+# A file of 300 kB can hold the largest picture, which takes 500 MB while it is decoded: no more than two threads do so
+_DECODING = BoundedSemaphore(2)
 _ANOTHER = "Save or download it again, or choose another picture."
 
 
@@ -46,12 +49,13 @@ def open_image(source: str | Path | bytes | Image.Image, name: str = "") -> Imag
     by `name` where its file lies here under another."""
     title = _title(name or source)
     try:
-        if isinstance(source, Image.Image):
-            _check_pixels(source, title)
-            image = source.copy()  # the caller's picture stays as it is
-        else:
-            image = _decode(_read(source, title), title)
-        return _upright_rgb(image)
+        with _DECODING:
+            if isinstance(source, Image.Image):
+                _check_pixels(source, title)
+                image = source.copy()  # the caller's picture stays as it is
+            else:
+                image = _decode(_read(source, title), title)
+            return _upright_rgb(image)
     except UserError:
         raise
     except UnidentifiedImageError as problem:
@@ -175,7 +179,9 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         ImageOps.exif_transpose(image, in_place=True)
     image = _eight_bits(image)
     transparent = image.has_transparency_data
-    image = image.convert("RGBA" if transparent else "RGB")
+    mode = "RGBA" if transparent else "RGB"
+    if image.mode != mode:  # or it would be copied
+        image = image.convert(mode)
     image.thumbnail((MAX_SIDE, MAX_SIDE), reducing_gap=2.0)
     if not transparent:
         return image

@@ -1,6 +1,7 @@
 """A request's body, bounded while it comes in; and the moment when whoever sent it goes away."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from vlm.serving.openai.errors import ApiError
 Message = MutableMapping[str, Any]
 JSON_BYTES = 32 * 2**20  # a picture of 20 MB as text is 27 MB
 MAX_VALUES = 100_000  # in one JSON body: a list of 30 MB of nothing takes a gigabyte once it is read
+ESCAPED = re.compile(rb"\\.", re.DOTALL)
 DISCONNECT: Message = {"type": "http.disconnect"}
 
 
@@ -25,6 +27,26 @@ class Refused(Exception):
 def refusal_body(path: str, status: int, reason: str) -> dict[str, Any]:
     """What is said to a program: in OpenAI's form under /v1, else as Gradio does."""
     return ApiError(status, reason).body if path.startswith("/v1/") else {"error": reason, "detail": reason}
+
+
+class ValueCount:
+    """The values of JSON that comes in pieces. A comma within a text counts for none: a talk about tables has many."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._begun, self._in_text, self._is_wide = b"", False, False
+
+    def add(self, piece: bytes) -> None:
+        self._is_wide |= b"\0" in piece
+        if self._is_wide:  # UTF-16 or UTF-32, which Python reads as well: all is counted
+            outside = [piece]
+        else:
+            whole = ESCAPED.sub(b"", self._begun + piece)  # only texts have escapes
+            self._begun = b"\\" if whole.endswith(b"\\") else b""
+            parts = whole.split(b'"')
+            outside = parts[self._in_text :: 2]
+            self._in_text ^= len(parts) % 2 == 0
+        self.total += sum(each.count(sign) for each in outside for sign in (b",", b"[", b"{"))
 
 
 class BoundedBody:
@@ -42,7 +64,7 @@ class BoundedBody:
     ) -> None:
         self._receive, self._send = receive, send
         self._path, self._most_bytes, self._files = path, most_bytes, files
-        self._bytes = self._values = 0
+        self._bytes, self._values = 0, ValueCount()
         self._refused = self._complete = self._started = False
         self._watch: asyncio.Task[None] | None = None
         self.gone = asyncio.Event()
@@ -59,8 +81,8 @@ class BoundedBody:
         chunk = message.get("body", b"")
         self._bytes += len(chunk)
         if not self._files:
-            self._values += chunk.count(b",") + chunk.count(b"[") + chunk.count(b"{")
-        if self._bytes > self._most_bytes or self._values > MAX_VALUES:
+            self._values.add(chunk)
+        if self._bytes > self._most_bytes or self._values.total > MAX_VALUES:
             return await self._refuse()
         if not message.get("more_body", False):
             self._complete = True

@@ -1,6 +1,9 @@
 """What the list of conversations and the buttons beside a question ask for: open, start over, turn back, edit."""
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import gradio as gr
@@ -23,7 +26,7 @@ class Keeping:
 
     def open(self, conversation: Conversation, composed: Composed | None, chosen: gr.EventData) -> list[Any]:
         """The record that the browser has, with its pictures uploaded anew."""
-        opened = from_record(chosen.record, _readable)
+        opened = from_record(chosen.record, _readable_files())
         asked = opened.exchanges[-1] if opened.exchanges else None
         if asked and not asked.text:  # the page was left before there was an answer
             opened.settle()
@@ -64,15 +67,25 @@ class Keeping:
         return self.questions.page(conversation, conversation.take_unsent())
 
 
-def _readable(path: str) -> str | None:
-    """A file that arrived; None if it is lost, or neither a picture nor a recording."""
-    found = received(path)
-    if found and not is_recording(found):
+def _readable_files() -> Callable[[str], str | None]:
+    """Path -> a file that arrived; None if it is lost, or neither a picture nor a recording. Each is opened once, however
+    often a record names it."""
+    opens = cache(_opens)
+
+    def readable(path: str) -> str | None:
+        found = received(path)
+        return found if found and opens(os.path.realpath(found)) else None
+
+    return readable
+
+
+def _opens(file: str) -> bool:
+    if not is_recording(file):
         try:
-            open_image(found)
+            open_image(file)
         except UserError:
-            return None
-    return found
+            return False
+    return True
 
 
 def _draft(conversation: Conversation, chosen: gr.EventData) -> Composed | None:

@@ -1,7 +1,9 @@
 """The page: three conversation tabs over one assistant, a tab to search in pictures, one about the model, and the endpoints
 for programs."""
 
+from functools import cache
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -67,13 +69,19 @@ def build_app(serving: Serving, switchable: bool = True) -> gr.Blocks:
     return page.queue(max_size=MAX_EVENTS)
 
 
+@cache
+def serve_file(file: Path) -> None:
+    """Once: Gradio goes through all that it was ever given at each file that it serves."""
+    gr.set_static_paths([file])
+
+
 def views_of(assistant: Assistant) -> list[Any]:
     """What depends on the model: the header, a notice, what to do about a model that cannot see, that it sees in English
     (where the page is in another language), the card and the plot of its adapter. They are placed on the page, or are
     updates of those that were."""
     folder, plot = assistant.adapter_folder, ""
     if folder and (folder / PLOT).is_file():
-        gr.set_static_paths([folder / PLOT])
+        serve_file(folder / PLOT)
         source = f"gradio_api/file={quote(str(from_here(folder / PLOT)))}"
         image = f'<img class="plot" src="{source}" alt="Loss and learning rates in training">'
         plot = f"<details><summary>Curves of the training</summary>{image}</details>"

@@ -17,6 +17,7 @@ import gradio as gr
 
 from vlm.chat.answer import LARGEST_SEED, Answer, Settings
 from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange
+from vlm.chat.reply import check_count
 from vlm.errors import UserError
 from vlm.serving.browser_copy import copy_of, recover
 from vlm.serving.messages import Message, editing_notice, messages
@@ -102,9 +103,10 @@ class Questions:
         chosen, tries = settings_from(*settings), len(conversation.versions(last))
         temperature = chosen.temperature or OTHER_TEMPERATURE
         other = replace(chosen, seed=(chosen.seed + tries) % (LARGEST_SEED + 1), temperature=temperature)
-        self._begin(
-            conversation, replace(conversation.exchanges[last], answer=None, voted=None), other, at=last
-        )
+        asked = conversation.exchanges[last]
+        if not Path(asked.recording or "").is_file():  # its words were heard before it was deleted
+            asked = replace(asked, question=asked.asked, recording=None)
+        self._begin(conversation, replace(asked, answer=None, voted=None), other, at=last)
 
     def go_on(self, conversation: Conversation, copy: str | None) -> None:
         recover(conversation, copy)
@@ -125,6 +127,7 @@ class Questions:
             raise UserError("Questions about pictures go on the Image tab.")
         if self.tab.pictures and not any(each.pictures for each in [*conversation.exchanges[:at], exchange]):
             raise UserError("Please add a picture first: upload, paste or drop one, or use the camera.")
+        check_count(len(exchange.pictures))
         _check_present(exchange)
         pictures = tuple(map(shown_file, exchange.pictures))
         conversation.begin(replace(exchange, pictures=pictures, settings=settings), at)

@@ -10,7 +10,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from vlm.chat.answer import Answer, Settings, Turn
-from vlm.chat.reply import MAX_PICTURES
+from vlm.chat.reply import check_count
 from vlm.errors import UserError
 from vlm.inputs.speech import Heard
 from vlm.serving.events import MAX_EVENTS
@@ -49,8 +49,7 @@ class Asking:
 
     def read(self, asked: ChatRequest) -> Chat:
         system, said = conversation(asked.messages)
-        if sum(len(each.pictures) for each in said) > MAX_PICTURES:
-            raise UserError(f"A conversation can hold {MAX_PICTURES} pictures. Please start a new one.")
+        check_count(sum(len(each.pictures) for each in said))
         if len(said[-1].recordings) > 1:
             raise UserError("Please send one recording at a time.")
         return Chat(said, asked.settings(self.serving.assistant.settings, system))
