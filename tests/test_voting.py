@@ -10,6 +10,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.chatting import ChattingAssistant
 from tests.conftest import served
+from tests.test_serving import wait_until
 from tests.visiting import add_picture, answers, ask, revisit
 from training import prepare
 from training.data import read_rows
@@ -116,6 +117,25 @@ def test_thumbs_go_from_up_to_down_and_away(page: Page, folder: Path) -> None:
     press(page, "Bad answer")
     thumb(page, "Bad answer", False)
     assert not kept(folder)
+
+
+def test_a_right_answer_that_is_being_written_outlasts_the_next_question(page: Page, folder: Path) -> None:
+    page.get_by_role("tab", name="Text").click()
+    ask(page, "Say maybe.")
+    expect(answers(page)).to_have_count(1)
+    press(page, "Bad answer")
+    form = page.locator(".right-answer:visible")
+    form.get_by_role("textbox").fill("Perhaps.")
+    ask(page, "Say yes.")
+    expect(answers(page)).to_have_count(2)
+    expect(form.get_by_role("textbox")).to_have_value("Perhaps.", timeout=BRIEF)
+    form.get_by_role("button", name="Send").click()
+    expect(form).to_have_count(0)
+    expect(page.get_by_role("button", name="Bad answer").first).to_have_attribute("aria-pressed", "true")
+    (vote,) = kept(folder)
+    assert (vote.question, vote.right_answer) == ("Say maybe.", "Perhaps.")
+    page.get_by_role("button", name="Bad answer").locator("visible=true").first.click()
+    wait_until(lambda: not kept(folder))
 
 
 def test_a_full_place_is_told_in_a_sentence(page: Page, folder: Path) -> None:

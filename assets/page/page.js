@@ -39,6 +39,7 @@ const page = {
       page.changed.forEach(tell => tell(tab, wasBusy));
     });
     page.follow(tab);
+    page.keepRightAnswers(tab);
     const chat = tab.panel.querySelector(".conversation");
     new MutationObserver(() => page.drawFormulas(chat)).observe(chat, {childList: true, subtree: true});
     page.showVoices(tab);

@@ -2,23 +2,52 @@
 
 const rightAnswer = button => button.closest(".answer").querySelector(".right-answer");
 
+/* Which answer a form is of, in whatever way it is shown. */
+const answerOf = (form, {record}) => `${record.key} ${record.ways[record.shown][numberOf(form)]}`;
+
 function vote(button, tab, thumb, right = "") {
-  tab.trigger("voted", {at: Number(button.closest("[data-at]").dataset.at), thumb, right_answer: right});
+  delete tab.rightAnswers[answerOf(button, tab)];
+  tab.trigger("voted", {at: Number(numberOf(button)), thumb, right_answer: right});
 }
 
-function openRightAnswer(button, open) {
-  rightAnswer(button).hidden = !open;
-  if (open) rightAnswer(button).querySelector("textarea").focus();
+function openRightAnswer(button, open, tab) {
+  const form = rightAnswer(button), answer = answerOf(form, tab);
+  form.hidden = !open;
+  if (!open) delete tab.rightAnswers[answer];
+  else {
+    tab.rightAnswers[answer] ??= form.querySelector("textarea").value;
+    form.querySelector("textarea").focus();
+  }
 }
 
 page.actions.thumb = (button, tab) => {
   const {thumb} = button.dataset;
   if (button.getAttribute("aria-pressed") === "true") vote(button, tab, "");
   else if (thumb === "up") vote(button, tab, thumb);
-  else openRightAnswer(button, rightAnswer(button).hidden);
+  else openRightAnswer(button, rightAnswer(button).hidden, tab);
 };
 page.actions["send-thumb-down"] = (button, tab) => {
-  vote(button, tab, "down", rightAnswer(button).querySelector("textarea").value);
-  openRightAnswer(button, false);
+  const right = rightAnswer(button).querySelector("textarea").value;
+  openRightAnswer(button, false, tab);
+  vote(button, tab, "down", right);
 };
-page.actions["cancel-thumb-down"] = button => openRightAnswer(button, false);
+page.actions["cancel-thumb-down"] = (button, tab) => openRightAnswer(button, false, tab);
+
+/* An answer that is drawn anew has an empty form, which gets back what was written there. */
+page.keepRightAnswers = tab => {
+  tab.rightAnswers = {};
+  const chat = tab.panel.querySelector(".conversation");
+  chat.addEventListener("input", ({target}) => {
+    const form = target.closest(".right-answer");
+    if (form) tab.rightAnswers[answerOf(form, tab)] = target.value;
+  });
+  new MutationObserver(() => {
+    if (!Object.keys(tab.rightAnswers).length) return;
+    for (const form of chat.querySelectorAll(".right-answer[hidden]")) {
+      const written = tab.rightAnswers[answerOf(form, tab)];
+      if (written === undefined) continue;
+      form.querySelector("textarea").value = written;
+      form.hidden = false;
+    }
+  }).observe(chat, {childList: true, subtree: true});
+};
