@@ -273,6 +273,14 @@ def test_classes_are_where_the_aligner_is_and_features_come_to_the_classifier() 
     assert chances.shape == (2, 2) and chances.dtype == torch.float32 and (chances[:, 0] > 0).all()
 
 
+def test_an_encoders_class_counts_for_a_name_that_is_a_whole_word_of_it() -> None:
+    aligner = tiny_aligner()
+    aligner.vision.classes = ("cardigan", "sports car", *aligner.vision.classes[2:])
+    scores = aligner.vision.classifier(torch.zeros(1, 8)).softmax(-1)
+    (chance,) = alignment_scores.classified(aligner, torch.zeros(1, 4, 8), ["car"])
+    assert chance.item() == pytest.approx(scores[0, 1].item())
+
+
 def test_class_texts_with_other_braces_are_refused() -> None:
     with pytest.raises(
         UserError, match=r"may have \{name\} and \{meaning\} in braces; 'a \{size\}' has others"
