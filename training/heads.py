@@ -150,9 +150,8 @@ def run(config: TasksConfig) -> dict[str, Any]:
 
 def stored_features(data: Path, vision: VisionConfig, encoder: Any, rows: Sequence[Row]) -> FeatureStore:
     store = FeatureStore(data, vision)
-    missing = {row.picture for row in rows if row.picture not in store}
-    for split in ("train", "validation") if missing else ():
-        store.add((each for each in pictures_of(data, split) if each[0] in missing), encoder)
+    for split in ("train", "validation"):
+        store.fill(pictures_of(data, split), {row.picture for row in rows}, encoder)
     return store
 
 

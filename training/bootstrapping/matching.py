@@ -97,8 +97,7 @@ def _blocks(
             yield [name for name, _ in some], features_by(aligner, [content for _, content in some])
         return
     store = FeatureStore(data, aligner.preset.vision)
-    if any(name not in store for name in wanted):
-        store.add((each for each in contents if each[0] in wanted), aligner.vision)
+    store.fill(contents, wanted, aligner.vision)
     for names in chunked(dict.fromkeys(each.picture for each in pictures), PICTURES_AT_ONCE):
         yield names, torch.stack([store[name] for name in names])
 

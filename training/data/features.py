@@ -83,6 +83,11 @@ class FeatureStore(TensorShards):
             for shard in ichunked(batches, max(1, SHARD_SIZE // batch_size)):
                 self._encode(shard, encoder, broken)
 
+    def fill(self, pictures: Iterable[tuple[str, bytes]], wanted: Collection[str], encoder: Any) -> None:
+        """Encode those of `wanted` that are not there yet. Where all are, the (id, image bytes) are not read."""
+        if missing := {name for name in wanted if name not in self}:
+            self.add((each for each in pictures if each[0] in missing), encoder)
+
     def _encode(self, shard: Iterable["_Batch"], encoder: Any, broken: set[str] | None) -> None:
         names: list[str] = []
         encoded = []

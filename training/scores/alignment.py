@@ -60,16 +60,13 @@ def see(
 ) -> Seen:
     """A frozen encoder's features of the split's pictures are computed once and kept beside the data."""
     names = [each.picture for each in pictures]
-    contents = pictures_of(data, split, {each.source for each in pictures}, Counter())
-    wanted = set(names)
-    contents = (each for each in contents if each[0] in wanted)
+    contents, wanted = pictures_of(data, split, {each.source for each in pictures}, Counter()), set(names)
     if aligner.encoders_trained:
-        by_name = dict(contents)
+        by_name = {name: content for name, content in contents if name in wanted}
         features = features_by(aligner, [by_name[name] for name in names])
     else:
         store = FeatureStore(data, aligner.preset.vision)
-        if any(name not in store for name in names):
-            store.add(contents, aligner.vision)
+        store.fill(contents, wanted, aligner.vision)
         features = torch.stack([store[name] for name in names]).float()
     return Seen(features, [aligner.text.read(some) for some in chunked(texts, 64)])
 

@@ -61,9 +61,7 @@ def asked_features(
 ) -> Features:
     """Of the pictures that are asked about, encoded where they are not yet, and of the white one."""
     names = {row.picture for rows in questions.values() for row in rows}
-    if missing := {name for name in names if name not in store}:
-        pictures = ((name, content) for name, content in pictures_of(folder, SPLIT) if name in missing)
-        store.add(pictures, encoder)
+    store.fill(pictures_of(folder, SPLIT), names, encoder)
     with torch.inference_mode():
         blank = encoder.see([open_image(blank_picture().content)])[0].float().cpu()
     return {name: store[name].float() for name in sorted(names)} | {BLANK: blank}
