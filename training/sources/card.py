@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from training.data import batches
 from training.data.splits import SALT
 from training.sources.packages import PACKAGES
 
@@ -25,6 +26,8 @@ def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
     digest = hashlib.sha256()
     counts: dict[str, Counter] = {}
     tasks: Counter = Counter()
+    taught: set[str] = set()  # what training names
+    tested: dict[str, tuple[str, list[str]]] = {}  # photograph -> its noun, and all that are right
     last = ""
     for name in sorted(packages):
         for row in read_columns(out / f"{name}.parquet"):
@@ -33,6 +36,10 @@ def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
             count["images"] += row["image_id"] != last
             count["rows"] += 1
             tasks[f"{row['split']} | {row['task']}"] += 1
+            if row["split"] == "train" and row["noun"]:
+                taught |= {row["noun"], row["concept"]}
+            if row["split"] == "test" and row["kind"] == "photo":
+                tested[row["image"]["path"]] = row["noun"], row["accepted"]
             last = row["image_id"]
     return {
         "fingerprint": digest.hexdigest(),
@@ -44,12 +51,12 @@ def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
             for name in packages
         },
         "dropped": {path: why for name in sorted(packages) for path, why in read_dropped(out, name).items()},
-        "test_photographs": compare_nouns(out, list(packages)),
+        "test_photographs": compare_nouns(taught, tested),
     }
 
 
 def read_columns(file: Path) -> Iterator[dict]:
-    for batch in pq.ParquetFile(file).iter_batches(columns=COLUMNS):
+    for batch in batches(file, COLUMNS):
         yield from batch.to_pylist()
 
 
@@ -76,15 +83,8 @@ def describe_package(name: str) -> str:
     return f"{PACKAGES[name].version}, {PACKAGES[name].licence}" if name in PACKAGES else "unknown"
 
 
-def compare_nouns(out: Path, names: list[str]) -> dict:
+def compare_nouns(taught: set[str], tested: Mapping[str, tuple[str, list[str]]]) -> dict:
     """Which test photographs show something that training names."""
-    taught: set[str] = set()
-    tested: dict[str, tuple[str, list[str]]] = {}
-    for row in (row for name in names for row in read_columns(out / f"{name}.parquet")):
-        if row["split"] == "train" and row["noun"]:
-            taught |= {row["noun"], row["concept"]}
-        if row["split"] == "test" and row["kind"] == "photo":
-            tested[row["image"]["path"]] = row["noun"], row["accepted"]
     return {
         "count": len(tested),
         "noun_in_training": sum(noun in taught for noun, _ in tested.values()),
