@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from training.data import batches
 from training.data.splits import SALT
-from training.sources.packages import PACKAGES
+from training.sources.packages import PACKAGES, VERSIONS
 
 COLUMNS = ["image.path", "image_id", "question", "answer", "task", "source", "style", "kind", "split",
            "concept", "group", "noun", "accepted", "conversation", "turn", "references", "objects"]  # fmt: skip
@@ -28,7 +28,7 @@ def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
     tasks: Counter = Counter()
     taught: set[str] = set()  # what training names
     tested: dict[str, tuple[str, list[str]]] = {}  # photograph -> its noun, and all that are right
-    last = ""
+    earlier, last = read_earlier(out), ""
     for name in sorted(packages):
         for row in read_columns(out / f"{name}.parquet"):
             digest.update(json.dumps(row, sort_keys=True).encode())
@@ -47,7 +47,7 @@ def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
         "counts": {key: dict(counts[key]) for key in sorted(counts)},
         "tasks": dict(sorted(tasks.items())),
         "licences": {
-            name: PHOTOGRAPHS.get(name) or {p: describe_package(p) for p in packages[name]}
+            name: PHOTOGRAPHS.get(name) or {p: describe_package(p, earlier) for p in packages[name]}
             for name in packages
         },
         "dropped": {path: why for name in sorted(packages) for path, why in read_dropped(out, name).items()},
@@ -79,8 +79,19 @@ PHOTOGRAPHS = {  # data set and licence of each folder of photographs (--photos)
 }
 
 
-def describe_package(name: str) -> str:
-    return f"{PACKAGES[name].version}, {PACKAGES[name].licence}" if name in PACKAGES else "unknown"
+def describe_package(name: str, earlier: Mapping[str, str]) -> str:
+    """The version is the one that was fetched, in this run or for the earlier card."""
+    if name not in PACKAGES:
+        return "unknown"
+    known = earlier[name].partition(",")[0] if name in earlier else PACKAGES[name].version
+    return f"{VERSIONS.get(name, known)}, {PACKAGES[name].licence}"
+
+
+def read_earlier(out: Path) -> dict[str, str]:
+    """{package: version and licence} as the card has them that is there."""
+    file = out / "card.json"
+    licences = json.loads(file.read_text(encoding="utf-8"))["licences"] if file.is_file() else {}
+    return {package: text for of_source in licences.values() for package, text in of_source.items()}
 
 
 def compare_nouns(taught: set[str], tested: Mapping[str, tuple[str, list[str]]]) -> dict:

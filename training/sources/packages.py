@@ -50,6 +50,8 @@ PACKAGES = {
         "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3"),
     "easy-vqa": Package("pypi", "1.0", "MIT", "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f"),
 }  # fmt: skip
+# Those that `fetch` found: apt has one version of each package, which need not be the one above
+VERSIONS: dict[str, str] = {}
 
 
 class Client(NamedTuple):
@@ -96,17 +98,34 @@ def fetch(name: str, downloads: Path) -> Path:
     """Package name -> folder of its extracted files, downloaded and checked where it is not there yet."""
     package = PACKAGES[name]
     folder = downloads / "extracted" / f"{name.replace('/', '-').lstrip('@')}-{package.version}"
-    if folder.is_dir():
-        return folder
-    archive = find_archive(name, downloads) or download(name, package, downloads)
-    if package.sha256:
-        check_digest(archive, package.sha256)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    extract(archive, partial)
-    partial.rename(folder)
+    archive = find_archive(name, downloads)
+    if not folder.is_dir():
+        archive = archive or download(name, package, downloads)
+        if package.sha256:
+            check_digest(archive, package.sha256)
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        extract(archive, partial)
+        partial.rename(folder)
+    found = debian_version(folder, archive) if package.registry == "debian" else ""
+    VERSIONS[name] = found or package.version
+    if VERSIONS[name] != package.version:
+        print(
+            f"{name} is here in version {VERSIONS[name]}, and not in {package.version}, with which the shipped adapter "
+            "was trained: some pictures may differ."
+        )
     return folder
+
+
+def debian_version(folder: Path, archive: Path | None) -> str:
+    """The version of an extracted package, by the control file that lies in it from then on; empty where nothing tells."""
+    control = folder / "DEBIAN" / "control"
+    if archive and not control.is_file() and shutil.which("dpkg-deb"):
+        subprocess.run(["dpkg-deb", "-e", str(archive), str(control.parent)], capture_output=True)
+    said = control.read_text(encoding="utf-8", errors="replace") if control.is_file() else ""
+    found = re.search(r"^Version: (\S+)", said, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def archive_pattern(name: str) -> str:
