@@ -136,12 +136,8 @@ def find_file(suffix: str, subfolder: str, folder: Path, code: str, label: str) 
     for name in file_names(code):
         path = folder / subfolder / f"{name}{suffix}"
         if path.exists():
-            return partial(load_svg_file, path) if suffix == ".svg" else partial(open_raster, path)
+            return partial(render_svg if suffix == ".svg" else open_raster, path)
     return None
-
-
-def load_svg_file(path: Path) -> Image.Image:
-    return render_svg(path.read_text(encoding="utf-8"))
 
 
 def find_icon(folder: Path, code: str, label: str) -> Loader | None:

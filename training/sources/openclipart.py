@@ -222,7 +222,7 @@ def load_picture(image: Path, svg: Path) -> Image.Image:
         header = file.read(24)
     width, height = int.from_bytes(header[16:20]), int.from_bytes(header[20:24])
     if width * height > LARGEST:
-        return render_svg(svg.read_text("utf-8", errors="replace"))
+        return render_svg(svg)
     with Image.open(image) as opened:
         rgba = opened.convert("RGBA")
     rgba = rgba.crop(rgba.getchannel("A").getbbox())  # many are a small drawing on a large page
