@@ -92,7 +92,7 @@ def test_the_shipped_comparison_names_parts_that_there_are() -> None:
     assert reads["vocabulary"] == len(load_words(reads["instructions"])) + 1
     with pytest.raises(
         UserError,
-        match="no comparison for the language model 'gpt-9'. There are: qwen2.5-coder-1.5b, smollm2-135m",
+        match="no training preset 'gpt-9' for comparing parts. Shipped presets: qwen2.5-coder-1.5b, smollm2-135m",
     ):
         load_comparison("gpt-9")
 

@@ -2,9 +2,11 @@
 
 import json
 import sys
-from concurrent.futures import Future
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from training import evaluate as command
 from training.data import Row
 from training.evaluate import evaluate
 from training.scores import second_pictures as second
-from training.scores.answering import _results, open_journal
+from training.scores.answering import answer_all, blank_picture, open_journal
 from training.scores.journal import Journal, Reply
 from training.scores.metrics import normalise
 from training.scores.recording import record
@@ -461,11 +463,21 @@ def test_too_few_held_out_pictures_have_no_pairs(tmp_path: Path) -> None:
         second.second_pictures(assistant, tmp_path, assistant.settings, Journal(None, {}))  # type: ignore[arg-type]
 
 
-def test_a_reply_that_comes_with_a_failure_is_not_lost() -> None:
-    failed, told = Future[Reply](), Future[Reply]()
-    failed.set_exception(KeyboardInterrupt())
-    told.set_result(Reply("", "", "", "A cat.", "", "off", 2, True, "", 0.0))
-    replies = _results([failed, told])
-    assert next(replies).text == "A cat."
+def test_a_reply_that_comes_with_a_failure_is_not_lost(tmp_path: Path) -> None:
+    failed = threading.Event()
+
+    class Failing(FakeAssistant):
+        def answer(self, question: str, *given: Any, **named: Any) -> Any:
+            if question == "Who?":
+                failed.set()
+                raise KeyboardInterrupt
+            failed.wait()
+            time.sleep(0.1)  # the failure is seen before this ends
+            return super().answer(question, *given, **named)
+
+    journal = Journal(tmp_path / "answers.jsonl", {})
+    assistant, shown = Failing(parallel=2), blank_picture()
+    asked = [(shown.name, question) for question in ("What?", "Who?")]
     with pytest.raises(KeyboardInterrupt):
-        next(replies)
+        answer_all(assistant, asked, {shown.name: shown}, assistant.settings, journal)  # type: ignore[arg-type]
+    assert {question for _, question in Journal(journal.file, {}).replies} == {"What?"}

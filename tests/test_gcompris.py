@@ -84,7 +84,7 @@ def test_file_names_become_phrases(name, phrase):
 
 
 def test_listed_names_may_lack_the_number_and_carry_a_phrase():
-    shown = gcompris.what_is_shown({"tool": "plier|cuttingTool=a pair of pliers, hammer", "bird": "duck="})
+    shown = gcompris.what_is_shown("tool: plier|cuttingTool=a pair of pliers, hammer; bird: duck=")
     assert shown == {
         "plier": ("tool", "a pair of pliers"),
         "cuttingTool": ("tool", "a pair of pliers"),

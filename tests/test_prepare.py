@@ -559,6 +559,43 @@ def test_an_archive_that_cannot_be_unpacked_is_one_sentence(tmp_path, monkeypatc
         packages.extract(tmp_path / "a.deb", tmp_path)
 
 
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
+def test_another_version_of_a_debian_package_is_told_and_stands_in_the_card(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(packages.VERSIONS, "pysiogame", "")
+
+    def fetched(downloads: Path, version: str) -> str:
+        root = downloads / "root"
+        (root / "DEBIAN").mkdir(parents=True)
+        fields = {
+            "Package": "pysiogame",
+            "Version": version,
+            "Architecture": "all",
+            "Maintainer": "a",
+            "Description": "a",
+        }
+        (root / "DEBIAN" / "control").write_text("".join(f"{key}: {text}\n" for key, text in fields.items()))
+        command = ["dpkg-deb", "--build", str(root), str(downloads / "pysiogame_1_all.deb")]
+        subprocess.run(command, check=True, capture_output=True)
+        packages.fetch("pysiogame", downloads)
+        return capsys.readouterr().out
+
+    def in_card() -> str:
+        return prepare.write_card(tmp_path, {"art4apps": ("pysiogame",)})["licences"]["art4apps"]["pysiogame"]
+
+    pq.write_table(pa.Table.from_pylist([], parquet_file.SCHEMA), tmp_path / "art4apps.parquet")
+    pinned = packages.PACKAGES["pysiogame"]
+    assert not fetched(tmp_path / "pinned", pinned.version)
+    assert in_card() == f"{pinned.version}, {pinned.licence}"
+    told = fetched(tmp_path / "other", "2:4.30-1")
+    assert "pysiogame is here in version 2:4.30-1" in told and pinned.version in told
+    assert in_card() == f"2:4.30-1, {pinned.licence}"
+    del packages.VERSIONS["pysiogame"]
+    assert in_card() == f"2:4.30-1, {pinned.licence}"  # a run that fetches nothing
+    (tmp_path / "other" / "pysiogame_1_all.deb").unlink()
+    packages.fetch("pysiogame", tmp_path / "other")
+    assert capsys.readouterr().out == told
+
+
 def test_held_out_pictures_of_other_makings_are_known_by_what_they_show(tmp_path: Path) -> None:
     """Without a path, with the path of another, and as bare bytes."""
     shown = [encode(flatten_on_white(paint(number))) for number in range(4)]

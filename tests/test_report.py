@@ -11,8 +11,8 @@ from PIL import Image
 from tests.fake_assistant import FakeAssistant, result_of, write_colours, write_data
 from training import report as command
 from training.compare import compare
-from training.report import read_suite, write_report
-from training.scores.contact_sheet import HEIGHT, MAX_TILES, WIDTH, chosen, contact_sheet, drawn
+from training.report import draw_sheet, read_suite, write_report
+from training.scores.contact_sheet import MAX_TILES, chosen, drawn
 from training.scores.results import read_result
 from training.scores.selection import rows_of
 from vlm.errors import UserError
@@ -34,7 +34,7 @@ def test_a_result_becomes_a_report_with_tables_and_a_sheet(data: Path) -> None:
     file.write_text(json.dumps(result))
     assert compare(read_result(file)["answers"], result["answers"])["mcnemar_p"] == 1
     sheet, report = write_report([result], [], "tiny", data, data / "report")
-    assert Image.open(sheet).size == (6 * WIDTH, 2 * HEIGHT)
+    assert Image.open(sheet).size == (1440, 840)  # six tiles a row, and two rows
     text = report.read_text()
     assert "contact-sheet.png" in text and "SPICE is left out" in text and "| yes_no | 6 |" in text
     assert "| its drafts, before the clean-up | 6 | 9 | 66.7% |" in text
@@ -77,16 +77,15 @@ def test_a_suite_becomes_one_report(data: Path, monkeypatch: pytest.MonkeyPatch,
         read_suite(suite)
 
 
-def test_the_contact_sheet_holds_wrong_ones_first_and_survives_a_missing_picture() -> None:
+def test_the_contact_sheet_holds_wrong_ones_first_and_survives_a_missing_picture(tmp_path: Path) -> None:
     items = [item(number, number % 2 == 0) for number in range(60)]
     shown = chosen(items)
     assert len(shown) == MAX_TILES
     assert [each["right"] for each in shown] == [False] * 30 + [True] * 10
-    sheet = contact_sheet(shown, {"1": b"no picture"})
-    assert sheet.size == (6 * WIDTH, 7 * HEIGHT)
     captions = chosen([item(number, None) for number in range(100)])
     assert len(captions) <= MAX_TILES and captions[-1]["picture"] > "90"
-    assert contact_sheet(captions[:3], {}).size == (3 * WIDTH, HEIGHT)
+    draw_sheet(captions[:3], {captions[0]["picture"]: b"no picture"}, tmp_path / "sheet.png")
+    assert Image.open(tmp_path / "sheet.png").size == (720, 420)
 
 
 def test_the_sheet_of_a_suite_draws_as_many_photographs_of_each_run() -> None:

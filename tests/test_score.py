@@ -4,6 +4,8 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -190,6 +192,19 @@ def test_spice_without_its_package_names_the_command(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "pycocoevalcap", raising=False)
     assert "pip install --no-deps pycocoevalcap" in str(spice(["a dog"], [["a dog"]]))
+
+
+def test_spice_gives_each_of_many_captions_its_own_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spice:  # the package gives its scores in the order of the sorted names
+        def compute_score(self, references: dict[str, list[str]], answers: dict[str, list[str]]) -> Any:
+            scores = [{"All": {"f": float(answers[name] == references[name])}} for name in sorted(references)]
+            return 0.0, scores
+
+    monkeypatch.setattr("training.scores.spice.spice_missing", lambda: None)
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.spice.spice", SimpleNamespace(Spice=Spice))
+    references = [[f"{number} dogs"] for number in range(12)]
+    answers = ["a cat" if number in (2, 10) else f"{number} dogs" for number in range(12)]
+    assert spice(answers, references) == [float(number not in (2, 10)) for number in range(12)]
 
 
 def test_questions_about_one_picture_are_drawn_together() -> None:

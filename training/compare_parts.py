@@ -23,19 +23,18 @@ import yaml
 from training import finetune
 from training.adapters.conversations import Collator, check_sources
 from training.adapters.epochs import lay_out
-from training.config import PRESET_FOLDER, TrainingConfig
+from training.config import PRESET_FOLDER, TrainingConfig, load_preset
 from training.data import read_rows, sources_of
 from training.data.features import FeatureStore
 from training.digest import digest
 from training.parts_table import PLOT, TABLE, draw, table
 from training.runs.log_lines import LOG, log_lines
-from training.runs.resources import GOES_ON, disk_limit, memory_limit
+from training.runs.resources import training_in
 from training.scores.part_scores import asked_features, chosen_questions, score_parts
 from training.scores.selection import listed
 from vlm.config import ModelConfig, load_model_config
-from vlm.config_reader import from_dict, read_yaml, to_dict
+from vlm.config_reader import from_dict, to_dict
 from vlm.errors import UserError
-from vlm.locks import alone_in
 from vlm.model.adapter import load_adapter
 from vlm.model.connectors import token_count
 from vlm.model.vlm import VisionLanguageModel, build_model, text_size
@@ -62,12 +61,7 @@ class Comparison:
 
 
 def load_comparison(language: str) -> Comparison:
-    folder = PRESET_FOLDER / "parts"
-    file = folder / f"{language}.yaml"
-    if not file.is_file():
-        names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        raise UserError(f"There is no comparison for the language model {language!r}. There are: {names}.")
-    return from_dict(Comparison, read_yaml(file), file.name)
+    return load_preset(Comparison, language, PRESET_FOLDER / "parts", " for comparing parts", {})
 
 
 def own_parts(comparison: Comparison, name: str) -> dict[str, Any]:
@@ -215,7 +209,7 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--language", default="smollm2-135m", help="a file of training/presets/parts")
+    add("--language", default="smollm2-135m", help="a file of training/presets/parts, or one of yours")
     add("--examples", type=int, default=1600, help="conversations that each cell is trained on")
     add("--cells", type=listed, help="only these, with commas between")
     add("--questions", type=int, help="at most so many held-out questions of each kind")
@@ -227,7 +221,8 @@ def parse() -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> str:
-    results = arguments.results or ROOT / "assets" / "parts" / arguments.language
+    language = Path(arguments.language).name.removesuffix(".yaml")
+    results = arguments.results or ROOT / "assets" / "parts" / language
     if arguments.table:
         return write_table(results, arguments.language)
     comparison = load_comparison(arguments.language)
@@ -287,10 +282,7 @@ def check_same(file: Path, asked: dict[str, Any]) -> None:
 def main() -> None:
     arguments = parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    output = arguments.output
-    held = nullcontext() if arguments.table else alone_in(output)
-    full = disk_limit(output, arguments.data, resume=GOES_ON, like=output)
-    with held, memory_limit(GOES_ON), full:
+    with nullcontext() if arguments.table else training_in(arguments.output, arguments.data):
         print(run(arguments))
 
 

@@ -55,10 +55,11 @@ def open_raster(data: bytes | Path) -> Image.Image:
     return rgba
 
 
-def render_svg(svg: str) -> Image.Image:
-    """SVG text -> RGBA, MAX_SIDE wide, and at most MAX_SIDE on the long side."""
+def render_svg(svg: str | Path) -> Image.Image:
+    """SVG text or file -> RGBA, MAX_SIDE wide, and at most MAX_SIDE on the long side."""
     import resvg_py  # only the drawings need it
 
+    svg = svg.read_text(encoding="utf-8", errors="replace") if isinstance(svg, Path) else svg
     # At resvg's default of 0 dpi, lengths in pt and mm are 0. Fonts differ from machine to machine, so letters are left out
     png = resvg_py.svg_to_bytes(svg_string=svg, width=MAX_SIDE, dpi=96, skip_system_fonts=True)
     return open_raster(bytes(png))

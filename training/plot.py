@@ -66,14 +66,16 @@ def draw(series: dict[str, Series], out: Path) -> None:
     save_figure(figure, out)
 
 
-def new_figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
+def new_figure(
+    rows: int, columns: int, layout: str | None = "constrained", **options: Any
+) -> tuple[Any, Any]:
     """A figure and its panels, as matplotlib's `subplots` makes them, without a window."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(rows, columns, layout="constrained", **options)
+    return pyplot.subplots(rows, columns, layout=layout, **options)
 
 
 def save_figure(figure: Any, out: Path) -> None:

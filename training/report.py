@@ -8,20 +8,26 @@ files; nothing is computed again.
 
 import argparse
 import json
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from training.data import pictures_of
-from training.scores.contact_sheet import chosen, contact_sheet, drawn
+from training.plot import new_figure, save_figure
+from training.scores.contact_sheet import chosen, drawn
 from training.scores.markdown import result_sections, to_markdown
 from training.scores.results import read_result
 from training.scores.tables import goals_table
 from vlm.errors import UserError
+from vlm.inputs.images import open_image
 from vlm.model.adapter_folder import adapter_name
 from vlm.terminal import command
 
 Result = dict[str, Any]
+COLUMNS = 6
+WIDTH, SIDE, ABOVE, BELOW = 2.0, 1.8, 0.6, 1.1  # inches of a tile, of its picture and of the text around it
+VERDICTS = {None: ("answer", "#5f6368"), True: ("right", "#1b6e3c"), False: ("wrong", "#b3261e")}
 
 
 def read_suite(folder: Path) -> tuple[list[Result], list[dict[str, Any]]]:
@@ -40,7 +46,37 @@ def write_sheet(results: Sequence[Result], items: Sequence[dict[str, Any]], fold
     pictures: dict[str, bytes] = {}
     for split in sorted({result["split"] for result in results}):
         pictures |= {name: content for name, content in pictures_of(folder, split) if name in wanted}
-    contact_sheet(items, pictures).save(file)
+    draw_sheet(items, pictures, file)
+
+
+def draw_sheet(items: Sequence[dict[str, Any]], pictures: Mapping[str, bytes], file: Path) -> None:
+    """A grid of pictures with question, answer and truth. The words "right" and "wrong" stand beside the colours; a
+    caption is neither."""
+    columns = max(1, min(COLUMNS, len(items)))
+    rows = max(1, -(-len(items) // columns))
+    height = rows * (ABOVE + SIDE + BELOW)
+    room = {"left": 0.01, "right": 0.99, "top": 1 - ABOVE / height, "bottom": BELOW / height}
+    room |= {"hspace": (ABOVE + BELOW) / SIDE, "wspace": 0.1}
+    size = (columns * WIDTH, height)
+    figure, panels = new_figure(rows, columns, layout=None, figsize=size, squeeze=False, gridspec_kw=room)
+    for panel in panels.flat[len(items) :]:
+        panel.axis("off")
+    for panel, item in zip(panels.flat, items, strict=False):
+        verdict, colour = VERDICTS[item["right"]]
+        panel.set(xticks=[], yticks=[], anchor="S")
+        panel.spines[:].set(color=colour, linewidth=2)
+        try:
+            panel.imshow(open_image(pictures.get(item["picture"], b"")))
+        except UserError:
+            panel.text(0.5, 0.5, "no picture", ha="center", va="center")
+        panel.set_title(wrapped(item["question"]), fontsize=7, parse_math=False)
+        said = f"{verdict}: {item['answer'] or '(nothing)'}", f"truth: {item['truth']}"
+        panel.set_xlabel("\n".join(map(wrapped, said)), color=colour, fontsize=7, parse_math=False)
+    save_figure(figure, file)
+
+
+def wrapped(text: str) -> str:
+    return textwrap.fill(text, 34, max_lines=4, placeholder=" ...")
 
 
 def write_report(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def iterate_rows(
     for file in parquet_files(folder):
         first = 1
         last, picture = b"", ""  # the rows about one picture stand together: it is hashed once
-        for batch in _batches(file):
+        for batch in batches(file):
             wanted = compute.equal(batch["split"].cast(pyarrow.string()), split)
             own = batch["source"].cast(pyarrow.string())
             if sources is not None:
@@ -84,18 +84,22 @@ def sources_of(folder: Path) -> set[tuple[str, str]]:
     """Each source of the folder with each of its splits. Nothing else of the rows is read."""
     found: set[tuple[str, str]] = set()
     for file in parquet_files(folder):
-        for batch in _batches(file, ["source", "split"]):
+        for batch in batches(file, ["source", "split"]):
             columns = [batch[name].cast(pyarrow.string()).to_pylist() for name in ("source", "split")]
             found.update(zip(*columns, strict=True))
     return found
 
 
-def _batches(file: Path, columns: list[str] | None = None) -> Iterator[pyarrow.RecordBatch]:
+def batches(
+    file: Path, columns: list[str] | None = None, needed: Sequence[str] = NEEDED
+) -> Iterator[pyarrow.RecordBatch]:
+    """The rows of a file, or these columns of them as far as it has them. Raises UserError where one that is needed is
+    missing, or the file is broken."""
     try:
         opened = parquet.ParquetFile(file)
-        missing = [name for name in NEEDED if name not in opened.schema_arrow.names]
+        missing = [name for name in needed if name not in opened.schema_arrow.names]
         if missing:
-            raise UserError(f"{file} has no column {', '.join(missing)}. Data need {', '.join(NEEDED)}.")
+            raise UserError(f"{file} has no column {', '.join(missing)}. Data need {', '.join(needed)}.")
         yield from opened.iter_batches(batch_size=512, columns=columns)
     except pyarrow.ArrowException as problem:
         raise UserError(f"{file} is not a whole parquet file. Make it again. ({problem})") from problem

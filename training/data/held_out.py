@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image, ImageChops
 from tqdm import tqdm
 
-from training.data import picture_bytes
+from training.data import batches, picture_bytes
 from training.digest import digest
 from training.picture import Picture, flatten_on_white, open_raster
 from vlm.errors import UserError
@@ -119,13 +117,9 @@ def held_out_likenesses(files: Iterable[Path]) -> dict[str, Likeness]:
 def _held_out_images(file: Path) -> Iterator[Any]:
     """The cells `image` of the rows that are kept apart."""
     columns = ["image", "kind", "split"]
-    try:
-        table = pq.ParquetFile(file)
-        if not {*columns} <= set(table.schema_arrow.names):
+    for batch in batches(file, columns, needed=()):
+        if not {*columns} <= {*batch.schema.names}:
             return  # of somebody's own making
-        for batch in table.iter_batches(batch_size=256, columns=columns):
-            for row in batch.to_pylist():
-                if is_kept_apart(row["kind"], row["split"]):
-                    yield row["image"]
-    except pa.ArrowException as problem:
-        raise UserError(f"{file} is not a whole parquet file. Make it again. ({problem})") from problem
+        for row in batch.to_pylist():
+            if is_kept_apart(row["kind"], row["split"]):
+                yield row["image"]

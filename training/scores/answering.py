@@ -6,10 +6,9 @@ that the assistant encodes it once.
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
 from pathlib import Path
 
 from PIL import Image
@@ -79,9 +78,19 @@ def answer_all(
             missing.setdefault(keys[pair], pair)
     done = len(set(keys.values())) - len(missing)
     with ThreadPoolExecutor(assistant.engine.parallel) as pool:
-        replies = _replies(assistant, list(missing.values()), pictures, settings, pool)
-        for reply in tqdm(replies, desc="answers", initial=done, total=done + len(missing)):
-            journal.add(reply)
+        replies = [
+            pool.submit(_reply, assistant, pictures[picture], question, settings)
+            for picture, question in missing.values()
+        ]
+        try:
+            for reply in tqdm(as_completed(replies), desc="answers", initial=done, total=done + len(replies)):
+                journal.add(reply.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            for reply in replies:  # those that came beside the failure
+                if not (reply.cancelled() or reply.exception()) and reply.result().key not in journal.replies:
+                    journal.add(reply.result())
+            raise
     return {pair: journal.replies[key] for pair, key in keys.items()}
 
 
@@ -92,35 +101,8 @@ def _by_picture(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: places[pair[0]])
 
 
-def _replies(
-    assistant: Assistant,
-    pairs: list[tuple[str, str]],
-    pictures: Mapping[str, ShownPicture],
-    settings: Settings,
-    pool: ThreadPoolExecutor,
-) -> Iterator[Reply]:
-    """As they are ready. A bounded number wait, so that few pictures are open at a time."""
-    waiting: set[Future[Reply]] = set()
-    for name, of_picture in groupby(pairs, key=lambda pair: pair[0]):
-        image = open_image(pictures[name].content)
-        for _, question in of_picture:
-            waiting.add(pool.submit(_reply, assistant, pictures[name], image, question, settings))
-            if len(waiting) >= 2 * assistant.engine.parallel:
-                ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from _results(ready)
-    while waiting:
-        ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-        yield from _results(ready)
-
-
-def _results(ready: Iterable[Future[Reply]]) -> Iterator[Reply]:
-    """What failed comes last, so that no reply beside it is lost."""
-    yield from (each.result() for each in sorted(ready, key=lambda each: each.exception() is not None))
-
-
-def _reply(
-    assistant: Assistant, picture: ShownPicture, image: Image.Image, question: str, settings: Settings
-) -> Reply:
+def _reply(assistant: Assistant, picture: ShownPicture, question: str, settings: Settings) -> Reply:
+    image = open_image(picture.content)  # here, so that few are open at a time
     try:
         answer = assistant.answer(question, images=[image], settings=settings)
     except NoAnswer:  # which is a wrong one

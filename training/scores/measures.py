@@ -1,9 +1,9 @@
 """Items -> every measure with its interval, for all of them and for each group.
 
-Each measure is a function of sums over the examples, which is what lets bootstrap.py give it an interval.
+Each measure is a function of sums over the examples, which is what lets resampling.py give it an interval.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ POLAR = ("yes_yes", "yes_no", "yes_other", "no_yes", "no_no", "no_other")  # tru
 SUMMED = ("objects", "invented")  # of captions
 
 OfSums = Callable[[Sums], np.ndarray]
+Measure = tuple[OfSums, OfSums]  # its value, and the number of examples
 Totals = dict[str, dict[str, Any]]  # measure -> value, low, high, of
 
 
@@ -54,7 +55,7 @@ def columns_of(items: Sequence[Item]) -> dict[str, np.ndarray]:
     return columns | {name: np.array([each[name] for each in counts]) for name in BLEU_COLUMNS}
 
 
-def _mean(score: str) -> tuple[OfSums, OfSums]:
+def _mean(score: str) -> Measure:
     return (lambda sums: sums[score] / sums[f"{score} of"]), (lambda sums: sums[f"{score} of"])
 
 
@@ -63,7 +64,7 @@ def _polar(sums: Sums, truth: str = "") -> np.ndarray:
     return np.sum([sums[name] for name in POLAR if name.startswith(truth)], axis=0)
 
 
-def _measures() -> dict[str, tuple[OfSums, OfSums]]:
+def _measures() -> dict[str, Measure]:
     """Name -> (value, number of examples), both of sums. "Hallucination" is POPE's (arXiv:2305.10355): yes to what is not
     there; an answer that is neither yes nor no is not a yes."""
     measures = {total: _mean(score) for score, total in MEANS.items()}
@@ -83,25 +84,23 @@ def _measures() -> dict[str, tuple[OfSums, OfSums]]:
 MEASURES = _measures()
 
 
-def measure(sums: Sums, name: str) -> np.ndarray:
-    """One measure of summed columns, [1 + resamples]; not a number where nothing has it."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return MEASURES[name][0](sums)
-
-
 def totals(items: Sequence[Item]) -> Totals:
     """Items -> {measure: value, low, high, of}; value None where no item has it. Intervals: 95 %, by pictures."""
-    found = _totals([item["picture"] for item in items], columns_of(items))
+    found = totals_of([item["picture"] for item in items], columns_of(items))
+    found = {name: each if each["value"] is not None else each | {"of": 0} for name, each in found.items()}
     return found | {"spice": {"value": None, "low": None, "high": None, "of": 0, "reason": SPICE_ELSEWHERE}}
 
 
-def _totals(pictures: Sequence[str], columns: dict[str, np.ndarray]) -> Totals:
+def totals_of(
+    pictures: Sequence[str], columns: dict[str, np.ndarray], measures: Mapping[str, Measure] = MEASURES
+) -> Totals:
+    """The picture of each of n examples, their columns [n] and {measure: (value, number of examples)} -> its totals."""
     sums = resampled_sums(pictures, columns)
     found: Totals = {}
-    for name, (_, number) in MEASURES.items():
-        value, low, high = interval(measure(sums, name))
-        of = int(number(sums)[0]) if value is not None else 0
-        found[name] = {"value": value, "low": low, "high": high, "of": of}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for name, (value_of, number) in measures.items():
+            value, low, high = interval(value_of(sums))
+            found[name] = {"value": value, "low": low, "high": high, "of": int(number(sums)[0])}
     return found
 
 
@@ -120,7 +119,7 @@ def by_group(items: Sequence[Item]) -> dict[str, dict[str, Any]]:
         for name in sorted(set(of_items) - {""}):
             chosen = [index for index, of_item in enumerate(of_items) if of_item == name]
             pictures = [items[index]["picture"] for index in chosen]
-            scores = _totals(pictures, {key: column[chosen] for key, column in columns.items()})
+            scores = totals_of(pictures, {key: column[chosen] for key, column in columns.items()})
             metrics = {key: score for key, score in scores.items() if score["value"] is not None}
             right = right_share([items[index] for index in chosen])
             found.setdefault(group, {})[name] = {"n": len(chosen), "accuracy": right, "metrics": metrics}
@@ -139,10 +138,11 @@ def differences(first: Sequence[Item], second: Sequence[Item]) -> dict[str, dict
     bootstrap; Koehn, 2004)."""
     sums = [resampled_sums([item["picture"] for item in side], columns_of(side)) for side in (first, second)]
     found = {}
-    for name in MEASURES:
-        values = [measure(each, name) for each in sums]
-        difference, low, high = interval(values[1] - values[0])
-        if difference is not None:
-            a, b = float(values[0][0]), float(values[1][0])
-            found[name] = {"a": a, "b": b, "difference": difference, "low": low, "high": high}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for name, (value_of, _) in MEASURES.items():
+            values = [value_of(each) for each in sums]
+            difference, low, high = interval(values[1] - values[0])
+            if difference is not None:
+                a, b = float(values[0][0]), float(values[1][0])
+                found[name] = {"a": a, "b": b, "difference": difference, "low": low, "high": high}
     return found  # type: ignore[return-value]

@@ -1,14 +1,16 @@
 """Predictions -> every measure that their lines allow, with its interval; and why the others are left out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from training.scores.captions import BLEU_COLUMNS, ORDERS, bleu, bleu_counts, cider, meteor, rouge_l
 from training.scores.clip_score import clip_scores
+from training.scores.measures import OfSums, totals_of
 from training.scores.predictions import Prediction
-from training.scores.resampling import Sums, interval, resampled_sums
 from training.scores.retrieval import RECALLS, average_precision, first_rank
 from training.scores.spice import spice
 from training.scores.vqa import vqa_accuracy
@@ -17,6 +19,22 @@ from vlm.errors import UserError
 Column = list[float | None]  # a number for each prediction; None where it has none
 CAPTION, ANSWERS, IMAGES = "`answer` and `references`", "`answer` and `answers`", "`answer` and `image`"
 RANKING, LIKELIHOOD = "`ranked` and `relevant`", "`log_likelihood` and `tokens`"
+
+
+def _mean(name: str, keys: str) -> tuple[str, str, OfSums]:
+    return keys, name, lambda sums: sums[name] / sums[f"{name} of"]
+
+
+# The keys that it takes, the column whose lines it is of, and its value
+MEASURES: dict[str, tuple[str, str, OfSums]] = {
+    **{f"bleu_{n}": (CAPTION, "bleu_words", partial(bleu, order=n)) for n in ORDERS},
+    **{name: _mean(name, CAPTION) for name in ("rouge_l", "meteor_exact_and_stem", "cider", "spice")},
+    "clip_score": _mean("clip_score", IMAGES),
+    "vqa_accuracy": _mean("vqa_accuracy", ANSWERS),
+    **{f"recall@{k}": _mean(f"recall@{k}", RANKING) for k in RECALLS},
+    "mean_average_precision": _mean("mean_average_precision", RANKING),
+    "perplexity": (LIKELIHOOD, "tokens", lambda sums: np.exp(-sums["log_likelihood"] / sums["tokens"])),
+}
 
 
 class Scores(NamedTuple):
@@ -42,53 +60,17 @@ def score(predictions: Sequence[Prediction], judge: Any = None) -> Scores:
         for name, column in values.items()
     }
     pictures = [each.picture or f"line {place}" for place, each in enumerate(predictions)]
-    sums = resampled_sums(pictures, counted)
-    found = {}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for name, (value, of) in totals_of(sums).items():
-            first, low, high = interval(value(sums))
-            found[name] = {"value": first, "low": low, "high": high, "of": int(sums[f"{of} of"][0])}
-    needs = _needs(judge)
-    return Scores(
-        found, left_out | {name: needs[name] for name in needs if name not in {**found, **left_out}}
-    )
-
-
-def totals_of(sums: Sums) -> dict[str, tuple[Callable[[Sums], np.ndarray], str]]:
-    """Measure -> (its value, of sums; the column whose lines it is of)."""
-    totals: dict[str, tuple[Callable[[Sums], np.ndarray], str]] = {}
-    if "bleu_words" in sums:
-        for n in ORDERS:
-            totals[f"bleu_{n}"] = (lambda s, n=n: bleu(s, n)), "bleu_words"  # type: ignore[misc]
-    for name in MEANS:
-        if name in sums:
-            totals[name] = (lambda s, name=name: s[name] / s[f"{name} of"]), name  # type: ignore[misc]
-    if "tokens" in sums:
-        totals["perplexity"] = (lambda s: np.exp(-s["log_likelihood"] / s["tokens"])), "tokens"
-    return totals
-
-
-MEANS = (
-    "rouge_l",
-    "meteor_exact_and_stem",
-    "cider",
-    "spice",
-    "clip_score",
-    "vqa_accuracy",
-    *(f"recall@{k}" for k in RECALLS),
-    "mean_average_precision",
-)
-
-
-def _needs(judge: Any) -> dict[str, str]:
-    """Measure -> what it takes, told where it is left out."""
-    rankings = dict.fromkeys((*(f"recall@{k}" for k in RECALLS), "mean_average_precision"), RANKING)
-    captions = dict.fromkeys(
-        (*(f"bleu_{n}" for n in ORDERS), "rouge_l", "meteor_exact_and_stem", "cider", "spice"), CAPTION
-    )
-    takes = captions | {"vqa_accuracy": ANSWERS} | rankings | {"perplexity": LIKELIHOOD}
-    told = {name: f"no line has {keys}" for name, keys in takes.items()}
-    return told | {"clip_score": f"no line has {IMAGES}" if judge else "it takes --judge"}
+    measures = {
+        name: (value, itemgetter(f"{column} of"))
+        for name, (_, column, value) in MEASURES.items()
+        if column in values
+    }
+    found = totals_of(pictures, counted, measures)
+    for name, (keys, _, _) in MEASURES.items():
+        if name not in found:
+            without_judge = name == "clip_score" and not judge
+            left_out.setdefault(name, "it takes --judge" if without_judge else f"no line has {keys}")
+    return Scores(found, left_out)
 
 
 def columns_of(predictions: Sequence[Prediction], judge: Any) -> tuple[dict[str, Column], dict[str, str]]:
@@ -130,9 +112,7 @@ def _wording(
 
 
 def _rankings(predictions: Sequence[Prediction]) -> dict[str, Column]:
-    columns: dict[str, Column] = {
-        name: [] for name in (*(f"recall@{k}" for k in RECALLS), "mean_average_precision")
-    }
+    columns: dict[str, Column] = {name: [] for name, (keys, _, _) in MEASURES.items() if keys == RANKING}
     for each in predictions:
         rank = first_rank(each.ranked, each.relevant) if each.relevant else None
         for k in RECALLS:

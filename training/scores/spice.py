@@ -27,7 +27,7 @@ def spice(answers: Sequence[str], references: Sequence[Sequence[str]]) -> list[f
         return missing
     from pycocoevalcap.spice.spice import Spice
 
-    names = list(map(str, range(len(answers))))
+    names = [f"{place:09d}" for place in range(len(answers))]  # its scores come by the sorted names
     try:
         _, scores = Spice().compute_score(
             dict(zip(names, map(list, references), strict=True)),

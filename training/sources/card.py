@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from training.data import batches
 from training.data.splits import SALT
-from training.sources.packages import PACKAGES
+from training.sources.packages import PACKAGES, VERSIONS
 
 COLUMNS = ["image.path", "image_id", "question", "answer", "task", "source", "style", "kind", "split",
            "concept", "group", "noun", "accepted", "conversation", "turn", "references", "objects"]  # fmt: skip
@@ -25,7 +26,9 @@ def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
     digest = hashlib.sha256()
     counts: dict[str, Counter] = {}
     tasks: Counter = Counter()
-    last = ""
+    taught: set[str] = set()  # what training names
+    tested: dict[str, tuple[str, list[str]]] = {}  # photograph -> its noun, and all that are right
+    earlier, last = read_earlier(out), ""
     for name in sorted(packages):
         for row in read_columns(out / f"{name}.parquet"):
             digest.update(json.dumps(row, sort_keys=True).encode())
@@ -33,6 +36,10 @@ def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
             count["images"] += row["image_id"] != last
             count["rows"] += 1
             tasks[f"{row['split']} | {row['task']}"] += 1
+            if row["split"] == "train" and row["noun"]:
+                taught |= {row["noun"], row["concept"]}
+            if row["split"] == "test" and row["kind"] == "photo":
+                tested[row["image"]["path"]] = row["noun"], row["accepted"]
             last = row["image_id"]
     return {
         "fingerprint": digest.hexdigest(),
@@ -40,16 +47,16 @@ def make_card(out: Path, packages: Mapping[str, tuple[str, ...]]) -> dict:
         "counts": {key: dict(counts[key]) for key in sorted(counts)},
         "tasks": dict(sorted(tasks.items())),
         "licences": {
-            name: PHOTOGRAPHS.get(name) or {p: describe_package(p) for p in packages[name]}
+            name: PHOTOGRAPHS.get(name) or {p: describe_package(p, earlier) for p in packages[name]}
             for name in packages
         },
         "dropped": {path: why for name in sorted(packages) for path, why in read_dropped(out, name).items()},
-        "test_photographs": compare_nouns(out, list(packages)),
+        "test_photographs": compare_nouns(taught, tested),
     }
 
 
 def read_columns(file: Path) -> Iterator[dict]:
-    for batch in pq.ParquetFile(file).iter_batches(columns=COLUMNS):
+    for batch in batches(file, COLUMNS):
         yield from batch.to_pylist()
 
 
@@ -72,19 +79,23 @@ PHOTOGRAPHS = {  # data set and licence of each folder of photographs (--photos)
 }
 
 
-def describe_package(name: str) -> str:
-    return f"{PACKAGES[name].version}, {PACKAGES[name].licence}" if name in PACKAGES else "unknown"
+def describe_package(name: str, earlier: Mapping[str, str]) -> str:
+    """The version is the one that was fetched, in this run or for the earlier card."""
+    if name not in PACKAGES:
+        return "unknown"
+    known = earlier[name].partition(",")[0] if name in earlier else PACKAGES[name].version
+    return f"{VERSIONS.get(name, known)}, {PACKAGES[name].licence}"
 
 
-def compare_nouns(out: Path, names: list[str]) -> dict:
+def read_earlier(out: Path) -> dict[str, str]:
+    """{package: version and licence} as the card has them that is there."""
+    file = out / "card.json"
+    licences = json.loads(file.read_text(encoding="utf-8"))["licences"] if file.is_file() else {}
+    return {package: text for of_source in licences.values() for package, text in of_source.items()}
+
+
+def compare_nouns(taught: set[str], tested: Mapping[str, tuple[str, list[str]]]) -> dict:
     """Which test photographs show something that training names."""
-    taught: set[str] = set()
-    tested: dict[str, tuple[str, list[str]]] = {}
-    for row in (row for name in names for row in read_columns(out / f"{name}.parquet")):
-        if row["split"] == "train" and row["noun"]:
-            taught |= {row["noun"], row["concept"]}
-        if row["split"] == "test" and row["kind"] == "photo":
-            tested[row["image"]["path"]] = row["noun"], row["accepted"]
     return {
         "count": len(tested),
         "noun_in_training": sum(noun in taught for noun, _ in tested.values()),

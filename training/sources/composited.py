@@ -16,9 +16,8 @@ from training.data.splits import SALT
 from training.picture import Picture
 from training.sources.nouns import plural
 from training.wording.colours import NAMED_COLOURS, main_colour
-from training.wording.inflection import inflector
 from training.wording.instructions import CLEAR, countable, short_form
-from training.wording.phrases import concept_of, may_be_confused, sentence
+from training.wording.phrases import concept_of, inflector, may_be_confused, sentence
 from training.wording.questions import COLOUR_OF, DESCRIBE, HOW_MANY, WHERE, WHICH_SIDE
 
 SCENES = {"train": 3000, "validation": 150, "test": 600}

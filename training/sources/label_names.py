@@ -1,8 +1,10 @@
 """Class names of photograph sets -> everyday names; tables made by hand.
 
-CALTECH: class -> (name, group of words.GROUPS, other names that are right). OTHER_NAMES: names of ImageNet and others
-that nobody says -> what people say; empty where the picture's class is no thing that one can point at.
+CALTECH: class -> (name, group of words.GROUPS, other names that are right). OTHER_NAMES: what people say: the
+names of ImageNet and others for it; those of no thing that one can point at stand first, behind nothing.
 """
+
+from training.wording.words import by_name
 
 CALTECH = {
     "Faces": ("person's face", "person", "person man woman face"), "Leopards": ("leopard", "mammal", "cat"),
@@ -60,115 +62,52 @@ KINDS = {  # class -> its exact kind, where the everyday name is wider
     "ketch": "a ketch", "schooner": "a schooner", "windsor chair": "a Windsor chair",
     "dalmatian": "a Dalmatian", "Faces": "",
 }  # fmt: skip
-OTHER_NAMES = {
-    "cock": "rooster", "admiral": "butterfly", "ringlet": "butterfly", "monarch": "monarch butterfly",
-    "lycaenid": "butterfly", "ashcan": "trash can", "barrow": "wheelbarrow", "beach wagon": "station wagon", "cab": "taxi",
-    "hand blower": "hair dryer", "hog": "pig", "ice bear": "polar bear", "ice lolly": "popsicle", "jean": "jeans",
-    "hip": "rose hip", "slot": "slot machine", "upright": "upright piano", "teddy": "teddy bear", "tub": "bathtub",
-    "nipple": "", "sunglass": "sunglasses", "swab": "mop", "wreck": "shipwreck", "pick": "guitar pick", "rule": "ruler",
-    "brass": "", "ear": "ear of corn", "file": "filing cabinet", "groom": "bridegroom", "patas": "patas monkey",
-    "titi": "titi monkey", "velvet": "", "web site": "", "wing": "airplane wing", "maillot": "swimsuit", "sorrel": "horse",
-    "drake": "duck", "book jacket": "book cover", "hook": "", "pole": "", "jersey": "T-shirt", "corn": "corn",
-    "sax": "saxophone",
-    "cellular telephone": "cell phone", "dial telephone": "telephone", "hotdog": "hot dog",
-    "racer": "race car", "plane": "hand plane",
-    "liner": "cruise ship", "washer": "washing machine", "stove": "stove", "vacuum": "vacuum cleaner",
-    "loupe": "magnifying glass",
-    "bearskin": "bearskin hat", "cornet": "trumpet", "ox": "ox", "ram": "ram", "fly": "fly", "bee": "bee",
-    "crane": "", "cricket": "cricket",
-    "kite": "kite", "drumstick": "drumstick", "stole": "stole", "coho": "salmon", "barracouta": "barracuda",
-    "sulphur butterfly": "butterfly",
-    "cabbage butterfly": "butterfly", "lesser panda": "red panda", "giant panda": "panda",
-    "killer whale": "orca", "wood rabbit": "rabbit",
-    "agaric": "mushroom", "bolete": "mushroom", "gyromitra": "mushroom", "stinkhorn": "stinkhorn mushroom",
-    "earthstar": "earthstar mushroom",
-    "coral fungus": "coral fungus", "hen-of-the-woods": "hen-of-the-woods mushroom",
-    "pop bottle": "soda bottle", "alp": "mountain",
-    "promontory": "headland", "bannister": "banister", "beacon": "lighthouse", "bell cote": "bell tower",
-    "cliff dwelling": "cliff dwelling",
-    "amphibian": "amphibious vehicle", "projectile": "missile", "half track": "half-track",
-    "harvester": "combine harvester",
-    "thresher": "threshing machine", "tank": "tank", "trailer truck": "semi truck",
-    "passenger car": "train car", "freight car": "freight car",
-    "recreational vehicle": "camper", "golfcart": "golf cart", "jinrikisha": "rickshaw",
-    "horse cart": "horse-drawn cart", "pickup": "pickup truck",
-    "convertible": "convertible car", "limousine": "limousine", "analog clock": "clock",
-    "wall clock": "wall clock", "digital watch": "watch",
-    "hand-held computer": "handheld computer", "desktop computer": "computer", "home theater": "home theater",
-    "entertainment center": "TV stand",
-    "monitor": "computer monitor", "screen": "computer screen", "notebook": "laptop",
-    "computer keyboard": "keyboard", "typewriter keyboard": "typewriter",
-    "space bar": "keyboard", "mouse": "computer mouse", "iPod": "iPod", "CD player": "CD player",
-    "tape player": "cassette player",
-    "Crock Pot": "slow cooker", "Band Aid": "bandage", "Loafer": "loafer", "Model T": "vintage car",
-    "Granny Smith": "green apple",
-    "Petri dish": "Petri dish", "Polaroid camera": "instant camera", "reflex camera": "camera",
-    "brassiere": "bra", "diaper": "diaper",
-    "bathing cap": "swimming cap", "swimming trunks": "swimming trunks", "pajama": "pajamas",
-    "abaya": "abaya", "academic gown": "graduation gown",
-    "mortarboard": "graduation cap", "hair slide": "hair clip", "neck brace": "neck brace",
-    "cuirass": "breastplate", "pickelhaube": "spiked helmet",
-    "croquet ball": "croquet ball", "ballplayer": "baseball player", "scuba diver": "scuba diver", "pirate": "pirate ship",
-    "washbasin": "sink", "medicine chest": "medicine cabinet", "chiffonier": "chest of drawers",
-    "studio couch": "sofa bed", "crib": "crib",
-    "four-poster": "four-poster bed", "quilt": "quilt", "toilet tissue": "toilet paper",
-    "dishrag": "dishcloth", "saltshaker": "salt shaker",
-    "whiskey jug": "jug", "water jug": "water jug", "coffeepot": "coffee pot", "caldron": "cauldron",
-    "pot": "potted plant", "hot pot": "hot pot",
-    "potpie": "pot pie", "trifle": "trifle dessert", "carbonara": "plate of pasta",
-    "consomme": "bowl of soup", "eggnog": "glass of eggnog",
-    "espresso": "cup of espresso", "cup": "cup of tea", "mashed potato": "mashed potatoes",
-    "meat loaf": "meatloaf", "guacamole": "bowl of guacamole",
-    "chocolate sauce": "chocolate sauce", "dough": "dough", "menu": "menu", "hay": "hay", "wool": "yarn",
-    "rapeseed": "rapeseed field",
-    "buckeye": "horse chestnut", "custard apple": "custard apple", "head cabbage": "cabbage",
-    "yellow lady's slipper": "orchid",
-    "bow": "bow", "black widow": "black widow spider", "bottlecap": "bottle cap", "bighorn": "bighorn sheep",
-    "reel": "fishing reel", "chime": "wind chime", "maraca": "maraca",
-    "French loaf": "baguette", "red wine": "glass of red wine",
-    "American chameleon": "anole", "whiptail": "whiptail lizard", "agama": "agama lizard", "eft": "newt",
-    "common newt": "newt",
-    "common iguana": "iguana", "loggerhead": "loggerhead turtle", "boa constrictor": "boa constrictor",
-    "sidewinder": "sidewinder",
-    "harvestman": "harvestman", "long-horned beetle": "long-horned beetle", "walking stick": "stick insect",
-    "leafhopper": "leafhopper",
-    "American egret": "egret", "American coot": "coot", "European gallinule": "gallinule",
-    "water ouzel": "dipper", "African grey": "gray parrot",
-    "tusker": "elephant", "Arabian camel": "camel", "Madagascar cat": "lemur", "grey whale": "gray whale",
-    "grey fox": "gray fox",
-    "Egyptian cat": "cat", "tabby": "tabby cat", "tiger cat": "cat",
-    "African hunting dog": "African wild dog", "dhole": "dhole",
-    "puffer": "pufferfish", "rock beauty": "angelfish", "anemone fish": "clownfish", "electric ray": "ray",
-    "hammerhead": "hammerhead shark",
-    "carpenter's kit": "tool box", "power drill": "drill", "letter opener": "letter opener",
-    "combination lock": "lock", "hard disc": "hard drive",
-    "cash machine": "ATM", "pay-phone": "pay phone", "mailbag": "shoulder bag", "packet": "packet",
-    "vault": "vault", "switch": "light switch",
-    "radiator": "radiator", "grille": "car grille", "disk brake": "disc brake", "coil": "coil",
-    "oil filter": "oil filter", "odometer": "odometer",
-    "paddle": "paddle", "balance beam": "gymnast on a balance beam",
-    "horizontal bar": "gymnast on a horizontal bar", "parallel bars": "gymnast on parallel bars",
-    "bobsled": "bobsled", "dogsled": "dogsled", "ski": "skis", "ping-pong ball": "ping-pong ball",
-    "knot": "knot", "drilling platform": "oil rig",
-    "cairn": "cairn terrier", "lakeside": "lake", "seashore": "beach", "spotlight": "spotlight",
-    "stage": "stage", "vestment": "priest's robe",
-    "suit": "man in a suit", "window screen": "window screen", "theater curtain": "theater curtain",
-    "thatch": "thatched roof", "dome": "dome",
-    "Christmas stocking": "Christmas stocking", "military uniform": "soldier in uniform",
-    "punching bag": "punching bag", "dumbbell": "dumbbell",
-    "swing": "swing", "maypole": "maypole", "solar dish": "solar panel", "car mirror": "car mirror",
-    "steel arch bridge": "bridge",
-    "tailed frog": "frog", "mink": "mink", "cardigan": "cardigan", "hoopskirt": "hoop skirt", "nail": "nail",
-    "bubble": "bubble",
-    "fire engine": "fire truck", "streetcar": "tram", "electric locomotive": "train",
-    "bullet train": "bullet train", "moving van": "moving truck",
-    "confectionery": "candy store", "butcher shop": "butcher shop", "bookshop": "bookstore",
-    "toyshop": "toy store", "shoe shop": "shoe store",
-    "black and gold garden spider": "spider", "barn spider": "spider", "garden spider": "spider",
-    "crossword puzzle": "crossword puzzle",
-    "plate": "plate of food", "ice cream": "ice cream", "pizza": "pizza", "tray": "tray",
-    "pedestal": "pedestal", "plate rack": "dish rack",
-}  # fmt: skip
+OTHER_NAMES = by_name("""
+    : nipple, brass, velvet, web site, hook, pole, crane; African wild dog: African hunting dog; agama lizard: agama;
+    airplane wing: wing; amphibious vehicle: amphibian; angelfish: rock beauty; anole: American chameleon; ATM: cash
+    machine; baguette: French loaf; bandage: Band Aid; banister: bannister; barracuda: barracouta; baseball player:
+    ballplayer; bathtub: tub; beach: seashore; bearskin hat: bearskin; bell tower: bell cote; bighorn sheep: bighorn;
+    black widow spider: black widow; book cover: book jacket; bookstore: bookshop; bottle cap: bottlecap; bowl of
+    guacamole: guacamole; bowl of soup: consomme; bra: brassiere; breastplate: cuirass; bridegroom: groom; bridge:
+    steel arch bridge; butterfly: admiral, ringlet, lycaenid, sulphur butterfly, cabbage butterfly; cabbage: head
+    cabbage; cairn terrier: cairn; camel: Arabian camel; camera: reflex camera; camper: recreational vehicle; candy
+    store: confectionery; car grille: grille; cassette player: tape player; cat: Egyptian cat, tiger cat; cauldron:
+    caldron; cell phone: cellular telephone; chest of drawers: chiffonier; clock: analog clock; clownfish: anemone
+    fish; coffee pot: coffeepot; combine harvester: harvester; computer: desktop computer; computer monitor: monitor;
+    computer mouse: mouse; computer screen: screen; convertible car: convertible; coot: American coot; cruise ship:
+    liner; cup of espresso: espresso; cup of tea: cup; dipper: water ouzel; disc brake: disk brake; dish rack: plate
+    rack; dishcloth: dishrag; drill: power drill; duck: drake; ear of corn: ear; earthstar mushroom: earthstar; egret:
+    American egret; elephant: tusker; filing cabinet: file; fire truck: fire engine; fishing reel: reel; four-poster
+    bed: four-poster; frog: tailed frog; gallinule: European gallinule; glass of eggnog: eggnog; glass of red wine:
+    red wine; golf cart: golfcart; graduation cap: mortarboard; graduation gown: academic gown; gray fox: grey fox;
+    gray parrot: African grey; gray whale: grey whale; green apple: Granny Smith; guitar pick: pick; gymnast on a
+    balance beam: balance beam; gymnast on a horizontal bar: horizontal bar; gymnast on parallel bars: parallel bars;
+    hair clip: hair slide; hair dryer: hand blower; half-track: half track; hammerhead shark: hammerhead; hand plane:
+    plane; handheld computer: hand-held computer; hard drive: hard disc; headland: promontory; hen-of-the-woods
+    mushroom: hen-of-the-woods; hoop skirt: hoopskirt; horse: sorrel; horse chestnut: buckeye; horse-drawn cart: horse
+    cart; hot dog: hotdog; iguana: common iguana; instant camera: Polaroid camera; jeans: jean; jug: whiskey jug;
+    keyboard: computer keyboard, space bar; lake: lakeside; laptop: notebook; lemur: Madagascar cat; light switch:
+    switch; lighthouse: beacon; loafer: Loafer; lock: combination lock; loggerhead turtle: loggerhead; magnifying
+    glass: loupe; man in a suit: suit; mashed potatoes: mashed potato; meatloaf: meat loaf; medicine cabinet: medicine
+    chest; missile: projectile; monarch butterfly: monarch; mop: swab; mountain: alp; moving truck: moving van;
+    mushroom: agaric, bolete, gyromitra; newt: eft, common newt; oil rig: drilling platform; orca: killer whale;
+    orchid: yellow lady's slipper; pajamas: pajama; panda: giant panda; patas monkey: patas; pay phone: pay-phone;
+    pickup truck: pickup; pig: hog; pirate ship: pirate; plate of food: plate; plate of pasta: carbonara; polar bear:
+    ice bear; popsicle: ice lolly; pot pie: potpie; potted plant: pot; priest's robe: vestment; pufferfish: puffer;
+    rabbit: wood rabbit; race car: racer; rapeseed field: rapeseed; ray: electric ray; red panda: lesser panda;
+    rickshaw: jinrikisha; rooster: cock; rose hip: hip; ruler: rule; salmon: coho; salt shaker: saltshaker; saxophone:
+    sax; semi truck: trailer truck; shipwreck: wreck; shoe store: shoe shop; shoulder bag: mailbag; sink: washbasin;
+    skis: ski; slot machine: slot; slow cooker: Crock Pot; soda bottle: pop bottle; sofa bed: studio couch; solar
+    panel: solar dish; soldier in uniform: military uniform; spider: black and gold garden spider, barn spider, garden
+    spider; spiked helmet: pickelhaube; station wagon: beach wagon; stick insect: walking stick; stinkhorn mushroom:
+    stinkhorn; sunglasses: sunglass; swimming cap: bathing cap; swimsuit: maillot; T-shirt: jersey; tabby cat: tabby;
+    taxi: cab; teddy bear: teddy; telephone: dial telephone; thatched roof: thatch; threshing machine: thresher; titi
+    monkey: titi; toilet paper: toilet tissue; tool box: carpenter's kit; toy store: toyshop; train: electric
+    locomotive; train car: passenger car; tram: streetcar; trash can: ashcan; trifle dessert: trifle; trumpet: cornet;
+    TV stand: entertainment center; typewriter: typewriter keyboard; upright piano: upright; vacuum cleaner: vacuum;
+    vintage car: Model T; washing machine: washer; watch: digital watch; wheelbarrow: barrow; whiptail lizard:
+    whiptail; wind chime: chime; yarn: wool
+""")
 RANGES = (  # WordNet numbers in ImageNet's file names, first to last -> group of words.GROUPS
     ("01440764", "01498041", "sea animal"), ("01514668", "01622779", "bird"), ("01629819", "01756291", "reptile"),
     ("01768244", "01784675", "insect"), ("01795545", "01860187", "bird"), ("01871265", "01883070", "mammal"),
@@ -178,12 +117,10 @@ RANGES = (  # WordNet numbers in ImageNet's file names, first to last -> group o
 )  # fmt: skip
 DOGS = {
     "Boston bull": "Boston terrier", "Lhasa": "Lhasa Apso", "Leonberg": "Leonberger", "Pembroke": "Pembroke corgi",
-    "Cardigan": "Cardigan corgi", "Walker hound": "Walker hound", "bluetick": "bluetick coonhound",
-    "redbone": "redbone coonhound",
+    "Cardigan": "Cardigan corgi", "bluetick": "bluetick coonhound", "redbone": "redbone coonhound",
     "Scotch terrier": "Scottish terrier", "chow": "chow chow", "Maltese dog": "Maltese", "cairn": "cairn terrier",
-    "Bouvier des Flandres": "Bouvier des Flandres", "Mexican hairless": "Mexican hairless dog",
-    "bull mastiff": "bullmastiff",
-    "Eskimo dog": "husky", "Japanese spaniel": "Japanese Chin", "clumber": "clumber spaniel", "basset": "basset hound",
+    "Mexican hairless": "Mexican hairless dog", "bull mastiff": "bullmastiff", "Eskimo dog": "husky",
+    "Japanese spaniel": "Japanese Chin", "clumber": "clumber spaniel", "basset": "basset hound",
 }  # fmt: skip
 GROCERIES = {  # label or coarse label -> (noun phrase, group); kinds of one coarse label share its entry
     "Apple": ("an apple", "fruit"), "Pear": ("a pear", "fruit"), "Melon": ("a melon", "fruit"),

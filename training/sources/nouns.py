@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from training.wording.inflection import inflector
-from training.wording.phrases import is_plural, with_article
+from training.wording.phrases import inflector, is_plural, with_article
 from training.wording.words import COUNTING, PAIRS
 
 CLASSED = {"coco", "coco-train2017", "ade20k"}  # sets whose classes NAMES and NOT_NAMED are made for

@@ -19,7 +19,7 @@ from PIL import Image
 
 from training.picture import MAX_SIDE, Picture, render_svg
 from training.wording.phrases import concept_of, singular, with_article
-from training.wording.words import ADJECTIVES
+from training.wording.words import ADJECTIVES, by_name
 
 FOLDERS = set(
     """animals buildings computer containers education electronics food geography office people plants
@@ -27,12 +27,6 @@ FOLDERS = set(
 )
 ICONS = re.compile(r"computer/(buttons|icons|diagrams|folders)/|people/(stickmen|smilies)/|"
                    r"recreation/games/cards/|transportation/roadsigns/|computer/home|.*_mateya_")  # fmt: skip
-
-
-def by_name(table: str) -> dict[str, str]:
-    """'fruit: lemon, lime; bird: owl' -> {'lemon': 'fruit', 'lime': 'fruit', 'owl': 'bird'}"""
-    entries = (entry.split(":") for entry in " ".join(table.split()).split(";"))
-    return {name.strip(): key.strip() for key, names in entries for name in names.split(",")}
 
 
 GROUPS_OF = by_name("""
@@ -228,7 +222,7 @@ def load_picture(image: Path, svg: Path) -> Image.Image:
         header = file.read(24)
     width, height = int.from_bytes(header[16:20]), int.from_bytes(header[20:24])
     if width * height > LARGEST:
-        return render_svg(svg.read_text("utf-8", errors="replace"))
+        return render_svg(svg)
     with Image.open(image) as opened:
         rgba = opened.convert("RGBA")
     rgba = rgba.crop(rgba.getchannel("A").getbbox())  # many are a small drawing on a large page

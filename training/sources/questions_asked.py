@@ -13,18 +13,15 @@ from vlm.chat.words import base_form, words
 LONGEST = 25  # words of a question
 CLEANED = "daquar"
 SPELLING = {
-    "refridgerator": "refrigerator", "refridgerators": "refrigerators", "excercise": "exercise",
-    "fornt": "front", "cair": "chair",
-    "hanged": "hung", "infront": "in front", "inbetween": "between", "matress": "mattress", "doorframe": "door frame",
-    "grey": "gray", "colours": "colors", "colour": "color", "coloured": "colored",
-    "bookshelfs": "bookshelves", "shelfs": "shelves",
-    "sandal": "sandal", "centre": "center", "photocopying": "photocopying", "utentils": "utensils", "dustbin": "dustbin",
-    "kichen": "kitchen", "mouses": "mice", "waht": "what", "wht": "what", "dinning": "dining",
-    "tshirts": "T-shirts", "tshirtsg": "T-shirts", "tv": "TV", "scissor": "scissors", "ware": "ware",
-    "wardrobe": "wardrobe", "dor": "door", "obejct": "object", "obects": "objects", "objetcs": "objects",
-    "objcts": "objects", "seperate": "separate", "telivision": "television", "coffe": "coffee", "boquet": "bouquet",
-    "chandlier": "chandelier", "jewelery": "jewelry", "accesories": "accessories", "leftside": "left side",
-    "rightside": "right side",
+    "refridgerator": "refrigerator", "refridgerators": "refrigerators", "excercise": "exercise", "fornt": "front",
+    "cair": "chair", "hanged": "hung", "infront": "in front", "inbetween": "between", "matress": "mattress",
+    "doorframe": "door frame", "grey": "gray", "colours": "colors", "colour": "color", "coloured": "colored",
+    "bookshelfs": "bookshelves", "shelfs": "shelves", "centre": "center", "utentils": "utensils", "kichen": "kitchen",
+    "mouses": "mice", "waht": "what", "wht": "what", "dinning": "dining", "tshirts": "T-shirts",
+    "tshirtsg": "T-shirts", "tv": "TV", "scissor": "scissors", "dor": "door", "obejct": "object", "obects": "objects",
+    "objetcs": "objects", "objcts": "objects", "seperate": "separate", "telivision": "television", "coffe": "coffee",
+    "boquet": "bouquet", "chandlier": "chandelier", "jewelery": "jewelry", "accesories": "accessories",
+    "leftside": "left side", "rightside": "right side",
 }  # fmt: skip
 REPLACED = [
     (r"\b(?:the|this) image ?\d+\b", "the picture"), (r"\bimage ?\d+\b", "the picture"), (r"\bdoor way\b", "doorway"),
@@ -38,7 +35,7 @@ REPLACED = [
     (r"^what (in|on) the\b", r"what is \1 the"),
     (r"^what (object|thing) found\b", r"what \1 is found"), (r"^what are the (object|thing)\b", r"what are the \1s"),
     (r"\b(side|corner|middle|portion|left|right|front|top|bottom|center) of\?$", r"\1 of the picture?"), (r"\s+of\?$", "?"),
-    (r"\b(object|thing) are\b", r"\1s are"), (r"\bare there in the picture\?$", "are there in the picture?"),
+    (r"\b(object|thing) are\b", r"\1s are"),
 ]  # fmt: skip
 HOW_MANY = re.compile(
     r"^how many ((?:[\w-]+ ){0,3}?)([\w-]+)( are there| is there| are| is| can| do| in| on| near| of| hung| found)\b"

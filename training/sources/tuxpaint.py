@@ -10,8 +10,6 @@ import re
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
 from training.picture import Picture, open_raster, render_svg
 
 FOLDERS = {  # the longest matching prefix wins -> words.GROUPS
@@ -144,13 +142,9 @@ def read_stamp(root: Path, text: Path) -> Picture | None:
     image = svg if svg.exists() else png
     drawn = svg.exists() or name in DRAWN or bool(NOT_PHOTOGRAPHS & set(name.split("/")))
     kind = "drawing" if drawn and "/coins/" not in name else "photo"
-    load = partial(load_svg, svg) if svg.exists() else partial(open_raster, png)
+    load = partial(render_svg, svg) if svg.exists() else partial(open_raster, png)
     path = f"tuxpaint/{image.relative_to(root).as_posix()}"
     return Picture(path, "tuxpaint", "tuxpaint", kind, load, phrase, group_of(name))
-
-
-def load_svg(path: Path) -> Image.Image:
-    return render_svg(path.read_text(encoding="utf-8", errors="replace"))
 
 
 def phrase_of(name: str, text: Path) -> str:

@@ -5,6 +5,8 @@ the nouns that count as right for it.
 """
 
 import re
+from functools import cache
+from typing import Any
 
 from training.wording.words import (
     ADJECTIVES,
@@ -116,6 +118,14 @@ def singular(noun: str) -> str:
     if not is_plural(noun) or noun in PAIRS or noun in IRREGULAR_PLURALS:
         return noun
     return noun[:-3] + "y" if noun.endswith("ies") else noun[:-1]
+
+
+@cache
+def inflector() -> Any:
+    """For plurals and articles that no list has."""
+    import inflect  # which takes more than two seconds
+
+    return inflect.engine()
 
 
 def sentence(text: str) -> str:

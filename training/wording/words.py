@@ -4,6 +4,13 @@ SYNONYMS and ALSO_RIGHT were written before the first training run and are part 
 definition, for they say which nouns count as right: changing them makes another benchmark.
 """
 
+
+def by_name(table: str) -> dict[str, str]:
+    """'fruit: lemon, lime; bird: owl' -> {'lemon': 'fruit', 'lime': 'fruit', 'owl': 'bird'}"""
+    entries = (entry.split(":") for entry in " ".join(table.split()).split(";"))
+    return {name.strip(): key.strip() for key, names in entries for name in names.split(",")}
+
+
 COUNTING = """
     zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen twenty
