@@ -19,7 +19,7 @@ from pathlib import Path
 
 from vlm.errors import UserError, plain_load_errors
 from vlm.weights.cache import cache_folder, forget, made_folder, sha256_of
-from vlm.weights.catalogue import CATALOGUE, Archive, Gguf, WeightFile, Wheel
+from vlm.weights.catalogue import CATALOGUE, Archive, Gguf, Wheel
 from vlm.weights.gguf import write_model, write_tokenizer
 from vlm.weights.hub import fetch
 from vlm.weights.parts import fetch_joined
@@ -91,7 +91,7 @@ def _made_from_gguf(name: str, suffix: str, write: Callable[[Path, Path], None])
 
 
 def _identity(wheel: Wheel) -> str:
-    return "".join(sha256 for file in wheel.files for sha256 in file.part_sha256)
+    return "".join(sha256 for parts in wheel.files.values() for sha256 in parts.values())
 
 
 def _own_folder(label: str, identity: str, suffix: str = "") -> Path:
@@ -112,23 +112,23 @@ def plain_weight_errors(name: str) -> AbstractContextManager[None]:
 
 
 def _from_wheels(name: str, wheel: Wheel) -> Path:
-    sources = {file.name: _verified(file) for file in wheel.files}
+    sources = {file: _verified(parts) for file, parts in wheel.files.items()}
     if all(len(parts) == 1 for parts in sources.values()):
         return next(iter(sources.values()))[0].parent
     return made_folder(_own_folder(name, _identity(wheel)), lambda folder: _write_files(folder, sources))
 
 
-def _verified(file: WeightFile) -> list[Path]:
-    """Its parts in the installed wheels, checked against their SHA-256."""
-    paths = [_installed(part) for part in file.parts]
-    for path, expected in zip(paths, file.part_sha256, strict=True):
+def _verified(parts: dict[str, str]) -> list[Path]:
+    """A file's parts in the installed wheels, checked against their SHA-256."""
+    found = {_installed(part): sha256 for part, sha256 in parts.items()}
+    for path, expected in found.items():
         if not path.is_file():
             raise UserError(f"The weight file {path} is missing. Mend it with: {REMEDY}")
         if sha256_of(path) != expected:
             raise UserError(
                 f"The weight file {path} is not the one expected (SHA-256 differs). Mend: {REMEDY}"
             )
-    return paths
+    return list(found)
 
 
 def _installed(part: str) -> Path:
