@@ -5,8 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm.model.connectors.q_former import QFormer
-from vlm.model.heads.masks import causal_mask
-from vlm.model.heads.task import TaskBatch
+from vlm.model.heads.task import TaskBatch, causal_mask
 
 
 class Caption(nn.Module):
