@@ -35,7 +35,7 @@ class Built(NamedTuple):
 
 @contextmanager
 def closed_on_failure(engine: Host) -> Iterator[None]:
-    """What fails while the rest of an assistant is built leaves no model behind: an engine's thread holds it."""
+    """Within it a failure closes the engine, whose thread would otherwise keep the model in memory."""
     try:
         yield
     except BaseException:

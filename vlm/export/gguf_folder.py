@@ -68,7 +68,7 @@ def write_lora_alone(config: ModelConfig, lora: Path | None, folder: Path, calle
 
 
 def _modelfile(tokenizer: Any, models: Sequence[Path], lora: Path | None, config: ModelConfig) -> str:
-    """With which Ollama serves the files: `ollama create NAME -f Modelfile`. `models`: the language model, and the vision
+    """What Ollama serves the files with: `ollama create NAME -f Modelfile`. `models`: the language model, and the vision
     tower with its projector. `lora` is applied to the first."""
     lines = [f"FROM ./{file.name}" for file in models]
     if lora:

@@ -81,7 +81,7 @@ def load_adapter(model: "VisionLanguageModel", folder: Path, trainable: bool = F
 
 
 def _load_trained(model: "VisionLanguageModel", folder: Path) -> None:
-    """What trains, but for the LoRA."""
+    """Put in all that was trained except the LoRA."""
     load_part(model.eyes.connector, folder / CONNECTOR_FILE)
     if file := fusion_file(folder):
         load_part(model.fusion, file)

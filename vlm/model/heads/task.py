@@ -48,7 +48,7 @@ def causal_mask(queries: int, present: Tensor) -> Tensor:
 
 
 def _mask(queries: int, present: Tensor, see_text: bool, see_queries: bool) -> Tensor:
-    """`see_text`: of the queries; `see_queries`: of the words."""
+    """`see_text`: whether queries look at words; `see_queries`: whether words look at queries."""
     batch, words = present.shape
     mask = present.new_ones(batch, queries + words, queries + words, dtype=torch.bool)
     mask[:, :queries, queries:] = see_text
