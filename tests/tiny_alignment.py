@@ -14,9 +14,9 @@ from training import align
 from training.config import AlignmentConfig, PairSource
 from vlm.config import AlignerConfig, HeadConfig
 from vlm.model.aligner import Aligner
-from vlm.model.clip import Clip
 from vlm.model.pooling import build_head
 from vlm.model.text_encoders import SentenceEncoder
+from vlm.model.vision_transformer import Clip
 
 COLOURS = ("red", "lime", "blue", "white", "black", "yellow", "orange", "purple")
 TINY = AlignerConfig(

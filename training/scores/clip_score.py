@@ -51,7 +51,7 @@ def load_judge(name: str) -> Aligner | PlainClip:
         return load_aligner_model(name)
     from transformers import AutoTokenizer, CLIPTextModelWithProjection
 
-    from vlm.model.clip import load_clip
+    from vlm.model.vision_transformer import load_clip
     from vlm.weights.resolve import plain_weight_errors, resolve
 
     folder = resolve(name)

@@ -19,10 +19,10 @@ Prompt: TypeAlias = Sequence[Segment]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen, and when to stop. Temperature 0 takes the likeliest. Of the others stay those in the
-    likeliest `top_p` of the probability, and of those each at least `min_p` times as likely as the first. A token that
-    the answer has already is `repetition_penalty` times less likely (arXiv:1909.05858); `begun` are those of an answer
-    that goes on, which stand at the end of the prompt."""
+    """How the next token is chosen, and when to stop. Temperature 0 takes the likeliest; above it one is drawn among the
+    likeliest that together have `top_p` of the probability, each at least `min_p` times as likely as the first. The score
+    of a token that the answer has already is lowered by `repetition_penalty` (arXiv:1909.05858). `begun`: the tokens of an
+    answer that is to go on, which end the prompt."""
 
     max_new_tokens: int = 200
     temperature: float = 0.0

@@ -12,7 +12,7 @@ from vlm.config import REMOTE, LanguageConfig, ModelConfig
 from vlm.engines import Engine, Host
 from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.errors import UserError
-from vlm.model.adapter import load_fusion
+from vlm.model.adapter import load_part
 from vlm.model.fusion import build_fusion
 from vlm.weights.resolve import gguf_file, is_gguf, tokenizer_folder
 
@@ -35,7 +35,7 @@ class Built(NamedTuple):
 
 @contextmanager
 def closed_on_failure(engine: Host) -> Iterator[None]:
-    """What fails while the rest of an assistant is built leaves no model behind: an engine's thread holds it."""
+    """Within it a failure closes the engine, whose thread would otherwise keep the model in memory."""
     try:
         yield
     except BaseException:
@@ -127,7 +127,7 @@ def _torch(config: ModelConfig, lora: Path | None, fusion: Path | None, device: 
     language.eval()
     fused = build_fusion(config.fusion, language.causal)
     if fusion:
-        load_fusion(fused, fusion)
+        load_part(fused, fusion)
     name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
     engine = TorchEngine(
         language,

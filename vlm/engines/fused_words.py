@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlm.config_reader import PartConfig
 from vlm.errors import UserError
-from vlm.model.adapter import load_fusion
+from vlm.model.adapter import load_part
 from vlm.model.fusion import Fusion, fusion_settings
 
 NAME = "token_embd.weight"
@@ -52,5 +52,5 @@ def load_fused_words(config: PartConfig, weights: Path, file: Path | None) -> Fu
     words = WordRows(weights)
     fusion = fusion_settings(config).build(words.embedding_size, layers=0).eval()
     if file:
-        load_fusion(fusion, file)
+        load_part(fusion, file)
     return FusedWords(words, fusion)

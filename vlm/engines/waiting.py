@@ -1,4 +1,4 @@
-"""What whoever waits for an answer gets of it, from the thread that makes it."""
+"""The parts of an answer, handed from the thread that makes it to the one that waits for it."""
 
 import queue
 from collections.abc import Generator

@@ -1,6 +1,7 @@
 """A whole model with CLIP's eyes -> the GGUF files with which llama.cpp, LM Studio and Ollama see pictures."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from vlm.export.gguf_tensors import KINDS
 from vlm.export.language_gguf import check_language, write_language
 from vlm.export.llava_parts import LlavaParts, llava_parts
 from vlm.export.mmproj_gguf import check_mmproj, write_mmproj
-from vlm.export.modelfile import modelfile
 from vlm.model.eyes import Eyes
+from vlm.model.prompts import SYSTEM, control_tokens, template_frame
 from vlm.model.vlm import VisionLanguageModel
 from vlm.weights.resolve import gguf_file
 
@@ -49,9 +50,7 @@ def write_gguf(
     adapter = folder / f"{called}-lora.gguf" if lora else None
     if lora and adapter:
         write_lora(lora, base, adapter)
-    told = modelfile(
-        language.tokenizer, [base, eyes], adapter, config.answers.image_system, config.language.context
-    )
+    told = _modelfile(language.tokenizer, [base, eyes], adapter, config)
     (folder / "Modelfile").write_text(told, encoding="utf-8")
 
 
@@ -66,3 +65,33 @@ def write_lora_alone(config: ModelConfig, lora: Path | None, folder: Path, calle
             "LoRA beside its language model."
         )
     write_lora(lora, base, folder / f"{called}-lora.gguf")
+
+
+def _modelfile(tokenizer: Any, models: Sequence[Path], lora: Path | None, config: ModelConfig) -> str:
+    """What Ollama serves the files with: `ollama create NAME -f Modelfile`. `models`: the language model, and the vision
+    tower with its projector. `lora` is applied to the first."""
+    lines = [f"FROM ./{file.name}" for file in models]
+    if lora:
+        lines.append(f"ADAPTER ./{lora.name}")
+    lines.append(f'TEMPLATE """{_template(tokenizer)}"""')
+    if config.answers.image_system:
+        lines.append(f'SYSTEM """{config.answers.image_system}"""')
+    lines += [f'PARAMETER stop "{token}"' for token in _stops(tokenizer)]
+    lines += ["PARAMETER temperature 0", f"PARAMETER num_ctx {config.language.context}"]
+    return "\n".join(lines) + "\n"
+
+
+def _template(tokenizer: Any) -> str:
+    """The chat template in Ollama's own language, for one turn, which it repeats."""
+    begin = tokenizer.bos_token or ""  # which Ollama adds by itself
+    ((plain, before_answer, after),) = template_frame(tokenizer, 1, True, None)
+    ((told, _, _),) = template_frame(tokenizer, 1, True, SYSTEM)
+    told = told.removeprefix(begin).replace(SYSTEM, "{{ .System }}")
+    before = f"{{{{ if .System }}}}{told}{{{{ else }}}}{plain.removeprefix(begin)}{{{{ end }}}}"
+    return f"{before}{{{{ .Prompt }}}}{before_answer}{{{{ .Response }}}}{after}"
+
+
+def _stops(tokenizer: Any) -> list[str]:
+    ((_, _, after),) = template_frame(tokenizer, 1, True, None)
+    ends = (token for token in control_tokens(tokenizer).values() if after.startswith(token))
+    return sorted({tokenizer.eos_token, *ends})

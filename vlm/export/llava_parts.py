@@ -26,7 +26,7 @@ class LlavaParts:
 
 def llava_parts(eyes: Eyes) -> LlavaParts:
     """Raises UserError that names the part which LLaVA has otherwise."""
-    from vlm.model.clip import Clip
+    from vlm.model.vision_transformer import Clip
 
     vision, connector = eyes.vision, eyes.connector
     if not isinstance(vision, Clip):

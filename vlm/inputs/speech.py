@@ -7,7 +7,7 @@ and improbable text is dropped.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -85,6 +85,17 @@ def plausible(segments: Sequence[Segment], seconds: float) -> list[Segment]:
     return kept
 
 
+def _segment(told: Mapping[str, Any]) -> Segment:
+    """From Whisper's own names, which both engines have."""
+    return Segment(
+        told["text"],
+        told["compression_ratio"],
+        told["avg_logprob"],
+        told["no_speech_prob"],
+        told["seek"] / FRAMES_A_SECOND,
+    )
+
+
 def import_packages(engine: str) -> None:
     """Import what a transcriber needs, so that one made in another thread need not: where two threads import
     packages that need each other, as faster-whisper and Transformers need tokenizers, one of them may fail."""
@@ -120,17 +131,7 @@ class FasterWhisper:
 
     def read(self, samples: np.ndarray, language: str | None) -> tuple[list[Segment], str]:
         segments, info = self._model.transcribe(samples, language=language, beam_size=1, **_OPTIONS)
-        heard = [
-            Segment(
-                each.text,
-                each.compression_ratio,
-                each.avg_logprob,
-                each.no_speech_prob,
-                each.seek / FRAMES_A_SECOND,
-            )
-            for each in segments
-        ]
-        return heard, info.language
+        return [_segment(vars(each)) for each in segments], info.language
 
 
 class OpenAIWhisper:
@@ -147,17 +148,7 @@ class OpenAIWhisper:
         # No beam_size: openai-whisper takes 1 for a beam search with one beam, and greedy is its default.
         with self._lock:
             result = self._model.transcribe(samples, language=language, fp16=False, **_OPTIONS)
-        heard = [
-            Segment(
-                each["text"],
-                each["compression_ratio"],
-                each["avg_logprob"],
-                each["no_speech_prob"],
-                each["seek"] / FRAMES_A_SECOND,
-            )
-            for each in result["segments"]
-        ]
-        return heard, result["language"]
+        return [_segment(each) for each in result["segments"]], result["language"]
 
 
 ENGINES: dict[str, type[FasterWhisper] | type[OpenAIWhisper]] = {

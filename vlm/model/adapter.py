@@ -43,18 +43,21 @@ def damaged(folder: Path) -> AbstractContextManager[None]:
 
 def load_eyes(eyes: Eyes, folder: Path) -> None:
     """Put the projector of an adapter folder into the eyes, to serve."""
-    with damaged(folder):
-        file = folder / CONNECTOR_FILE
-        eyes.connector.load_state_dict(load_tensors(file, eyes.connector.state_dict()))
-        if eyes.tagger and (folder / TAGS_FILE).is_file():
-            eyes.tagger.load(folder / TAGS_FILE)
+    load_part(eyes.connector, folder / CONNECTOR_FILE)
+    _load_tags(eyes, folder)
     eyes.eval()
 
 
-def load_fusion(fusion: Fusion, file: Path) -> None:
-    """Put the weights of an adapter folder's `fusion_file` into the fusion."""
+def load_part(part: Connector | Fusion, file: Path) -> None:
+    """Put the weights of a file of an adapter folder into the part that they are of."""
     with damaged(file.parent):
-        fusion.load_state_dict(load_tensors(file, fusion.state_dict()))
+        part.load_state_dict(load_tensors(file, part.state_dict()))
+
+
+def _load_tags(eyes: Eyes, folder: Path) -> None:
+    if eyes.tagger and (folder / TAGS_FILE).is_file():
+        with damaged(folder):
+            eyes.tagger.load(folder / TAGS_FILE)
 
 
 def lora_folder(folder: Path) -> Path | None:
@@ -69,13 +72,20 @@ def lora_folder(folder: Path) -> Path | None:
 
 def load_adapter(model: "VisionLanguageModel", folder: Path, trainable: bool = False) -> None:
     """Put the parts of an adapter folder into a whole model in torch."""
-    load_eyes(model.eyes, folder)
-    if file := fusion_file(folder):
-        load_fusion(model.fusion, file)
-    load_language(model.language, folder)
+    _load_trained(model, folder)
+    _load_tags(model.eyes, folder)
+    model.eyes.eval()
     if lora := lora_folder(folder):
         with damaged(folder):
             model.language.load_lora(lora, trainable)
+
+
+def _load_trained(model: "VisionLanguageModel", folder: Path) -> None:
+    """Put in all that was trained except the LoRA."""
+    load_part(model.eyes.connector, folder / CONNECTOR_FILE)
+    if file := fusion_file(folder):
+        load_part(model.fusion, file)
+    load_language(model.language, folder)
 
 
 def load_language(language: "LanguageModel", folder: Path) -> None:
@@ -111,14 +121,10 @@ def restore_adapter(model: "VisionLanguageModel", folder: Path) -> None:
     """Copy what trains from a checkpoint's adapter folder into a model whose LoRA is in place already."""
     from peft import set_peft_model_state_dict
 
+    _load_trained(model, folder)
+    if not model.language.has_lora:
+        return
     with damaged(folder):
-        file = folder / CONNECTOR_FILE
-        model.connector.load_state_dict(load_tensors(file, model.connector.state_dict()))
-        load_language(model.language, folder)
-        if fusion := fusion_file(folder):
-            model.fusion.load_state_dict(load_tensors(fusion, model.fusion.state_dict()))
-        if not model.language.has_lora:
-            return
         lora = load_tensors(folder / "lora" / LORA_WEIGHTS)
         check_names(lora, model.language.lora_state(), "its LoRA")
         set_peft_model_state_dict(model.language.model, lora)

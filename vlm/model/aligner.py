@@ -67,7 +67,7 @@ class Aligner(nn.Module):
 
     @property
     def identity(self) -> str:
-        """Another one for another config or other weights, so that what other weights made is not compared."""
+        """Changes with the config and the weights, so that embeddings made by others are not compared with these."""
         digest = hashlib.sha256(json.dumps(to_dict(self.preset), sort_keys=True).encode())
         for name, value in sorted(self.trained_state().items()):
             digest.update(name.encode())
@@ -79,7 +79,7 @@ class Aligner(nn.Module):
         return self.log_scale.device
 
     def trained_state(self) -> dict[str, Tensor]:
-        """All but encoders that are as their makers left them."""
+        """The weights that are saved: all but those of encoders that were never trained."""
         frozen = () if self.encoders_trained else ("vision.", "text.")
         return {name: value for name, value in self.state_dict().items() if not name.startswith(frozen)}
 

@@ -62,7 +62,7 @@ def find_aligner(name: str) -> Path:
 
 
 def aligner_config(folder: Path) -> AlignerConfig:
-    """What an aligner's folder is built of."""
+    """The resolved preset in an aligner's folder."""
     file = folder / "config.yaml"
     told = read_yaml(file)
     if not isinstance(told, dict) or not isinstance(told.get("aligner"), dict):

@@ -132,14 +132,12 @@ def _load(config: VisionConfig, device: str) -> Encoder:
     if config.encoder == "embeddings":
         return load_precomputed(config.weights)
     with plain_weight_errors(config.weights):  # Transformers' models take a second to import
-        folder = resolve(config.weights)
-        if config.encoder == "clip":
-            from vlm.model.clip import load_clip
-
-            return load_clip(folder, config.features, config.layer, device)
         from transformers import AutoConfig
 
-        from vlm.model.vision_transformer import load_transformer
+        from vlm.model.vision_transformer import load_clip, load_transformer
 
+        folder = resolve(config.weights)
+        if config.encoder == "clip":
+            return load_clip(folder, config.features, config.layer, device)
         sizes = AutoConfig.from_pretrained(folder)
         return load_transformer(folder, sizes, config.features, config.layer, device)

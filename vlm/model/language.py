@@ -135,7 +135,7 @@ class LanguageModel(nn.Module):
         return get_peft_model_state_dict(self.model, state, save_embedding_layers=False)
 
     def apply_share(self, share: float) -> float:
-        """Apply so much of what the LoRA has learned; returns its alpha, which is stored with it."""
+        """Scale what the LoRA adds to the weights by `share`. Returns its new alpha, which is stored with it."""
         described = self.model.peft_config["default"]
         described.lora_alpha = round(described.lora_alpha * share, 6)
         for module in self.model.modules():

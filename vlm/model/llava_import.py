@@ -116,7 +116,8 @@ def _described(
 
 
 def _projector(source: str, names: dict[str, str], found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`names`: how the checkpoint calls a layer -> how the connector does. It standardises nothing."""
+    """`names`: how the checkpoint calls a layer -> how the connector does. Features are not standardised:
+    the mean is 0 and the deviation 1."""
     projector: dict[str, Tensor] = {}
     for theirs, ours in names.items():
         for part in ("weight", "bias"):

@@ -19,13 +19,12 @@ from vlm.config import ModelConfig, VisionConfig
 from vlm.config_reader import read_yaml
 from vlm.errors import UserError
 from vlm.machine import usable_memory
-from vlm.model.clip import Clip, clip_dtype
 from vlm.model.connectors import build_connector, token_count
 from vlm.model.encoder import Encoder
 from vlm.model.encoders import build_encoder, check_encoder, in_tiles
 from vlm.model.fusion import build_fusion, fusion_settings
 from vlm.model.language import attach_lora, choose_dtype, is_nf4
-from vlm.model.vision_transformer import outline_transformer
+from vlm.model.vision_transformer import Clip, clip_dtype, outline_transformer
 from vlm.weights.hub import split_revision
 from vlm.weights.resolve import CATALOGUE, plain_weight_errors, tokenizer_folder
 

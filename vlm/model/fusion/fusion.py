@@ -38,7 +38,7 @@ class Fusion(nn.Module):
         """Let go of what was seen."""
 
     def attach(self, layers: nn.ModuleList) -> None:
-        """Take the place between the language model's layers, if there is one to take."""
+        """Put the fusion's own blocks, if it has any, between the language model's layers."""
 
 
 class FusionSettings(Protocol):

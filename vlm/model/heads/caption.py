@@ -5,12 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm.model.connectors.q_former import QFormer
-from vlm.model.heads.masks import causal_mask
-from vlm.model.heads.task import TaskBatch
+from vlm.model.heads.task import TaskBatch, causal_mask
 
 
 class Caption(nn.Module):
-    """The word piece behind the vocabulary's last one, `vocabulary` - 1, stands first and says "write"."""
+    """The last word piece, `vocabulary` - 1, which the tokenizer never gives, stands first and says "write"."""
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
@@ -19,7 +18,7 @@ class Caption(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def scores(self, trunk: QFormer, batch: TaskBatch) -> Tensor:
-        """Of the word piece that follows each [B, T, V], against the trunk's own word embeddings."""
+        """Scores of the word piece after each [B, T, V], by the trunk's own word embeddings."""
         queries = len(trunk.queries)
         states = trunk.read(batch.patch_features, batch.ids, causal_mask(queries, batch.present))
         return self.transform(states[:, queries:]) @ trunk.text.words.weight.T + self.bias  # type: ignore[union-attr]

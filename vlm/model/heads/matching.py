@@ -6,9 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm.model.connectors.q_former import QFormer
-from vlm.model.heads.masks import bidirectional_mask
 from vlm.model.heads.retrieval import similarities
-from vlm.model.heads.task import TaskBatch, query_states
+from vlm.model.heads.task import TaskBatch, bidirectional_mask, query_states
 
 
 class Matching(nn.Module):

@@ -8,8 +8,7 @@ from torch.nn import functional
 
 from vlm.model.aligner import LARGEST_SCALE, SCALE
 from vlm.model.connectors.q_former import QFormer
-from vlm.model.heads.masks import unimodal_mask
-from vlm.model.heads.task import TaskBatch
+from vlm.model.heads.task import TaskBatch, unimodal_mask
 
 SIZE = 256  # of the space that both are put in
 SMOOTHING = 0.1  # of the labels: some other text of the batch may fit as well

@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from vlm.model.connectors.connector import two_layers
 from vlm.model.connectors.q_former import QFormer
-from vlm.model.heads.masks import bidirectional_mask
-from vlm.model.heads.task import TaskBatch, query_states
+from vlm.model.heads.task import TaskBatch, bidirectional_mask, query_states
 
 
 class Vqa(nn.Module):

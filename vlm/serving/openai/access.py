@@ -1,16 +1,15 @@
 """Who may use the endpoint: whoever has the key; without one, programs of this machine only.
 
-VLM_API_KEY is the key. On a host that others reach, and on a Space, the endpoint is off until it is set. On this machine
-a page from elsewhere in the same browser must not use it either: it would come with another Origin, or with a name of its
-own for this machine as the Host. VLM_PICTURE_HOSTS lists the hosts from which pictures may be fetched, none otherwise.
+VLM_API_KEY is the key. On a host that others reach, and on a Space, the endpoint is off until it is set. Pages from
+elsewhere, in a browser on this machine, are kept away from all routes by vlm/serving/guard.py. VLM_PICTURE_HOSTS lists the
+hosts from which pictures may be fetched, none otherwise.
 """
 
 import secrets
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from vlm.serving.environment import ServerSettings, is_loopback
+from vlm.serving.environment import ServerSettings
 from vlm.serving.openai.errors import ApiError
 
 KEY = "VLM_API_KEY"
@@ -23,8 +22,6 @@ async def check_access(settings: ServerSettings, request: Request) -> None:
         _check_key(settings.api_key, request)
     elif settings.public:
         raise ApiError(403, f"The API is off here. Whoever runs this page can set {KEY} to switch it on.")
-    elif not all(map(is_loopback, _claimed_hosts(request))):
-        raise ApiError(403, f"Without {KEY}, the API is for programs of this machine only.")
 
 
 def _check_key(key: str, request: Request) -> None:
@@ -37,11 +34,3 @@ def _check_key(key: str, request: Request) -> None:
             "invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )
-
-
-def _claimed_hosts(request: Request) -> list[str]:
-    """The names by which the sender calls this machine, and of the page that it is on, if any."""
-    claimed = [f"//{request.headers.get('host', '')}"]
-    if "origin" in request.headers:
-        claimed.append(request.headers["origin"])
-    return [urlsplit(each).hostname or "" for each in claimed]
