@@ -1,6 +1,7 @@
 """Cores and memory that this process may use, with a folder in place of the container's limits."""
 
 import os
+import platform
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import psutil
 import pytest
 
 from vlm import machine
-from vlm.machine import usable_cores, usable_memory
+from vlm.machine import trim_heaps, usable_cores, usable_memory
 
 GIGABYTE = 10**9
 
@@ -53,3 +54,16 @@ def test_a_containers_memory_is_what_counts_without_the_files_that_it_read(limit
     (limits / "memory.current").write_text(f"{5 * GIGABYTE}\n")
     (limits / "memory.stat").write_text(f"anon {2 * GIGABYTE}\nactive_file 0\ninactive_file {3 * GIGABYTE}\n")
     assert usable_memory() == (6 * GIGABYTE, 8 * GIGABYTE)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone keeps what is free for itself")
+def test_what_is_free_within_the_heaps_goes_back_to_the_system() -> None:
+    def in_memory() -> int:
+        return psutil.Process().memory_info().rss
+
+    before = in_memory()
+    held = [b"x" * 60_000 for _ in range(3_000)]  # small enough to come from the heap
+    del held[:-1]  # the last one lies at its end, which glibc gives back from
+    kept = in_memory() - before
+    trim_heaps()
+    assert kept > 100_000_000 and in_memory() - before < kept / 4

@@ -1,6 +1,8 @@
 """What this process may use of its machine: in a container that is less than the machine has."""
 
+import ctypes
 import os
+import platform
 from pathlib import Path
 
 import psutil  # comes with accelerate
@@ -29,6 +31,25 @@ def usable_memory() -> tuple[int, int]:
         return machine.available, machine.total
     used = int(_told("memory.current") or 0) - _files_kept()
     return max(0, min(machine.available, int(limit) - used)), int(limit)
+
+
+def share_heaps() -> None:
+    """Let all threads take their memory from two heaps. Else glibc gives each of a server's many threads its own, and what
+    one thread has freed no other uses: a twentieth of the memory here."""
+    if glibc := _glibc():
+        m_arena_max = -8  # malloc.h
+        glibc.mallopt(m_arena_max, 2)
+
+
+def trim_heaps() -> None:
+    """Give back to the system what pictures and their features have left free between what is still used: a gigabyte after
+    an hour of chat and search, which glibc keeps for itself."""
+    if glibc := _glibc():
+        glibc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def _files_kept() -> int:

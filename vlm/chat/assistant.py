@@ -3,9 +3,7 @@
 Speech is transcribed first and then treated like typed words; the rest is vlm/chat/reply.py.
 """
 
-import ctypes
 import gc
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +24,7 @@ from vlm.engines.build import build_engine, closed_on_failure
 from vlm.engines.remote import server_of_environment
 from vlm.errors import UserError
 from vlm.inputs.speech import Heard, Transcriber, import_packages
+from vlm.machine import share_heaps
 from vlm.model.adapter import load_eyes, lora_folder
 from vlm.model.adapter_fit import model_config_of
 from vlm.model.adapter_folder import adapter_name, fusion_file, knows_several_pictures
@@ -187,14 +186,6 @@ def free_memory() -> None:
     """Give back to the GPU what is held by no one any more, or only by itself."""
     gc.collect()
     torch.cuda.empty_cache()
-
-
-def share_heaps() -> None:
-    """Let all threads take their memory from two heaps. Else glibc gives each of a server's many threads its own, and what
-    one thread has freed no other uses: a twentieth of the memory here."""
-    if platform.libc_ver()[0] == "glibc":
-        m_arena_max = -8  # malloc.h
-        ctypes.CDLL(None).mallopt(m_arena_max, 2)
 
 
 def load_assistant(

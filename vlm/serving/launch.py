@@ -17,6 +17,7 @@ from gradio.route_utils import FnIndexInferError
 from starlette.middleware import Middleware
 
 from vlm.errors import UserError
+from vlm.machine import trim_heaps
 from vlm.serving.accounts import Accounts
 from vlm.serving.assets import ASSETS
 from vlm.serving.endpoints import QuestionEndpoints
@@ -32,6 +33,7 @@ from vlm.serving.uploads import Uploads
 
 THREADS = 128  # Gradio's: an answer that waits for its turn holds one for half a second at a time
 SESSIONS = 300  # whose conversations are kept; the oldest goes first
+TRIM_SECONDS = 60.0
 LAST_WORDS_SECONDS = 1.0  # for what has been said to reach the browsers
 NO_MICROPHONE = (
     "Seen from other machines over plain http, browsers give no page the microphone or the camera. "
@@ -211,8 +213,11 @@ def serve(site: Site) -> None:
     if settings.public and not settings.space and not settings.certificate:
         print(NO_MICROPHONE, flush=True)
     try:
+        trimmed = time.monotonic()
         while not told_to_stop.wait(1):
-            pass
+            if time.monotonic() - trimmed > TRIM_SECONDS:
+                trim_heaps()
+                trimmed = time.monotonic()
         print("Stopping: answers under way may end.", flush=True)
         site.serving.stop()
         time.sleep(LAST_WORDS_SECONDS)
