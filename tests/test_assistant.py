@@ -184,7 +184,7 @@ def test_a_clean_up_that_fails_leaves_the_draft(learned: VisionLanguageModel) ->
     assistant.engine.stream = fails_without_adapter  # type: ignore[method-assign]
     answer = assistant.answer("Which?", [picture("red")])
     assert (answer.stage, answer.text) == ("done", "A red square.")
-    assert answer.clean_up == "rejected: The server has no model base."
+    assert answer.clean_up == "failed: The server has no model base."
 
 
 def test_a_whole_answer_is_left_as_it_is(learned: VisionLanguageModel) -> None:

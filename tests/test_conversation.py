@@ -183,6 +183,16 @@ def test_an_empty_conversation_is_filled_from_the_pages_copy_and_a_full_one_is_n
     assert not untouched.exchanges
 
 
+def test_a_copy_of_far_more_values_than_a_request_may_have_is_refused_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    talking = branched()
+    recover(talking, "no copy is looked at while there is a conversation")
+    monkeypatch.setattr(json, "loads", None)
+    with pytest.raises(UserError, match="cannot be read"):
+        recover(Conversation(), '{"record": [' + "[]," * 200_000 + "0]}")
+
+
 def test_only_files_that_were_uploaded_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cache").mkdir()
     for name in ("cache/a.png", "secret.png"):

@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -481,3 +482,18 @@ def test_a_reply_that_comes_with_a_failure_is_not_lost(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         answer_all(assistant, asked, {shown.name: shown}, assistant.settings, journal)  # type: ignore[arg-type]
     assert {question for _, question in Journal(journal.file, {}).replies} == {"What?"}
+
+
+def test_an_answer_whose_clean_up_failed_is_asked_for_again(tmp_path: Path) -> None:
+    class Failing(FakeAssistant):
+        def answer(self, *given: Any, **named: Any) -> Any:
+            answer = super().answer(*given, **named)
+            answer.clean_up = "failed: The server is away."
+            return answer
+
+    journal, shown = Journal(tmp_path / "answers.jsonl", {}), blank_picture()
+    for assistant in (Failing(), FakeAssistant()):
+        with suppress(UserError):
+            answer_all(assistant, [(shown.name, "What?")], {shown.name: shown}, assistant.settings, journal)  # type: ignore[arg-type]
+    (reply,) = journal.replies.values()
+    assert reply.clean_up == "accepted"

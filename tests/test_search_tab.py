@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import gradio as gr
 import numpy as np
@@ -29,6 +30,7 @@ from vlm.serving.environment import ServerSettings
 from vlm.serving.searches import Searches, SearchSession, progress_bar
 from vlm.serving.serving import Serving
 from vlm.serving.shared_searcher import SharedSearcher
+from vlm.serving.uploads import NoRoom
 
 PATIENCE = 90_000  # milliseconds
 
@@ -108,7 +110,7 @@ def test_pictures_are_embedded_with_a_bar_and_found_by_words(handlers: Searches,
 
 
 def test_the_gallery_shows_a_large_picture_smaller_and_the_question_is_about_all_of_it(
-    handlers: Searches, tmp_path: Path
+    handlers: Searches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, large = SearchSession(), tmp_path / "noise.png"
     noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
@@ -119,6 +121,10 @@ def test_the_gallery_shows_a_large_picture_smaller_and_the_question_is_about_all
     with Image.open(shown) as small:
         assert max(small.size) == 800
     assert handlers.find(session, "noise", None)[0]["value"][0][0] == shown  # made once
+    session.small.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(received, "save_pil_to_cache", Mock(side_effect=NoRoom))
+        assert handlers.find(session, "noise", None)[0]["value"][0][0] == str(large)
     handlers.choose(session, click(0))
     assert handlers.ask_about(session, None)[0]["files"] == [str(large)]
 

@@ -119,22 +119,34 @@ def test_thumbs_go_from_up_to_down_and_away(page: Page, folder: Path) -> None:
     assert not kept(folder)
 
 
-def test_a_right_answer_that_is_being_written_outlasts_the_next_question(page: Page, folder: Path) -> None:
+def test_a_right_answer_that_is_being_written_stays_with_its_answer(page: Page, folder: Path) -> None:
+    """Also while others are asked for, in another way through the conversation as well."""
     page.get_by_role("tab", name="Text").click()
+    form = page.locator(".right-answer:visible")
     ask(page, "Say maybe.")
     expect(answers(page)).to_have_count(1)
+    page.get_by_role("button", name="Try again").locator("visible=true").click()
+    expect(page.locator(".versions:visible")).to_have_text("‹2 / 2›", timeout=BRIEF)
+    expect(page.get_by_role("button", name="Bad answer").locator("visible=true")).to_be_visible(timeout=BRIEF)
     press(page, "Bad answer")
-    form = page.locator(".right-answer:visible")
     form.get_by_role("textbox").fill("Perhaps.")
+    page.get_by_role("button", name="Earlier version").locator("visible=true").click()
+    expect(page.locator(".versions:visible")).to_have_text("‹1 / 2›", timeout=BRIEF)
     ask(page, "Say yes.")
+    expect(answers(page)).to_have_count(2)
+    expect(form).to_have_count(0)
+    page.get_by_role("button", name="Later version").locator("visible=true").click()
+    expect(form.get_by_role("textbox")).to_have_value("Perhaps.", timeout=BRIEF)
+    ask(page, "Say no.")
     expect(answers(page)).to_have_count(2)
     expect(form.get_by_role("textbox")).to_have_value("Perhaps.", timeout=BRIEF)
     form.get_by_role("button", name="Send").click()
     expect(form).to_have_count(0)
-    expect(page.get_by_role("button", name="Bad answer").first).to_have_attribute("aria-pressed", "true")
+    first = page.get_by_role("button", name="Bad answer").locator("visible=true").first
+    expect(first).to_have_attribute("aria-pressed", "true", timeout=BRIEF)
     (vote,) = kept(folder)
     assert (vote.question, vote.right_answer) == ("Say maybe.", "Perhaps.")
-    page.get_by_role("button", name="Bad answer").locator("visible=true").first.click()
+    first.click()
     wait_until(lambda: not kept(folder))
 
 

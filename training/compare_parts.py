@@ -221,7 +221,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> str:
-    language = Path(arguments.language).name.removesuffix(".yaml")
+    language = Path(arguments.language).name.removesuffix(".yaml").removesuffix(".yml")
     results = arguments.results or ROOT / "assets" / "parts" / language
     if arguments.table:
         return write_table(results, arguments.language)

@@ -101,7 +101,7 @@ def check_numbers(config: TrainingConfig) -> None:
         if value < 1:
             raise UserError(f"{name} must be 1 or more.")
     for name, stage in stages.items():
-        if stage.max_steps < 1 and stage.max_steps != -1:
+        if stage.max_steps < 1 and stage.max_steps != -1 and not has_begun(config):
             raise UserError(f"{name}.max_steps must be 1 or more, or -1 for all of its epochs.")
 
 

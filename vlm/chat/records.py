@@ -19,6 +19,7 @@ Record = dict[str, Any]
 
 MAX_CHARACTERS = 100_000  # of one text
 MAX_RECORD = 4_000_000  # characters of a whole conversation
+UNREADABLE = "This conversation cannot be read: it was not written by this page, or was changed since."
 LOST = "lost/"  # before the name of a file that is no longer there
 
 
@@ -42,7 +43,7 @@ def from_record(record: Any, received: Callable[[str], str | None]) -> Conversat
     """The conversation as it was. `received`: a file's path as the record has it -> where it is now, None if it is lost.
     Raises UserError."""
     try:
-        _require(len(json.dumps(record)) <= MAX_RECORD)
+        _require(len(json.dumps(record, ensure_ascii=False)) <= MAX_RECORD)
         exchanges = [_exchange(each, received) for each in record["exchanges"][: MAX_KEPT + 1]]
         ways = [[exchanges[_index(number)] for number in way] for way in record["ways"]]
         _require(len(exchanges) <= MAX_KEPT and 0 < len(ways) <= MAX_KEPT)
@@ -52,9 +53,7 @@ def from_record(record: Any, received: Callable[[str], str | None]) -> Conversat
         conversation.key = _checked(record["key"], str)
         _require(conversation.shown < len(ways) and len(conversation.key) <= 64)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, UserError) as problem:
-        raise UserError(
-            "This conversation cannot be read: it was not written by this page, or was changed since."
-        ) from problem
+        raise UserError(UNREADABLE) from problem
     return conversation
 
 

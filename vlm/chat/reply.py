@@ -190,7 +190,7 @@ class Pipeline:
                 if clean_up.is_whole(text):
                     break
         except UserError as problem:  # of a server: the draft is an answer without it
-            verdict = f"rejected: {problem}"
+            verdict = f"failed: {problem}"
         seconds = answer.seconds | {"clean_up": time.perf_counter() - start}
         return replace(answer, text=text, clean_up=verdict, seconds=seconds)
 

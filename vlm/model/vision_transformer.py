@@ -1,8 +1,8 @@
 """Pictures -> the features of any vision transformer that Transformers knows (ViT, DeiT, BEiT, DINOv2, SigLIP and others
 of their kind), and of CLIP, which also has one embedding for the whole picture. No remote code is run.
 
-The configuration alone says which class it is. The picture is padded to a square, never cropped; the preprocessing is read
-from preprocessor_config.json as plain numbers, and needs no torchvision.
+The configuration alone says which class it is. The picture is padded to a square, never cropped. The preprocessing, but for
+CLIP's, is read from preprocessor_config.json as plain numbers, and needs no torchvision.
 """
 
 import json

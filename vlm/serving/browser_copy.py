@@ -7,7 +7,9 @@ comes with the next question fills it again.
 import json
 
 from vlm.chat.conversation import Conversation
-from vlm.chat.records import from_record, to_record
+from vlm.chat.records import UNREADABLE, from_record, to_record
+from vlm.errors import UserError
+from vlm.serving.body import MAX_VALUES, ValueCount
 from vlm.serving.markdown import to_words
 from vlm.serving.received import received
 
@@ -25,6 +27,12 @@ def recover(conversation: Conversation, copy: str | None) -> None:
     quick question comes with the copy from before."""
     if conversation.exchanges or conversation.busy or conversation.cleared or not copy:
         return
+    values = ValueCount()
+    values.add(
+        copy.encode("utf-8", "surrogatepass")
+    )  # within the request it was a text, whose values did not count
+    if values.total > MAX_VALUES:
+        raise UserError(UNREADABLE)
     record = json.loads(copy).get("record") or {}
     if record.get("exchanges"):
         conversation.take_over(from_record(record, received))

@@ -6,6 +6,7 @@ Each visitor's index is kept on the server in their own session, and nowhere els
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -244,7 +245,8 @@ class Searches:
         if small and Path(small).is_file():
             return small
         if path := self._file_of(sha256, session):
-            session.small[sha256] = path = small_file(path)
+            with suppress(UserError, OSError):  # no room: a small copy only spares time
+                session.small[sha256] = path = small_file(path)
         return path
 
     def _file_of(self, sha256: str, session: SearchSession) -> str | None:
