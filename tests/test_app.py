@@ -232,7 +232,11 @@ def test_only_an_answer_that_can_go_on_is_offered_to() -> None:
 def test_what_was_asked_about_a_picture_is_not_suggested_again() -> None:
     def suggested(*asked: str, pictures: tuple[str, ...] = ("cat.jpg",)) -> list[str]:
         answered = Answer(text="A cat.", route="image", stage="done")
-        talk = Conversation([Exchange(question, pictures, answer=answered) for question in asked])
+        first, *more = asked
+        talk = Conversation([Exchange(each, answer=answered) for each in ("Describe it.", first, *more)])
+        talk.exchanges[1] = replace(
+            talk.exchanges[1], pictures=pictures
+        )  # what was asked before counts no more
         return re.findall(r'data-action="suggested">(.+?)<', str(messages(talk)))
 
     assert suggested("And now?") == ["What color is it?", "Describe the picture.", "What is it used for?"]

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from tests.tiny import picture, tiny_eyes
 from vlm import Answer, Settings, UserError
-from vlm.chat.conversation import Conversation, Exchange, Voted
+from vlm.chat.conversation import NOTHING, Conversation, Exchange, Voted
 from vlm.chat.occlusion import _named, where_it_looked
 from vlm.chat.records import from_record, to_record
 from vlm.chat.trace import certainty_note
@@ -73,6 +73,28 @@ def test_a_branch_that_gets_no_answer_leaves_the_one_before() -> None:
     lost = conversation.settle()
     assert lost and lost.question == "z"
     assert said(conversation) == ["a", "x", "y"] and len(conversation.ways) == 2
+
+
+def test_an_edited_question_that_gets_no_answer_is_edited_still_and_one_asked_again_stays_where_it_is() -> (
+    None
+):
+    conversation = branched()
+    conversation.edit(1, NOTHING)
+    conversation.begin(Exchange("z"), at=1)
+    assert conversation.editing is None
+    lost = conversation.settle()
+    assert lost and (lost.question, conversation.editing, said(conversation)) == ("z", 1, ["a", "x", "y"])
+    conversation.editing = None
+    conversation.begin(Exchange("y"), at=2)
+    assert conversation.settle() is None  # or it would come into the box, and stand above it too
+    assert (said(conversation), conversation.editing) == (["a", "x", "y"], None)
+
+
+def test_an_answer_that_was_stopped_can_go_on() -> None:
+    stopped = Exchange("a", answer=replace(ANSWERED, stage="drafting", ended=False))
+    assert stopped.is_cut
+    shown = str(messages(Conversation([stopped])))
+    assert "The answer was stopped." in shown and "length limit" not in shown and "go_on" in shown
 
 
 def test_only_an_answer_that_was_cut_off_goes_on_and_it_keeps_its_words() -> None:

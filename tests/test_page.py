@@ -1000,13 +1000,42 @@ def test_a_recording_is_dropped_by_escape_and_when_its_tab_is_left(
     record.click()
     page.wait_for_timeout(700)
     send.click()
-    expect(page.locator(".composer .notice:visible")).to_contain_text("Please add a picture first")
+    notice = page.locator(".composer .notice:visible")
+    drop = page.locator("[data-action=drop]:visible")  # a phone has no Escape
+    expect(notice).to_contain_text("Please add a picture first")
+    expect(page.locator(".toast-body")).to_have_count(0)  # the notice says it
+    expect(page.locator(".bar-note:visible")).to_contain_text("Press Speak to send it again")
+    drop.click()
+    expect(page.locator(".bar-note:visible")).to_have_text("The recording was dropped, and not sent.")
+    expect(drop).to_have_count(0)
+    record.click()
+    drop.click()
+    record.click()
+    page.wait_for_timeout(700)
+    send.click()
     expect(page.locator(".bar-note:visible")).to_contain_text("Press Speak to send it again")
     assert not assistant.asked
     add_picture(page, "cat.jpg")
     record.click()
     expect(answers(page)).to_have_count(1)
     expect(page.locator(".bar-note:visible")).to_have_count(0)
+
+
+def test_nothing_of_gradios_own_lies_over_a_talk_that_is_answered_and_stopped(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    """Its progress turned into an error over the answer where it was told late of a stop."""
+    page.get_by_role("tab", name="Text").click()
+    assistant.slow, assistant.script["Slow?"] = 0.1, " ".join(["word"] * 40)
+    over = page.locator(".conversation [data-testid=status-tracker]:visible:not(.hide)")
+    ask(page, "Slow?")
+    page.locator(".answer:visible .words", has_text="word word").wait_for()
+    expect(over).to_have_count(0)
+    page.get_by_role("button", name="Stop", exact=True).locator("visible=true").first.click()
+    page.get_by_text("The answer was stopped.").locator("visible=true").wait_for()
+    expect(over).to_have_count(0)
+    page.get_by_role("button", name="Continue", exact=True).click()
+    expect(page.get_by_text("The answer was stopped.").locator("visible=true")).to_have_count(0)
 
 
 def speak(page: Page) -> None:

@@ -111,7 +111,7 @@ def test_more_pictures_than_a_conversation_holds_are_not_even_opened(
     questions: Questions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "shown_file", None)
-    with pytest.raises(UserError, match="can hold 8 pictures"):
+    with pytest.raises(UserError, match="At most 8 pictures can be asked about"):
         questions.ask(Conversation(), {"text": "What are these?", "files": [CAT] * 9}, None)
 
 

@@ -13,7 +13,15 @@ let recording = null;  // {tab, recorder, stream, discard, anew, stopMeter} whil
 
 const after = milliseconds => new Promise(go => setTimeout(go, milliseconds));
 const lastAsked = record => record?.exchanges.length ? wayShown(record).at(-1) : null;
-const note = (tab, text) => { tab.panel.querySelector(".bar-note").textContent = text; };
+function note(tab, text) {
+  tab.panel.querySelector(".bar-note").textContent = text;
+  offerToDrop(tab);
+}
+
+/* What runs or waits can be dropped by a button too: a phone has no Escape. */
+function offerToDrop(tab) {
+  tab.panel.querySelector("[data-action=drop]").hidden = recording?.tab !== tab && !tab.unsent;
+}
 
 function showRecording(tab, on) {
   const button = tab.panel.querySelector("[data-action=speak]");
@@ -67,8 +75,8 @@ async function listen(tab) {
 
 function record(tab, stream) {
   showRecording(tab, true);
-  note(tab, "Listening…");
   begin(tab, stream);
+  note(tab, "Listening…");
 }
 
 function begin(tab, stream) {
@@ -106,6 +114,7 @@ async function send(tab, file, chosen = false) {
   if (tab.unsent !== file || tab.sending && tab.sending !== mine) return;  // it was dropped, or is sent once more
   if (sent ? !tab.sending : !chosen) return note(tab, NOT_SENT);
   tab.unsent = null;
+  offerToDrop(tab);
   if (!sent) return note(tab, "The recording could not be sent. Please try again in a moment.");
   if (chosen) note(tab, "");
   else tab.asked = {file, path: sent.path};
@@ -148,6 +157,8 @@ page.actions.speak = (button, tab) => {
   else if (tab.unsent) send(tab, tab.unsent);
   else listen(tab);
 };
+
+page.actions.drop = () => page.dropRecording();
 
 /* End the recording under way without sending it, and hands-free with it. Whether there was one. */
 page.dropRecording = () => {

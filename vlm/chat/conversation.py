@@ -60,8 +60,8 @@ class Exchange:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the length limit ended its answer, so that it can be continued."""
-        return bool(self.answer and self.answer.stage == "done" and not self.answer.ended and self.text)
+        """Whether its answer was stopped, or ended by the length limit, so that it can be continued."""
+        return bool(self.answer and not self.answer.ended and self.text)
 
     @property
     def present_pictures(self) -> tuple[str, ...]:
@@ -114,6 +114,7 @@ class Conversation:
         self.refused = ""
         self.key, self.cleared = "", False
         self._before: int | None = None  # the way that was shown when the last question began another
+        self._edited: int | None = None  # `editing`, when it was asked
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -131,7 +132,7 @@ class Conversation:
         ):  # more than its record may hold (vlm/chat/records.py)
             raise UserError("This conversation is full. Please start a new one.")
         self.key = self.key or secrets.token_hex(8)
-        self._before = None
+        self._before, self._edited = None, self.editing if at == self.editing else None
         if branches:
             self._before = self.shown
             self.ways.append(before)
@@ -176,7 +177,7 @@ class Conversation:
         if not self.exchanges or not self.exchanges[-1].is_cut:
             raise UserError("There is no answer here that was cut off.")
         self.exchanges[-1] = replace(self.exchanges[-1], begun=self.exchanges[-1].answer)
-        self._before = self.editing = None
+        self._before = self._edited = self.editing = None
         self.busy, self.finished, self.refused = True, False, ""
 
     def grow(self, exchange: Exchange, answer: Answer) -> Exchange | None:
@@ -216,8 +217,8 @@ class Conversation:
             raise UserError("Please wait for the answer, or stop it first.")
 
     def settle(self) -> Exchange | None:
-        """The answer has ended or was stopped: a question that got no words is taken out and returned, and what it was to
-        take the place of is shown again."""
+        """The answer has ended or was stopped: a question that got no words is taken out, and what it was to take the place
+        of is shown again. It is returned, and edited again if it was, unless it was the same question once more."""
         self.busy = False
         if not self.exchanges:
             return None
@@ -229,11 +230,16 @@ class Conversation:
         if last.text:
             return None
         self.exchanges.pop()
+        count = len(self.exchanges)
+        self.editing, self._edited = self._edited, None
         before = self._before if self._before is not None else self._longer_way()
         if before is not None:
             way = self.shown
             del self.ways[way]
             self.shown, self._before = before - (before > way), None
+            stands = self.exchanges[count] if len(self.exchanges) > count else None
+            is_again = stands and self.editing is None and last.asked in (stands.question, stands.asked)
+            return None if is_again else last
         return last
 
     def _longer_way(self) -> int | None:

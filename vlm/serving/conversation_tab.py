@@ -20,7 +20,8 @@ CONNECT = """page.connect({element, trigger, props, upload, watch}, ["spoken", "
     "leave", "turn", "opened", "fresh", "looked", "close", "voted", "arranged", "attached"])"""
 SPEAK = """<div class="bar"><button type="button" data-action="speak" aria-pressed="false"
     title="One click starts, the next one sends">Speak</button>"""
-NOTE = """<span class="bar-note" role="status"></span></div>"""
+NOTE = """<span class="bar-foot"><span class="bar-note" role="status"></span>
+    <button type="button" data-action="drop" hidden>Cancel</button></span></div>"""
 VOICE = """<label class="choose-recording">Choose a recording
     <input type="file" accept="audio/*" data-action="recording"></label>
     <label><input type="checkbox" data-setting="handsFree"> Hands-free</label>
@@ -118,7 +119,7 @@ class ConversationTab:
             **UNQUEUED,
         )
         add = self.questions.add_photo
-        photo.input(add, [photo, self.question], [photo, self.question], **UNQUEUED)
+        photo.input(add, [photo, self.question], [photo, is_shown, self.question], **UNQUEUED)
 
     def _wire_questions(self) -> None:
         questions, conversation = self.questions, self.conversation
@@ -133,7 +134,8 @@ class ConversationTab:
                 questions.answer,
                 conversation,
                 [self.chat, self.bar],
-                show_progress_on=self.chat,
+                # Gradio's own, when it is told late of a stop, covers the talk with an error
+                show_progress="hidden",
                 **ALWAYS,
                 **MODEL,
             )

@@ -130,7 +130,7 @@ def _growing(answer: Answer) -> str:
 
 
 def _answer(exchange: Exchange, answer: Answer, last: bool, kept: str) -> str:
-    notes = "".join(f'<p class="note">{note}</p>' for note in _notes(answer, exchange.is_cut, last))
+    notes = "".join(f'<p class="note">{note}</p>' for note in _notes(exchange, answer, last))
     words = f'<div class="words" dir="auto" translate="no">{to_html(answer.text)}</div>'
     actions = _actions(exchange, answer, last, kept)
     return f"{words}{notes}{actions}{_trace(answer, exchange.settings)}"
@@ -164,7 +164,7 @@ def _said(label: str, value: str) -> str:
     return f"<dd{kept}>{escape(value)}</dd>"
 
 
-def _notes(answer: Answer, is_cut: bool, last: bool) -> list[str]:
+def _notes(exchange: Exchange, answer: Answer, last: bool) -> list[str]:
     """What the person should know without opening the trace."""
     notes = []
     if doubt := certainty_note(answer):
@@ -173,11 +173,12 @@ def _notes(answer: Answer, is_cut: bool, last: bool) -> list[str]:
         notes.append("The oldest turn no longer fits and was left out.")
     if answer.left_out > 1:
         notes.append(f"The {answer.left_out} oldest turns no longer fit and were left out.")
-    if answer.set_aside:
+    if answer.set_aside and exchange.pictures:  # said once, where it begins
         notes.append("This model knows one picture at a time: what was said before the latest was set aside.")
-    if is_cut:
+    if exchange.is_cut:
         more = _button("go_on", "Continue") if last and not is_joined(answer.text) else ""
-        notes.append(f"The answer was cut off at the length limit in Settings. {more}")
+        limit = "The answer was cut off at the length limit in Settings."
+        notes.append(f"{limit if answer.stage == 'done' else 'The answer was stopped.'} {more}")
     return notes
 
 
@@ -186,7 +187,8 @@ def _follow_ups(conversation: Conversation) -> str:
     answer = conversation.exchanges[-1].answer or Answer()
     if answer.route != "image" or answer.stage != "done":
         return ""
-    asked = {exchange.asked for exchange in conversation.exchanges}
+    with_pictures = [place for place, each in enumerate(conversation.exchanges) if each.pictures]
+    asked = {each.asked for each in conversation.exchanges[max(with_pictures, default=0) :]}
     several = len(latest_pictures(conversation.exchanges)) > 1
     offered = FOLLOW_UPS_OF_SEVERAL if several else FOLLOW_UPS
     new = [

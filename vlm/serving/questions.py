@@ -17,7 +17,7 @@ import gradio as gr
 
 from vlm.chat.answer import LARGEST_SEED, Answer, Settings
 from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange
-from vlm.chat.reply import check_count
+from vlm.chat.reply import MAX_PICTURES
 from vlm.errors import UserError
 from vlm.serving.browser_copy import copy_of, recover
 from vlm.serving.messages import Message, editing_notice, messages
@@ -54,7 +54,8 @@ class Questions:
                 sentence = plain_sentence(problem)
                 if not conversation.busy:
                     conversation.refused = sentence
-                raise gr.Error(sentence, print_exception=False) from problem
+                shown = conversation.refused != sentence  # or the notice above the box says it
+                raise gr.Error(sentence, visible=shown, print_exception=False) from problem
 
         return asking
 
@@ -127,7 +128,8 @@ class Questions:
             raise UserError("Questions about pictures go on the Image tab.")
         if self.tab.pictures and not any(each.pictures for each in [*conversation.exchanges[:at], exchange]):
             raise UserError("Please add a picture first: upload, paste or drop one, or use the camera.")
-        check_count(len(exchange.pictures))
+        if len(exchange.pictures) > MAX_PICTURES:
+            raise UserError(f"At most {MAX_PICTURES} pictures can be asked about. Please take some out.")
         _check_present(exchange)
         pictures = tuple(map(shown_file, exchange.pictures))
         conversation.begin(replace(exchange, pictures=pictures, settings=settings), at)
@@ -208,9 +210,13 @@ class Questions:
         shown = refused if conversation.editing is None else refused + editing_notice(conversation.editing)
         return gr.update(value=shown, visible=bool(shown))
 
-    def add_photo(self, photo: str | None, composed: Composed | None) -> tuple[None, Composed]:
+    def add_photo(
+        self, photo: str | None, composed: Composed | None
+    ) -> tuple[dict[str, Any], bool, Composed]:
+        """-> the camera, closed, whether it is shown, composer"""
         composed = composed or NOTHING
-        return None, composed | {"files": [*composed["files"], *([photo] if photo else [])]}
+        files = [*composed["files"], *([photo] if photo else [])]
+        return gr.update(value=None, visible=False), False, composed | {"files": files}
 
 
 def _check_present(exchange: Exchange) -> None:
