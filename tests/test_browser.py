@@ -320,7 +320,7 @@ def test_a_file_that_is_no_picture_gives_a_plain_message_and_nothing_is_lost(
     page.locator(".composer input[type=file]").first.set_input_files(tmp_path / "bad.png")
     page.locator(".thumbnail-item:visible").first.wait_for()
     ask(page, "What is this?")
-    page.locator(".toast-body").get_by_text("bad.png").wait_for()
+    page.locator(".composer .notice").get_by_text("bad.png").wait_for()
     expect(box(page)).to_have_value("What is this?")
     assert "Traceback" not in page.content()
 
