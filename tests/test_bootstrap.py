@@ -145,9 +145,8 @@ def test_what_is_true_is_kept_and_written_for_training(folder: Path, assistant: 
     data, report = folder / "data", bootstrap.run(arguments(folder))
     texts, captions = report["texts"], report["captions"]
     assert 0.35 < texts["true"]["share"] < 0.65
-    assert (
-        texts["precision"]["share"] > 0.8
-    )  # of the exchanged texts an eighth is true: of a picture of that colour
+    # Of the exchanged texts an eighth is true: of a picture of that colour
+    assert texts["precision"]["share"] > 0.7
     assert texts["true_kept"]["share"] > 0.8 and texts["false_kept"]["share"] < 0.3
     assert report["known"]["precision"]["share"] > 0.75
     assert len(assistant.asked) == captions["kept"]["of"] == 20
