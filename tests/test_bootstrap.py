@@ -147,7 +147,7 @@ def test_what_is_true_is_kept_and_written_for_training(folder: Path, assistant: 
     assert 0.35 < texts["true"]["share"] < 0.65
     # Of the exchanged texts an eighth is true: of a picture of that colour
     assert texts["precision"]["share"] > 0.7
-    assert texts["true_kept"]["share"] > 0.8 and texts["false_kept"]["share"] < 0.3
+    assert texts["true_kept"]["share"] > 0.7 and texts["false_kept"]["share"] < 0.3
     assert report["known"]["precision"]["share"] > 0.75
     assert len(assistant.asked) == captions["kept"]["of"] == 20
     kept, dropped = (read_pairs(data, [source], 0.0).train for source in (KEPT, DROPPED))

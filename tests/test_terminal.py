@@ -101,6 +101,16 @@ def test_the_shell_prints_an_answer_once(
     assert capsys.readouterr().out.lstrip("\n") == shown
 
 
+def test_a_command_that_is_misspelled_is_told_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["vlm", "serch", "a cup"])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().err
+    assert "unrecognized arguments: a cup" in told and "search, classify" in told
+
+
 def test_convert_reports_what_the_terminal_cannot_show(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="another seed draws another answer, above temperature 0")
     parser.add_argument("--style", choices=["full", "keywords"], help="whole sentences or keywords")
     parser.add_argument("--json", action="store_true", help="print the whole trace as JSON")
-    arguments = parser.parse_args()
+    arguments, others = parser.parse_known_args()
+    if others:
+        known = f"A question stands in quotation marks; the commands are {', '.join(COMMANDS)}."
+        parser.error(f"unrecognized arguments: {' '.join(others)}. {known}")
     if not (arguments.question or arguments.audio):
         parser.error('give a question, such as: python -m vlm "What is this?" --image FILE')
     return arguments

@@ -38,6 +38,11 @@ page.changed.push((tab, wasBusy) => {
   if (tab.answered) told.textContent = page.lastAnswer(tab);
 });
 
+/* How the last answer came about opens below the end of what is seen. */
+document.addEventListener("toggle", ({target}) => {
+  if (target.open && target.matches(".trace")) target.scrollIntoView({block: "nearest"});
+}, true);
+
 page.box = tab => tab.panel.querySelector(".composer textarea");
 
 page.stop = tab => {

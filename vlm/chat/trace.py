@@ -9,6 +9,10 @@ from vlm.chat.words import words
 # Tux Paint, 120 pictures each), the others in 120 of 140. Descriptions of scenes were right in 97 of 103 below it.
 SURE_FROM = 30  # percent
 NAME_WORDS = 4  # an answer of at most so many words names a thing
+UNNAMED = frozenset(  # of an answer that is a number or a colour, and names no thing
+    "a an the and none one two three four five six seven eight nine ten "
+    "red orange yellow green blue purple pink brown black white gray grey silver gold beige".split()
+)
 _TAG = re.compile(r"([^,;]+?) (\d+)%")
 
 
@@ -38,7 +42,9 @@ def certainty_note(answer: Answer) -> str:
     """ "" or a sentence of doubt, for an answer that names a thing where no tag is likely."""
     tags = [(int(chance), name.strip()) for name, chance in _TAG.findall(answer.seen)]
     said = words(answer.text)
-    names = 0 < len(said) <= NAME_WORDS and said[0] not in ("yes", "no", "not") and not said[0].isdigit()
+    begins = said[0] if said else ""
+    names = 0 < len(said) <= NAME_WORDS and begins not in ("yes", "no", "not") and not begins.isdigit()
+    names = names and not UNNAMED.issuperset(said)
     if answer.stage != "done" or not tags or not names:
         return ""
     chance, name = max(tags)

@@ -28,11 +28,10 @@ class Keeping:
         """The record that the browser has, with its pictures uploaded anew."""
         opened = from_record(chosen.record, _readable_files())
         asked = opened.exchanges[-1] if opened.exchanges else None
-        if asked and not asked.text:  # the page was left before there was an answer
-            opened.settle()
+        # The page may have been left before there was an answer
+        unanswered = opened.settle() if asked and not asked.text else None
         draft = _draft(conversation, chosen)
         conversation.take_over(opened)
-        unanswered = asked if asked and not asked.text else None
         back = self.questions.put_back(unanswered, composed if draft is None else draft)
         return self.questions.page(conversation, back or draft)
 
