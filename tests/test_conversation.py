@@ -307,6 +307,7 @@ def test_an_answer_is_said_without_the_signs_of_markdown() -> None:
         ("Three.", "dog 9%", False),
         ("Red and white.", "dog 9%", False),
         ("A red rose.", "dog 9%", True),
+        ("An orange.", "dog 9%", True),
         ("A dog is running through the grass.", "dog 9%", False),
         ("A cat.", "", False),
     ],

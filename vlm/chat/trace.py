@@ -10,7 +10,7 @@ from vlm.chat.words import words
 SURE_FROM = 30  # percent
 NAME_WORDS = 4  # an answer of at most so many words names a thing
 UNNAMED = frozenset(  # of an answer that is a number or a colour, and names no thing
-    "a an the and none one two three four five six seven eight nine ten "
+    "and none one two three four five six seven eight nine ten "
     "red orange yellow green blue purple pink brown black white gray grey silver gold beige".split()
 )
 _TAG = re.compile(r"([^,;]+?) (\d+)%")
