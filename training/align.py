@@ -20,7 +20,7 @@ from training.aligners.plots import draw_all
 from training.aligners.sides import prepare, sides, texts_of
 from training.aligners.trainer import PairCollator, build_trainer
 from training.aligners.validation import EMBEDDINGS, Validation
-from training.config import AlignmentConfig, check_report_to, load_alignment_config
+from training.config import AlignmentConfig, check_counts, check_report_to, load_alignment_config
 from training.runs.aligner_run import claim_output, is_finished, training_record
 from training.runs.checkpoints import last_whole_checkpoint
 from training.runs.processes import join_processes
@@ -85,9 +85,8 @@ def check(config: AlignmentConfig) -> None:
     for name, valid in VALID.items():
         if getattr(config, name) not in valid:
             raise UserError(f"There is no {name} {getattr(config, name)!r}. Valid: {', '.join(valid)}.")
-    for name in ("batch_size", "epochs", "save_steps", "validation_steps"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{name} must be 1 or more.")
+    counts = ("batch_size", "epochs", "save_steps", "validation_steps")
+    check_counts({name: getattr(config, name) for name in counts})
     if config.save_steps % config.validation_steps:  # or the best checkpoint would not be one that was scored
         raise UserError(
             f"save_steps ({config.save_steps}) must be a multiple of validation_steps ({config.validation_steps})."

@@ -24,6 +24,13 @@ def check_report_to(name: str) -> None:
         raise UserError(f"The package {name} is not installed. Install it with: pip install {name}")
 
 
+def check_counts(counts: Mapping[str, int]) -> None:
+    """Setting -> its value. UserError where one is less than 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"{name} must be 1 or more.")
+
+
 @dataclass(frozen=True)
 class StageConfig:
     """One stage: the parts that train (`vlm.model.vlm.STAGES`), a learning rate for each, and for how long."""

@@ -26,7 +26,7 @@ from training.adapters.encoding import features_of
 from training.adapters.epochs import lay_out, lay_out_validation, long_enough
 from training.adapters.stage import train_stage
 from training.adapters.tags import tags_of
-from training.config import Slice, TrainingConfig, check_report_to, load_training_config
+from training.config import Slice, TrainingConfig, check_counts, check_report_to, load_training_config
 from training.data import Row, read_rows, sources_of
 from training.plot import draw, read_log
 from training.runs.adapter_run import check_lora, claim_output, falls_short, is_finished, training_record
@@ -94,12 +94,9 @@ def check_numbers(config: TrainingConfig) -> None:
     if config.style not in get_args(Style):
         raise UserError(f"There is no style {config.style!r}. Valid: {', '.join(get_args(Style))}.")
     stages = {"projector_stage": config.projector_stage, "joint_stage": config.joint_stage}
-    least = {name: getattr(config, name) for name in ("batch_size", "gradient_accumulation", "save_steps")}
-    least |= {"logging_steps": config.logging_steps}
-    least |= {f"{name}.epochs": stage.epochs for name, stage in stages.items()}
-    for name, value in least.items():
-        if value < 1:
-            raise UserError(f"{name} must be 1 or more.")
+    counts = ("batch_size", "gradient_accumulation", "save_steps", "logging_steps")
+    check_counts({name: getattr(config, name) for name in counts})
+    check_counts({f"{name}.epochs": stage.epochs for name, stage in stages.items()})
     for name, stage in stages.items():
         if stage.max_steps < 1 and stage.max_steps != -1 and not has_begun(config):
             raise UserError(f"{name}.max_steps must be 1 or more, or -1 for all of its epochs.")

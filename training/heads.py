@@ -149,9 +149,9 @@ def run(config: TasksConfig) -> dict[str, Any]:
 
 
 def stored_features(data: Path, vision: VisionConfig, encoder: Any, rows: Sequence[Row]) -> FeatureStore:
-    store = FeatureStore(data, vision)
+    store, wanted = FeatureStore(data, vision), {row.picture for row in rows}
     for split in ("train", "validation"):
-        store.fill(pictures_of(data, split), {row.picture for row in rows}, encoder)
+        store.fill(pictures_of(data, split), wanted, encoder)
     return store
 
 

@@ -12,9 +12,8 @@ CGROUP = Path("/sys/fs/cgroup")  # of Linux, in version 2: the limits of this pr
 
 def usable_cores() -> int:
     """Physical cores, as many as this process may run on. More threads than that would wait for each other."""
-    counts = [
-        psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    ]  # not every machine tells its cores apart
+    # Not every machine tells its physical cores
+    counts = [psutil.cpu_count(logical=False) or os.cpu_count() or 1]
     if hasattr(os, "sched_getaffinity"):  # on Linux alone
         counts.append(len(os.sched_getaffinity(0)))
     quota, _, period = _told("cpu.max").partition(" ")  # microseconds of work in each period, or "max"

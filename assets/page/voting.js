@@ -30,9 +30,9 @@ page.actions.thumb = (button, tab) => {
   else openRightAnswer(button, rightAnswer(button).hidden, tab);
 };
 page.actions["send-thumb-down"] = (button, tab) => {
-  const right = rightAnswer(button).querySelector("textarea").value;
-  openRightAnswer(button, false, tab);
-  vote(button, tab, "down", right);
+  const form = rightAnswer(button);
+  vote(button, tab, "down", form.querySelector("textarea").value);
+  form.hidden = true;
 };
 page.actions["cancel-thumb-down"] = (button, tab) => openRightAnswer(button, false, tab);
 

@@ -127,9 +127,8 @@ class Conversation:
         before = self.exchanges[:at]
         branches = len(before) < len(self.exchanges)
         kept = sum(map(len, self.ways)) + len(before) * branches
-        if (
-            len(before) >= MAX_QUESTIONS or kept >= MAX_KEPT
-        ):  # more than its record may hold (vlm/chat/records.py)
+        # More than its record may hold (vlm/chat/records.py)
+        if len(before) >= MAX_QUESTIONS or kept >= MAX_KEPT:
             raise UserError("This conversation is full. Please start a new one.")
         self.key = self.key or secrets.token_hex(8)
         self._before, self._edited = None, self.editing if at == self.editing else None

@@ -42,8 +42,7 @@ def certainty_note(answer: Answer) -> str:
     """ "" or a sentence of doubt, for an answer that names a thing where no tag is likely."""
     tags = [(int(chance), name.strip()) for name, chance in _TAG.findall(answer.seen)]
     said = words(answer.text)
-    begins = said[0] if said else ""
-    names = 0 < len(said) <= NAME_WORDS and begins not in ("yes", "no", "not") and not begins.isdigit()
+    names = 0 < len(said) <= NAME_WORDS and said[0] not in ("yes", "no", "not") and not said[0].isdigit()
     names = names and not UNNAMED.issuperset(said)
     if answer.stage != "done" or not tags or not names:
         return ""

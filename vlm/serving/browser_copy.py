@@ -28,9 +28,8 @@ def recover(conversation: Conversation, copy: str | None) -> None:
     if conversation.exchanges or conversation.busy or conversation.cleared or not copy:
         return
     values = ValueCount()
-    values.add(
-        copy.encode("utf-8", "surrogatepass")
-    )  # within the request it was a text, whose values did not count
+    # Within the request it was a text, whose values did not count
+    values.add(copy.encode("utf-8", "surrogatepass"))
     if values.total > MAX_VALUES:
         raise UserError(UNREADABLE)
     record = json.loads(copy).get("record") or {}

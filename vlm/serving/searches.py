@@ -236,9 +236,8 @@ class Searches:
 
     def _tile(self, found: Found, session: SearchSession, scores: bool) -> Tile:
         name = Path(found.path).name
-        return self._shown_of(found.sha256, session) or card(
-            name
-        ), f"{found.score:.2f} · {name}" if scores else name
+        shown = self._shown_of(found.sha256, session) or card(name)
+        return shown, f"{found.score:.2f} · {name}" if scores else name
 
     def _shown_of(self, sha256: str, session: SearchSession) -> str | None:
         small = session.small.get(sha256)
