@@ -66,6 +66,19 @@ def test_a_look_waits_for_a_place_and_takes_one(said: list[str]) -> None:
     assert not said
 
 
+def test_one_look_at_a_time_while_questions_are_answered_beside_it(said: list[str]) -> None:
+    _, serving = talking(words=1, parallel=4, seconds=0.0)
+    looks = looking_of(serving).look(conversation(), CLICKED)
+    assert "Looking for “cat”" in next(looks)
+    other = looking_of(serving).look(conversation(), CLICKED)
+    assert "Waiting, about" in next(other) and serving.waiting == 1
+    assert [*serving.stream("Hello?")][-1].stage == "done"
+    assert "Waiting, about" in next(other)
+    assert "The coloured parts look like" in list(looks)[-1]
+    assert "The coloured parts look like" in list(other)[-1]
+    assert serving.answering == serving.waiting == 0 and not said
+
+
 def test_of_an_answer_about_several_pictures_each_is_looked_through_for_what_was_said_of_it(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

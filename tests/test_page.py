@@ -1026,7 +1026,7 @@ def test_nothing_of_gradios_own_lies_over_a_talk_that_is_answered_and_stopped(
 ) -> None:
     """Its progress turned into an error over the answer where it was told late of a stop."""
     page.get_by_role("tab", name="Text").click()
-    assistant.slow, assistant.script["Slow?"] = 0.1, " ".join(["word"] * 40)
+    assistant.slow, assistant.script["Slow?"] = 0.1, " ".join(["word"] * 200)
     over = page.locator(".conversation [data-testid=status-tracker]:visible:not(.hide)")
     ask(page, "Slow?")
     page.locator(".answer:visible .words", has_text="word word").wait_for()

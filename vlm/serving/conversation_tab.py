@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from vlm.chat.conversation import Conversation, Exchange
-from vlm.serving.events import ALWAYS, LOOKING, MODEL, QUEUED, UNQUEUED
+from vlm.serving.events import ALWAYS, MODEL, QUEUED, UNQUEUED
 from vlm.serving.keeping import Keeping
 from vlm.serving.looking import Looking
 from vlm.serving.plain_errors import plainly
@@ -65,7 +65,7 @@ class ConversationTab:
                 self.looked,
                 show_progress="hidden",
                 **ALWAYS,
-                **LOOKING,
+                **MODEL,
             )
             closes = self.bar.close(None, None, None, cancels=[looks], api_visibility="private")
             closes.then(lambda: "", None, self.looked, **UNQUEUED)

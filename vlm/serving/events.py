@@ -5,12 +5,11 @@ Events that use the model wait before the gate (vlm/serving/gate.py), together w
 
 from typing import Any
 
-# Events in Gradio's own queue: searches, embeddings and looks; questions wait before the gate.
+# Events in Gradio's own queue: searches and embeddings; questions and looks wait before the gate.
 MAX_EVENTS = 100
 # Gradio lets all of these begin; they wait for the model before the gate, which knows whose turn it is.
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": None}
 
-LOOKING: dict[str, Any] = {"concurrency_id": "looking", "concurrency_limit": 1}  # a minute of both cores
 # One visitor's pictures are embedded at a time, and searches do not wait for that.
 EMBEDDING: dict[str, Any] = {"concurrency_id": "embedding", "concurrency_limit": 1}
 SEARCHING: dict[str, Any] = {"concurrency_id": "searching", "concurrency_limit": 2}

@@ -27,6 +27,7 @@ from vlm.serving.thumbs import notice_of
 
 WAITING_EACH = 2  # questions of one person, where the page is public
 RECORDINGS_AT_ONCE = 2  # so that a short one need not wait for one of ten minutes
+LOOKS_AT_ONCE = 1  # each takes both cores for a minute
 STOPPING = "The server is being stopped and takes no more questions. Please try again in a minute."
 CUT_OFF = "The server is being stopped, and the answer ends here. Please try again in a minute."
 WAITS_SECONDS = 30.0  # for its question, a picture in a composer
@@ -47,7 +48,8 @@ class Serving:
         settings: ServerSettings | None = None,
     ) -> None:
         self.model = LoadedModel(assistant, preset, adapter)
-        self._gate, self._speech = Gate(lambda: self.model.parallel), Gate(lambda: RECORDINGS_AT_ONCE)
+        self._gate = Gate(lambda: self.model.parallel)
+        self._speech, self._looks = Gate(lambda: RECORDINGS_AT_ONCE), Gate(lambda: LOOKS_AT_ONCE)
         self.settings = settings or ServerSettings()
         self.measures, self.searcher = Measures(), SharedSearcher()
         self._stopping = self._out_of_time = False
@@ -69,7 +71,7 @@ class Serving:
 
     @property
     def waiting(self) -> int:
-        return self._gate.waiting + self._speech.waiting
+        return self._gate.waiting + self._speech.waiting + self._looks.waiting
 
     @property
     def answering(self) -> int:
@@ -141,7 +143,12 @@ class Serving:
     ) -> Generator[Seen | Answer, None, None]:
         """Whatever else is seen of pictures, in a question's place and order: until it is its turn, answers in the stage
         "waiting". It ends when whoever asked is gone."""
-        return self._in_turn(self._admitted(pictures), looks)
+        caller = self._admitted(pictures)
+        ticket = yield from self._turn(self._looks, caller)
+        try:
+            yield from self._in_turn(caller, looks)
+        finally:
+            self._looks.leave(ticket)
 
     def _admitted(self, pictures: int = 0, spoken: bool = False) -> Caller:
         """Who asks now. Raises NotNow or TryLater where they may not."""
@@ -213,8 +220,8 @@ class Serving:
         cut off and says so. Whether all did."""
         self._stopping = True
         end = time.monotonic() + self.settings.stop_seconds
-        heard = self._speech.wait_until_empty(self.settings.stop_seconds)
-        if heard and self._gate.wait_until_empty(max(0.0, end - time.monotonic())):
+        gates = (self._speech, self._looks, self._gate)  # the first two lead to the last
+        if all(gate.wait_until_empty(max(0.0, end - time.monotonic())) for gate in gates):
             return True
         self._out_of_time = True
         self._gate.wait_until_empty(CUT_OFF_SECONDS)
