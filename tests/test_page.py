@@ -16,6 +16,7 @@ from tests.conftest import EXAMPLES, free_port, served
 from tests.test_serving import wait_until
 from tests.visiting import add_picture, answers, ask, box, open_page, revisit, visit, wait_until_idle
 from vlm.chat.occlusion import Look
+from vlm.inputs.speech import Heard
 from vlm.serving.environment import ServerSettings
 from vlm.serving.launch import Site, start
 from vlm.serving.page import build_app
@@ -986,7 +987,7 @@ def test_a_recording_is_dropped_by_escape_and_when_its_tab_is_left(
     record.click()
     send.wait_for()
     page.keyboard.press("Escape")
-    expect(page.locator(".bar-note:visible")).to_have_text("The recording was dropped, and not sent.")
+    expect(page.locator(".bar-note:visible")).to_have_text("The recording was dropped.")
     record.click()
     send.wait_for()
     page.get_by_role("tab", name="Image").click()
@@ -1006,7 +1007,7 @@ def test_a_recording_is_dropped_by_escape_and_when_its_tab_is_left(
     expect(page.locator(".toast-body")).to_have_count(0)  # the notice says it
     expect(page.locator(".bar-note:visible")).to_contain_text("Press Speak to send it again")
     drop.click()
-    expect(page.locator(".bar-note:visible")).to_have_text("The recording was dropped, and not sent.")
+    expect(page.locator(".bar-note:visible")).to_have_text("The recording was dropped.")
     expect(drop).to_have_count(0)
     record.click()
     drop.click()
@@ -1026,6 +1027,11 @@ def test_nothing_of_gradios_own_lies_over_a_talk_that_is_answered_and_stopped(
 ) -> None:
     """Its progress turned into an error over the answer where it was told late of a stop."""
     page.get_by_role("tab", name="Text").click()
+    progress = page.locator(
+        "#tabs > [role=tabpanel]:visible .conversation [data-testid=status-tracker]"
+    ).first
+    progress.evaluate("it => { it.className = 'wrap'; it.textContent = 'Error'; }")  # as Gradio shows it
+    expect(progress).to_be_hidden()
     assistant.slow, assistant.script["Slow?"] = 0.1, " ".join(["word"] * 200)
     over = page.locator(".conversation [data-testid=status-tracker]:visible:not(.hide)")
     ask(page, "Slow?")
@@ -1078,6 +1084,20 @@ def test_what_is_spoken_beside_an_answer_is_asked_after_it_and_what_could_not_be
     expect(answers(page)).to_have_count(1)
     assert [bool(each["audio"]) for each in assistant.asked] == [False, *[True] * 4]
     page.context.close()
+
+
+def test_a_recording_without_words_is_not_kept_to_be_sent_again(
+    page: Page, assistant: ChattingAssistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assistant, "hear", lambda *_: Heard("", 1.0, 0.1, "en"))
+    monkeypatch.setitem(assistant.refuses, "", "Nothing was heard.")
+    page.get_by_role("tab", name="Voice").click()
+    speak(page)
+    expect(page.locator(".composer .notice:visible")).to_contain_text("Nothing was heard.")
+    expect(page.locator(".bar-note:visible")).to_have_count(0)
+    do(page, "speak")
+    page.get_by_role("button", name="Stop and send", exact=True).wait_for()
+    page.keyboard.press("Escape")
 
 
 def test_where_it_looked_takes_the_focus_until_escape_or_the_next_question_closes_it(
@@ -1232,7 +1252,7 @@ def test_a_page_over_plain_http_says_why_there_is_no_microphone(page: Page) -> N
     page.get_by_text("only to https pages").wait_for()
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844), (844, 390)])
 def test_the_composer_stands_at_the_foot_of_the_window_and_has_the_focus(
     browser: Browser, address: str, width: int, height: int
 ) -> None:
@@ -1242,6 +1262,11 @@ def test_the_composer_stands_at_the_foot_of_the_window_and_has_the_focus(
     assert place and place["y"] + place["height"] <= height + 1 and place["y"] > height * 0.7
     assert page.evaluate("document.documentElement.scrollHeight") <= height
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    tab = page.get_by_role("tab", name="Text")
+    above = tab.bounding_box()
+    assert above and above["y"] < height * 0.15
+    tab.click()
+    expect(box(page)).to_have_attribute("placeholder", "Your question")
     page.context.close()
 
 

@@ -129,14 +129,14 @@ const listActions = {
   },
   async delete(key) {
     const shown = Object.values(page.tabs).find(each => each.record?.key === key);
-    const draft = shown && besideQuestion(shown);
+    const draft = shown && besideQuestion(shown), opening = shown?.opening;
     if (shown) await leave(shown);  // or what is said of it afterwards would come back as a conversation of its own
     undone = await page.store.get(key);
     if (!undone) return page.showList();  // another tab was first
     deleted.add(key);
     await inTurn(() => page.store.delete(key));
     wasShown = Boolean(shown);
-    shown?.trigger("fresh", {draft});
+    if (shown?.record?.key === key && shown.opening === opening) shown.trigger("fresh", {draft});  // no other was opened since
     const said = list.querySelector(".undo");
     said.hidden = false;
     said.firstElementChild.textContent = `“${undone.title}” was deleted.`;

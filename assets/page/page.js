@@ -21,20 +21,20 @@ const page = {
   tabs: {},      // name -> the connection to a conversation tab: element, trigger, upload, panel, record, words, busy
   waiting: {},   // name -> those who wait for that tab to appear
   actions: {},   // name -> (button, tab) => what it does
-  changed: [],   // functions that are told of a tab whose conversation has changed
+  changed: [],   // functions that are told of a tab whose conversation has changed; recording.js goes before aloud.js
 
   connect({element, trigger, props, upload, watch}, served) {
     const tab = {name: props.tab, element, trigger, upload, served, files: {}, record: null, growing: null, words: [], busy: false};
     tab.panel = element.closest("[role=tabpanel]");
     page.tabs[tab.name] = tab;
     watch("value", () => {
-      const {busy, record, words, growing} = JSON.parse(props.value);
+      const {busy, record, words, growing, unheard} = JSON.parse(props.value);
       tab.growing = growing ? record : null;  // what a reload goes on from
       if (growing) return;
       tab.reopening = false;
       const wasBusy = tab.busy, before = tab.record?.exchanges.length ?? 0;
       const answered = (record?.exchanges.length ?? 0) >= before;  // a question that failed is taken out again
-      Object.assign(tab, {busy, record, words, answered});
+      Object.assign(tab, {busy, record, words, answered, unheard});
       if (busy && !wasBusy) tab.opening = null;  // a question goes before a conversation that is still being opened
       page.changed.forEach(tell => tell(tab, wasBusy));
     });
@@ -47,7 +47,7 @@ const page = {
     if (tab.panel.querySelector(".look")) page.focusLook(tab);
     page.tellOfPictures(tab);
     (page.waiting[tab.name] || []).forEach(go => go(tab));
-    if (!page.waiting[tab.name]) page.reopen(tab);
+    page.reopen(tab, !page.waiting[tab.name]);
   },
 
   /* The tab, shown; it is built when it is first looked at. */

@@ -130,10 +130,11 @@ const isSearch = target => target.closest?.("[role=tabpanel]") && !page.tabOf(ta
 for (const name of ["dragover", "drop"]) document.addEventListener(name, event => {
   const files = event.dataTransfer?.files || [];
   if (!event.dataTransfer?.types.includes("Files")) return;
-  if (isSearch(event.target) && event.target.closest(".block")?.querySelector("input[type=file]")) return;
+  const takesThem = isSearch(event.target) && event.target.closest(".block")?.querySelector("input[type=file]");
+  document.body.classList.toggle("dragging", name === "dragover" && !takesThem);
+  if (takesThem) return;
   event.preventDefault();
   event.stopPropagation();
-  document.body.classList.toggle("dragging", name === "dragover");
   if (files.length && name === "drop") give([...files]);
 }, true);
 for (const name of ["dragleave", "dragend"]) document.addEventListener(name, event => {

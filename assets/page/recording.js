@@ -5,7 +5,8 @@ const SILENCE = 1300;       // milliseconds of quiet that end a question
 const FORGOTTEN = 20000;    // milliseconds of quiet that are not kept, while hands-free waits for a question
 const TAKEN_WITHIN = 3000;  // milliseconds after which a question that is not in the chat was refused, as far as one sees
 const NOT_SENT = "The recording could not be sent. Press Speak to send it again, or Escape to drop it.";
-const DROPPED = "The recording was dropped, and not sent.";
+const NOT_ANSWERED = "The recording got no answer. Press Speak to send it again, or Escape to drop it.";
+const DROPPED = "The recording was dropped.";
 const PLAIN_HTTP = "Browsers give the microphone only to https pages and to this machine's own (localhost). Serve the page over "
   + "https, or open it through a tunnel: ssh -L 7860:localhost:7860 HOST, then http://localhost:7860.";
 
@@ -120,14 +121,13 @@ async function send(tab, file, chosen = false) {
   else tab.asked = {file, path: sent.path};
   tab.trigger("spoken", {path: sent.path});
   await after(TAKEN_WITHIN);
-  if (tab.asked?.file === file) keepToSend(tab, file);
+  if (tab.asked?.file === file) keepToSend(tab, file, NOT_SENT);  // it may still come, and be `taken`
 }
 
-function keepToSend(tab, file) {
-  tab.asked = null;
+function keepToSend(tab, file, why) {
   if (tab.unsent) return;
   tab.unsent = file;
-  note(tab, NOT_SENT);
+  note(tab, why);
 }
 
 // The server puts a question that got no answer back into the box. The Voice tab has none.
@@ -135,12 +135,14 @@ page.changed.push((tab, wasBusy) => {
   if (tab.busy && !wasBusy) {
     const taken = tab.asked && lastAsked(tab.record)?.recording === tab.asked.path;
     tab.answering = taken && !page.box(tab) ? tab.asked.file : null;
+    if (taken && tab.unsent === tab.asked.file) tab.unsent = null;
     if (taken) tab.asked = null;
     tab.stopped = false;
     if (!tab.unsent) note(tab, "");
   }
   if (!wasBusy || tab.busy) return;
-  if (tab.answering && !tab.answered && !tab.leaving && !tab.stopped) keepToSend(tab, tab.answering);
+  const failed = !tab.answered && !tab.unheard && !tab.leaving && !tab.stopped;
+  if (tab.answering && failed) keepToSend(tab, tab.answering, NOT_ANSWERED);
   tab.answering = null;
 });
 

@@ -18,9 +18,10 @@ function remember() {
 addEventListener("pagehide", remember);
 document.addEventListener("visibilitychange", remember);  // a phone ends a hidden page without another word
 
-page.reopen = async tab => {
-  const key = inTab.get(`shown ${tab.name}`), draft = inTab.get(`draft ${tab.name}`);
-  if (!broughtToFront) tabButtons()[inTab.get("front")]?.click();
+/* With its conversation, unless another one waits for the tab. */
+page.reopen = async (tab, alone) => {
+  const key = alone && inTab.get(`shown ${tab.name}`), draft = inTab.get(`draft ${tab.name}`);
+  if (alone && !broughtToFront) tabButtons()[inTab.get("front")]?.click();
   broughtToFront = true;
   const growing = JSON.parse(inTab.get(`growing ${tab.name}`));
   tab.reopening = Boolean(key);

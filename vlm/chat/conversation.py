@@ -111,7 +111,10 @@ class Conversation:
         self.busy, self.finished = busy, False
         self.editing: int | None = None
         self.unsent: Composed = NOTHING
-        self.refused = ""
+        self.refused, self.unheard = (
+            "",
+            False,
+        )  # why there is no answer, and whether nothing was said in the recording
         self.key, self.cleared = "", False
         self._before: int | None = None  # the way that was shown when the last question began another
         self._edited: int | None = None  # `editing`, when it was asked
@@ -196,6 +199,7 @@ class Conversation:
         self.finished = self._is_current(exchange)
         if self.finished:
             self.refused = refused
+            self.unheard = bool(refused and exchange.answer and exchange.answer.transcript == "")
 
     def _is_current(self, exchange: Exchange) -> bool:
         return self.busy and bool(self.exchanges) and self.exchanges[-1] is exchange

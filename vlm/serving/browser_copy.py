@@ -18,8 +18,8 @@ def copy_of(conversation: Conversation, growing: bool = False) -> str:
     """With the words of each answer that is shown, as they are read aloud. `growing`: for a reload in the middle of an
     answer; nothing else that the page does waits for it."""
     words = [to_words(each.answer.text) if each.answer else "" for each in conversation.exchanges]
-    copy = {"busy": conversation.busy, "record": to_record(conversation), "words": words, "growing": growing}
-    return json.dumps(copy)
+    state = {"busy": conversation.busy, "growing": growing, "unheard": conversation.unheard}
+    return json.dumps({**state, "record": to_record(conversation), "words": words})
 
 
 def recover(conversation: Conversation, copy: str | None) -> None:

@@ -134,7 +134,6 @@ class ConversationTab:
                 questions.answer,
                 conversation,
                 [self.chat, self.bar],
-                # Gradio's own, when it is told late of a stop, covers the talk with an error
                 show_progress="hidden",
                 **ALWAYS,
                 **MODEL,
