@@ -61,7 +61,7 @@ def test_a_look_waits_for_a_place_and_takes_one(said: list[str]) -> None:
     assert "Looking for “cat”" in shown and serving.answering == 1
     with closing(serving.stream("Hello?")) as question:
         assert next(question).stage == "waiting"
-    assert "The coloured parts look like “cat” to the model (" in list(look)[-1]
+    assert "The bright parts look like “cat” to the model (" in list(look)[-1]
     assert serving.answering == serving.waiting == 0
     assert not said
 
@@ -74,8 +74,8 @@ def test_one_look_at_a_time_while_questions_are_answered_beside_it(said: list[st
     assert "Waiting, about" in next(other) and serving.waiting == 1
     assert [*serving.stream("Hello?")][-1].stage == "done"
     assert "Waiting, about" in next(other)
-    assert "The coloured parts look like" in list(looks)[-1]
-    assert "The coloured parts look like" in list(other)[-1]
+    assert "The bright parts look like" in list(looks)[-1]
+    assert "The bright parts look like" in list(other)[-1]
     assert serving.answering == serving.waiting == 0 and not said
 
 
@@ -127,7 +127,7 @@ def test_looks_count_with_the_person_s_questions_and_pictures(said: list[str]) -
     with calling("ann"):
         for _ in range(2):
             assert (
-                "The coloured parts look like “cat” to the model ("
+                "The bright parts look like “cat” to the model ("
                 in list(looking_of(serving).look(conversation(), CLICKED))[-1]
             )
         assert list(looking_of(serving).look(conversation(), CLICKED)) == [""]

@@ -1246,6 +1246,52 @@ def test_who_leaves_while_the_browser_asks_for_the_microphone_is_not_listened_to
         assert not assistant.asked
 
 
+def test_one_types_on_after_a_click_and_the_picture_stays_in_sight(
+    page: Page, assistant: ChattingAssistant
+) -> None:
+    page.get_by_role("tab", name="Image").click()
+    add_picture(page, "cat.jpg")
+    ask(page, "What is this?")
+    expect(answers(page)).to_have_count(1)
+    in_sight = page.locator(".in-sight:visible img")
+    for count in range(2, 5):
+        page.locator(".follow-ups:visible button").first.click()
+        expect(answers(page)).to_have_count(count)
+        expect(box(page)).to_be_focused()
+    in_sight.wait_for()
+    page.locator(".question:visible .pictures").evaluate("it => it.scrollIntoView()")
+    expect(in_sight).to_have_count(0)
+    page.get_by_role("button", name="Try again", exact=True).locator("visible=true").click()
+    expect(answers(page)).to_have_count(4)
+    wait_until_idle(page)
+    expect(box(page)).to_be_focused()
+
+
+def test_a_menu_of_the_list_closes_by_escape_and_by_a_click_elsewhere(page: Page) -> None:
+    page.get_by_role("tab", name="Text").click()
+    ask(page, "Hello?")
+    expect(answers(page)).to_have_count(1)
+    menu, more = page.locator(".conversations details[open]"), page.locator(".conversations summary").first
+    more.click()
+    expect(menu).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(menu).to_have_count(0)
+    more.click()
+    box(page).click()
+    expect(menu).to_have_count(0)
+
+
+def test_reading_aloud_says_how_to_stop_it_and_where_there_is_no_voice(page: Page) -> None:
+    page.get_by_role("tab", name="Text").click()
+    ask(page, "Hello?")
+    expect(answers(page)).to_have_count(1)
+    page.evaluate("() => { speechSynthesis.getVoices = () => []; speechSynthesis.speak = () => {}; }")
+    page.get_by_role("button", name="Read aloud").locator("visible=true").click()
+    page.get_by_role("button", name="Stop reading").locator("visible=true").wait_for()
+    expect(page.locator(".bar-note:visible")).to_have_text("This browser has no voice to read with.")
+    page.get_by_role("button", name="Read aloud").locator("visible=true").wait_for()
+
+
 def test_a_page_over_plain_http_says_why_there_is_no_microphone(page: Page) -> None:
     page.evaluate("""() => Object.defineProperty(navigator, "mediaDevices", {value: undefined})""")
     do(page, "speak")

@@ -2,6 +2,7 @@
 
 const INTERRUPTS = 350;  // milliseconds of speech that end an answer
 const PAUSE = 300;       // milliseconds of quiet between two noises, which are no speech
+const BEGINS = 1500;     // milliseconds within which a browser that has voices begins to read
 
 let hushed = 0;  // how often
 page.hush = () => {
@@ -10,18 +11,28 @@ page.hush = () => {
 };
 
 page.say = (tab, text, done = () => {}) => {
-  if (!window.speechSynthesis) return done();
+  const silent = () => {
+    note(tab, "This browser has no voice to read with.");
+    done();
+  };
+  if (!window.speechSynthesis) return silent();
   page.hush();
   const said = new SpeechSynthesisUtterance(text);
   said.voice = speechSynthesis.getVoices().find(voice => voice.name === page.settings.voice) || null;
   if (tab.name === "Image") said.lang = "en";  // as it answers, whatever the page's language
-  said.onend = said.onerror = done;
+  const waiting = setTimeout(() => { if (!speechSynthesis.getVoices().length) silent(); }, BEGINS);
+  said.onstart = () => clearTimeout(waiting);
+  said.onend = said.onerror = () => {
+    clearTimeout(waiting);
+    done();
+  };
   speechSynthesis.speak(said);
 };
 
 page.actions.read = (button, tab) => {
   if (window.speechSynthesis?.speaking) return page.hush();
-  page.say(tab, page.words(button, tab));
+  button.textContent = page.translated("Stop reading");
+  page.say(tab, page.words(button, tab), () => { button.textContent = page.translated("Read aloud"); });
 };
 
 /* Show the settings of the Voice tab as they are. */

@@ -1,6 +1,7 @@
 /* The chat: it follows an answer that grows, says it once to a screen reader, and takes keys. */
 
 const NEAR = 80;  // pixels from the end that still count as being there
+const REDRAWN = 150;  // milliseconds after which the chat is drawn anew
 
 /* Keep the end of the conversation in view, unless the person has scrolled up. */
 page.follow = tab => {
@@ -33,10 +34,19 @@ page.withBody(() => document.body.append(told));
 page.lastAnswer = tab => tab.words.at(-1) || "";
 
 page.changed.push((tab, wasBusy) => {
-  if (tab.busy && !wasBusy) tab.atEnd = true;  // a question was asked
+  if (tab.busy && !wasBusy) {  // a question was asked
+    tab.atEnd = true;
+    told.textContent = page.translated("Answering…");
+  }
   if (!wasBusy || tab.busy) return;
-  if (tab.answered) told.textContent = page.lastAnswer(tab);
+  told.textContent = tab.answered ? page.lastAnswer(tab) : "";
 });
+
+/* A button that was clicked is drawn anew, and one types on in the box. On a phone that would open its keyboard. */
+page.changed.push(tab => setTimeout(() => {
+  const nowhere = document.activeElement === document.body && getSelection().isCollapsed;
+  if (tab.panel.offsetParent && nowhere && matchMedia("(pointer: fine)").matches) page.box(tab)?.focus();
+}, REDRAWN));
 
 /* How the last answer came about opens below the end of what is seen. */
 document.addEventListener("toggle", ({target}) => {

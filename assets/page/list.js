@@ -6,8 +6,8 @@ let list, undone, wasShown;  // the element, what was deleted last, and whether 
 page.list = element => {
   list = element.querySelector(".conversations");
   list.addEventListener("click", event => {
-    const button = event.target.closest("[data-list]"), menu = event.target.closest("details");
-    for (const open of list.querySelectorAll("details[open]")) open.open = open === menu && !button;
+    const button = event.target.closest("[data-list]");
+    closeMenus(button ? null : event.target.closest("details"));
     list.querySelector(".refused").hidden = true;
     if (button) listActions[button.dataset.list](button.closest("li")?.dataset.key, button);
   });
@@ -16,10 +16,21 @@ page.list = element => {
     await taken(target.files[0]);
     target.value = "";
   });
-  document.addEventListener("click", ({target}) => { if (target.closest("#tabs [role=tab]")) page.showList(); });
+  document.addEventListener("click", ({target}) => {
+    if (target.closest("#tabs [role=tab]")) page.showList();
+    if (!target.closest(".conversations details")) closeMenus();
+  });
+  list.addEventListener("keydown", event => { if (event.key === "Escape") closeMenus()?.querySelector("summary").focus(); });
   page.showList();
   if (innerWidth >= WIDE && !page.settings.listClosed) page.toggle("list");
 };
+
+/* All but one. Returns what was open. */
+function closeMenus(but) {
+  const open = [...list.querySelectorAll("details[open]")].find(each => each !== but);
+  if (open) open.open = false;
+  return open;
+}
 
 const textOf = entry => [entry.title, ...entry.record.exchanges.map(each => `${page.asked(each)} ${each.answer?.text || ""}`)].join(" ");
 
@@ -69,7 +80,7 @@ function whenOf(changed) {
 function itemOf(entry) {
   const item = document.createElement("li");
   Object.assign(item.dataset, {key: entry.key, title: entry.title, shown: shownOf(entry)});
-  const open = button("open", ""), title = Object.assign(document.createElement("span"), {dir: "auto"});
+  const open = Object.assign(button("open", ""), {dir: "auto"}), title = document.createElement("span");
   title.textContent = entry.title;
   title.translate = entry.title === UNHEARD;
   const when = document.createElement("small");

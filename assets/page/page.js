@@ -46,6 +46,7 @@ const page = {
     page.listenWhereShown(tab);
     if (tab.panel.querySelector(".look")) page.focusLook(tab);
     page.tellOfPictures(tab);
+    page.keepInSight(tab);
     (page.waiting[tab.name] || []).forEach(go => go(tab));
     page.reopen(tab, !page.waiting[tab.name]);
   },

@@ -2,6 +2,7 @@
 
 const SENT_SIDE = 2048;                // pixels; the server looks at 1600 (vlm/inputs/images.py)
 const LARGE = 4 * 1024 * 1024;         // bytes, from which a picture is scaled down
+const IN_SIGHT = 60;                   // pixels of a picture in the talk, at which it is still seen
 
 /* A JPEG of at most so many pixels a side, on white; the blob itself where the browser cannot read it. */
 page.scaled = async (blob, side) => {
@@ -159,6 +160,22 @@ document.addEventListener("error", event => {
   image.src = `data:image/svg+xml,<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" fill="gray"/>`
     + `<text x="32" y="38" fill="white" font-family="sans-serif" font-size="16" text-anchor="middle">${kind.toUpperCase()}</text></svg>`;
 }, true);
+
+/* What is asked about stays in sight above the talk once it has scrolled away. */
+page.keepInSight = tab => {
+  const chat = tab.panel.querySelector(".conversation"), above = Object.assign(document.createElement("div"), {className: "in-sight", hidden: true});
+  chat.before(above);
+  let shown = "";
+  const show = () => {
+    const latest = [...chat.querySelectorAll(".question .pictures")].at(-1);
+    const away = latest && latest.getBoundingClientRect().bottom < chat.getBoundingClientRect().top + IN_SIGHT;
+    const now = away ? [...latest.querySelectorAll("button")].map(each => each.outerHTML).join("") : "";
+    if (now !== shown) above.innerHTML = shown = now;
+    above.hidden = !now;
+  };
+  chat.addEventListener("scroll", show, true);
+  new MutationObserver(show).observe(chat, {childList: true, subtree: true});
+};
 
 page.actions.zoom = button => {
   const dialog = document.createElement("dialog"), image = button.querySelector("img").cloneNode();

@@ -24,8 +24,8 @@ SIDE = 512  # pixels of the picture that is shown
 
 
 class Look(NamedTuple):
-    """`name` with its chance in the whole picture, how far the look has come (0 to 1), and at the end the picture with what
-    mattered in colour."""
+    """`name` with its chance in the whole picture, how far the look has come (0 to 1), and at the end the picture, bright
+    where it mattered."""
 
     name: str
     chance: float
@@ -78,10 +78,10 @@ def _covered(image: Image.Image, row: int, column: int) -> Image.Image:
 
 
 def _painted(image: Image.Image, falls: np.ndarray) -> Image.Image:
-    """In colour where the name depends on the picture, the rest grey and dim."""
+    """As it is where the name depends on the picture; the rest grey and dark: some pictures have no colours."""
     share = falls / falls.max() if falls.max() else falls
     mask = Image.fromarray((255 * share).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
     strength = np.asarray(mask, np.float32)[..., None] / 255
-    grey = 0.5 * np.asarray(image.convert("L"), np.float32)[..., None] + 30
+    grey = 0.25 * np.asarray(image.convert("L"), np.float32)[..., None] + 10
     painted = grey * (1 - strength) + np.asarray(image, np.float32) * strength
     return Image.fromarray(painted.round().clip(0, 255).astype(np.uint8))

@@ -72,8 +72,8 @@ def _shown(look: Look | Answer) -> str:
     if look.picture is None:
         return f'<p>Looking for {name}…</p><progress max="1" value="{look.done:.2f}"></progress>'
     return (
-        f'<img src="{as_data_url(look.picture, JPEG_QUALITY)}" alt="The picture, in colour what mattered">'
-        f"<p>The coloured parts look like {name} to the model ({100 * look.chance:.0f} %).</p>"
+        f'<img src="{as_data_url(look.picture, JPEG_QUALITY)}" alt="The picture, bright where it mattered">'
+        f"<p>The bright parts look like {name} to the model ({100 * look.chance:.0f} %).</p>"
     )
 
 
