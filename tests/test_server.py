@@ -722,6 +722,18 @@ def test_an_answer_under_way_ends_before_the_server_does() -> None:
     assert asked.result().text == "done"
 
 
+def test_a_spoken_question_between_its_words_and_its_place_ends_before_the_server_does() -> None:
+    assistant, serving = talking(words=2, seconds=0.0)
+    assistant.go_on.set()
+    spoken = serving.stream("", (), "spoken.wav")
+    assert [next(spoken).transcript for _ in range(2)] == [None, "What is this?"]
+    stopping = Running(serving.stop)
+    stopping.thread.join(0.3)
+    assert stopping.thread.is_alive()
+    assert [*spoken][-1].text == "done"
+    assert stopping.result()
+
+
 def test_an_answer_that_does_not_end_in_time_is_cut_off_and_says_so() -> None:
     _, serving = talking(ServerSettings(stop_seconds=0), words=200, seconds=0.02)
     said: list[str] = []

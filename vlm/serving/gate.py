@@ -121,11 +121,6 @@ class Gate:
         finally:
             self.leave(ticket)
 
-    def wait_until_empty(self, seconds: float) -> bool:
-        """Whether everyone has gone within that time."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._line and not self._inside, seconds)
-
     def _order(self) -> list[Ticket]:
         """The line in the order in which it will go in."""
         held = time.monotonic() - STALE_SECONDS
