@@ -371,6 +371,16 @@ def test_turns_go_round_between_people() -> None:
     assert order == ["ann", "bob", "cy", "ann", "bob", "ann"]
 
 
+def test_a_question_that_is_given_up_before_its_turn_costs_no_round() -> None:
+    gate = Gate(lambda: 1)
+    for _ in range(3):
+        gate.leave(gate.line_up("ann"))
+    first, bobs, second = gate.line_up("ann"), [gate.line_up("bob") for _ in range(2)], gate.line_up("ann")
+    assert gate._order() == [first, bobs[0], bobs[1], second]
+    gate.leave(first)
+    assert gate._order() == [bobs[0], second, bobs[1]]
+
+
 def test_whoever_has_answers_under_way_comes_after_those_who_have_none() -> None:
     gate = Gate(lambda: 2)
     first = gate.line_up("ann")
