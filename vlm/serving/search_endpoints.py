@@ -83,13 +83,14 @@ class SearchEndpoints:
         searcher = self.serving.searcher.get()
         index = searcher.load_index(file) if file else searcher.new_index()
         if pictures or not file:
-            chosen = chosen_pictures(pictures)
-            self.serving.allowance.take_searched(len(chosen))
-            for _ in add_pictures(index, chosen, searcher.aligner.embed_pictures):
-                caller.check()
-                if time.monotonic() - shown > REFRESH_SECONDS:
-                    yield []
-                    shown = time.monotonic()
+            self.serving.allowance.check_searched()
+            with chosen_pictures(pictures) as chosen:
+                self.serving.allowance.take_searched(len(chosen))
+                for _ in add_pictures(index, chosen, searcher.aligner.embed_pictures):
+                    caller.check()
+                    if time.monotonic() - shown > REFRESH_SECONDS:
+                        yield []
+                        shown = time.monotonic()
         if not index:
             raise UserError(f"None of the pictures could be read. {index.report.broken[0].problem}")
         return index

@@ -84,9 +84,10 @@ class Searches:
         session.reading = True
         try:
             index = self._index_of(session)
-            pictures = chosen_pictures(files)
-            self._make_room(session, len(pictures))
-            self.serving.allowance.take_searched(len(pictures))
+            self.serving.allowance.check_searched()
+            with chosen_pictures(files) as pictures:
+                self._make_room(session, len(pictures))
+                self.serving.allowance.take_searched(len(pictures))
             embed, start = self.serving.searcher.get().aligner.embed_pictures, time.monotonic()
             index.report = Report(total=len(pictures))
             for seen in add_pictures(index, pictures, embed):
