@@ -244,8 +244,9 @@ class Searches:
         small = session.small.get(sha256)
         if small and Path(small).is_file():
             return small
-        if path := self._file_of(sha256, session):
-            with suppress(UserError, OSError):  # no room: a small copy only spares time
+        path = None
+        with suppress(UserError, OSError):  # no room: its name stands for what browsers cannot show
+            if path := self._file_of(sha256, session):
                 session.small[sha256] = path = small_file(path)
         return path
 
