@@ -14,8 +14,8 @@ from PIL import Image
 from tests.conftest import EXAMPLES
 from tests.test_serving import FakeAssistant
 from vlm import Answer, Settings
-from vlm.chat.conversation import Conversation, Exchange
-from vlm.chat.records import to_record
+from vlm.chat.conversation import Composed, Conversation, Exchange
+from vlm.chat.records import from_record, to_record
 from vlm.errors import UserError
 from vlm.serving import keeping
 from vlm.serving import questions as asking
@@ -57,6 +57,20 @@ def test_a_follow_up_goes_to_the_end_whatever_is_edited(questions: Questions, ed
     questions.ask_suggested(conversation, None, clicked(text="What color is it?"))
     assert [each.question for each in conversation.exchanges][-1] == "What color is it?"
     assert len(conversation.exchanges) == 3 and conversation.editing is None
+
+
+def test_an_edited_question_that_is_refused_is_edited_alone_and_cancelled_without_a_loss(
+    questions: Questions,
+) -> None:
+    conversation, handlers = talk(), Keeping(questions)
+    draft: Composed = {"text": "a draft", "files": []}
+    handlers.edit(conversation, draft, None, clicked(at=1))
+    questions.ask(conversation, {"text": "And now?", "files": []}, None)
+    assert questions.show(conversation)[1]["value"] == draft
+    conversation.finish(conversation.exchanges[-1], "No.")
+    refused = questions.settle_finished(conversation, draft)
+    assert refused[1]["value"] == {"text": "And now?", "files": []}
+    assert handlers.leave_as_it_was(conversation, None)[1]["value"] == draft
 
 
 def test_a_conversation_that_was_cleared_does_not_come_back_with_a_quick_question(

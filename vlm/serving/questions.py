@@ -181,7 +181,10 @@ class Questions:
         return self.page(conversation, None if unsent == NOTHING else unsent)
 
     def settle(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
-        return self.page(conversation, self.put_back(conversation.settle(), composed))
+        unanswered = conversation.settle()
+        if unanswered and conversation.editing is not None:  # it is put back alone
+            conversation.unsent, composed = composed or NOTHING, NOTHING
+        return self.page(conversation, self.put_back(unanswered, composed))
 
     def settle_finished(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
         return self.settle(conversation, composed) if conversation.finished else self.page(conversation)
