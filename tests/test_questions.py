@@ -140,6 +140,18 @@ def test_a_picture_that_a_record_names_often_is_opened_once(
     assert len(shown.exchanges) == 20 and opened == [CAT]
 
 
+def test_a_conversation_whose_record_could_not_be_opened_again_is_full(questions: Questions) -> None:
+    told = Settings(system="x" * 8_000)
+    many, more = (
+        Conversation([Exchange("And?", (CAT,), settings=told, answer=ANSWERED) for _ in range(count)])
+        for count in (440, 460)
+    )
+    questions.ask(many, {"text": "And now?", "files": []}, None)
+    assert len(from_record(to_record(many), str).exchanges) == 441
+    with pytest.raises(UserError, match="This conversation is full"):
+        questions.ask(more, {"text": "And now?", "files": []}, None)
+
+
 def test_going_on_with_an_answer_ends_an_edit(questions: Questions) -> None:
     conversation = talk()
     conversation.edit(0, {"text": "a draft", "files": []})

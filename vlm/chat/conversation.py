@@ -24,6 +24,7 @@ class Composed(TypedDict):
 
 MAX_QUESTIONS = 1_000  # one after the other
 MAX_KEPT = 10_000  # in all ways together
+FULL = "This conversation is full. Please start a new one."
 NOTHING: Composed = {"text": "", "files": []}
 
 
@@ -129,7 +130,7 @@ class Conversation:
         kept = sum(map(len, self.ways)) + len(before) * branches
         # More than its record may hold (vlm/chat/records.py)
         if len(before) >= MAX_QUESTIONS or kept >= MAX_KEPT:
-            raise UserError("This conversation is full. Please start a new one.")
+            raise UserError(FULL)
         self.key = self.key or secrets.token_hex(8)
         self._before, self._edited = None, self.editing if at == self.editing else None
         if branches:
