@@ -196,6 +196,24 @@ def test_a_double_click_on_a_thumb_is_one_vote(questions: Questions) -> None:
     assert not list(folder.folder.glob("*.parquet"))
 
 
+def test_a_vote_lands_on_its_own_answer_or_is_taken_back_where_that_is_gone(
+    questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voting, folder = Voting(questions.serving), questions.serving.feedback
+    assert folder is not None
+    keep, conversation, press = folder.keep, talk(), clicked(at=1, thumb="up", right_answer="")
+    conversation.begin(Exchange("Or?"), at=1)
+    conversation.grow(conversation.exchanges[-1], ANSWERED)
+    conversation.settle()
+    monkeypatch.setattr(folder, "keep", lambda vote: (conversation.turn(1, -1), keep(vote))[1])
+    voting.vote(conversation, None, press)
+    assert [bool(way[1].voted) for way in conversation.ways] == [False, True]
+    monkeypatch.setattr(folder, "keep", lambda vote: (conversation.take_over(talk()), keep(vote))[1])
+    voting.vote(conversation, None, press)
+    assert not any(each.voted for each in conversation.exchanges)
+    assert len(list(folder.folder.glob("*.parquet"))) == 1
+
+
 def test_a_growing_answer_is_copied_to_the_browser_and_a_continued_one_stays_as_it_was(
     questions: Questions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,14 +162,14 @@ class Conversation:
             self.shown = versions[min(max(self.place(number) + step, 0), len(versions) - 1)]
         self.editing, self.refused = None, ""
 
-    def vote(self, number: int, voted: Voted | None) -> None:
-        """What is thought of answer `number`, in all ways that it is part of."""
-        before = self.exchanges[number]
-        after = replace(before, voted=voted)
+    def vote(self, exchange: Exchange, voted: Voted | None) -> bool:
+        """What is thought of its answer, in all ways that it is part of; False if it is part of none any more."""
+        after, found = replace(exchange, voted=voted), False
         for way in self.ways:  # in place: an answer may grow in one of them meanwhile
             for place, each in enumerate(way):
-                if each is before:
-                    way[place] = after
+                if each is exchange:
+                    way[place], found = after, True
+        return found
 
     def go_on(self) -> None:
         """Continue the last answer, which was cut off."""
