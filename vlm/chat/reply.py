@@ -23,7 +23,7 @@ Steps = Generator[Answer, None, Answer]  # yields snapshots on the way, returns 
 Step = TypeVar("Step")
 Last = TypeVar("Last")
 
-MAX_PICTURES = 8  # in one conversation
+MAX_PICTURES = 8  # that the adapter is told of in one conversation
 ANY_QUESTION = "What"  # its words are read as well, and forgotten once the real ones come
 SECONDS_ONCE = {"transcribe", "look", "first_token"}  # of several answers together
 
