@@ -110,6 +110,7 @@ class Assistant:
         start = time.perf_counter()
         settings = settings or self.settings
         answer = Answer(model=self.model, engine=self.engine.name, device=self.engine.device)
+        answer = replace(answer, preset=self.config.name)
         if audio is not None:
             yield replace(answer, stage="transcribing")
             heard = audio if isinstance(audio, Heard) else self.hear(audio, settings.language)

@@ -47,10 +47,11 @@ class Voting:
         self, folder: FeedbackFolder, exchange: Exchange, picture: str | None, thumb: str, right_answer: str
     ) -> Voted:
         self.serving.allowance.take_vote()
-        preset, answer = self.serving.model.preset, exchange.answer or Answer()
+        answer = exchange.answer or Answer()
+        preset = answer.preset or self.serving.model.preset  # of an answer from before it was kept
         adapter = answer.adapter or ""
         vote = feedback_on(
-            exchange.asked, exchange.text, right_answer, thumb, picture, preset, adapter[:500]
+            exchange.asked, exchange.text, right_answer, thumb, picture, preset[:500], adapter[:500]
         )
         return Voted(vote.thumb, folder.keep(vote))
 
