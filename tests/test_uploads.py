@@ -22,6 +22,7 @@ from tests.test_search_tab import search_serving
 from tests.test_server import TalkingAssistant, talking
 from tests.test_tools import uploaded, use
 from tests.tiny_aligner import tiny_searcher
+from vlm.errors import UserError
 from vlm.inputs.speech import Heard
 from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings
@@ -90,6 +91,13 @@ def test_of_a_search_that_is_refused_or_fails_nothing_that_was_unpacked_stays(
             Searches(serving).take(session := SearchSession(), [str(file)])
             list(Searches(serving).embed(session))
         assert sentence in told.pop() and size_of(folder) == before
+    broken = folder / "broken.zip"
+    with zipfile.ZipFile(broken, "w") as archive:
+        archive.writestr("broken.png", b"no picture")
+    before = size_of(folder)
+    with pytest.raises(UserError, match="None of the pictures could be read"):
+        list(SearchEndpoints(serving).search("black", [str(broken)]))
+    assert size_of(folder) == before
     monkeypatch.setattr(serving.searcher.get().aligner, "embed_pictures", lambda images: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(SearchEndpoints(serving).search("black", [str(file)]))

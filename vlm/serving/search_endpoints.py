@@ -91,8 +91,8 @@ class SearchEndpoints:
                     if time.monotonic() - shown > REFRESH_SECONDS:
                         yield []
                         shown = time.monotonic()
-        if not index:
-            raise UserError(f"None of the pictures could be read. {index.report.broken[0].problem}")
+                if not index:
+                    raise UserError(f"None of the pictures could be read. {index.report.broken[0].problem}")
         return index
 
 
