@@ -91,7 +91,13 @@ def composed_exchange(composed: Composed, recording: str | None = None) -> Excha
 
 def latest_pictures(exchanges: Sequence[Exchange]) -> tuple[str, ...]:
     """What the last exchange is about: the pictures that came latest, together."""
-    return next((each.pictures for each in reversed(exchanges) if each.pictures), ())
+    return next((each.pictures for each in since_pictures(exchanges)), ())
+
+
+def since_pictures(exchanges: Sequence[Exchange]) -> Sequence[Exchange]:
+    """Those from the one that the latest pictures came with; all where none brought any."""
+    places = [place for place, each in enumerate(exchanges) if each.pictures]
+    return exchanges[max(places, default=0) :]
 
 
 class Conversation:
@@ -106,10 +112,10 @@ class Conversation:
     The word that an answer has come to its end can arrive late, when it was stopped and the next question is already
     being answered: it counts only where `finish` was told of the exchange that is the last one now."""
 
-    def __init__(self, exchanges: Sequence[Exchange] = (), busy: bool = False) -> None:
+    def __init__(self, exchanges: Sequence[Exchange] = ()) -> None:
         self.ways = [list(exchanges)]
         self.shown = 0
-        self.busy, self.finished = busy, False
+        self.busy = self.finished = False
         self.editing: int | None = None
         self.unsent: Composed = NOTHING
         self.refused = ""
@@ -264,9 +270,9 @@ class Conversation:
         """All that came before the last question, as the assistant takes it, with the pictures that are still there. Where
         that question brings none and the latest ones are gone there are none: it would be answered about others."""
         *before, asked = self.exchanges
-        latest = next((each for each in reversed(before) if each.pictures), None)
+        latest = next(iter(since_pictures(before)), asked)
         turns = self.history_before(-1)
-        if latest and not asked.pictures and not latest.present_pictures:
+        if latest.pictures and not latest.present_pictures and not asked.pictures:
             return [replace(turn, images=()) for turn in turns]
         return turns
 

@@ -37,9 +37,6 @@ class Pipeline:
     text_system: str | None = None  # None: the template's own
     several_pictures: bool = True  # whether the adapter was trained on conversations about more than one
 
-    def warm_up(self) -> Iterator[None]:
-        return self.writer.warm_up(self.image_system, self.text_system)
-
     def read_ahead(self, pictures: Sequence[Picture], history: Sequence[Turn]) -> Iterator[None]:
         """Read what stands before a question that is still to come, pictures and tags, so that its answer begins sooner;
         closing the iterator stops it. Raises UserError."""

@@ -31,7 +31,7 @@ def received(path: str) -> str | None:
         folders = Path(get_upload_folder()).resolve(), (ASSETS / "examples").resolve()
         known = any(found.is_relative_to(folder) for folder in folders)
         return path if known and found.is_file() else None
-    except (OSError, ValueError):  # a name too long, or with a null character
+    except (OSError, ValueError, RuntimeError):  # a name too long, with a null character, links in a circle
         return None
 
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vlm.chat.conversation import NOTHING, Composed, Conversation, composed_exchange
 from vlm.chat.index import Found, PictureIndex, Report
 from vlm.chat.indexing import add_pictures
-from vlm.chat.search import checked_names, split_names
+from vlm.chat.search import checked_names, filled, split_names
 from vlm.errors import UserError
 from vlm.serving.callers import current_caller
 from vlm.serving.plain_errors import plain_sentence
@@ -126,9 +126,7 @@ class Searches:
 
     def find(self, session: SearchSession, words: str | None, picture: str | None) -> list[Any]:
         """-> gallery, ask"""
-        index = used_index(session)
-        if not index:
-            raise UserError("There are no pictures to search in yet. Choose some first.")
+        index = filled(used_index(session))
         self.serving.allowance.take(pictures=bool(picture))
         found = self.serving.searcher.get().search(words or "", picture, index=index, count=SHOWN)
         session.searched = True

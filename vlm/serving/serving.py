@@ -141,7 +141,7 @@ class Serving:
             self._gate.leave(ticket)
 
     def look(
-        self, looks: Callable[[Assistant], Iterator[Seen]], pictures: int = 1
+        self, looks: Callable[[Assistant], Iterator[Seen]], pictures: int
     ) -> Generator[Seen | Answer, None, None]:
         """Whatever else is seen of pictures, in a question's place and order: until it is its turn, answers in the stage
         "waiting". It ends when whoever asked is gone."""
