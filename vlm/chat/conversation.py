@@ -103,6 +103,11 @@ def since_pictures(exchanges: Sequence[Exchange]) -> Sequence[Exchange]:
 class Conversation:
     """What one person said and was told on one tab; `busy` from a question until its answer is settled.
 
+        idle ── begin, go_on ──► busy ── grow, grow, … ──► finish ──► settle ──► idle
+
+    A stop goes from wherever it comes straight to settle: what still grows then is not current any more, and its finish
+    does not count. Settle keeps an answer with words, and takes out a question without.
+
     An earlier question that is asked again, or in other words, begins another way; the ways before it stay, and one can
     turn back to them. `editing` is the number of the question that the next one takes the place of, and `unsent` what stood
     in the box before it. `refused` is why the last question got no answer, until the next one.
