@@ -212,7 +212,9 @@ def test_markup_and_control_tokens_are_shown_as_typed() -> None:
 )
 def test_the_chat_says_what_did_not_fit(answer: Answer, note: str) -> None:
     def shown(answer: Answer, busy: bool = False) -> str:
-        return str(messages(Conversation([Exchange("What?", answer=answer)], busy=busy)))
+        conversation = Conversation([Exchange("What?", answer=answer)])
+        conversation.busy = busy
+        return str(messages(conversation))
 
     assert note in shown(answer)
     assert note not in shown(answer, busy=True)  # not while it grows

@@ -143,6 +143,7 @@ def test_a_picture_is_seen_then_drafted_with_the_adapter_then_cleaned_up_without
         "accepted",
     )
     assert (answer.route, answer.adapter, answer.engine, answer.ended) == ("image", "tiny", "tiny", True)
+    assert answer.preset == assistant.config.name
     draft, rewriting = asked(assistant)
     assert draft.adapter and not rewriting.adapter
     assert f"\n{SYSTEM}<|im_end|>" in draft.prompt

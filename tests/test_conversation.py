@@ -163,7 +163,7 @@ def test_a_vote_leaves_the_answer_that_grows_meanwhile_where_it_is() -> None:
     conversation = asked("a")
     conversation.begin(Exchange("b"))
     way = conversation.exchanges
-    conversation.vote(0, Voted("up", "key"))
+    conversation.vote(way[0], Voted("up", "key"))
     assert conversation.exchanges is way and way[0].voted == Voted("up", "key")
 
 

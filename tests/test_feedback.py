@@ -214,6 +214,15 @@ def test_a_second_vote_takes_the_place_of_the_first_and_is_taken_back(tmp_path: 
     assert not kept(tmp_path) and reopened.exchanges[0].voted is None
 
 
+def test_a_vote_names_the_preset_that_answered(tmp_path: Path) -> None:
+    handler, conversation = voting(tmp_path), talk()
+    answer = replace(conversation.exchanges[0].answer or Answer(), preset="phi-3.5")
+    conversation.exchanges[0] = replace(conversation.exchanges[0], answer=answer)
+    reopened = from_record(to_record(conversation), lambda path: path)
+    handler.vote(reopened, None, pressed(0, "up"))  # type: ignore[arg-type]
+    assert [each.preset for each in kept(tmp_path)] == ["phi-3.5"]
+
+
 def test_pictures_are_kept_only_where_the_answer_is_about_one(tmp_path: Path) -> None:
     handler = voting(tmp_path)
     for conversation in (talk(), talk(CAT, str(EXAMPLES / "coffee.jpg")), talk("lost/cat.jpg")):

@@ -102,6 +102,18 @@ def test_of_an_answer_about_several_pictures_each_is_looked_through_for_what_was
     assert looked[2:] == [("cat.jpg", "A cat.")]
 
 
+def test_of_an_answer_of_another_model_it_says_so(said: list[str]) -> None:
+    assistant, serving = talking(seconds=0.0)
+    assistant.adapter = "mine"  # type: ignore[attr-defined]
+    for preset, adapter, told in (("tiny", "mine", 0), ("tiny", "other", 1), ("phi-3.5", "mine", 1)):
+        asked = conversation()
+        answer = replace(asked.exchanges[0].answer or Answer(), preset=preset, adapter=adapter)
+        asked.exchanges[0] = replace(asked.exchanges[0], answer=answer)
+        list(looking_of(serving).look(asked, CLICKED))
+        assert len(said) == told and all("Another model answers now" in each for each in said)
+        said.clear()
+
+
 def test_a_look_ends_when_the_visitor_leaves_before_its_turn_or_within(said: list[str]) -> None:
     _, serving = talking(parallel=1, seconds=0.0)
     for steps in (1, 2):

@@ -299,6 +299,20 @@ def test_a_picture_earlier_in_the_conversation_is_still_seen(client: OpenAI, tin
     assert "@" in asked(tiny)[0].prompt.partition("A square.")[0]
 
 
+def test_where_the_talk_begins_anew_with_each_picture_as_many_can_be_talked_about_as_on_the_page(
+    client: OpenAI, tiny: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for several, refused in (
+        (True, "can hold 8 pictures"),
+        (False, "At most 32 pictures can be sent at once"),
+    ):
+        monkeypatch.setattr(tiny, "pipeline", replace(tiny.pipeline, several_pictures=several))
+        talk = [*red(), {"role": "assistant", "content": "A red square."}] * (8 if several else 31)
+        assert told(client, [*talk, *(words("And?") if several else red())])
+        with pytest.raises(openai.BadRequestError, match=refused):
+            told(client, [*talk, *red() * 2])
+
+
 def test_speech_is_heard_and_asks_like_words(client: OpenAI, tiny: Assistant) -> None:
     def spoken(text: str) -> dict[str, Any]:
         audio = {"data": base64.b64encode(text.encode()).decode(), "format": "wav"}

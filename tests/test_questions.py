@@ -14,8 +14,8 @@ from PIL import Image
 from tests.conftest import EXAMPLES
 from tests.test_serving import FakeAssistant
 from vlm import Answer, Settings
-from vlm.chat.conversation import Conversation, Exchange
-from vlm.chat.records import to_record
+from vlm.chat.conversation import Composed, Conversation, Exchange
+from vlm.chat.records import from_record, to_record
 from vlm.errors import UserError
 from vlm.serving import keeping
 from vlm.serving import questions as asking
@@ -57,6 +57,20 @@ def test_a_follow_up_goes_to_the_end_whatever_is_edited(questions: Questions, ed
     questions.ask_suggested(conversation, None, clicked(text="What color is it?"))
     assert [each.question for each in conversation.exchanges][-1] == "What color is it?"
     assert len(conversation.exchanges) == 3 and conversation.editing is None
+
+
+def test_an_edited_question_that_is_refused_is_edited_alone_and_cancelled_without_a_loss(
+    questions: Questions,
+) -> None:
+    conversation, handlers = talk(), Keeping(questions)
+    draft: Composed = {"text": "a draft", "files": []}
+    handlers.edit(conversation, draft, None, clicked(at=1))
+    questions.ask(conversation, {"text": "And now?", "files": []}, None)
+    assert questions.show(conversation)[1]["value"] == draft
+    conversation.finish(conversation.exchanges[-1], "No.")
+    refused = questions.settle_finished(conversation, draft)
+    assert refused[1]["value"] == {"text": "And now?", "files": []}
+    assert handlers.leave_as_it_was(conversation, None)[1]["value"] == draft
 
 
 def test_a_conversation_that_was_cleared_does_not_come_back_with_a_quick_question(
@@ -126,6 +140,18 @@ def test_a_picture_that_a_record_names_often_is_opened_once(
     assert len(shown.exchanges) == 20 and opened == [CAT]
 
 
+def test_a_conversation_whose_record_could_not_be_opened_again_is_full(questions: Questions) -> None:
+    told = Settings(system="x" * 8_000)
+    many, more = (
+        Conversation([Exchange("And?", (CAT,), settings=told, answer=ANSWERED) for _ in range(count)])
+        for count in (440, 460)
+    )
+    questions.ask(many, {"text": "And now?", "files": []}, None)
+    assert len(from_record(to_record(many), str).exchanges) == 441
+    with pytest.raises(UserError, match="This conversation is full"):
+        questions.ask(more, {"text": "And now?", "files": []}, None)
+
+
 def test_going_on_with_an_answer_ends_an_edit(questions: Questions) -> None:
     conversation = talk()
     conversation.edit(0, {"text": "a draft", "files": []})
@@ -168,6 +194,24 @@ def test_a_double_click_on_a_thumb_is_one_vote(questions: Questions) -> None:
     assert len(list(folder.folder.glob("*.parquet"))) == 1
     voting.vote(conversation, None, clicked(at=0, thumb="", right_answer=""))
     assert not list(folder.folder.glob("*.parquet"))
+
+
+def test_a_vote_lands_on_its_own_answer_or_is_taken_back_where_that_is_gone(
+    questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voting, folder = Voting(questions.serving), questions.serving.feedback
+    assert folder is not None
+    keep, conversation, press = folder.keep, talk(), clicked(at=1, thumb="up", right_answer="")
+    conversation.begin(Exchange("Or?"), at=1)
+    conversation.grow(conversation.exchanges[-1], ANSWERED)
+    conversation.settle()
+    monkeypatch.setattr(folder, "keep", lambda vote: (conversation.turn(1, -1), keep(vote))[1])
+    voting.vote(conversation, None, press)
+    assert [bool(way[1].voted) for way in conversation.ways] == [False, True]
+    monkeypatch.setattr(folder, "keep", lambda vote: (conversation.take_over(talk()), keep(vote))[1])
+    voting.vote(conversation, None, press)
+    assert not any(each.voted for each in conversation.exchanges)
+    assert len(list(folder.folder.glob("*.parquet"))) == 1
 
 
 def test_a_growing_answer_is_copied_to_the_browser_and_a_continued_one_stays_as_it_was(

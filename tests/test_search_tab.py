@@ -129,6 +129,17 @@ def test_the_gallery_shows_a_large_picture_smaller_and_the_question_is_about_all
     assert handlers.ask_about(session, None)[0]["files"] == [str(large)]
 
 
+def test_a_picture_that_browsers_do_not_show_is_a_card_where_there_is_no_room_for_a_copy(
+    handlers: Searches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.tiff")
+    monkeypatch.setattr(received, "save_pil_to_cache", Mock(side_effect=NoRoom))
+    session = SearchSession()
+    assert "1 picture in the index" in added(handlers, session, tmp_path / "red.tiff")
+    ((shown, caption),) = handlers.find(session, "red", None)[0]["value"]
+    assert isinstance(shown, Image.Image) and caption.endswith("red.tiff")
+
+
 def test_the_bar_says_how_long_it_will_take() -> None:
     bar = progress_bar(Report(total=40, done=10), 5.0)
     assert 'value="10" max="40"' in bar

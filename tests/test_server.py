@@ -371,6 +371,16 @@ def test_turns_go_round_between_people() -> None:
     assert order == ["ann", "bob", "cy", "ann", "bob", "ann"]
 
 
+def test_a_question_that_is_given_up_before_its_turn_costs_no_round() -> None:
+    gate = Gate(lambda: 1)
+    for _ in range(3):
+        gate.leave(gate.line_up("ann"))
+    first, bobs, second = gate.line_up("ann"), [gate.line_up("bob") for _ in range(2)], gate.line_up("ann")
+    assert gate._order() == [first, bobs[0], bobs[1], second]
+    gate.leave(first)
+    assert gate._order() == [bobs[0], second, bobs[1]]
+
+
 def test_whoever_has_answers_under_way_comes_after_those_who_have_none() -> None:
     gate = Gate(lambda: 2)
     first = gate.line_up("ann")
@@ -720,6 +730,18 @@ def test_an_answer_under_way_ends_before_the_server_does() -> None:
     wait_until(lambda: serving.answering == 1)
     assert serving.stop()
     assert asked.result().text == "done"
+
+
+def test_a_spoken_question_between_its_words_and_its_place_ends_before_the_server_does() -> None:
+    assistant, serving = talking(words=2, seconds=0.0)
+    assistant.go_on.set()
+    spoken = serving.stream("", (), "spoken.wav")
+    assert [next(spoken).transcript for _ in range(2)] == [None, "What is this?"]
+    stopping = Running(serving.stop)
+    stopping.thread.join(0.3)
+    assert stopping.thread.is_alive()
+    assert [*spoken][-1].text == "done"
+    assert stopping.result()
 
 
 def test_an_answer_that_does_not_end_in_time_is_cut_off_and_says_so() -> None:

@@ -22,9 +22,11 @@ from tests.test_search_tab import search_serving
 from tests.test_server import TalkingAssistant, talking
 from tests.test_tools import uploaded, use
 from tests.tiny_aligner import tiny_searcher
+from vlm.errors import UserError
 from vlm.inputs.speech import Heard
 from vlm.serving.callers import CALLER, Caller
 from vlm.serving.environment import ServerSettings
+from vlm.serving.search_endpoints import SearchEndpoints
 from vlm.serving.searches import Searches, SearchSession
 from vlm.serving.uploads import NoRoom, Uploads
 
@@ -74,6 +76,32 @@ def test_a_zip_s_pictures_are_counted_and_go_where_they_do_not_fit(folder: Path,
         assert size_of(folder) < MEGABYTE
         time.sleep(1.1)  # what was held for it is measured again
         assert client.predict("black", [handle_file(small)], api_name="/search")
+
+
+def test_of_a_search_that_is_refused_or_fails_nothing_that_was_unpacked_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("gradio.Warning", told.append)
+    file = packed(folder / "few.zip", 2)
+    before, serving = size_of(folder), search_serving()
+    for module, sentence in (("searches", "at most 1 pictures"), ("received", "more than 1 pictures")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"vlm.serving.{module}.MAX_INDEXED", 1)
+            Searches(serving).take(session := SearchSession(), [str(file)])
+            list(Searches(serving).embed(session))
+        assert sentence in told.pop() and size_of(folder) == before
+    broken = folder / "broken.zip"
+    with zipfile.ZipFile(broken, "w") as archive:
+        archive.writestr("broken.png", b"no picture")
+    before = size_of(folder)
+    with pytest.raises(UserError, match="None of the pictures could be read"):
+        list(SearchEndpoints(serving).search("black", [str(broken)]))
+    assert size_of(folder) == before
+    monkeypatch.setattr(serving.searcher.get().aligner, "embed_pictures", lambda images: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(SearchEndpoints(serving).search("black", [str(file)]))
+    assert size_of(folder) == before
 
 
 def test_the_search_tab_counts_zips_and_saved_indexes(

@@ -112,6 +112,7 @@ class Answer:
     tokens: int = 0
     prompt_tokens: int = 0
     tokens_per_second: float = 0.0
+    preset: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -75,7 +75,8 @@ class Assistant:
 
     def warm_up(self) -> Iterator[None]:
         """Make ready for the first answers, a bit with each step of the iterator; may run while others are given."""
-        return self.pipeline.warm_up()
+        pipeline = self.pipeline
+        return pipeline.writer.warm_up(pipeline.image_system, pipeline.text_system)
 
     def close(self) -> None:
         """Give the model's memory back."""
@@ -110,6 +111,7 @@ class Assistant:
         start = time.perf_counter()
         settings = settings or self.settings
         answer = Answer(model=self.model, engine=self.engine.name, device=self.engine.device)
+        answer = replace(answer, preset=self.config.name)
         if audio is not None:
             yield replace(answer, stage="transcribing")
             heard = audio if isinstance(audio, Heard) else self.hear(audio, settings.language)
@@ -201,7 +203,7 @@ def load_assistant(
         # a second, beside the language model's three
         transcriber = pool.submit(_load_transcriber, config.speech)
         try:
-            writer, notice = _remote(config) if config.is_remote else _local(config, folder, device)
+            writer, notice = (_remote(config), "") if config.is_remote else _local(config, folder, device)
         except torch.OutOfMemoryError as error:
             from vlm.model.sizes import smaller_than  # and Transformers' models with it
 
@@ -227,9 +229,9 @@ def _local(config: ModelConfig, folder: Path | None, device: str) -> tuple[Write
     return LocalWriter(built.engine, built.tokenizer, sights), built.notice
 
 
-def _remote(config: ModelConfig) -> tuple[Writer, str]:
+def _remote(config: ModelConfig) -> Writer:
     """The model on the server that the environment names."""
-    return RemoteWriter(server_of_environment(), config.language.weights, config.remote_adapter), ""
+    return RemoteWriter(server_of_environment(), config.language.weights, config.remote_adapter)
 
 
 def _load_transcriber(speech: SpeechConfig) -> Transcriber:

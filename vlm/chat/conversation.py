@@ -24,6 +24,7 @@ class Composed(TypedDict):
 
 MAX_QUESTIONS = 1_000  # one after the other
 MAX_KEPT = 10_000  # in all ways together
+FULL = "This conversation is full. Please start a new one."
 NOTHING: Composed = {"text": "", "files": []}
 
 
@@ -90,11 +91,22 @@ def composed_exchange(composed: Composed, recording: str | None = None) -> Excha
 
 def latest_pictures(exchanges: Sequence[Exchange]) -> tuple[str, ...]:
     """What the last exchange is about: the pictures that came latest, together."""
-    return next((each.pictures for each in reversed(exchanges) if each.pictures), ())
+    return next((each.pictures for each in since_pictures(exchanges)), ())
+
+
+def since_pictures(exchanges: Sequence[Exchange]) -> Sequence[Exchange]:
+    """Those from the one that the latest pictures came with; all where none brought any."""
+    places = [place for place, each in enumerate(exchanges) if each.pictures]
+    return exchanges[max(places, default=0) :]
 
 
 class Conversation:
     """What one person said and was told on one tab; `busy` from a question until its answer is settled.
+
+        idle ── begin, go_on ──► busy ── grow, grow, … ──► finish ──► settle ──► idle
+
+    A stop goes from wherever it comes straight to settle: what still grows then is not current any more, and its finish
+    does not count. Settle keeps an answer with words, and takes out a question without.
 
     An earlier question that is asked again, or in other words, begins another way; the ways before it stay, and one can
     turn back to them. `editing` is the number of the question that the next one takes the place of, and `unsent` what stood
@@ -105,10 +117,10 @@ class Conversation:
     The word that an answer has come to its end can arrive late, when it was stopped and the next question is already
     being answered: it counts only where `finish` was told of the exchange that is the last one now."""
 
-    def __init__(self, exchanges: Sequence[Exchange] = (), busy: bool = False) -> None:
+    def __init__(self, exchanges: Sequence[Exchange] = ()) -> None:
         self.ways = [list(exchanges)]
         self.shown = 0
-        self.busy, self.finished = busy, False
+        self.busy = self.finished = False
         self.editing: int | None = None
         self.unsent: Composed = NOTHING
         self.refused, self.unheard = (
@@ -132,7 +144,7 @@ class Conversation:
         kept = sum(map(len, self.ways)) + len(before) * branches
         # More than its record may hold (vlm/chat/records.py)
         if len(before) >= MAX_QUESTIONS or kept >= MAX_KEPT:
-            raise UserError("This conversation is full. Please start a new one.")
+            raise UserError(FULL)
         self.key = self.key or secrets.token_hex(8)
         self._before, self._edited = None, self.editing if at == self.editing else None
         if branches:
@@ -164,14 +176,14 @@ class Conversation:
             self.shown = versions[min(max(self.place(number) + step, 0), len(versions) - 1)]
         self.editing, self.refused = None, ""
 
-    def vote(self, number: int, voted: Voted | None) -> None:
-        """What is thought of answer `number`, in all ways that it is part of."""
-        before = self.exchanges[number]
-        after = replace(before, voted=voted)
+    def vote(self, exchange: Exchange, voted: Voted | None) -> bool:
+        """What is thought of its answer, in all ways that it is part of; False if it is part of none any more."""
+        after, found = replace(exchange, voted=voted), False
         for way in self.ways:  # in place: an answer may grow in one of them meanwhile
             for place, each in enumerate(way):
-                if each is before:
-                    way[place] = after
+                if each is exchange:
+                    way[place], found = after, True
+        return found
 
     def go_on(self) -> None:
         """Continue the last answer, which was cut off."""
@@ -267,9 +279,9 @@ class Conversation:
         """All that came before the last question, as the assistant takes it, with the pictures that are still there. Where
         that question brings none and the latest ones are gone there are none: it would be answered about others."""
         *before, asked = self.exchanges
-        latest = next((each for each in reversed(before) if each.pictures), None)
+        latest = next(iter(since_pictures(before)), asked)
         turns = self.history_before(-1)
-        if latest and not asked.pictures and not latest.present_pictures:
+        if latest.pictures and not latest.present_pictures and not asked.pictures:
             return [replace(turn, images=()) for turn in turns]
         return turns
 

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vlm.chat.answer import Answer, Settings
-from vlm.chat.conversation import MAX_KEPT, MAX_QUESTIONS, Conversation, Exchange, Voted
+from vlm.chat.conversation import FULL, MAX_KEPT, MAX_QUESTIONS, Conversation, Exchange, Voted
 from vlm.errors import UserError
 
 Record = dict[str, Any]
 
 MAX_CHARACTERS = 100_000  # of one text
 MAX_RECORD = 4_000_000  # characters of a whole conversation
+ROOM = 100_000  # of one more question, with its instructions and its answer
 UNREADABLE = "This conversation cannot be read: it was not written by this page, or was changed since."
 LOST = "lost/"  # before the name of a file that is no longer there
 
@@ -39,11 +40,17 @@ def to_record(conversation: Conversation) -> Record:
     }
 
 
+def check_room(conversation: Conversation) -> None:
+    """Raises UserError where its record could not be opened again with one more question."""
+    if _length(to_record(conversation)) + ROOM > MAX_RECORD:
+        raise UserError(FULL)
+
+
 def from_record(record: Any, received: Callable[[str], str | None]) -> Conversation:
     """The conversation as it was. `received`: a file's path as the record has it -> where it is now, None if it is lost.
     Raises UserError."""
     try:
-        _require(len(json.dumps(record, ensure_ascii=False)) <= MAX_RECORD)
+        _require(_length(record) <= MAX_RECORD)
         exchanges = [_exchange(each, received) for each in record["exchanges"][: MAX_KEPT + 1]]
         ways = [[exchanges[_index(number)] for number in way] for way in record["ways"]]
         _require(len(exchanges) <= MAX_KEPT and 0 < len(ways) <= MAX_KEPT)
@@ -55,6 +62,10 @@ def from_record(record: Any, received: Callable[[str], str | None]) -> Conversat
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, UserError) as problem:
         raise UserError(UNREADABLE) from problem
     return conversation
+
+
+def _length(record: Any) -> int:
+    return len(json.dumps(record, ensure_ascii=False))
 
 
 def _exchange(entry: Mapping[str, Any], received: Callable[[str], str | None]) -> Exchange:

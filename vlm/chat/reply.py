@@ -23,7 +23,7 @@ Steps = Generator[Answer, None, Answer]  # yields snapshots on the way, returns 
 Step = TypeVar("Step")
 Last = TypeVar("Last")
 
-MAX_PICTURES = 8  # in one conversation
+MAX_PICTURES = 8  # that the adapter is told of in one conversation
 ANY_QUESTION = "What"  # its words are read as well, and forgotten once the real ones come
 SECONDS_ONCE = {"transcribe", "look", "first_token"}  # of several answers together
 
@@ -36,9 +36,6 @@ class Pipeline:
     image_system: str
     text_system: str | None = None  # None: the template's own
     several_pictures: bool = True  # whether the adapter was trained on conversations about more than one
-
-    def warm_up(self) -> Iterator[None]:
-        return self.writer.warm_up(self.image_system, self.text_system)
 
     def read_ahead(self, pictures: Sequence[Picture], history: Sequence[Turn]) -> Iterator[None]:
         """Read what stands before a question that is still to come, pictures and tags, so that its answer begins sooner;

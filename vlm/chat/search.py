@@ -92,8 +92,7 @@ class Searcher:
             is_whole = index.report.done == index.report.total
             if kept and index and index.entries != known.entries:
                 _keep(index if is_whole else index.joined(known), kept, must=file is not None)
-        if not index:
-            raise UserError(f"None of the pictures could be read. {index.report.broken[0].problem}")
+        check_some_read(index)
         return index
 
     def search(
@@ -102,9 +101,7 @@ class Searcher:
         """The pictures nearest to the words, to the picture, or to both at once, nearest first."""
         if count < 1:
             raise UserError("Please ask for at least one picture.")
-        if not index:
-            raise UserError("There are no pictures to search in yet. Choose some first.")
-        return index.search(self.query(words or "", picture, index.dim), int(count))
+        return filled(index).search(self.query(words or "", picture, index.dim), int(count))
 
     def query(self, words: str, picture: Picture | None, dim: int) -> Tensor:
         """[D]: the mean of the unit vectors of what is given, at unit length again."""
@@ -154,6 +151,19 @@ def load_aligner(name: str = "embedded", device: str | None = None) -> Searcher:
     from vlm.model.alignment import load_aligner_model
 
     return Searcher(load_aligner_model(name, device or ("cuda" if torch.cuda.is_available() else "cpu")))
+
+
+def check_some_read(index: PictureIndex) -> None:
+    """Raises UserError where each picture that was to be in it is broken."""
+    if not index:
+        raise UserError(f"None of the pictures could be read. {index.report.broken[0].problem}")
+
+
+def filled(index: PictureIndex | None) -> PictureIndex:
+    """The index. Raises UserError where there is nothing to search in."""
+    if not index:
+        raise UserError("There are no pictures to search in yet. Choose some first.")
+    return index
 
 
 def check_query(words: str, picture: Picture | None) -> None:

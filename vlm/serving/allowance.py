@@ -38,6 +38,11 @@ class Allowance:
         if self.settings.public and pictures:
             self._searched.take(current_caller().person, pictures)
 
+    def check_searched(self) -> None:
+        """Before a zip of such pictures is unpacked, which tells how many there are."""
+        if self.settings.public:
+            self._searched.check(current_caller().person)
+
     def take_vote(self) -> None:
         if self.settings.public:
             self._votes.take(current_caller().person)

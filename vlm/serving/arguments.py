@@ -16,6 +16,7 @@ from gradio.utils import get_upload_folder
 
 from vlm.errors import UserError
 from vlm.serving.callers import current_caller
+from vlm.serving.received import received
 
 OWN_FILE = "/gradio_api/file="
 NOT_FETCHED = (
@@ -90,20 +91,16 @@ def is_web_address(reference: str) -> bool:
 
 
 def own_path(reference: str) -> str:
-    """The path of an uploaded file by its path or its address here. Raises UserError for anything else."""
+    """The path of an upload, or of an example, by its path or its address here. Raises UserError for anything else."""
     if is_web_address(reference):
         _, found, path = reference.partition(OWN_FILE)
         if not found:
             raise UserError(NOT_FETCHED)
         reference = unquote(path.split("?")[0])
-    folder = Path(get_upload_folder()).resolve()
-    try:
-        path_here = Path(reference).resolve()
-        if path_here.is_relative_to(folder) and path_here.is_file():
-            return str(path_here)
-    except (OSError, ValueError, RuntimeError):
-        pass
-    raise UserError("A file that was named is not here, or no longer. Please send it again.")
+    path_here = received(reference)
+    if path_here is None:
+        raise UserError("A file that was named is not here, or no longer. Please send it again.")
+    return path_here
 
 
 def _saved(url: str, name: str, most_bytes: int) -> str:

@@ -106,7 +106,17 @@ class Gate:
                     self.seconds_each += 0.2 * (time.monotonic() - ticket.asked - self.seconds_each)
             else:
                 self._line.remove(ticket)
+                if not ticket.alone:
+                    self._give_round_back(ticket)
             self._changed.notify_all()
+
+    def _give_round_back(self, given_up: Ticket) -> None:
+        """To what else this person asks."""
+        for each in self._line:
+            if each.person == given_up.person and each.turn > given_up.turn:
+                each.turn -= 1
+        if given_up.person in self._turns:
+            self._turns[given_up.person] -= 1
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -120,11 +130,6 @@ class Gate:
             yield
         finally:
             self.leave(ticket)
-
-    def wait_until_empty(self, seconds: float) -> bool:
-        """Whether everyone has gone within that time."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._line and not self._inside, seconds)
 
     def _order(self) -> list[Ticket]:
         """The line in the order in which it will go in."""

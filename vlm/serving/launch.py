@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse
 from gradio.route_utils import FnIndexInferError
 from starlette.middleware import Middleware
@@ -86,18 +86,11 @@ class Site(NamedTuple):
     accounts: Accounts | None = None
 
 
-def routes(site: Site) -> APIRouter:
-    """What is served beside the page. The one place to add to."""
-    router = APIRouter()
-    router.include_router(status_routes(site.serving, site.uploads))
-    router.include_router(openai_routes(site.serving))
-    return router
-
-
 def app_options(site: Site) -> dict[str, Any]:
     """Routes, middleware and errors of the FastAPI app that Gradio makes and adds its own to."""
+    beside = status_routes(site.serving, site.uploads), openai_routes(site.serving)
     options: dict[str, Any] = {
-        "routes": [*routes(site).routes],
+        "routes": [route for router in beside for route in router.routes],
         "middleware": [
             Middleware(Guard, site.serving.settings, site.uploads, site.accounts, partial(forget, site.page))
         ],

@@ -32,11 +32,14 @@ class Looking:
         """The pictures that an answer is about, each covered piece by piece. -> what lies over the page"""
         try:
             recover(conversation, copy)
-            about = _about(conversation, int(chosen.at))
+            number = int(chosen.at)
+            about, answer = _about(conversation, number), conversation.exchanges[number].answer
             done = ""  # the pictures that are looked through
 
             def all_looks(assistant: Assistant) -> Iterator[Look]:
-                return (look for picture, said in about for look in _looks(assistant, picture, said))
+                _check_same_model(assistant, answer)
+                for picture, said in about:
+                    yield from _looks(assistant, picture, said)
 
             with closing(self.serving.look(all_looks, len(about))) as looks:
                 for look in looks:
@@ -56,6 +59,13 @@ def _about(conversation: Conversation, number: int) -> list[tuple[str, str]]:
     if not about:
         raise UserError("The picture is no longer here. Add it again to see where the model looks.")
     return about
+
+
+def _check_same_model(assistant: Assistant, answer: Answer | None) -> None:
+    if not answer or not answer.preset:
+        return  # from before it was kept
+    if (answer.preset, answer.adapter) != (assistant.config.name, assistant.adapter):
+        raise UserError("Another model answers now. Ask again to see where it looks.")
 
 
 def _looks(assistant: Assistant, picture: str, said: str) -> Iterator[Look]:

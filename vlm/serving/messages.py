@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vlm.chat.answer import Answer, Settings
-from vlm.chat.conversation import Conversation, Exchange, latest_pictures
+from vlm.chat.conversation import Conversation, Exchange, latest_pictures, since_pictures
 from vlm.chat.one_by_one import is_joined
 from vlm.chat.trace import certainty_note, trace_of
 from vlm.serving.limits import duration
@@ -187,8 +187,7 @@ def _follow_ups(conversation: Conversation) -> str:
     answer = conversation.exchanges[-1].answer or Answer()
     if answer.route != "image" or answer.stage != "done":
         return ""
-    with_pictures = [place for place, each in enumerate(conversation.exchanges) if each.pictures]
-    asked = {each.asked for each in conversation.exchanges[max(with_pictures, default=0) :]}
+    asked = {each.asked for each in since_pictures(conversation.exchanges)}
     several = len(latest_pictures(conversation.exchanges)) > 1
     offered = FOLLOW_UPS_OF_SEVERAL if several else FOLLOW_UPS
     new = [

@@ -5,7 +5,6 @@ from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import gradio as gr
 
@@ -16,6 +15,7 @@ from vlm.serving.assets import ASSETS, from_here
 from vlm.serving.conversation_tab import ConversationTab
 from vlm.serving.endpoints import QuestionEndpoints, publish
 from vlm.serving.events import MAX_EVENTS, MODEL, QUEUED
+from vlm.serving.messages import file_address
 from vlm.serving.plain_errors import PlainBlocks, plainly
 from vlm.serving.search_endpoints import publish_search
 from vlm.serving.search_tab import SearchTab
@@ -82,7 +82,7 @@ def views_of(assistant: Assistant) -> list[Any]:
     folder, plot = assistant.adapter_folder, ""
     if folder and (folder / PLOT).is_file():
         serve_file(folder / PLOT)
-        source = f"gradio_api/file={quote(str(from_here(folder / PLOT)))}"
+        source = file_address(str(from_here(folder / PLOT)))
         image = f'<img class="plot" src="{source}" alt="Loss and learning rates in training">'
         plot = f"<details><summary>Curves of the training</summary>{image}</details>"
     notice = f'<p class="notice">{escape(assistant.notice)}</p>' if assistant.notice else ""

@@ -17,6 +17,7 @@ import gradio as gr
 
 from vlm.chat.answer import LARGEST_SEED, Answer, Settings
 from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange, composed_exchange
+from vlm.chat.records import check_room
 from vlm.chat.reply import MAX_PICTURES
 from vlm.errors import UserError
 from vlm.serving.browser_copy import copy_of, recover
@@ -131,6 +132,7 @@ class Questions:
         if len(exchange.pictures) > MAX_PICTURES:
             raise UserError(f"At most {MAX_PICTURES} pictures can be asked about. Please take some out.")
         _check_present(exchange)
+        check_room(conversation)
         pictures = tuple(map(shown_file, exchange.pictures))
         conversation.begin(replace(exchange, pictures=pictures, settings=settings), at)
 
@@ -181,7 +183,10 @@ class Questions:
         return self.page(conversation, None if unsent == NOTHING else unsent)
 
     def settle(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
-        return self.page(conversation, self.put_back(conversation.settle(), composed))
+        unanswered = conversation.settle()
+        if unanswered and conversation.editing is not None:  # it is put back alone
+            conversation.unsent, composed = composed or NOTHING, NOTHING
+        return self.page(conversation, self.put_back(unanswered, composed))
 
     def settle_finished(self, conversation: Conversation, composed: Composed | None) -> list[Any]:
         return self.settle(conversation, composed) if conversation.finished else self.page(conversation)

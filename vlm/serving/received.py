@@ -3,7 +3,8 @@ the pictures among many, those in zips unpacked, all of it bounded."""
 
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from gradio.processing_utils import save_pil_to_cache
@@ -30,7 +31,7 @@ def received(path: str) -> str | None:
         folders = Path(get_upload_folder()).resolve(), (ASSETS / "examples").resolve()
         known = any(found.is_relative_to(folder) for folder in folders)
         return path if known and found.is_file() else None
-    except (OSError, ValueError):  # a name too long, or with a null character
+    except (OSError, ValueError, RuntimeError):  # a name too long, with a null character, links in a circle
         return None
 
 
@@ -53,17 +54,29 @@ def small_file(path: str) -> str:
     return save_pil_to_cache(picture, get_upload_folder(), Path(path).stem, "jpeg")
 
 
-def chosen_pictures(files: Sequence[str]) -> list[PictureFile]:
-    """Pictures by the names that people gave them. What is unpacked lies among the uploads and is deleted with old ones.
+@contextmanager
+def chosen_pictures(files: Sequence[str]) -> Iterator[list[PictureFile]]:
+    """Pictures by the names that people gave them. What is unpacked lies among the uploads and is deleted with old ones,
+    or at once where an error leaves the `with`.
 
     Files that are no pictures stay in the list: whoever opens them says so."""
-    paths = [Path(file) for file in files]
+    folder = Path(get_upload_folder(), secrets.token_hex(16))  # nobody can guess where it is
+    try:
+        yield _chosen([Path(file) for file in files], folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _chosen(paths: Sequence[Path], folder: Path) -> list[PictureFile]:
+    """`folder` is for what is unpacked."""
     if not paths:
         raise UserError("Please choose some pictures, or a zip of them.")
     pictures: list[PictureFile] = []
     size = 0
-    for path in paths:
-        more = _unpacked(path) if path.suffix.lower() == ".zip" else [PictureFile(path, path.name)]
+    for number, path in enumerate(paths):
+        is_zip = path.suffix.lower() == ".zip"
+        more = _unpacked(path, folder / str(number)) if is_zip else [PictureFile(path, path.name)]
         pictures += more
         size += sum(each.path.stat().st_size for each in more)
         if len(pictures) > MAX_INDEXED:
@@ -75,12 +88,6 @@ def chosen_pictures(files: Sequence[str]) -> list[PictureFile]:
     return pictures
 
 
-def _unpacked(path: Path) -> list[PictureFile]:
-    """All of its pictures or, where one finds no room or the zip is damaged, none."""
-    folder = Path(get_upload_folder(), secrets.token_hex(16))  # nobody can guess where it is
+def _unpacked(path: Path, folder: Path) -> list[PictureFile]:
     folder.mkdir(parents=True)
-    try:
-        return list(unpack_pictures(path, folder, current_caller().hold))
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    return list(unpack_pictures(path, folder, current_caller().hold))

@@ -11,7 +11,7 @@ import gradio as gr
 
 from vlm.chat.index import PictureIndex
 from vlm.chat.indexing import add_pictures
-from vlm.chat.search import check_query, checked_names, split_names
+from vlm.chat.search import check_query, check_some_read, checked_names, split_names
 from vlm.errors import UserError
 from vlm.inputs.images import MAX_PICTURE_BYTES
 from vlm.serving.arguments import file_of, files_of, text_of, whole_of
@@ -83,15 +83,15 @@ class SearchEndpoints:
         searcher = self.serving.searcher.get()
         index = searcher.load_index(file) if file else searcher.new_index()
         if pictures or not file:
-            chosen = chosen_pictures(pictures)
-            self.serving.allowance.take_searched(len(chosen))
-            for _ in add_pictures(index, chosen, searcher.aligner.embed_pictures):
-                caller.check()
-                if time.monotonic() - shown > REFRESH_SECONDS:
-                    yield []
-                    shown = time.monotonic()
-        if not index:
-            raise UserError(f"None of the pictures could be read. {index.report.broken[0].problem}")
+            self.serving.allowance.check_searched()
+            with chosen_pictures(pictures) as chosen:
+                self.serving.allowance.take_searched(len(chosen))
+                for _ in add_pictures(index, chosen, searcher.aligner.embed_pictures):
+                    caller.check()
+                    if time.monotonic() - shown > REFRESH_SECONDS:
+                        yield []
+                        shown = time.monotonic()
+                check_some_read(index)
         return index
 
 

@@ -91,11 +91,12 @@ class SearchTab:
             for each in taken
         ]
         for each in embedded:
-            each.then(searches.settle, session, page, **UNQUEUED).then(None, js=ALL_AT_ONCE, **UNQUEUED)
+            settled = each.then(plainly(searches.settle), session, page, **UNQUEUED)
+            settled.then(None, js=ALL_AT_ONCE, **UNQUEUED)
         stopped = self.stop.click(None, cancels=embedded, api_visibility="private")
-        stopped.then(searches.stop, session, page, **UNQUEUED)
+        stopped.then(plainly(searches.stop), session, page, **UNQUEUED)
         cleared = self.again.click(None, cancels=embedded, api_visibility="private")
-        cleared.then(searches.start_over, session, page, **UNQUEUED)
+        cleared.then(plainly(searches.start_over), session, page, **UNQUEUED)
         written = self.save.click(plainly(searches.save), session, self.saved, **QUEUED)
         written.success(None, self.saved, js=DOWNLOAD, **UNQUEUED)
         self.load.upload(plainly(searches.load), [session, self.load], page, **QUEUED)

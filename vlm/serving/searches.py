@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vlm.chat.conversation import NOTHING, Composed, Conversation, composed_exchange
 from vlm.chat.index import Found, PictureIndex, Report
 from vlm.chat.indexing import add_pictures
-from vlm.chat.search import checked_names, split_names
+from vlm.chat.search import checked_names, filled, split_names
 from vlm.errors import UserError
 from vlm.serving.callers import current_caller
 from vlm.serving.plain_errors import plain_sentence
@@ -84,9 +84,10 @@ class Searches:
         session.reading = True
         try:
             index = self._index_of(session)
-            pictures = chosen_pictures(files)
-            self._make_room(session, len(pictures))
-            self.serving.allowance.take_searched(len(pictures))
+            self.serving.allowance.check_searched()
+            with chosen_pictures(files) as pictures:
+                self._make_room(session, len(pictures))
+                self.serving.allowance.take_searched(len(pictures))
             embed, start = self.serving.searcher.get().aligner.embed_pictures, time.monotonic()
             index.report = Report(total=len(pictures))
             for seen in add_pictures(index, pictures, embed):
@@ -125,9 +126,7 @@ class Searches:
 
     def find(self, session: SearchSession, words: str | None, picture: str | None) -> list[Any]:
         """-> gallery, ask"""
-        index = used_index(session)
-        if not index:
-            raise UserError("There are no pictures to search in yet. Choose some first.")
+        index = filled(used_index(session))
         self.serving.allowance.take(pictures=bool(picture))
         found = self.serving.searcher.get().search(words or "", picture, index=index, count=SHOWN)
         session.searched = True
@@ -243,8 +242,9 @@ class Searches:
         small = session.small.get(sha256)
         if small and Path(small).is_file():
             return small
-        if path := self._file_of(sha256, session):
-            with suppress(UserError, OSError):  # no room: a small copy only spares time
+        path = None
+        with suppress(UserError, OSError):  # no room: its name stands for what browsers cannot show
+            if path := self._file_of(sha256, session):
                 session.small[sha256] = path = small_file(path)
         return path
 

@@ -3,10 +3,10 @@
 Every question passes through `Serving.stream`, from whichever route it comes: the page, the API, MCP, /v1.
 """
 
-import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from threading import Condition
 from typing import Any, TypeVar
 
 from vlm.chat.answer import Answer, Picture, Settings, Turn
@@ -53,6 +53,7 @@ class Serving:
         self.settings = settings or ServerSettings()
         self.measures, self.searcher = Measures(), SharedSearcher()
         self._stopping = self._out_of_time = False
+        self._under_way, self._ended = 0, Condition()
         self.allowance = Allowance(self.settings)
         self._ahead = Ahead(self._while_idle, over=lambda: self._stopping)
         self.feedback: FeedbackFolder | None = None
@@ -93,10 +94,10 @@ class Serving:
     ) -> Snapshots:
         """`Assistant.stream` when it is this question's turn; until then, every now and then, an answer in the stage
         "waiting", so that it can be closed while it waits. It ends when whoever asked is gone."""
-        caller = self._admitted(len(images), audio is not None)
         looks = images or any(turn.images for turn in history)
         route = "image" if looks else "voice" if audio is not None else "text"
-        with self.measures.question(route) as measured:
+        admitted = self._admitted(len(images), audio is not None)
+        with admitted as caller, self.measures.question(route) as measured:
             heard = None
             if audio is not None:
                 heard = yield from self._hear(caller, audio, settings.language if settings else "")
@@ -128,34 +129,54 @@ class Serving:
         if self.waiting or self.answering or (ticket := self._gate.enter_idle()) is None:
             return False
         try:
-            if not self.ready:
-                return False
-            with closing(work(self.assistant)) as steps:  # type: ignore[type-var]
-                for _ in steps:
-                    if self._stopping or self.waiting or self.answering or enough():
-                        return False
-            return True
+            with self._counted():
+                if not self.ready:
+                    return False
+                with closing(work(self.assistant)) as steps:  # type: ignore[type-var]
+                    for _ in steps:
+                        if self._stopping or self.waiting or self.answering or enough():
+                            return False
+                return True
         finally:
             self._gate.leave(ticket)
 
     def look(
-        self, looks: Callable[[Assistant], Iterator[Seen]], pictures: int = 1
+        self, looks: Callable[[Assistant], Iterator[Seen]], pictures: int
     ) -> Generator[Seen | Answer, None, None]:
         """Whatever else is seen of pictures, in a question's place and order: until it is its turn, answers in the stage
         "waiting". It ends when whoever asked is gone."""
-        caller = self._admitted(pictures)
-        ticket = yield from self._turn(self._looks, caller)
-        try:
-            yield from self._in_turn(caller, looks)
-        finally:
-            self._looks.leave(ticket)
+        with self._admitted(pictures) as caller:
+            ticket = yield from self._turn(self._looks, caller)
+            try:
+                yield from self._in_turn(caller, looks)
+            finally:
+                self._looks.leave(ticket)
 
-    def _admitted(self, pictures: int = 0, spoken: bool = False) -> Caller:
-        """Who asks now. Raises NotNow or TryLater where they may not."""
-        if self._stopping:
-            raise NotNow(STOPPING)
-        self.allowance.take(pictures, spoken)
-        return current_caller()
+    @contextmanager
+    def _admitted(self, pictures: int = 0, spoken: bool = False) -> Iterator[Caller]:
+        """Who asks now, until they have their answer. Raises NotNow or TryLater where they may not."""
+        with self._counted():  # before it is asked whether the server stops, or `stop` could miss it
+            if self._stopping:
+                raise NotNow(STOPPING)
+            self.allowance.take(pictures, spoken)
+            yield current_caller()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """What happens within is under way, and `stop` waits for it."""
+        with self._ended:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._ended:
+                self._under_way -= 1
+                self._ended.notify_all()
+
+    def _wait_for_all(self, seconds: float) -> bool:
+        """Whether all that was under way has ended within that time."""
+        with self._ended:
+            return self._ended.wait_for(lambda: not self._under_way, seconds)
 
     def _in_turn(
         self, caller: Caller, work: Callable[[Assistant], Iterator[Seen]]
@@ -190,8 +211,10 @@ class Serving:
 
     def transcribe(self, audio: str, language: str = "") -> Generator[Heard | None, None, None]:
         """What is said in a recording; until it is its turn, None every now and then. `language` as in `Settings`."""
-        caller = self._admitted(spoken=True)
-        with closing(with_last(self._hear(caller, audio, language))) as hearing:
+        with (
+            self._admitted(spoken=True) as caller,
+            closing(with_last(self._hear(caller, audio, language))) as hearing,
+        ):
             for each in hearing:
                 yield each if isinstance(each, Heard) else None
 
@@ -219,18 +242,16 @@ class Serving:
         """Take no more questions, and let the answers under way end; whatever does not end within the time that is set is
         cut off and says so. Whether all did."""
         self._stopping = True
-        end = time.monotonic() + self.settings.stop_seconds
-        gates = (self._speech, self._looks, self._gate)  # the first two lead to the last
-        if all(gate.wait_until_empty(max(0.0, end - time.monotonic())) for gate in gates):
+        if self._wait_for_all(self.settings.stop_seconds):
             return True
         self._out_of_time = True
-        self._gate.wait_until_empty(CUT_OFF_SECONDS)
+        self._wait_for_all(CUT_OFF_SECONDS)
         return False
 
     def switch(self, preset: str) -> None:
         """Serve another preset, once the answers under way are given. Raises UserError where it cannot be."""
         self.model.check(preset)
-        with self._speech.alone(), self._gate.alone():
+        with self._counted(), self._speech.alone(), self._gate.alone():
             try:
                 self.model.change(preset)
             finally:

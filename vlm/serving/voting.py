@@ -10,8 +10,9 @@ from typing import Any
 
 import gradio as gr
 
+from vlm.chat.answer import Answer
 from vlm.chat.conversation import Conversation, Exchange, Voted, latest_pictures
-from vlm.chat.feedback import feedback_on
+from vlm.chat.feedback import FeedbackFolder, feedback_on
 from vlm.errors import UserError
 from vlm.serving.browser_copy import copy_of, recover
 from vlm.serving.messages import messages
@@ -29,33 +30,30 @@ class Voting:
         """`thumb` is up, down, or "" to take the vote back."""
         recover(conversation, copy)
         number, thumb, right_answer = int(chosen.at), str(chosen.thumb), str(chosen.right_answer)
-        with self._one_by_one:
-            voted = self._keep(conversation, number, thumb, right_answer)
-            conversation.vote(number, voted)
-        return [messages(conversation, self.serving.feedback_notice), copy_of(conversation)]
-
-    def _keep(self, conversation: Conversation, number: int, thumb: str, right_answer: str) -> Voted | None:
         folder = self.serving.feedback
         if folder is None:
             raise UserError("Nothing is kept of answers here.")
-        exchange = _answered(conversation, number)
-        kept = None
-        if thumb:
-            self.serving.allowance.take_vote()
-            picture, adapter = _picture(conversation.exchanges[: number + 1]), exchange.answer.adapter or ""  # type: ignore
-            vote = feedback_on(
-                exchange.asked,
-                exchange.text,
-                right_answer,
-                thumb,
-                picture,
-                self.serving.model.preset,
-                adapter[:500],
-            )
-            kept = Voted(vote.thumb, folder.keep(vote))
-        if exchange.voted:  # once the new one is kept, or a full disk would lose both
-            folder.take_back(exchange.voted.key)
-        return kept
+        with self._one_by_one:
+            exchange = _answered(conversation, number)
+            picture = _picture(conversation.exchanges[: number + 1])
+            voted = self._keep(folder, exchange, picture, thumb, right_answer) if thumb else None
+            # Only once the new one is kept, or a full disk would lose both. Another conversation may be open by then
+            old = exchange.voted if conversation.vote(exchange, voted) else voted
+            if old:
+                folder.take_back(old.key)
+        return [messages(conversation, self.serving.feedback_notice), copy_of(conversation)]
+
+    def _keep(
+        self, folder: FeedbackFolder, exchange: Exchange, picture: str | None, thumb: str, right_answer: str
+    ) -> Voted:
+        self.serving.allowance.take_vote()
+        answer = exchange.answer or Answer()
+        preset = answer.preset or self.serving.model.preset  # of an answer from before it was kept
+        adapter = answer.adapter or ""
+        vote = feedback_on(
+            exchange.asked, exchange.text, right_answer, thumb, picture, preset[:500], adapter[:500]
+        )
+        return Voted(vote.thumb, folder.keep(vote))
 
 
 def _answered(conversation: Conversation, number: int) -> Exchange:

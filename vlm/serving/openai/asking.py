@@ -21,6 +21,7 @@ from vlm.serving.serving import Serving
 
 Item = TypeVar("Item")
 ENDED = object()
+MAX_SENT = 32  # pictures of one request, all of which are decoded
 
 
 class Gone(Exception):
@@ -49,7 +50,10 @@ class Asking:
 
     def read(self, asked: ChatRequest) -> Chat:
         system, said = conversation(asked.messages)
-        check_count(sum(len(each.pictures) for each in said))
+        sent = [len(each.pictures) for each in said]
+        check_count(max(sent))  # those of which messages count together depends on the adapter
+        if sum(sent) > MAX_SENT:
+            raise UserError(f"At most {MAX_SENT} pictures can be sent at once. Please leave out the oldest.")
         if len(said[-1].recordings) > 1:
             raise UserError("Please send one recording at a time.")
         return Chat(said, asked.settings(self.serving.assistant.settings, system))
