@@ -110,5 +110,4 @@ class Reader:
         ).last_hidden_state
 
     def _likeliest(self, states: Tensor) -> Tensor:
-        head = self.language.causal.get_output_embeddings()
-        return head(states.to(head.weight.dtype)).argmax(-1)
+        return self.language.scores(states).argmax(-1)

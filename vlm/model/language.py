@@ -37,6 +37,14 @@ warnings.filterwarnings(
 QUANTISATIONS = ("none", "nf4")
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+# Kinds of models that multiply the scores of their head, and the number's name in their configuration
+SCALED = {
+    "cohere": "logit_scale",
+    "cohere2": "logit_scale",
+    "cohere2_moe": "logit_scale",
+    "hyperclovax": "logits_scaling",
+}
+
 
 class LanguageModel(nn.Module):
     """A causal LM with an optional LoRA adapter; `model` and `tokenizer` are Transformers' own."""
@@ -157,6 +165,12 @@ class LanguageModel(nn.Module):
         """Transformers' own model, with the adapter's layers in it where there is one."""
         return self.model.get_base_model() if self.has_lora else self.model
 
+    def scores(self, states: Tensor) -> Tensor:
+        """The decoder's last hidden states [..., Dl] -> a score for each token [..., V], as the model's own forward gives
+        them: some models scale or cap what their head gives."""
+        head = self.causal.get_output_embeddings()
+        return rescale(head(states.to(head.weight.dtype)), self.causal.config)
+
     def forward(
         self,
         inputs_embeds: Tensor,
@@ -177,11 +191,22 @@ class LanguageModel(nn.Module):
         ).last_hidden_state
         targets = labels[:, 1:]
         learned = targets != IGNORE
-        head = self.causal.get_output_embeddings()
-        logits = head(hidden[:, :-1][learned].to(head.weight.dtype))  # [learned, vocabulary]
+        logits = self.scores(hidden[:, :-1][learned])  # [learned, vocabulary]
         if count is None:
             return functional.cross_entropy(logits.float(), targets[learned])
         return functional.cross_entropy(logits.float(), targets[learned], reduction="sum") / count
+
+
+def rescale(scores: Tensor, config: Any) -> Tensor:
+    """What a model does with the scores of its head: Cohere scales them, Granite divides them (HyperCLOVA X multiplies
+    by a number of that name), Gemma 2 caps them. Transformers has it in each model's own forward."""
+    if config.model_type in SCALED:
+        scores = scores * getattr(config, SCALED[config.model_type])
+    elif divisor := getattr(config, "logits_scaling", None):
+        scores = scores / divisor
+    if cap := getattr(config, "final_logit_softcapping", None):
+        scores = (scores / cap).tanh() * cap
+    return scores
 
 
 def attach_lora(model: nn.Module, config: LoraConfig) -> PeftModel:

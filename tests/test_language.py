@@ -1,0 +1,62 @@
+"""The language model in torch, as each kind of Transformers' models has it: its scores, its embeddings, its sizes."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from tests.tiny import tiny_tokenizer
+from training.scores.batch_answers import Reader
+from vlm.engines import Sampling
+from vlm.engines.torch_engine import TorchEngine
+from vlm.model.language import LanguageModel
+from vlm.model.prompts import IGNORE
+
+TOKENIZER = tiny_tokenizer()
+SIZES: dict[str, Any] = {
+    "vocab_size": len(TOKENIZER),
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+# What each does behind its head
+RESCALING: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "gemma2": {"final_logit_softcapping": 2.0},
+    "cohere": {"logit_scale": 0.3},
+    "cohere2": {"logit_scale": 0.3},
+    "granite": {"logits_scaling": 4.0},
+    "hyperclovax": {"logits_scaling": 4.0},
+}
+
+
+def tiny_language(kind: str, **more: Any) -> LanguageModel:
+    causal = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SIZES, **more))
+    return LanguageModel(causal, TOKENIZER)
+
+
+@pytest.mark.parametrize("kind", RESCALING)
+def test_scores_are_those_of_the_models_own_forward_wherever_they_are_taken(kind: str) -> None:
+    language = tiny_language(kind, **RESCALING[kind])
+    ids = torch.randint(3, len(TOKENIZER), (2, 6))
+    labels = ids.clone()
+    labels[:, :2] = IGNORE
+    present = torch.ones_like(ids)
+    with torch.no_grad():
+        embeds = language.embed(ids)
+        expected = language.model(ids, labels=labels)
+        states = language.causal.get_decoder()(inputs_embeds=embeds).last_hidden_state
+        assert torch.allclose(language.scores(states), expected.logits, atol=1e-5)
+        assert language(embeds, present, labels).item() == pytest.approx(expected.loss.item(), rel=1e-4)
+        likeliest = expected.logits[:, -1].argmax(-1)
+        assert torch.equal(Reader(language, present).read_prompts(embeds), likeliest)
+    engine = TorchEngine(language, "CPU", 64, 128)
+    assert [next(engine.stream([row], False, Sampling(1))) for row in ids.tolist()] == likeliest.tolist()
