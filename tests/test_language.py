@@ -12,6 +12,7 @@ from vlm.engines import Sampling
 from vlm.engines.torch_engine import TorchEngine
 from vlm.model.language import LanguageModel
 from vlm.model.prompts import IGNORE
+from vlm.model.vlm import text_size
 
 TOKENIZER = tiny_tokenizer()
 SIZES: dict[str, Any] = {
@@ -60,3 +61,15 @@ def test_scores_are_those_of_the_models_own_forward_wherever_they_are_taken(kind
         assert torch.equal(Reader(language, present).read_prompts(embeds), likeliest)
     engine = TorchEngine(language, "CPU", 64, 128)
     assert [next(engine.stream([row], False, Sampling(1))) for row in ids.tolist()] == likeliest.tolist()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma", "gemma2", "gemma3_text"])
+def test_the_size_of_text_is_that_of_the_embeddings_which_the_decoder_gets(kind: str) -> None:
+    """Gemma multiplies them by the root of their width as it looks them up."""
+    language = tiny_language(kind)
+    with torch.no_grad():
+        embeds = language.embed(torch.arange(len(TOKENIZER)))
+    assert text_size(language) == pytest.approx(embeds.square().mean().sqrt().item(), rel=1e-5)
+    scale = 1 if kind == "llama" else SIZES["hidden_size"] ** 0.5
+    weight = language.model.get_input_embeddings().weight
+    assert text_size(language) == pytest.approx(scale * weight.square().mean().sqrt().item(), rel=1e-3)

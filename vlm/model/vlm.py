@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -111,7 +112,9 @@ def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:
     return VisionLanguageModel(build_eyes(config, language.embedding_size, device), fusion, language)
 
 
+@torch.no_grad()
 def text_size(language: LanguageModel) -> float:
-    """Root mean square of the text's embeddings."""
-    weight = language.model.get_input_embeddings().weight
-    return float(weight[:: max(1, len(weight) // 4096)].float().square().mean().sqrt())
+    """Root mean square of the text's embeddings as the decoder gets them: Gemma's are larger than its weights."""
+    count = len(language.model.get_input_embeddings().weight)
+    sample = torch.arange(0, count, max(1, count // 4096))
+    return float(language.embed(sample).float().square().mean().sqrt())
