@@ -1,18 +1,28 @@
 """The language model in torch, as each kind of Transformers' models has it: its scores, its embeddings, its sizes."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+)
 
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_config, tiny_tokenizer
 from training.scores.batch_answers import Reader
+from vlm.config import LanguageConfig
 from vlm.engines import Sampling
 from vlm.engines.torch_engine import TorchEngine
+from vlm.errors import UserError
 from vlm.model.language import LanguageModel
 from vlm.model.prompts import IGNORE
-from vlm.model.vlm import text_size
+from vlm.model.sizes import check_fit
+from vlm.model.vlm import build_model, text_size
 
 TOKENIZER = tiny_tokenizer()
 SIZES: dict[str, Any] = {
@@ -73,3 +83,29 @@ def test_the_size_of_text_is_that_of_the_embeddings_which_the_decoder_gets(kind:
     scale = 1 if kind == "llama" else SIZES["hidden_size"] ** 0.5
     weight = language.model.get_input_embeddings().weight
     assert text_size(language) == pytest.approx(scale * weight.square().mean().sqrt().item(), rel=1e-3)
+
+
+def test_of_a_model_that_sees_by_itself_the_language_model_is_loaded(tmp_path: Path) -> None:
+    """Gemma 3 of 4 billion parameters and more has its sizes in a part of its configuration."""
+    half = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = half | {"image_size": 32, "patch_size": 16}
+    whole = Gemma3ForConditionalGeneration(
+        Gemma3Config(text_config=SIZES, vision_config=vision, mm_tokens_per_image=4)
+    ).eval()
+    whole.save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    weights = LanguageConfig(weights=str(tmp_path), dtype="float32")
+    model = build_model(replace(tiny_config(), language=weights), "cpu")
+    assert model.language.embedding_size == SIZES["hidden_size"]
+    assert not [name for name, _ in model.language.named_modules() if "vision" in name]
+    ids = torch.randint(3, len(TOKENIZER), (1, 6))
+    with torch.no_grad():
+        assert torch.equal(model.language.model(ids).logits, whole(ids).logits)
+
+
+def test_weights_without_a_language_model_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    for kind in ("qwen2_5_vl", "t5"):
+        AutoConfig.for_model(kind).save_pretrained(tmp_path / kind)
+        language = LanguageConfig(weights=str(tmp_path / kind))
+        with pytest.raises(UserError, match="no language model can be loaded by itself"):
+            check_fit(replace(tiny_config(), language=language))

@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from vlm.config import ModelConfig, VisionConfig
 from vlm.config_reader import read_yaml
@@ -114,9 +120,15 @@ def architecture(name: str) -> tuple[Any, str]:
 
 
 def language_architecture(name: str) -> tuple[Any, str]:
-    """The same of a language model, which may be part of a LLaVA."""
-    sizes, found = architecture(name)
-    return getattr(sizes, "text_config", sizes), found
+    """The same of a language model, which may be part of one that sees. UserError where it cannot be had by itself."""
+    whole, found = architecture(name)
+    sizes = whole.get_text_config(decoder=True)
+    if type(sizes) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"{name!r} is of the kind {whole.model_type!r}, of which no language model can be loaded by itself. Choose "
+            "other language.weights."
+        )
+    return sizes, found
 
 
 def _outline_vision(config: VisionConfig) -> tuple[Encoder, str]:
