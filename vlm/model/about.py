@@ -11,6 +11,8 @@ from vlm.config import ModelConfig
 from vlm.model.adapter_folder import DATA_CARD, LIMITS, read_description, read_metrics
 from vlm.weights.resolve import public_name
 
+# Presets with a training preset of their own; the page may be where training/ is not
+READY = "embedded", "phi-3.5", "vit-gpt2"
 SHOWN = "accuracy", "blank_picture", "question_only"
 
 
@@ -37,11 +39,13 @@ def folded(title: str, text: str) -> str:
 
 def how_to_see(preset: str) -> str:
     """What to do about a preset without an adapter. Not each has a training preset of its own."""
+    ready = preset in READY
+    copied = f"# mine.yaml: a copy of training/presets/phi-3.5.yaml with the line model: {preset}\n"
     return (
         f"**The preset {preset} has no adapter yet: it answers text and speech, but cannot see.** Train one, as the "
         f"README tells, or take one that was trained for it, and start the page with its folder:\n\n"
-        f"```\n# mine.yaml: a copy of training/presets/phi-3.5.yaml with the line model: {preset}\n"
-        f"python -m training.finetune --preset mine.yaml --output runs/{preset}\n"
+        f"```\n{'' if ready else copied}"
+        f"python -m training.finetune --preset {preset if ready else 'mine.yaml'} --output runs/{preset}\n"
         f"VLM_PRESET={preset} VLM_ADAPTER=runs/{preset}/adapter python app.py\n```"
     )
 

@@ -99,7 +99,8 @@ def check_stage(stage: str, has_lora: bool) -> None:
     if stage not in STAGES:
         raise UserError(f"There is no training stage {stage!r}. Valid: {', '.join(STAGES)}.")
     if "lora" in STAGES[stage] and not has_lora:
-        raise UserError(f"The model has no LoRA (lora.rank is 0) for the stage {stage!r}. Train: projector.")
+        without = " or ".join(name for name, parts in STAGES.items() if "lora" not in parts)
+        raise UserError(f"The model has no LoRA (lora.rank is 0) for the stage {stage!r}. Train: {without}.")
     if "language" in STAGES[stage] and has_lora:
         raise UserError("To train the language model itself, without a LoRA, set lora.rank to 0.")
 
