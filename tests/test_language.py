@@ -15,7 +15,7 @@ from transformers import (
 
 from tests.tiny import tiny_config, tiny_tokenizer
 from training.scores.batch_answers import Reader
-from vlm.config import LanguageConfig
+from vlm.config import LanguageConfig, load_model_config
 from vlm.engines import Sampling
 from vlm.engines.torch_engine import TorchEngine
 from vlm.errors import UserError
@@ -109,3 +109,28 @@ def test_weights_without_a_language_model_are_refused_before_they_are_read(tmp_p
         language = LanguageConfig(weights=str(tmp_path / kind))
         with pytest.raises(UserError, match="no language model can be loaded by itself"):
             check_fit(replace(tiny_config(), language=language))
+
+
+def test_training_beyond_the_positions_of_a_model_is_refused_and_rotations_have_no_end() -> None:
+    labels = torch.randint(3, len(TOKENIZER), (1, 20))
+    for kind, more in {"llama": {"max_position_embeddings": 16}, "gpt2": {"n_positions": 16}}.items():
+        language = tiny_language(kind, **more)
+        embeds, present = language.embed(labels), torch.ones_like(labels)
+        assert language(embeds[:, :16], present[:, :16], labels[:, :16]).isfinite()
+        if kind == "gpt2":
+            with pytest.raises(UserError, match="takes 20 positions with its pictures.*has 16.*max_tokens"):
+                language(embeds, present, labels)
+        else:
+            assert language(embeds, present, labels).isfinite()
+
+
+def test_a_preset_of_more_positions_than_its_model_has_is_refused() -> None:
+    config = load_model_config("vit-gpt2")
+    check_fit(config, max_tokens=1024 - 196)
+    with pytest.raises(
+        UserError, match="max_tokens is 1000.* has 1024 positions, of which a picture takes 196"
+    ):
+        check_fit(config, max_tokens=1000)
+    with pytest.raises(UserError, match="language.context is 1025, and .* has 1024 positions"):
+        check_fit(replace(config, language=replace(config.language, context=1025)))
+    check_fit(load_model_config("phi-3.5"), max_tokens=10**6)

@@ -181,6 +181,12 @@ class LanguageModel(nn.Module):
         """Cross-entropy of the labels [B, T] given the embeddings [B, T, Dl]: its mean, or its sum over `count`.
 
         Only the positions that are learned, about a quarter, go through the vocabulary's large matrix."""
+        length, positions = inputs_embeds.shape[1], learned_positions(self.causal.config)
+        if positions and length > positions:  # a GPU would stop at it with an assertion
+            raise UserError(
+                f"A conversation takes {length} positions with its pictures, and the language model has {positions}. Set a "
+                "smaller max_tokens in the preset."
+            )
         if self.checkpointing and not inputs_embeds.requires_grad:
             # else the first layer's LoRA would get no gradient
             inputs_embeds = inputs_embeds.detach().requires_grad_()
@@ -195,6 +201,14 @@ class LanguageModel(nn.Module):
         if count is None:
             return functional.cross_entropy(logits.float(), targets[learned])
         return functional.cross_entropy(logits.float(), targets[learned], reduction="sum") / count
+
+
+def learned_positions(config: Any) -> int | None:
+    """How many positions a model has an embedding of each for, as GPT-2, beyond which it can read nothing. None where
+    positions are rotations, which have no end."""
+    return (
+        None if getattr(config, "rope_parameters", None) else getattr(config, "max_position_embeddings", None)
+    )
 
 
 def rescale(scores: Tensor, config: Any) -> Tensor:

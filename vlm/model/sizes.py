@@ -29,7 +29,7 @@ from vlm.model.connectors import build_connector, token_count
 from vlm.model.encoder import Encoder
 from vlm.model.encoders import build_encoder, check_encoder, in_tiles
 from vlm.model.fusion import build_fusion, fusion_settings
-from vlm.model.language import attach_lora, choose_dtype, is_nf4
+from vlm.model.language import attach_lora, choose_dtype, is_nf4, learned_positions
 from vlm.model.vision_transformer import Clip, clip_dtype, outline_transformer
 from vlm.weights.hub import split_revision
 from vlm.weights.resolve import CATALOGUE, plain_weight_errors, tokenizer_folder
@@ -148,14 +148,29 @@ def _outline_vision(config: VisionConfig) -> tuple[Encoder, str]:
     return in_tiles(outline, config.tiles), found
 
 
-def check_fit(config: ModelConfig) -> None:
-    """Raise UserError where the parts do not fit each other, before any of their weights are loaded."""
+def check_fit(config: ModelConfig, max_tokens: int = 0) -> None:
+    """Raise UserError where the parts do not fit each other, or where the language model has fewer positions than its
+    context, or than training on `max_tokens` and a picture takes; before any weights are loaded."""
     language, _ = language_architecture(config.language.weights)
     vision, _ = _outline_vision(config.vision)
     with torch.device("meta"):
         build_connector(config.connector, vision.feature_size, language.hidden_size)
         fusion_settings(config.fusion).build(language.hidden_size, language.num_hidden_layers)
-    token_count(config.connector, vision.feature_count)
+    visual_tokens = token_count(config.connector, vision.feature_count)
+    positions = learned_positions(language)
+    if not positions:
+        return
+    if config.language.context > positions:
+        raise UserError(
+            f"language.context is {config.language.context}, and {config.language.weights!r} has {positions} positions. "
+            "Set it to that."
+        )
+    room = positions - fusion_settings(config.fusion).positions(visual_tokens)
+    if max_tokens > room:
+        raise UserError(
+            f"max_tokens is {max_tokens}, and {config.language.weights!r} has {positions} positions, of which a picture "
+            f"takes {positions - room}. Set max_tokens well below {room}."
+        )
 
 
 def describe(config: ModelConfig) -> Description:
