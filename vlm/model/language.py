@@ -156,7 +156,7 @@ class LanguageModel(nn.Module):
         return nullcontext() if on or not self.has_lora else self.model.disable_adapter()
 
     def embed(self, ids: Tensor) -> Tensor:
-        """[B, T] -> [B, T, Dl]"""
+        """[..., T] -> [..., T, Dl], on the device of the embeddings"""
         embedding = self.model.get_input_embeddings()
         return embedding(ids.to(embedding.weight.device))
 
