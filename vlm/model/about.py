@@ -3,11 +3,12 @@
 Every figure comes from the folder, where training and evaluation wrote it. A missing file is named as missing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlm.config import ModelConfig
+from vlm.markdown_table import table
 from vlm.model.adapter_folder import DATA_CARD, LIMITS, read_description, read_metrics
 from vlm.weights.resolve import public_name
 
@@ -139,12 +140,6 @@ def training(trained: Mapping[str, Any]) -> str:
 
 def _steps(stage: Mapping[str, Any]) -> str:
     return f"{stage['max_steps']} steps" if stage["max_steps"] > 0 else f"{stage['epochs']} epochs"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table. Bars in cells are replaced, since a bar ends a cell."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |" for line in lines)
 
 
 def _read_card(file: Path) -> str:
