@@ -1,6 +1,7 @@
 """What the page tells of an adapter comes from its folder, and what the folder lacks is said."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 import yaml
 
 from tests.tiny import tiny_config
+from training.config import PRESET_FOLDER, load_training_config
 from training.scores.metrics import share
-from vlm.config import load_model_config
-from vlm.model.about import about
+from vlm.config import load_model_config, preset_names
+from vlm.model.about import about, how_to_see
 from vlm.model.adapter_folder import ADAPTERS
+from vlm.model.vlm import check_stage
 
 
 @pytest.fixture
@@ -53,6 +56,18 @@ def folder(tmp_path: Path) -> Path:
     )
     (tmp_path / "data.md").write_text("# Data card\n\nFingerprint `abc`.\n")
     return tmp_path
+
+
+@pytest.mark.parametrize("preset", [name for name in preset_names() if not load_model_config(name).adapter])
+def test_what_is_told_about_training_a_preset_can_be_trained(preset: str) -> None:
+    """The training preset that is named, and for a copy the one that is copied, has stages for what the model has."""
+    told = how_to_see(preset)
+    named = re.search(r"--preset (\S+)", told)[1]  # type: ignore[index]
+    copied = re.search(r"a copy of training/presets/(\S+)\.yaml", told)
+    training = load_training_config(copied[1] if copied else named)
+    assert training.model == preset or (copied and not (PRESET_FOLDER / f"{preset}.yaml").is_file())
+    for stage in (training.projector_stage, training.joint_stage):
+        check_stage(stage.train, bool(load_model_config(preset).lora.rank))
 
 
 def test_scores_stand_beside_their_baselines_with_their_interval_and_command(folder: Path) -> None:

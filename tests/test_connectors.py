@@ -37,6 +37,18 @@ def test_training_features_are_standardised_and_what_hardly_varies_is_not_blown_
     assert connector.normalise.deviation[-1] > 0.1  # type: ignore[operator, index]
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_training_features_that_do_not_vary_are_moved_to_zero_and_not_scaled(rows: int) -> None:
+    """As of one picture, of which the encoder gives one feature; std would be nan, or 0."""
+    connector = build_connector(PartConfig("mlp", {"hidden": 16}), SIZE, EMBEDDING)
+    alike = features()[:1, :1].expand(rows, -1, -1)
+    connector.standardise(alike)
+    assert torch.equal(connector.normalise(alike), torch.zeros(rows, 1, SIZE))
+    assert torch.equal(connector.normalise(alike + 1), torch.ones(rows, 1, SIZE))
+    connector.scale_to(0.5, features())
+    assert connector(features()).square().mean().sqrt().item() == pytest.approx(0.5, rel=1e-4)
+
+
 def test_a_layer_norm_takes_no_statistics() -> None:
     connector = build_connector(PartConfig("norm-mlp", {"hidden": 16}), SIZE, EMBEDDING)
     before = {name: tensor.clone() for name, tensor in connector.state_dict().items()}

@@ -22,6 +22,7 @@ FLOOR = [
     "vlm.config_reader",
     "vlm.terminal",
     "vlm.whole_files",
+    "vlm.markdown_table",
     "vlm.locks",
     "vlm.machine",
 ]
@@ -30,6 +31,7 @@ MAY_IMPORT = {
     "vlm.errors": [],
     "vlm.terminal": ["vlm.errors"],
     "vlm.whole_files": [],
+    "vlm.markdown_table": [],
     "vlm.machine": [],
     "vlm.locks": ["vlm.errors"],
     "vlm.config": ["vlm.errors", "vlm.config_reader"],

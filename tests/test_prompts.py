@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from tests.tiny import CONTROL, tiny_tokenizer
+from tests.tiny import CHAT_TEMPLATE, CONTROL, tiny_tokenizer
 from tests.tiny_phi import GEMMA_CONTROL, GEMMA_TEMPLATE, phi_tokenizer, tokenizer_with
 from vlm.errors import UserError
+from vlm.model.chat_templates import VICUNA
 from vlm.model.prompts import IGNORE, VISUAL, PromptTurn, collate, encode, end_ids, pad_id, segments
 
 TOKENIZER = tiny_tokenizer()
@@ -180,6 +181,29 @@ def test_an_answer_ends_at_every_control_token_and_padding_is_none_of_the_end() 
     assert {end, end_of_text} <= set(end_ids(phi))  # the checkpoint names the second alone
     assert phi.pad_token_id == phi.eos_token_id
     assert pad_id(phi) == phi.unk_token_id
+
+
+THINKING_TEMPLATE = (  # as Qwen3's, with an empty thought before the last answer alone
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, THINKING_TEMPLATE, VICUNA, None])
+@pytest.mark.parametrize("earlier", [[], [PromptTurn("A?", "B.", ("tag",))]])
+def test_an_answer_is_learned_behind_what_it_is_served_behind(
+    template: str | None, earlier: list[PromptTurn]
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    asked = encode(tokenizer, [*earlier, PromptTurn("C?")], 2, "Look.").ids
+    taught = encode(tokenizer, [*earlier, PromptTurn("C?", "D.")], 2, "Look.")
+    assert taught.ids[: len(asked)] == asked
+    assert text_of(taught.ids[len(asked) :]).startswith("D.<|im_end|>")
+    assert learned(taught.labels[len(asked) :]) == "D.<|im_end|>"
+    assert learned(taught.labels[: len(asked)]) == ("B.<|im_end|>" if earlier else "")
 
 
 def test_a_template_without_a_system_role_gets_its_words_before_the_first_question() -> None:

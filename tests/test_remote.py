@@ -158,6 +158,25 @@ def test_a_stop_closes_the_connection(server: ChatServer, far: Assistant, how: s
     assert far.answer("Hello?").text == "All is well."
 
 
+def test_letting_go_of_the_server_ends_what_is_under_way_and_leaves_no_thread(server: ChatServer) -> None:
+    before = set(threading.enumerate())
+    engine = RemoteServer(server.address, "", 20)
+    server.otherwise = endless = Endless("silent")
+    request = {"model": "base", "messages": [{"role": "user", "content": "Go on."}], "stream": True}
+    answers = [engine.stream(request) for _ in range(2)]
+    assert [next(answer) for answer in answers] == [None, None]
+    engine.close()
+    for answer in answers:
+        with pytest.raises(UserError, match="let go of"):
+            for _ in range(20):
+                next(answer)
+    assert endless.left.wait(2)
+    assert not [each for each in set(threading.enumerate()) - before if each.name == "remote"]
+    for ask in (engine.models, lambda: next(engine.stream(request))):
+        with pytest.raises(UserError, match="let go of"):
+            ask()
+
+
 def test_a_server_that_disregards_the_length_limit_is_stopped_at_it(
     server: ChatServer, far: Assistant
 ) -> None:

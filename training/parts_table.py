@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from training.plot import new_figure, save_figure
-from vlm.model.about import table as markdown_table
+from vlm.markdown_table import table as markdown_table
 
 TABLE, PLOT = "table.md", "parts.png"
 COLUMNS = {  # heading -> kind of question, measure

@@ -20,7 +20,8 @@ class VisionConfig:
     weights: str = "efficientnet-lite2"
     image_size: int = 320  # EfficientNet: pixels a side, to which every picture is padded and resized
     blocks: tuple[int, ...] = ()  # EfficientNet: whose maps' channels stand behind those of the last map
-    # CLIP: one projected embedding of the picture, the class token and "patches" of a layer, or its "grid" of patches
+    # clip: "pooled", one projected embedding of the picture; clip and transformers: "patches" of a layer with the class
+    # token before them, or the "grid" of patches alone
     features: str = "pooled"
     layer: int = -2  # patches of CLIP or a transformer: which hidden layer, from the end (-2 as in LLaVA)
     tiles: int = 0  # so many parts of the picture beside the whole, each as large as the encoder's input

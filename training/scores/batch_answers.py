@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache
 
-from vlm.model.prompts import PromptTurn, collate, encode, end_ids
+from vlm.model.prompts import PromptTurn, collate, end_ids
 from vlm.model.vlm import VisionLanguageModel
 
 AT_ONCE = 32
@@ -38,15 +38,8 @@ def answer_in_batches(model: VisionLanguageModel, asked: Sequence[FeatureQuestio
 
 def _answer(model: VisionLanguageModel, asked: Sequence[FeatureQuestion], system: str) -> list[str]:
     language, tokenizer = model.language, model.language.tokenizer
-    encoded = [
-        encode(
-            tokenizer,
-            [PromptTurn(each.question, "", ("",) * (each.patch_features is not None))],
-            model.eyes.tokens_per_picture,
-            system,
-        )
-        for each in asked
-    ]
+    turns = [PromptTurn(each.question, "", ("",) * (each.patch_features is not None)) for each in asked]
+    encoded = [model.encode([turn], system) for turn in turns]
     batch = collate(encoded, language.pad_id)
     pictures = [each.patch_features for each in asked if each.patch_features is not None]
     features = torch.stack(pictures) if pictures else None
@@ -110,5 +103,4 @@ class Reader:
         ).last_hidden_state
 
     def _likeliest(self, states: Tensor) -> Tensor:
-        head = self.language.causal.get_output_embeddings()
-        return head(states.to(head.weight.dtype)).argmax(-1)
+        return self.language.scores(states).argmax(-1)

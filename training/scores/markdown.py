@@ -6,7 +6,7 @@ from typing import Any
 from training.scores.captions import SPICE_ELSEWHERE
 from training.scores.resampling import RESAMPLES
 from training.scores.tables import clean_up_line, figure
-from vlm.model.about import table
+from vlm.markdown_table import table
 
 BASELINES = {
     "accuracy": "the adapter",

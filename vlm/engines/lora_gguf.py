@@ -1,6 +1,6 @@
 """The LoRA of an adapter folder -> the GGUF file of it that llama.cpp reads, made once and kept in the cache.
 
-The file is named after the content of what it was made from, so that one that is out of date is never found.
+The file's name has the SHA-256 of what it was made from: after a change to that another one is made.
 """
 
 import hashlib

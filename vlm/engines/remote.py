@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
+from concurrent.futures import CancelledError
 from typing import Any, NamedTuple
 
 import httpx  # comes with gradio
@@ -23,6 +24,7 @@ SILENCE_SECONDS = 120.0  # without a byte: a long question in a full batch is re
 PAUSES = 0.3, 1.0  # seconds before a dropped connection is tried again, while nothing has come
 ADDRESS = "VLM_REMOTE"
 KEY = "VLM_REMOTE_KEY"
+LET_GO = "The server was let go of. Please ask again."
 
 
 class TooLong(UserError):
@@ -61,16 +63,20 @@ class RemoteServer:
             limits=httpx.Limits(max_connections=2 * PARALLEL),
         )
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="remote", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="remote", daemon=True)
+        self._thread.start()
         self._closed = False
+        self._lock = threading.Lock()  # what begins before `close` is ended by it
 
     def stream(self, request: dict[str, Any]) -> Generator[Piece | None, None, None]:
         """The answer to a chat request; None while nothing comes. Closing the iterator closes the connection.
 
         A connection that fails before the first piece is tried again. Raises UserError."""
-        self._check_open()
         pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        asking = asyncio.run_coroutine_threadsafe(self._answer(request, pieces.put), self._loop)
+        with self._lock:
+            self._check_open()
+            asking = asyncio.run_coroutine_threadsafe(self._answer(request, pieces.put), self._loop)
+        asking.add_done_callback(lambda done: pieces.put(UserError(LET_GO)) if done.cancelled() else None)
         try:
             yield from parts_of(pieces)
         finally:
@@ -78,19 +84,35 @@ class RemoteServer:
 
     def models(self) -> list[str]:
         """The names of the models that the server has; of llama.cpp's also their aliases. Raises UserError."""
-        self._check_open()
-        return asyncio.run_coroutine_threadsafe(self._models(), self._loop).result()
+        with self._lock:
+            self._check_open()
+            asking = asyncio.run_coroutine_threadsafe(self._models(), self._loop)
+        try:
+            return asking.result()
+        except CancelledError as error:
+            raise UserError(LET_GO) from error
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
+        """Answers under way end with an error."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in under_way:
+            each.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await self._client.aclose()
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UserError("The server was let go of. Please ask again.")
+            raise UserError(LET_GO)
 
     async def _answer(self, request: dict[str, Any], put: Callable[[Any], None]) -> None:
         """Put the pieces of the answer, then an error or ENDED."""

@@ -151,5 +151,4 @@ class TorchEngine:
             inputs_embeds=embeds.unsqueeze(0), past_key_values=cache, use_cache=True
         ).last_hidden_state[0, -1]
         slot.keys += keys
-        head = self.language.causal.get_output_embeddings()
-        return head(states.to(head.weight.dtype).unsqueeze(0))[0]
+        return self.language.scores(states.unsqueeze(0))[0]

@@ -3,14 +3,17 @@
 Every figure comes from the folder, where training and evaluation wrote it. A missing file is named as missing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlm.config import ModelConfig
+from vlm.markdown_table import table
 from vlm.model.adapter_folder import DATA_CARD, LIMITS, read_description, read_metrics
 from vlm.weights.resolve import public_name
 
+# Presets with a training preset of their own; the page may be where training/ is not
+READY = "embedded", "phi-3.5", "vit-gpt2"
 SHOWN = "accuracy", "blank_picture", "question_only"
 
 
@@ -37,11 +40,13 @@ def folded(title: str, text: str) -> str:
 
 def how_to_see(preset: str) -> str:
     """What to do about a preset without an adapter. Not each has a training preset of its own."""
+    ready = preset in READY
+    copied = f"# mine.yaml: a copy of training/presets/phi-3.5.yaml with the line model: {preset}\n"
     return (
         f"**The preset {preset} has no adapter yet: it answers text and speech, but cannot see.** Train one, as the "
         f"README tells, or take one that was trained for it, and start the page with its folder:\n\n"
-        f"```\n# mine.yaml: a copy of training/presets/phi-3.5.yaml with the line model: {preset}\n"
-        f"python -m training.finetune --preset mine.yaml --output runs/{preset}\n"
+        f"```\n{'' if ready else copied}"
+        f"python -m training.finetune --preset {preset if ready else 'mine.yaml'} --output runs/{preset}\n"
         f"VLM_PRESET={preset} VLM_ADAPTER=runs/{preset}/adapter python app.py\n```"
     )
 
@@ -135,12 +140,6 @@ def training(trained: Mapping[str, Any]) -> str:
 
 def _steps(stage: Mapping[str, Any]) -> str:
     return f"{stage['max_steps']} steps" if stage["max_steps"] > 0 else f"{stage['epochs']} epochs"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table. Bars in cells are replaced, since a bar ends a cell."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |" for line in lines)
 
 
 def _read_card(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""What every picture encoder is to the rest of the model."""
+"""What every picture encoder is to the rest of the model. Those that there are, and ENCODERS: vlm/model/encoders.py."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,21 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """Pictures -> patch features, `feature_count` of a picture, each of `feature_size` channels."""
+    """Pictures -> patch features. Each kind writes `preprocess` and `forward`, and has as attributes or properties
+
+    feature_count  N, how many features a picture has
+    feature_size   Dv, the channels of each
+    image_size     pixels a side of what it is shown, if it can be shown tiles
+    classifier     a linear layer, the mean of the features' first channels -> scores of `classes`, if it has any: for tags
+    classes        their names; an aligner that is told of them also wants `meanings`, a definition of each
+    """
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """RGB picture of any size -> what `forward` takes of it."""
+        """RGB picture of any size -> what `forward` takes of it, mostly [3, S, S]; the same shape for every picture."""
+        raise NotImplementedError
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[B, ...], each as `preprocess` gives it -> patch features [B, N, Dv], on the encoder's own device."""
         raise NotImplementedError
 
     def see(self, images: Sequence[Image.Image]) -> Tensor:

@@ -64,13 +64,14 @@ class Eyes(nn.Module):
         return [Sight(*pair) for pair in zip(visual_tokens, self.name(features), strict=True)]
 
     def connect(self, patch_features: Tensor, question_ids: Tensor | None) -> Tensor:
-        """[B, N, Dv] and `question_ids` -> visual tokens [B, K, Dl]"""
+        """Patch features [B, N, Dv], and the word pieces of what is asked [B, T] -> visual tokens [B, K, Dl]"""
         weight = next(self.connector.parameters())
         asked = None if question_ids is None else question_ids.to(weight.device)
         return self.connector(patch_features.to(weight.device, weight.dtype), asked)
 
     def question_ids(self, questions: Sequence[str]) -> Tensor | None:
-        """What is asked about each picture, as the connector reads it; None for one that does not."""
+        """What is asked about each of B pictures, as the connector reads it: word pieces [B, T], NO_WORD behind the last.
+        None for one that does not."""
         return self.words(questions) if self.words else None
 
     def name(self, patch_features: Tensor) -> list[str]:

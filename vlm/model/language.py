@@ -37,6 +37,14 @@ warnings.filterwarnings(
 QUANTISATIONS = ("none", "nf4")
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+# Kinds of models that multiply the scores of their head, and the number's name in their configuration
+SCALED = {
+    "cohere": "logit_scale",
+    "cohere2": "logit_scale",
+    "cohere2_moe": "logit_scale",
+    "hyperclovax": "logits_scaling",
+}
+
 
 class LanguageModel(nn.Module):
     """A causal LM with an optional LoRA adapter; `model` and `tokenizer` are Transformers' own."""
@@ -148,7 +156,7 @@ class LanguageModel(nn.Module):
         return nullcontext() if on or not self.has_lora else self.model.disable_adapter()
 
     def embed(self, ids: Tensor) -> Tensor:
-        """[B, T] -> [B, T, Dl]"""
+        """[..., T] -> [..., T, Dl], on the device of the embeddings"""
         embedding = self.model.get_input_embeddings()
         return embedding(ids.to(embedding.weight.device))
 
@@ -156,6 +164,12 @@ class LanguageModel(nn.Module):
     def causal(self) -> Any:
         """Transformers' own model, with the adapter's layers in it where there is one."""
         return self.model.get_base_model() if self.has_lora else self.model
+
+    def scores(self, states: Tensor) -> Tensor:
+        """The decoder's last hidden states [..., Dl] -> a score for each token [..., V], as the model's own forward gives
+        them: some models scale or cap what their head gives."""
+        head = self.causal.get_output_embeddings()
+        return rescale(head(states.to(head.weight.dtype)), self.causal.config)
 
     def forward(
         self,
@@ -167,6 +181,12 @@ class LanguageModel(nn.Module):
         """Cross-entropy of the labels [B, T] given the embeddings [B, T, Dl]: its mean, or its sum over `count`.
 
         Only the positions that are learned, about a quarter, go through the vocabulary's large matrix."""
+        length, positions = inputs_embeds.shape[1], learned_positions(self.causal.config)
+        if positions and length > positions:  # a GPU would stop at it with an assertion
+            raise UserError(
+                f"A conversation takes {length} positions with its pictures, and the language model has {positions}. Set a "
+                "smaller max_tokens in the preset."
+            )
         if self.checkpointing and not inputs_embeds.requires_grad:
             # else the first layer's LoRA would get no gradient
             inputs_embeds = inputs_embeds.detach().requires_grad_()
@@ -177,11 +197,30 @@ class LanguageModel(nn.Module):
         ).last_hidden_state
         targets = labels[:, 1:]
         learned = targets != IGNORE
-        head = self.causal.get_output_embeddings()
-        logits = head(hidden[:, :-1][learned].to(head.weight.dtype))  # [learned, vocabulary]
+        logits = self.scores(hidden[:, :-1][learned])  # [learned, vocabulary]
         if count is None:
             return functional.cross_entropy(logits.float(), targets[learned])
         return functional.cross_entropy(logits.float(), targets[learned], reduction="sum") / count
+
+
+def learned_positions(config: Any) -> int | None:
+    """How many positions a model has an embedding of each for, as GPT-2, beyond which it can read nothing. None where
+    positions are rotations, which have no end."""
+    return (
+        None if getattr(config, "rope_parameters", None) else getattr(config, "max_position_embeddings", None)
+    )
+
+
+def rescale(scores: Tensor, config: Any) -> Tensor:
+    """What a model does with the scores of its head: Cohere scales them, Granite divides them (HyperCLOVA X multiplies
+    by a number of that name), Gemma 2 caps them. Transformers has it in each model's own forward."""
+    if config.model_type in SCALED:
+        scores = scores * getattr(config, SCALED[config.model_type])
+    elif divisor := getattr(config, "logits_scaling", None):
+        scores = scores / divisor
+    if cap := getattr(config, "final_logit_softcapping", None):
+        scores = (scores / cap).tanh() * cap
+    return scores
 
 
 def attach_lora(model: nn.Module, config: LoraConfig) -> PeftModel:

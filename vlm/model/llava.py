@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlavaConfig
+from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, LlavaConfig
 from transformers.utils import logging as transformers_logging
 
 from vlm.errors import UserError
@@ -40,12 +40,14 @@ def llava_config(folder: Path) -> LlavaConfig:
 
 
 def language_options(folder: Path) -> dict[str, Any]:
-    """What from_pretrained needs to load the language model of a LLaVA; nothing for a folder that is one itself."""
-    if not is_llava(folder):
+    """What from_pretrained needs to load the language model of a LLaVA, or of another that sees (Gemma 3); nothing for a
+    folder that is one itself."""
+    config = llava_config(folder) if is_llava(folder) else AutoConfig.from_pretrained(folder)
+    text_config = config.get_text_config(decoder=True)
+    if text_config is config:
         return {}
-    config = llava_config(folder)
-    config.text_config.tie_word_embeddings = config.tie_word_embeddings
-    return {"config": config.text_config, "key_mapping": LANGUAGE_KEYS}
+    text_config.tie_word_embeddings = config.tie_word_embeddings
+    return {"config": text_config, "key_mapping": LANGUAGE_KEYS}
 
 
 def load_tower(folder: Path, dtype: torch.dtype) -> CLIPVisionModel:

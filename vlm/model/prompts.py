@@ -103,16 +103,22 @@ def template_frame(
     """The template's text around each turn: before the question, between question and answer, after the answer.
 
     The template is rendered with private-use characters for contents and split at them, so whatever a template puts
-    around its messages (system prompts, line ends, headers) is kept as it is.
+    around its messages (system prompts, line ends, headers) is kept as it is. What stands before the last answer is what
+    stands there when it is to come: some templates (Qwen3's) put more before one that is there, which is never served.
     """
     if not tokenizer.chat_template:
         return _plain_frame(tokenizer, turn_count, system)
+    question, answer = {"role": "user", "content": USER}, {"role": "assistant", "content": ASSISTANT}
     messages = [{"role": "system", "content": system}] if system else []
-    for index in range(turn_count):
-        messages.append({"role": "user", "content": USER})
-        if answered or index < turn_count - 1:
-            messages.append({"role": "assistant", "content": ASSISTANT})
-    text = _render(tokenizer, messages, add_generation_prompt=not answered)
+    messages += [question, answer] * turn_count
+    *earlier, (before, before_answer, after) = _split(_render(tokenizer, messages[:-1], True))
+    if answered:
+        *_, (_, _, after) = _split(_render(tokenizer, messages, False))
+    return [*earlier, (before, before_answer, after)]
+
+
+def _split(text: str) -> list[tuple[str, str, str]]:
+    """A rendered template -> its text around each turn, as `template_frame` gives it."""
     frame = []
     before, *rest = text.split(USER)
     for index, part in enumerate(rest):

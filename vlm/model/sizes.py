@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from vlm.config import ModelConfig, VisionConfig
 from vlm.config_reader import read_yaml
@@ -23,7 +29,7 @@ from vlm.model.connectors import build_connector, token_count
 from vlm.model.encoder import Encoder
 from vlm.model.encoders import build_encoder, check_encoder, in_tiles
 from vlm.model.fusion import build_fusion, fusion_settings
-from vlm.model.language import attach_lora, choose_dtype, is_nf4
+from vlm.model.language import attach_lora, choose_dtype, is_nf4, learned_positions
 from vlm.model.vision_transformer import Clip, clip_dtype, outline_transformer
 from vlm.weights.hub import split_revision
 from vlm.weights.resolve import CATALOGUE, plain_weight_errors, tokenizer_folder
@@ -114,9 +120,15 @@ def architecture(name: str) -> tuple[Any, str]:
 
 
 def language_architecture(name: str) -> tuple[Any, str]:
-    """The same of a language model, which may be part of a LLaVA."""
-    sizes, found = architecture(name)
-    return getattr(sizes, "text_config", sizes), found
+    """The same of a language model, which may be part of one that sees. UserError where it cannot be had by itself."""
+    whole, found = architecture(name)
+    sizes = whole.get_text_config(decoder=True)
+    if type(sizes) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"{name!r} is of the kind {whole.model_type!r}, of which no language model can be loaded by itself. Choose "
+            "other language.weights."
+        )
+    return sizes, found
 
 
 def _outline_vision(config: VisionConfig) -> tuple[Encoder, str]:
@@ -136,14 +148,29 @@ def _outline_vision(config: VisionConfig) -> tuple[Encoder, str]:
     return in_tiles(outline, config.tiles), found
 
 
-def check_fit(config: ModelConfig) -> None:
-    """Raise UserError where the parts do not fit each other, before any of their weights are loaded."""
+def check_fit(config: ModelConfig, max_tokens: int = 0) -> None:
+    """Raise UserError where the parts do not fit each other, or where the language model has fewer positions than its
+    context, or than training on `max_tokens` and a picture takes; before any weights are loaded."""
     language, _ = language_architecture(config.language.weights)
     vision, _ = _outline_vision(config.vision)
     with torch.device("meta"):
         build_connector(config.connector, vision.feature_size, language.hidden_size)
         fusion_settings(config.fusion).build(language.hidden_size, language.num_hidden_layers)
-    token_count(config.connector, vision.feature_count)
+    visual_tokens = token_count(config.connector, vision.feature_count)
+    positions = learned_positions(language)
+    if not positions:
+        return
+    if config.language.context > positions:
+        raise UserError(
+            f"language.context is {config.language.context}, and {config.language.weights!r} has {positions} positions. "
+            "Set it to that."
+        )
+    room = positions - fusion_settings(config.fusion).positions(visual_tokens)
+    if max_tokens > room:
+        raise UserError(
+            f"max_tokens is {max_tokens}, and {config.language.weights!r} has {positions} positions, of which a picture "
+            f"takes {positions - room}. Set max_tokens well below {room}."
+        )
 
 
 def describe(config: ModelConfig) -> Description:

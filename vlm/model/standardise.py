@@ -5,10 +5,12 @@ from torch import Tensor, nn
 
 
 def channel_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., Dv] -> mean and deviation of each channel, [Dv]; one that hardly varies is not to be blown up."""
+    """[..., Dv] -> mean and deviation of each channel, [Dv]; one that hardly varies is not to be blown up. Where nothing
+    varies, as in a single row, the deviations are 1."""
     flat = features.flatten(0, -2)
-    deviation = flat.std(dim=0)
-    return flat.mean(dim=0), deviation.clamp(min=0.1 * float(deviation.mean()))
+    deviation = flat.std(dim=0, correction=min(1, len(flat) - 1))
+    least = 0.1 * float(deviation.mean())
+    return flat.mean(dim=0), deviation.clamp(min=least) if least else torch.ones_like(deviation)
 
 
 class Standardise(nn.Module):

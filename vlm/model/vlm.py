@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -98,7 +99,8 @@ def check_stage(stage: str, has_lora: bool) -> None:
     if stage not in STAGES:
         raise UserError(f"There is no training stage {stage!r}. Valid: {', '.join(STAGES)}.")
     if "lora" in STAGES[stage] and not has_lora:
-        raise UserError(f"The model has no LoRA (lora.rank is 0) for the stage {stage!r}. Train: projector.")
+        without = " or ".join(name for name, parts in STAGES.items() if "lora" not in parts)
+        raise UserError(f"The model has no LoRA (lora.rank is 0) for the stage {stage!r}. Train: {without}.")
     if "language" in STAGES[stage] and has_lora:
         raise UserError("To train the language model itself, without a LoRA, set lora.rank to 0.")
 
@@ -111,7 +113,9 @@ def build_model(config: ModelConfig, device: str) -> VisionLanguageModel:
     return VisionLanguageModel(build_eyes(config, language.embedding_size, device), fusion, language)
 
 
+@torch.no_grad()
 def text_size(language: LanguageModel) -> float:
-    """Root mean square of the text's embeddings."""
-    weight = language.model.get_input_embeddings().weight
-    return float(weight[:: max(1, len(weight) // 4096)].float().square().mean().sqrt())
+    """Root mean square of the text's embeddings as the decoder gets them: Gemma's are larger than its weights."""
+    count = len(language.model.get_input_embeddings().weight)
+    sample = torch.arange(0, count, max(1, count // 4096))
+    return float(language.embed(sample).float().square().mean().sqrt())
