@@ -134,7 +134,12 @@ def test_all_that_stands_around_an_answer_is_in_the_table() -> None:
     told = messages(conversation, kept=notice_of("votes"))
     shown = [text for each in told for text in Shown(each["content"][0]["value"]).texts]
     assert "Bad answer" in shown and "Where it looked" in shown and "What color is it?" in shown
-    shown += [*Shown(editing_notice(1)).texts, *STAGES.values(), *(label for label, _ in trace_of(answer))]
+    shown += [
+        *Shown(editing_notice(1)).texts,
+        *Shown(editing_notice(1, typed=False)).texts,
+        *STAGES.values(),
+        *(label for label, _ in trace_of(answer)),
+    ]
     shown += [f"Waiting for your turn, about {told}…" for told in ("1 second", "2 seconds", "2 minutes")]
     assert not missing(shown)
 

@@ -253,11 +253,15 @@ async function taken(file) {
       if (strange || !wayShown(record).every(each => Array.isArray(each.pictures))) throw Error();
       entries.push({key, tab, title, changed: Number(changed) || 0, record: {...record, key}, files: blobs});
     }
+    let news = 0;
     for (const entry of entries) {
       const there = await page.store.get(entry.key);
-      if (!there || there.changed < entry.changed) await page.store.put(entry);  // what was said since stays
+      if (there && there.changed >= entry.changed) continue;  // what was said since stays
+      await page.store.put(entry);
+      news += 1;
     }
-    list.querySelector(".refused").hidden = true;
+    if (news) list.querySelector(".refused").hidden = true;
+    else refuse("All of these conversations are here already.");
   } catch (problem) {
     refuse(isNoRoom(problem) ? NO_ROOM : `${file.name} holds no conversations that this page has exported.`);
   }

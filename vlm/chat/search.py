@@ -196,8 +196,8 @@ def cached_file(folder: Path, aligner: str) -> Path:
 
 
 def split_names(text: str) -> list[str]:
-    """Names between commas or on lines of their own; a comma at the end is no mistake."""
-    return text.strip().rstrip(",").replace("\n", ",").split(",")
+    """Names between commas or on lines of their own; a comma too many is no mistake."""
+    return [name for name in text.replace("\n", ",").split(",") if name.strip()]
 
 
 def checked_names(names: Sequence[str]) -> list[str]:

@@ -200,7 +200,8 @@ def _follow_ups(conversation: Conversation) -> str:
     return f'<div class="follow-ups">{buttons}</div>'
 
 
-def editing_notice(number: int) -> str:
-    """Above the composer, while an earlier question stands in it."""
+def editing_notice(number: int, typed: bool = True) -> str:
+    """Above the composer, while an earlier question stands in it or is to be spoken again."""
+    how = f"Editing question {number + 1}." if typed else f"Press Speak and say question {number + 1} again."
     cancel = _button("leave", "Cancel")
-    return f'<p class="notice">Editing question {number + 1}. What was said stays: turn back to it with ‹. {cancel}</p>'
+    return f'<p class="notice">{how} What was said stays: turn back to it with ‹. {cancel}</p>'

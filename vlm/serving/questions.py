@@ -168,7 +168,6 @@ class Questions:
                         yield messages(conversation, self.serving.feedback_notice), copy
         except Exception as problem:
             refused = plain_sentence(problem)
-            gr.Warning(refused)
         conversation.finish(exchange, refused)
 
     # The page follows.
@@ -212,7 +211,8 @@ class Questions:
     def notice(self, conversation: Conversation) -> dict[str, Any]:
         """Above the composer: which question is edited, or why the last one was refused."""
         refused = f'<p class="notice">{conversation.refused}</p>' if conversation.refused else ""
-        shown = refused if conversation.editing is None else refused + editing_notice(conversation.editing)
+        editing = conversation.editing
+        shown = refused if editing is None else refused + editing_notice(editing, self.tab.typed)
         return gr.update(value=shown, visible=bool(shown))
 
     def add_photo(

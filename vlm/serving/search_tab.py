@@ -18,6 +18,10 @@ DOWNLOAD = """file => {
 
 # A gallery that shows one picture large goes on doing so with other pictures, whatever its update says
 ALL_AT_ONCE = """() => document.querySelector(".found .preview .top-panel button:last-of-type")?.click()"""
+IN_SIGHT = f"""() => {{
+    ({ALL_AT_ONCE})();
+    document.querySelector(".find")?.scrollIntoView({{behavior: "smooth"}});
+}}"""
 
 
 class SearchTab:
@@ -48,7 +52,11 @@ class SearchTab:
 
     def _build_search(self) -> None:
         self.words = gr.Textbox(
-            label="Find", info="In English.", placeholder="A dog on a beach", submit_btn="Search"
+            label="Find",
+            info="In English.",
+            placeholder="A dog on a beach",
+            submit_btn="Search",
+            elem_classes="find",
         )
         with gr.Accordion("Search by a picture", open=False) as self.by_picture:
             self.picture = gr.Image(
@@ -96,7 +104,7 @@ class SearchTab:
         stopped = self.stop.click(None, cancels=embedded, api_visibility="private")
         stopped.then(plainly(searches.stop), session, page, **UNQUEUED)
         cleared = self.again.click(None, cancels=embedded, api_visibility="private")
-        cleared.then(plainly(searches.start_over), session, page, **UNQUEUED)
+        cleared.then(plainly(searches.start_over), session, [*page, self.words, self.picture], **UNQUEUED)
         written = self.save.click(plainly(searches.save), session, self.saved, **QUEUED)
         written.success(None, self.saved, js=DOWNLOAD, **UNQUEUED)
         self.load.upload(plainly(searches.load), [session, self.load], page, **QUEUED)
@@ -107,11 +115,11 @@ class SearchTab:
             [self.words.submit, self.picture.upload],
             plainly(searches.find),
             [session, self.words, self.picture],
-            [self.gallery, self.ask],
+            [self.gallery, self.ask, self.by_picture],
             api_visibility="private",
             **SEARCHING,
         )
-        found.success(None, js=ALL_AT_ONCE, **UNQUEUED)
+        found.success(None, js=IN_SIGHT, **UNQUEUED)
         self.gallery.select(plainly(searches.choose), session, self.ask, **UNQUEUED)
         self.ask.click(
             plainly(searches.ask_about), [session, images.question], [images.question, tabs], **QUEUED
@@ -119,10 +127,10 @@ class SearchTab:
         similar = images.similar.click(
             plainly(searches.find_similar),
             [session, images.conversation, images.question],
-            [self.gallery, self.ask, self.words, self.picture, self.by_picture, tabs],
+            [self.gallery, self.ask, self.by_picture, self.words, self.picture, tabs],
             **QUEUED,
         )
-        similar.success(None, js=ALL_AT_ONCE, **UNQUEUED)
+        similar.success(None, js=IN_SIGHT, **UNQUEUED)
 
     def _wire_classification(self) -> None:
         gr.on(

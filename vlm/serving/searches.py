@@ -31,6 +31,7 @@ SHOWN = 24  # pictures in the gallery
 MAX_HELD_BYTES = 128 * 1024 * 1024  # of the vectors of all visitors
 INVITATION = "Choose pictures, or a zip of them. Then find them by words, by another picture, or by both."
 LET_GO = "Your pictures to search in had to make room for those of others. Please choose them again."
+WITHOUT_PICTURES = "Choose the pictures of the index as well, to see them and ask about them."
 GREY, DARK_GREY = (226, 232, 240), (71, 85, 105)
 
 Tile = tuple[str | Image.Image, str]
@@ -47,7 +48,9 @@ class SearchSession:
     shown: list[Found] = field(default_factory=list)
     chosen: str | None = None  # SHA-256 of the picture that was clicked
     reading: bool = False  # pictures are being embedded
-    searched: bool = False  # since pictures were last chosen
+    query: tuple[str, str | None] | None = (
+        None  # words and picture that were searched for since pictures were chosen
+    )
     used: float = 0.0  # when the index last was
     let_go: bool = False  # the index, to make room for those of others
 
@@ -72,7 +75,7 @@ class Searches:
     def take(self, session: SearchSession, files: list[str] | None) -> list[Any]:
         """The files wait for their turn, and there is room for more. -> report, stop, files"""
         session.waiting += files or []
-        session.searched = False
+        session.query = None
         return [report_line("Reading the pictures…"), gr.update(interactive=True), None]
 
     def embed(self, session: SearchSession) -> Iterator[str]:
@@ -90,9 +93,13 @@ class Searches:
                 self.serving.allowance.take_searched(len(pictures))
             embed, start = self.serving.searcher.get().aligner.embed_pictures, time.monotonic()
             index.report = Report(total=len(pictures))
+            lacking = {each.sha256 for each in index.entries} - session.files.keys()
             for seen in add_pictures(index, pictures, embed):
                 for file, sha256 in seen:
                     session.files[sha256] = str(file.path)
+                    if sha256 in lacking:  # what an index that was loaded came without is no copy
+                        lacking.remove(sha256)
+                        index.report.copies.remove(file.title)
                 yield progress_bar(index.report, time.monotonic() - start)
         except Exception as problem:
             gr.Warning(plain_sentence(problem))
@@ -100,11 +107,17 @@ class Searches:
             session.reading, session.used = False, time.monotonic()
 
     def settle(self, session: SearchSession) -> list[Any]:
-        """After the embedding, however it ended. What was found meanwhile stays. -> report, stop, gallery, ask"""
-        said = [self._said_of(session.index), gr.update(interactive=bool(session.waiting))]
+        """After the embedding, however it ended. What was searched for meanwhile is found among all. -> report, stop,
+        gallery, ask"""
+        said = [self._said_of(session), gr.update(interactive=bool(session.waiting))]
         index = session.index
-        if session.searched and index:
-            return [*said, gr.skip(), gr.skip()]
+        if session.query and index:
+            found = self._found(index, session.query)
+            unchanged = [each.sha256 for each in found] == [each.sha256 for each in session.shown]
+            return [
+                *said,
+                *((gr.skip(), gr.skip()) if unchanged else self._show(session, found, scores=True)),
+            ]
         entries = index.entries[:SHOWN] if index else ()
         some = [Found(each.path, 0.0, each.sha256) for each in entries]  # until something is searched for
         shown = self._show(session, some, scores=False)
@@ -116,21 +129,25 @@ class Searches:
         return self.settle(session)
 
     def start_over(self, session: SearchSession) -> list[Any]:
-        """-> report, stop, gallery, ask"""
+        """-> report, stop, gallery, ask, words, picture"""
         session.index, session.let_go = None, False
         session.files.clear()
         session.small.clear()
-        return self.stop(session)
+        return [*self.stop(session), "", None]
 
     # They are found.
 
     def find(self, session: SearchSession, words: str | None, picture: str | None) -> list[Any]:
-        """-> gallery, ask"""
+        """-> gallery, ask, where the picture stands, which is opened if it takes part"""
         index = filled(used_index(session))
         self.serving.allowance.take(pictures=bool(picture))
-        found = self.serving.searcher.get().search(words or "", picture, index=index, count=SHOWN)
-        session.searched = True
-        return self._show(session, found, scores=True)
+        query = words or "", picture
+        found = self._found(index, query)
+        session.query = query
+        return [*self._show(session, found, scores=True), gr.update(open=True) if picture else gr.skip()]
+
+    def _found(self, index: PictureIndex, query: tuple[str, str | None]) -> list[Found]:
+        return self.serving.searcher.get().search(*query, index=index, count=SHOWN)
 
     def choose(self, session: SearchSession, clicked: gr.SelectData) -> Any:
         """A picture of the gallery was clicked. -> ask"""
@@ -150,7 +167,7 @@ class Searches:
     def find_similar(
         self, session: SearchSession, conversation: Conversation, composed: Composed | None
     ) -> list[Any]:
-        """Pictures like the last one in the Image tab. -> gallery, ask, words, picture, where it stands, tabs"""
+        """Pictures like the last one in the Image tab. -> gallery, ask, where the picture stands, words, picture, tabs"""
         asked = [*conversation.exchanges, composed_exchange(composed or NOTHING)]
         pictures = [path for exchange in asked for path in exchange.pictures]
         if not pictures:
@@ -158,7 +175,7 @@ class Searches:
         if not used_index(session):
             raise UserError("There are no pictures to search in yet. Choose some on the Search tab first.")
         shown = self.find(session, "", pictures[-1])
-        return [*shown, "", pictures[-1], gr.update(open=True), gr.Tabs(selected="Search")]
+        return [*shown, "", pictures[-1], gr.Tabs(selected="Search")]
 
     def compare(self, picture: str | None, names: str | None) -> dict[str, float]:
         if not picture:
@@ -187,7 +204,7 @@ class Searches:
         new = [entry for entry in loaded.entries if not index.has(entry.sha256)]
         index.add(new, loaded.only(new).vectors)
         index.report = Report(added=len(new))
-        session.searched = False
+        session.query = None
         return self.settle(session)
 
     def _index_of(self, session: SearchSession) -> PictureIndex:
@@ -219,11 +236,14 @@ class Searches:
 
     # The page follows.
 
-    def _said_of(self, index: PictureIndex | None) -> str:
+    def _said_of(self, session: SearchSession) -> str:
+        index = session.index
         if index is None or not (index or index.report.total):
             return report_line(INVITATION)
-        said = (escape(each, quote=False) for each in index.report.sentences(len(index)))
-        return report_line(" ".join(f"<span>{each}</span>" for each in said))
+        said = index.report.sentences(len(index))
+        if any(each.sha256 not in session.files for each in index.entries):
+            said.append(WITHOUT_PICTURES)
+        return report_line(" ".join(f"<span>{escape(each, quote=False)}</span>" for each in said))
 
     def _show(self, session: SearchSession, found: Sequence[Found], scores: bool) -> list[Any]:
         session.shown, session.chosen = list(found), None
