@@ -86,6 +86,11 @@ def check(config: TrainingConfig) -> ModelConfig:
     model_config = load_model_config(config.model)
     for planned in (config.projector_stage, config.joint_stage):
         check_stage(planned.train, bool(model_config.lora.rank))
+    if model_config.language.dtype == "float16":  # without loss scaling, small gradients would be zero in it
+        raise UserError(
+            f"A model in float16 cannot be trained. Set language.dtype of the preset {model_config.name!r} to bfloat16, "
+            "or to float32."
+        )
     check_fit(model_config)  # before the output belongs to a run that cannot be
     return model_config
 
