@@ -42,6 +42,10 @@ from vlm.terminal import command
 from vlm.whole_files import write_json, write_whole
 
 log = logging.getLogger("training")
+SPARE = (
+    "in a copy of the preset choose a smaller batch_size or gradient_checkpointing: true, and begin again with another "
+    "--output and --results"
+)
 ROOT = Path(__file__).parents[1]
 UNTRAINED = "untrained"
 FIRST_STAGE, RATE = "connector_from", "connector_learning_rate"  # keys of a cell that are training's
@@ -282,7 +286,7 @@ def check_same(file: Path, asked: dict[str, Any]) -> None:
 def main() -> None:
     arguments = parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    with nullcontext() if arguments.table else training_in(arguments.output, arguments.data):
+    with nullcontext() if arguments.table else training_in(arguments.output, arguments.data, SPARE):
         print(run(arguments))
 
 

@@ -43,6 +43,7 @@ from vlm.weights.tensor_files import save_tensors
 from vlm.whole_files import write_json, write_whole
 
 log = logging.getLogger("training")
+SPARE = "in a copy of the preset choose a smaller batch_size, and begin again with another --output"
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def main() -> None:
     config = load_preset(
         TasksConfig, overrides.pop("preset"), PRESET_FOLDER / "heads", " of heads", overrides
     )
-    with training_in(Path(config.output), Path(config.data)):
+    with training_in(Path(config.output), Path(config.data), SPARE):
         print(json.dumps(run(config), indent=1))
 
 
