@@ -9,6 +9,7 @@ pictures. The run's folder holds projector.safetensors, with which finetune goes
 import argparse
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,17 +77,26 @@ FREE = ("data", "output", "logging_steps", "save_steps")  # settings that change
 
 
 class TaskTrainer(OrderedTrainer):
-    """Trainer whose log has the loss of each task, and what it is multiplied with."""
+    """Trainer whose log has the loss of each task, the mean since the line before as the whole loss is, and what it is
+    multiplied with."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.losses: dict[str, list[float]] = defaultdict(list)
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
         found = model(inputs)
-        self.told = {task: float(loss) for task, loss in found.items() if task != "loss"}
+        for task, loss in found.items():
+            if task != "loss":
+                self.losses[task].append(float(loss))
         return (found["loss"], found) if return_outputs else found["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             shares = self.accelerator.unwrap_model(self.model).weighting.shares()
-            logs |= self.told | {f"weight/{task}": share for task, share in shares.items()}
+            logs |= {task: sum(each) / len(each) for task, each in self.losses.items()}
+            logs |= {f"weight/{task}": share for task, share in shares.items()}
+            self.losses.clear()
         super().log(logs, start_time)
 
 

@@ -10,7 +10,7 @@ from transformers.trainer import SCHEDULER_NAME
 
 from training.config import StageConfig, TrainingConfig
 from training.runs.adapter_run import training_record
-from training.runs.checkpoints import OrderedTrainer, skip_what_is_not_finite
+from training.runs.checkpoints import OrderedTrainer
 from vlm.config import ModelConfig
 from vlm.machine import usable_cores
 from vlm.model.adapter import save_adapter
@@ -20,8 +20,6 @@ from vlm.model.vlm import VisionLanguageModel
 class AdapterTrainer(OrderedTrainer):
     """Trainer whose checkpoints hold the adapter folder in place of the whole model, and whose log names the learning
     rate of each part."""
-
-    optimizer: torch.optim.Optimizer | None
 
     def __init__(
         self,
@@ -35,11 +33,8 @@ class AdapterTrainer(OrderedTrainer):
         self.model_config, self.training_config = model_config, training_config
         self.parameter_groups = parameter_groups
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(self.parameter_groups, weight_decay=0.0)
-            self.optimizer.register_step_pre_hook(skip_what_is_not_finite)
-        return self.optimizer
+    def new_optimizer(self, model: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameter_groups, weight_decay=0.0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if logs.pop("learning_rate", None) is not None and self.optimizer:
