@@ -13,6 +13,7 @@ from training.data import Row
 from training.scores.verdicts import short_answers
 from training.scores.vqa import official_form
 from vlm.errors import UserError
+from vlm.model.text_encoders import tokenize
 
 TEXTS_OF = {"retrieval": "captions", "matching": "captions", "caption": "captions", "vqa": "questions"}
 SHORT = 3  # words that an answer of a vocabulary has at most
@@ -100,11 +101,8 @@ class WordPieces:
         self.tokenizer, self.max_length = tokenizer, min(max_length, tokenizer.model_max_length)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids and which are there, both [B, L]; the longest text, or `max_length`, says L."""
-        tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        )
-        return tokens["input_ids"], tokens["attention_mask"].bool()
+        """Token ids and which are there, both [B, L]."""
+        return tokenize(self.tokenizer, texts, self.max_length)
 
 
 class TaskSteps(Dataset):
