@@ -20,14 +20,14 @@ from tests.test_training import png
 from tests.tiny import TinyVision, picture
 from tests.tiny_alignment import tiny_text
 from training import heads
-from training.config import PRESET_FOLDER, load_preset
+from training.config import PRESET_FOLDER
 from training.data import Row
 from training.heads import TasksConfig
 from training.runs import resources
 from training.tasks.data import Example, TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of
 from training.tasks.scores import score_tasks
 from vlm.config import TextConfig
-from vlm.config_reader import PartConfig
+from vlm.config_reader import PartConfig, load_preset
 from vlm.errors import UserError
 from vlm.model.adapter import TASKS_FILE, load_trunk
 from vlm.model.connectors import build_connector
@@ -390,7 +390,10 @@ def test_the_command_trains_goes_on_and_begins_a_connector(config: TasksConfig) 
 
 @pytest.mark.parametrize("name", ["q-former", "multi-task", "vqa"])
 def test_a_shipped_preset_parses_and_names_tasks(name: str) -> None:
-    config = load_preset(TasksConfig, name, PRESET_FOLDER / "heads", " of heads", {"steps": 3, "data": None})
+    folder = PRESET_FOLDER / "heads"
+    config = load_preset(
+        TasksConfig, name, folder, "training preset", " of heads", {"steps": 3, "data": None}
+    )
     assert config.steps == 3 and config.data == "data/embedded"
     assert set(config.tasks) <= set(TASKS) and min(config.tasks.values()) > 0
     assert config.weighting in WEIGHTINGS

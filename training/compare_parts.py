@@ -23,7 +23,7 @@ import yaml
 from training import finetune
 from training.adapters.conversations import Collator, check_sources
 from training.adapters.epochs import lay_out
-from training.config import PRESET_FOLDER, TrainingConfig, load_preset
+from training.config import PRESET_FOLDER, TrainingConfig
 from training.data import read_rows, sources_of
 from training.data.features import FeatureStore
 from training.digest import digest
@@ -33,7 +33,7 @@ from training.runs.resources import training_in
 from training.scores.part_scores import asked_features, chosen_questions, score_parts
 from training.scores.selection import listed
 from vlm.config import ModelConfig, load_model_config
-from vlm.config_reader import from_dict, to_dict
+from vlm.config_reader import from_dict, load_preset, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter import load_adapter
 from vlm.model.connectors import token_count
@@ -65,7 +65,9 @@ class Comparison:
 
 
 def load_comparison(language: str) -> Comparison:
-    return load_preset(Comparison, language, PRESET_FOLDER / "parts", " for comparing parts", {})
+    return load_preset(
+        Comparison, language, PRESET_FOLDER / "parts", "training preset", " for comparing parts"
+    )
 
 
 def own_parts(comparison: Comparison, name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import TrainingArguments, set_seed
 
 from training.adapters.conversations import check_sources
-from training.config import PRESET_FOLDER, load_preset
+from training.config import PRESET_FOLDER
 from training.data import Row, pictures_of, read_rows
 from training.data.features import FeatureStore
 from training.digest import digest
@@ -31,7 +31,7 @@ from training.scores.selection import sources_of
 from training.tasks.data import TEXTS_OF, TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of, only
 from training.tasks.scores import score_tasks
 from vlm.config import TextConfig, VisionConfig
-from vlm.config_reader import PartConfig, to_dict
+from vlm.config_reader import PartConfig, load_preset, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter import TASKS_FILE
 from vlm.model.connectors import connector_settings
@@ -207,8 +207,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     overrides = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    preset = overrides.pop("preset")
     config = load_preset(
-        TasksConfig, overrides.pop("preset"), PRESET_FOLDER / "heads", " of heads", overrides
+        TasksConfig, preset, PRESET_FOLDER / "heads", "training preset", " of heads", overrides
     )
     with training_in(Path(config.output), Path(config.data), SPARE):
         print(json.dumps(run(config), indent=1))
