@@ -244,13 +244,12 @@ def test_a_task_without_data_is_refused() -> None:
 @pytest.mark.parametrize(
     ("weights", "weighting", "told"),
     [
-        ({"counting": 1.0}, "fixed", "no task 'counting'"),
         ({"caption": 0.0}, "fixed", "a weight above 0"),
         ({}, "fixed", "a weight above 0"),
         ({"caption": 1.0}, "equal", "no weighting 'equal'. Valid: fixed, uncertainty"),
     ],
 )
-def test_wrong_tasks_are_named(weights: dict[str, float], weighting: str, told: str) -> None:
+def test_wrong_weights_of_tasks_are_named(weights: dict[str, float], weighting: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         build_multi_task(trunk_of(), weights, weighting, 1)
 

@@ -28,7 +28,7 @@ from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint
 from training.runs.resources import training_in
 from training.runs.run_settings import claim_folder
 from training.scores.selection import sources_of
-from training.tasks.data import TEXTS_OF, TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of, only
+from training.tasks.data import TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of, only, texts_of
 from training.tasks.scores import score_tasks
 from vlm.config import TextConfig, VisionConfig
 from vlm.config_reader import PartConfig, load_preset, to_dict
@@ -146,13 +146,13 @@ def run(config: TasksConfig) -> dict[str, Any]:
     def features_of(picture: str) -> Tensor:
         return store[picture].float()
 
-    per_task = {task: known[TEXTS_OF[task]] for task in config.tasks}
+    per_task = {task: known[texts_of(task)] for task in config.tasks}
     steps = TaskSteps(
         per_task, features_of, words.tokenize, vocabulary,
         batch_size=config.batch_size, steps=config.steps, seed=config.seed,
     )  # fmt: skip
     train(model, steps, config)
-    asked = {task: examples[TEXTS_OF[task]] for task in config.tasks}
+    asked = {task: examples[texts_of(task)] for task in config.tasks}
     save(model, output, vocabulary)
     metrics = score_tasks(model.eval(), asked, features_of, words, vocabulary)
     write_json(metrics, output / "metrics.json")

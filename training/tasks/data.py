@@ -13,9 +13,9 @@ from training.data import Row
 from training.scores.verdicts import short_answers
 from training.scores.vqa import official_form
 from vlm.errors import UserError
+from vlm.model.heads import TASKS
 from vlm.model.text_encoders import tokenize
 
-TEXTS_OF = {"retrieval": "captions", "matching": "captions", "caption": "captions", "vqa": "questions"}
 SHORT = 3  # words that an answer of a vocabulary has at most
 
 
@@ -44,14 +44,19 @@ def examples_of(rows: Iterable[Row]) -> dict[str, list[Example]]:
     }
 
 
+def texts_of(task: str) -> str:
+    """Which of `examples_of` it learns from."""
+    return "questions" if task == "vqa" else "captions"
+
+
 def check_tasks(
     tasks: Iterable[str], examples: Mapping[str, Sequence[Example]], sources: Sequence[str]
 ) -> None:
-    """Refuse a task that there is no data for."""
+    """Refuse a task that is none, or that there is no data for."""
     for task in tasks:
-        if task not in TEXTS_OF:
-            raise UserError(f"There is no task {task!r}. Valid: {', '.join(TEXTS_OF)}.")
-        kind = TEXTS_OF[task]
+        if task not in TASKS:
+            raise UserError(f"There is no task {task!r}. Valid: {', '.join(TASKS)}.")
+        kind = texts_of(task)
         if len(examples[kind]) < 2:
             raise UserError(
                 f"The task {task!r} learns from pictures with {kind}, and the sources {', '.join(sources)} have "
