@@ -112,6 +112,11 @@ def totals_of(
     return found
 
 
+def known(found: Mapping[str, dict[str, Any]]) -> Totals:
+    """The measures that some example has."""
+    return {name: each for name, each in found.items() if each["value"] is not None}
+
+
 def right_share(items: Sequence[Item]) -> dict[str, Any] | None:
     """The share of right answers with Wilson's interval; None where none is right or wrong, as among captions."""
     verdicts = [bool(item["right"]) for item in items if item["right"] is not None]
@@ -128,9 +133,12 @@ def by_group(items: Sequence[Item]) -> dict[str, dict[str, Any]]:
             chosen = [index for index, of_item in enumerate(of_items) if of_item == name]
             pictures = [items[index]["picture"] for index in chosen]
             scores = totals_of(pictures, {key: column[chosen] for key, column in columns.items()})
-            metrics = {key: score for key, score in scores.items() if score["value"] is not None}
             right = right_share([items[index] for index in chosen])
-            found.setdefault(group, {})[name] = {"n": len(chosen), "accuracy": right, "metrics": metrics}
+            found.setdefault(group, {})[name] = {
+                "n": len(chosen),
+                "accuracy": right,
+                "metrics": known(scores),
+            }
     return found
 
 
