@@ -342,7 +342,7 @@ def test_a_caption_is_no_longer_than_a_text_may_be() -> None:
 def test_a_folder_of_another_run_is_refused_before_a_picture_is_encoded(
     config: TasksConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "stored_features", Mock(side_effect=RuntimeError("encoded")))
+    monkeypatch.setattr(heads, "FeatureStore", Mock(side_effect=RuntimeError("encoded")))
     with pytest.raises(RuntimeError, match="encoded"):
         heads.run(config)
     with pytest.raises(UserError, match="other settings: learning_rate"):

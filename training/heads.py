@@ -10,7 +10,6 @@ import argparse
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,12 @@ from transformers import TrainingArguments, set_seed
 
 from training.adapters.conversations import check_sources
 from training.config import PRESET_FOLDER
-from training.data import Row, pictures_of, read_rows
+from training.data import pictures_of, read_rows, sources_of
 from training.data.features import FeatureStore
 from training.digest import digest
 from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint
 from training.runs.resources import training_in
 from training.runs.run_settings import claim_folder
-from training.scores.selection import sources_of
 from training.tasks.data import TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of, only, texts_of
 from training.tasks.scores import score_tasks
 from vlm.config import TextConfig, VisionConfig
@@ -140,7 +138,9 @@ def run(config: TasksConfig) -> dict[str, Any]:
         told | {"rows": digest([*training, *held_out])},
         "Give the settings from before, or another --output.",
     )
-    store = stored_features(data, config.vision, encoder, [*training, *held_out])
+    store, wanted = FeatureStore(data, config.vision), {row.picture for row in [*training, *held_out]}
+    for split in ("train", "validation"):
+        store.fill(pictures_of(data, split), wanted, encoder)
     trunk.standardise(store.sample(sorted({each.picture for kind in known.values() for each in kind})))
 
     def features_of(picture: str) -> Tensor:
@@ -157,13 +157,6 @@ def run(config: TasksConfig) -> dict[str, Any]:
     metrics = score_tasks(model.eval(), asked, features_of, words, vocabulary)
     write_json(metrics, output / "metrics.json")
     return metrics
-
-
-def stored_features(data: Path, vision: VisionConfig, encoder: Any, rows: Sequence[Row]) -> FeatureStore:
-    store, wanted = FeatureStore(data, vision), {row.picture for row in rows}
-    for split in ("train", "validation"):
-        store.fill(pictures_of(data, split), wanted, encoder)
-    return store
 
 
 def train(model: MultiTask, steps: TaskSteps, config: TasksConfig) -> None:
