@@ -20,14 +20,14 @@ from tests.test_training import png
 from tests.tiny import TinyVision, picture
 from tests.tiny_alignment import tiny_text
 from training import heads
-from training.config import PRESET_FOLDER, load_preset
+from training.config import PRESET_FOLDER
 from training.data import Row
 from training.heads import TasksConfig
 from training.runs import resources
 from training.tasks.data import Example, TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of
 from training.tasks.scores import score_tasks
 from vlm.config import TextConfig
-from vlm.config_reader import PartConfig
+from vlm.config_reader import PartConfig, load_preset
 from vlm.errors import UserError
 from vlm.model.adapter import TASKS_FILE, load_trunk
 from vlm.model.connectors import build_connector
@@ -244,13 +244,12 @@ def test_a_task_without_data_is_refused() -> None:
 @pytest.mark.parametrize(
     ("weights", "weighting", "told"),
     [
-        ({"counting": 1.0}, "fixed", "no task 'counting'"),
         ({"caption": 0.0}, "fixed", "a weight above 0"),
         ({}, "fixed", "a weight above 0"),
         ({"caption": 1.0}, "equal", "no weighting 'equal'. Valid: fixed, uncertainty"),
     ],
 )
-def test_wrong_tasks_are_named(weights: dict[str, float], weighting: str, told: str) -> None:
+def test_wrong_weights_of_tasks_are_named(weights: dict[str, float], weighting: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         build_multi_task(trunk_of(), weights, weighting, 1)
 
@@ -343,7 +342,7 @@ def test_a_caption_is_no_longer_than_a_text_may_be() -> None:
 def test_a_folder_of_another_run_is_refused_before_a_picture_is_encoded(
     config: TasksConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "stored_features", Mock(side_effect=RuntimeError("encoded")))
+    monkeypatch.setattr(heads, "FeatureStore", Mock(side_effect=RuntimeError("encoded")))
     with pytest.raises(RuntimeError, match="encoded"):
         heads.run(config)
     with pytest.raises(UserError, match="other settings: learning_rate"):
@@ -390,7 +389,10 @@ def test_the_command_trains_goes_on_and_begins_a_connector(config: TasksConfig) 
 
 @pytest.mark.parametrize("name", ["q-former", "multi-task", "vqa"])
 def test_a_shipped_preset_parses_and_names_tasks(name: str) -> None:
-    config = load_preset(TasksConfig, name, PRESET_FOLDER / "heads", " of heads", {"steps": 3, "data": None})
+    folder = PRESET_FOLDER / "heads"
+    config = load_preset(
+        TasksConfig, name, folder, "training preset", " of heads", {"steps": 3, "data": None}
+    )
     assert config.steps == 3 and config.data == "data/embedded"
     assert set(config.tasks) <= set(TASKS) and min(config.tasks.values()) > 0
     assert config.weighting in WEIGHTINGS

@@ -86,6 +86,27 @@ def test_about_as_many_pictures_as_told_are_shown_with_others_and_none_is_lost()
     assert composed(0.5) == composed(0.5) != composed(0.5, seed=1)
 
 
+@pytest.mark.parametrize(
+    ("task", "asked", "others"),
+    [
+        ("scene", "Is it indoors or outdoors?", "What kind of place is this?"),
+        ("action", "What is happening?", "What is the dog doing?"),
+        ("category", "What kind of thing is this?", "Which kind of dog is it?"),
+        ("name", "What is this?", "What animal is this?"),
+        ("describe", "Give a very short caption.", "Describe the picture in detail."),
+    ],
+)
+def test_and_this_asks_the_question_before_again_and_no_other_of_its_task(
+    task: str, asked: str, others: str
+) -> None:
+    for first, second in ((asked, others), (others, asked)):
+        drawn = [[row(thing, (first, second)[place % 2], thing, task)] for place, thing in enumerate(THINGS)]
+        for turns in compose(drawn, 1.0, random.Random(0)):
+            for before, turn in zip(turns, turns[1:], strict=False):
+                if turn.question in GOING_ON:
+                    assert turn.row.question == before.row.question
+
+
 def test_what_leans_on_the_talk_before_stays_behind_its_own_picture() -> None:
     talks = [
         [

@@ -24,7 +24,7 @@ from training.config import AlignmentConfig, check_counts, check_report_to, load
 from training.runs.aligner_run import claim_output, is_finished, training_record
 from training.runs.checkpoints import last_whole_checkpoint
 from training.runs.processes import join_processes
-from training.runs.resources import keep_memory, training_in
+from training.runs.resources import GOES_ON, keep_memory, training_in
 from training.scores.alignment import report
 from vlm.config import load_aligner_config
 from vlm.errors import UserError
@@ -34,6 +34,7 @@ from vlm.model.embeddings import Precomputed
 from vlm.terminal import command
 
 log = logging.getLogger("training")
+SPARE = f"in a copy of the preset choose a smaller chunk_size, which changes nothing of what is learned, and {GOES_ON}"
 VALID: dict[str, Collection[str]] = {  # settings -> what they may be
     "stage": STAGES,
     "loss": LOSSES,
@@ -159,7 +160,7 @@ def main() -> None:
     if epochs is not None and epochs < 1:
         parser.error("--extend must be 1 or more")
     config = load_alignment_config(arguments.pop("preset"), epochs=epochs, **arguments)
-    with training_in(Path(config.output), Path(config.data)):
+    with training_in(Path(config.output), Path(config.data), SPARE):
         folder = run(config, extend=epochs is not None)
     log.info("the aligner is in %s", folder)
 

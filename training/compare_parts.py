@@ -23,7 +23,7 @@ import yaml
 from training import finetune
 from training.adapters.conversations import Collator, check_sources
 from training.adapters.epochs import lay_out
-from training.config import PRESET_FOLDER, TrainingConfig, load_preset
+from training.config import PRESET_FOLDER, TrainingConfig
 from training.data import read_rows, sources_of
 from training.data.features import FeatureStore
 from training.digest import digest
@@ -33,7 +33,7 @@ from training.runs.resources import training_in
 from training.scores.part_scores import asked_features, chosen_questions, score_parts
 from training.scores.selection import listed
 from vlm.config import ModelConfig, load_model_config
-from vlm.config_reader import from_dict, to_dict
+from vlm.config_reader import from_dict, load_preset, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter import load_adapter
 from vlm.model.connectors import token_count
@@ -42,6 +42,10 @@ from vlm.terminal import command
 from vlm.whole_files import write_json, write_whole
 
 log = logging.getLogger("training")
+SPARE = (
+    "in a copy of the preset choose a smaller batch_size or gradient_checkpointing: true, and begin again with another "
+    "--output and --results"
+)
 ROOT = Path(__file__).parents[1]
 UNTRAINED = "untrained"
 FIRST_STAGE, RATE = "connector_from", "connector_learning_rate"  # keys of a cell that are training's
@@ -61,7 +65,9 @@ class Comparison:
 
 
 def load_comparison(language: str) -> Comparison:
-    return load_preset(Comparison, language, PRESET_FOLDER / "parts", " for comparing parts", {})
+    return load_preset(
+        Comparison, language, PRESET_FOLDER / "parts", "training preset", " for comparing parts"
+    )
 
 
 def own_parts(comparison: Comparison, name: str) -> dict[str, Any]:
@@ -282,7 +288,7 @@ def check_same(file: Path, asked: dict[str, Any]) -> None:
 def main() -> None:
     arguments = parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    with nullcontext() if arguments.table else training_in(arguments.output, arguments.data):
+    with nullcontext() if arguments.table else training_in(arguments.output, arguments.data, SPARE):
         print(run(arguments))
 
 

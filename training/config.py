@@ -1,15 +1,14 @@
 """A training preset: which model on which data, in which stages."""
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from training.data.augmentation import AugmentationConfig
-from vlm.config_reader import Config, from_dict, read_yaml
+from vlm.config_reader import load_preset
 from vlm.errors import UserError
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -116,19 +115,7 @@ class Slice:
 
 def load_training_config(preset: str, **overrides: object) -> TrainingConfig:
     """A shipped preset's name or a YAML file, with overrides from the command line (None: not given)."""
-    return load_preset(TrainingConfig, preset, PRESET_FOLDER, "", overrides)
-
-
-def load_preset(
-    kind: type[Config], preset: str, folder: Path, of: str, overrides: Mapping[str, object]
-) -> Config:
-    """`of`: what it is a preset of, for a message."""
-    path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
-    if not os.path.isfile(path):  # False, and no error, where the name is too long
-        names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-        raise UserError(f"There is no training preset {preset!r}{of}. Shipped presets: {names}.")
-    config = from_dict(kind, read_yaml(path), path.name)
-    return replace(config, **{key: value for key, value in overrides.items() if value is not None})  # type: ignore
+    return load_preset(TrainingConfig, preset, PRESET_FOLDER, "training preset", overrides=overrides)
 
 
 @dataclass(frozen=True)
@@ -175,4 +162,5 @@ class AlignmentConfig:
 
 def load_alignment_config(preset: str, **overrides: object) -> AlignmentConfig:
     """A shipped preset's name or a YAML file, with overrides from the command line (None: not given)."""
-    return load_preset(AlignmentConfig, preset, PRESET_FOLDER / "aligners", " of an aligner", overrides)
+    folder = PRESET_FOLDER / "aligners"
+    return load_preset(AlignmentConfig, preset, folder, "training preset", " of an aligner", overrides)

@@ -33,7 +33,7 @@ from training.runs.adapter_run import check_lora, claim_output, falls_short, is_
 from training.runs.checkpoints import last_whole_checkpoint, steps_of
 from training.runs.log_lines import LOG
 from training.runs.processes import join_processes
-from training.runs.resources import keep_memory, training_in
+from training.runs.resources import GOES_ON, keep_memory, training_in
 from training.runs.run_settings import SETTINGS
 from vlm.chat.answer import Style
 from vlm.config import ModelConfig, load_model_config
@@ -48,6 +48,10 @@ from vlm.terminal import command
 from vlm.whole_files import whole_folder
 
 log = logging.getLogger("training")
+SPARE = (
+    "in a copy of the preset choose a smaller batch_size with as much more gradient_accumulation, or "
+    f"gradient_checkpointing: true (fewer pictures with --slice spare the machine's memory only), and {GOES_ON}"
+)
 
 
 def run(config: TrainingConfig, extend: bool = False) -> Path:
@@ -86,6 +90,11 @@ def check(config: TrainingConfig) -> ModelConfig:
     model_config = load_model_config(config.model)
     for planned in (config.projector_stage, config.joint_stage):
         check_stage(planned.train, bool(model_config.lora.rank))
+    if model_config.language.dtype == "float16":  # without loss scaling, small gradients would be zero in it
+        raise UserError(
+            f"A model in float16 cannot be trained. Set language.dtype of the preset {model_config.name!r} to bfloat16, "
+            "or to float32."
+        )
     check_fit(model_config)  # before the output belongs to a run that cannot be
     return model_config
 
@@ -233,7 +242,7 @@ def main() -> None:
     config = load_training_config(overrides.pop("preset"), **overrides)
     if steps:
         config = replace(config, joint_stage=replace(config.joint_stage, max_steps=steps))
-    with training_in(Path(config.output), Path(config.data)):
+    with training_in(Path(config.output), Path(config.data), SPARE):
         adapter = run(config, extend=steps is not None)
     log.info("the adapter is in %s", adapter)
 

@@ -9,7 +9,7 @@ pictures. The run's folder holds projector.safetensors, with which finetune goes
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,17 @@ from torch import Tensor
 from transformers import TrainingArguments, set_seed
 
 from training.adapters.conversations import check_sources
-from training.config import PRESET_FOLDER, load_preset
-from training.data import Row, pictures_of, read_rows
+from training.config import PRESET_FOLDER
+from training.data import pictures_of, read_rows, sources_of
 from training.data.features import FeatureStore
 from training.digest import digest
 from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint
 from training.runs.resources import training_in
 from training.runs.run_settings import claim_folder
-from training.scores.selection import sources_of
-from training.tasks.data import TEXTS_OF, TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of, only
+from training.tasks.data import TaskSteps, Vocabulary, WordPieces, check_tasks, examples_of, only, texts_of
 from training.tasks.scores import score_tasks
 from vlm.config import TextConfig, VisionConfig
-from vlm.config_reader import PartConfig, to_dict
+from vlm.config_reader import PartConfig, load_preset, to_dict
 from vlm.errors import UserError
 from vlm.model.adapter import TASKS_FILE
 from vlm.model.connectors import connector_settings
@@ -43,6 +42,7 @@ from vlm.weights.tensor_files import save_tensors
 from vlm.whole_files import write_json, write_whole
 
 log = logging.getLogger("training")
+SPARE = "in a copy of the preset choose a smaller batch_size, and begin again with another --output"
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,26 @@ FREE = ("data", "output", "logging_steps", "save_steps")  # settings that change
 
 
 class TaskTrainer(OrderedTrainer):
-    """Trainer whose log has the loss of each task, and what it is multiplied with."""
+    """Trainer whose log has the loss of each task, the mean since the line before as the whole loss is, and what it is
+    multiplied with."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.losses: dict[str, list[float]] = defaultdict(list)
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
         found = model(inputs)
-        self.told = {task: float(loss) for task, loss in found.items() if task != "loss"}
+        for task, loss in found.items():
+            if task != "loss":
+                self.losses[task].append(float(loss))
         return (found["loss"], found) if return_outputs else found["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             shares = self.accelerator.unwrap_model(self.model).weighting.shares()
-            logs |= self.told | {f"weight/{task}": share for task, share in shares.items()}
+            logs |= {task: sum(each) / len(each) for task, each in self.losses.items()}
+            logs |= {f"weight/{task}": share for task, share in shares.items()}
+            self.losses.clear()
         super().log(logs, start_time)
 
 
@@ -129,30 +138,25 @@ def run(config: TasksConfig) -> dict[str, Any]:
         told | {"rows": digest([*training, *held_out])},
         "Give the settings from before, or another --output.",
     )
-    store = stored_features(data, config.vision, encoder, [*training, *held_out])
+    store, wanted = FeatureStore(data, config.vision), {row.picture for row in [*training, *held_out]}
+    for split in ("train", "validation"):
+        store.fill(pictures_of(data, split), wanted, encoder)
     trunk.standardise(store.sample(sorted({each.picture for kind in known.values() for each in kind})))
 
     def features_of(picture: str) -> Tensor:
         return store[picture].float()
 
-    per_task = {task: known[TEXTS_OF[task]] for task in config.tasks}
+    per_task = {task: known[texts_of(task)] for task in config.tasks}
     steps = TaskSteps(
         per_task, features_of, words.tokenize, vocabulary,
         batch_size=config.batch_size, steps=config.steps, seed=config.seed,
     )  # fmt: skip
     train(model, steps, config)
-    asked = {task: examples[TEXTS_OF[task]] for task in config.tasks}
+    asked = {task: examples[texts_of(task)] for task in config.tasks}
     save(model, output, vocabulary)
     metrics = score_tasks(model.eval(), asked, features_of, words, vocabulary)
     write_json(metrics, output / "metrics.json")
     return metrics
-
-
-def stored_features(data: Path, vision: VisionConfig, encoder: Any, rows: Sequence[Row]) -> FeatureStore:
-    store, wanted = FeatureStore(data, vision), {row.picture for row in rows}
-    for split in ("train", "validation"):
-        store.fill(pictures_of(data, split), wanted, encoder)
-    return store
 
 
 def train(model: MultiTask, steps: TaskSteps, config: TasksConfig) -> None:
@@ -196,10 +200,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     overrides = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    preset = overrides.pop("preset")
     config = load_preset(
-        TasksConfig, overrides.pop("preset"), PRESET_FOLDER / "heads", " of heads", overrides
+        TasksConfig, preset, PRESET_FOLDER / "heads", "training preset", " of heads", overrides
     )
-    with training_in(Path(config.output), Path(config.data)):
+    with training_in(Path(config.output), Path(config.data), SPARE):
         print(json.dumps(run(config), indent=1))
 
 

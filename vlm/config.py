@@ -3,12 +3,10 @@
 Default in the dataclass < YAML < keyword override (vlm/config_reader.py).
 """
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlm.config_reader import Config, PartConfig, from_dict, read_yaml
-from vlm.errors import UserError
+from vlm.config_reader import PartConfig, load_preset
 
 REMOTE = "remote"  # the engine of a preset whose weights are on a server
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -133,19 +131,9 @@ def preset_names() -> list[str]:
 
 def load_model_config(preset: str) -> ModelConfig:
     """A preset's name, or the path of a YAML file of one's own -> ModelConfig."""
-    return _load(ModelConfig, preset, PRESET_FOLDER, "preset")
+    return load_preset(ModelConfig, preset, PRESET_FOLDER, "preset")
 
 
 def load_aligner_config(preset: str) -> AlignerConfig:
     """A preset's name, or the path of a YAML file of one's own -> AlignerConfig."""
-    return _load(AlignerConfig, preset, PRESET_FOLDER / "aligners", "aligner")
-
-
-def _load(kind: type[Config], preset: str, folder: Path, noun: str) -> Config:
-    path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
-    if not os.path.isfile(path):  # False, and no error, where the name is too long
-        names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-        raise UserError(
-            f"There is no {noun} {preset!r}. Shipped presets: {names}; or give the path of a YAML file."
-        )
-    return from_dict(kind, read_yaml(path), path.name)
+    return load_preset(AlignerConfig, preset, PRESET_FOLDER / "aligners", "aligner")

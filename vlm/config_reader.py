@@ -5,6 +5,7 @@ one that was meant.
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,27 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str) -> Config:
         _check_kind(value, hint, f"{where}.{name}")
         built[name] = value
     return kind(**built)
+
+
+def load_preset(
+    kind: type[Config],
+    preset: str,
+    folder: Path,
+    noun: str,
+    of: str = "",
+    overrides: Mapping[str, object] | None = None,
+) -> Config:
+    """A preset's name in `folder`, or the path of a YAML file of one's own, with overrides (None: not given). A message
+    calls it by its `noun`, its name and what it is a preset `of`."""
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
+    if not os.path.isfile(path):  # False, and no error, where the name is too long
+        names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise UserError(
+            f"There is no {noun} {preset!r}{of}. Shipped presets: {names}; or give the path of a YAML file."
+        )
+    config = from_dict(kind, read_yaml(path), path.name)
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    return dataclasses.replace(config, **given)  # type: ignore[type-var]
 
 
 def _check_entries(values: list[Any], item: Any, where: str) -> None:

@@ -42,8 +42,9 @@ class Conversations(Dataset):
     """Rows -> conversations about one picture or several, laid out for all epochs, to be read in order.
 
     `tags`: of each picture, for the prompt. Deterministic in `seed`, so that a resumed run sees the same examples.
-    Conversations of similar length stand together, `batch_size` at a time, so that little is padded. The questions and
-    answers of one have at most `max_tokens`: its last turns are left out, and so are rows that alone have more."""
+    Conversations of similar length stand together, `batch_size` at a time, so that little is padded. What an epoch has
+    left over comes with the next, so that only the last batch of all may be a smaller one. The questions and answers of
+    one have at most `max_tokens`: its last turns are left out, and so are rows that alone have more."""
 
     def __init__(
         self,
@@ -79,13 +80,19 @@ class Conversations(Dataset):
                 "a larger max_tokens in the preset, or shorten the answers."
             )
         self.examples: list[list[Asked]] = []
+        left: list[list[Asked]] = []
         for epoch in range(epochs):
             order = random.Random(f"{seed} {epoch}")
             drawn = [
                 example for source in sources for example in _draw(by_source[source.name], source, order)
             ]
             composed = [self._cut(turns) for turns in compose(drawn, several_pictures, order)]
-            self.examples += _by_length([turns for turns in composed if turns], batch_size, order)
+            left += [turns for turns in composed if turns]
+            order.shuffle(left)
+            whole = len(left) - len(left) % batch_size
+            self.examples += _by_length(left[:whole], batch_size, order)
+            left = left[whole:]
+        self.examples += left
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -210,12 +217,11 @@ def _draw(pictures: dict[str, list[Row]], source: SourceConfig, order: random.Ra
 
 
 def _by_length(examples: list[list[Asked]], batch_size: int, order: random.Random) -> list[list[Asked]]:
-    """Shuffled batches whose members are of similar length."""
+    """Shuffled examples, as many as whole batches have -> shuffled batches whose members are of similar length."""
 
     def length(asked: list[Asked]) -> int:
         return sum(len(turn.question) + len(turn.answer) + FRAME * (1 + len(turn.shown)) for turn in asked)
 
-    order.shuffle(examples)
     window = 32 * batch_size
     batches = []
     for start in range(0, len(examples), window):

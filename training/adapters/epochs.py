@@ -50,7 +50,7 @@ def lay_out(
 
 def long_enough(lay: Callable[[int], Conversations], epochs: int, steps: int) -> Conversations:
     """Conversations of `epochs` epochs, or of as many as `steps` need. Each epoch is drawn by a seed of its own, so that
-    those before stay as they were."""
+    the batches of those before stay as they were, but for a last one that was not full."""
     examples = lay(epochs)
     if not len(examples):
         raise UserError(

@@ -11,6 +11,17 @@ from typing import NamedTuple
 
 from training.data import Row
 from training.wording.phrases import with_article
+from training.wording.questions import (
+    ACTION,
+    CATEGORY,
+    DESCRIBE,
+    HAPPENING,
+    IN_OR_OUT,
+    LONG,
+    NAME,
+    PLACE,
+    SHORT,
+)
 
 ORDINALS = ("first", "second", "third")
 TURNS = 2  # of each picture
@@ -22,7 +33,8 @@ POINTING = (
 )
 GOING_ON = ("And this?", "And this one?", "And here?", "What about this one?")
 EACH = ("What is in each picture?", "Describe the pictures one by one.", "What are these?")
-ALIKE = ("name", "describe", "category", "action", "scene")  # tasks of which "And this?" asks the same again
+# Wordings of one question each, which "And this?" asks again; a task has several: "Is it indoors?", "What place is it?"
+ALIKE = (NAME, DESCRIBE, SHORT, LONG, CATEGORY, ACTION, HAPPENING, IN_OR_OUT, PLACE)
 NAMING = ("name", "describe")
 
 
@@ -63,7 +75,7 @@ def _later(group: Sequence[Sequence[Row]], order: random.Random) -> list[Asked]:
     """One picture after the other; at times the talk then comes back to an earlier one."""
     turns: list[Asked] = []
     for rows in group:
-        alike = [row for row in _free(rows) if turns and row.task == turns[-1].row.task and row.task in ALIKE]
+        alike = [row for row in _free(rows) if turns and _ask_the_same(row, turns[-1].row)]
         if alike and order.random() < 0.5:
             turns.append(Asked(order.choice(GOING_ON), alike[0].answer, alike[0], (alike[0].picture,)))
         else:
@@ -123,6 +135,10 @@ def _shown_first(asked: Sequence[Asked], group: Sequence[Sequence[Row]]) -> list
 def _free(rows: Sequence[Row]) -> list[Row]:
     """Questions that lean on nothing that was said before."""
     return [row for row in rows if row.task != "chat" and not (row.conversation and row.turn)]
+
+
+def _ask_the_same(one: Row, other: Row) -> bool:
+    return any(one.question in wordings and other.question in wordings for wordings in ALIKE)
 
 
 def _lowered(text: str) -> str:

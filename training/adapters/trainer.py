@@ -5,23 +5,22 @@ from typing import Any
 
 import torch
 from accelerate.utils import save_fsdp_optimizer
-from transformers import TrainingArguments
+from transformers import EvalPrediction, TrainingArguments
 from transformers.trainer import SCHEDULER_NAME
 
 from training.config import StageConfig, TrainingConfig
 from training.runs.adapter_run import training_record
-from training.runs.checkpoints import OrderedTrainer, skip_what_is_not_finite
+from training.runs.checkpoints import OrderedTrainer
 from vlm.config import ModelConfig
 from vlm.machine import usable_cores
 from vlm.model.adapter import save_adapter
+from vlm.model.prompts import IGNORE
 from vlm.model.vlm import VisionLanguageModel
 
 
 class AdapterTrainer(OrderedTrainer):
     """Trainer whose checkpoints hold the adapter folder in place of the whole model, and whose log names the learning
     rate of each part."""
-
-    optimizer: torch.optim.Optimizer | None
 
     def __init__(
         self,
@@ -31,15 +30,25 @@ class AdapterTrainer(OrderedTrainer):
         parameter_groups: list[dict[str, Any]],
         **parts: Any,
     ) -> None:
-        super().__init__(**parts)
+        super().__init__(compute_metrics=mean_over_tokens, **parts)
         self.model_config, self.training_config = model_config, training_config
         self.parameter_groups = parameter_groups
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(self.parameter_groups, weight_decay=0.0)
-            self.optimizer.register_step_pre_hook(skip_what_is_not_finite)
-        return self.optimizer
+    def new_optimizer(self, model: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameter_groups, weight_decay=0.0)
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[None, torch.Tensor, torch.Tensor]:
+        """In place of the loss what `mean_over_tokens` reads: the loss of the batch's tokens together and how many they
+        are, a part of both for each of its B rows, [B, 2]. The Trainer's mean over rows would change with the batches."""
+        batch = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            mean = model(**batch)["loss"]
+        tokens = (batch["labels"][:, 1:] != IGNORE).sum().to(mean)
+        rows = len(batch["labels"])
+        parts = (torch.stack([mean * tokens, tokens]) / rows).expand(rows, 2)
+        return None, parts, parts
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if logs.pop("learning_rate", None) is not None and self.optimizer:
@@ -72,6 +81,12 @@ class AdapterTrainer(OrderedTrainer):
         """`train_stage` has restored the adapter already, before the weights were divided among processes."""
 
 
+def mean_over_tokens(evaluated: EvalPrediction) -> dict[str, float]:
+    """Of all rows of an evaluation [N, 2]: nats a token."""
+    loss, tokens = evaluated.predictions.sum(0)  # type: ignore[union-attr]
+    return {"loss": float(loss / tokens)}
+
+
 def let_frozen_weights_be(model: VisionLanguageModel, keys: Any) -> None:
     """DeepSpeed's checkpoint lacks the frozen weights and has no scales of 4-bit ones. Both are in the model already, so
     neither is an error."""
@@ -98,7 +113,6 @@ def training_arguments(
         eval_strategy="steps" if config.validation_steps else "no",
         eval_steps=config.validation_steps or None,
         per_device_eval_batch_size=config.batch_size,
-        prediction_loss_only=True,
         seed=config.seed,
         data_seed=config.seed,
         report_to=config.report_to,

@@ -4,7 +4,7 @@
 same text, which would be wrong negatives (supervised contrast, arXiv:2004.11362).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,9 +20,6 @@ class Loss(NamedTuple):
     total: Tensor
     clip: Tensor
     matryoshka: Tensor
-
-
-Contrast = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def info_nce(

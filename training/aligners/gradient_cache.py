@@ -49,7 +49,11 @@ def cached_backward(
     backward: Callable[[Tensor], Any],
     unsynchronised: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Loss:
-    """Add the loss's gradients to the parameters of `embed`, and to the `free` ones, which the loss itself holds.
+    """Add the loss's gradients to the parameters of `embed`, and to the `free` ones, which the loss itself holds. Returns
+    the loss, detached.
+
+    `pieces` are the batch of B pairs, divided: each holds the arguments of `embed`, of its b pairs [b, ...]. `loss_of` is
+    given the embeddings of all of them, pictures and texts [B, E].
 
     `backward` may scale what it is given (mixed precision). Of several processes each has the loss of all pairs and adds
     its own part of the gradients, whose mean DistributedDataParallel takes over processes: hence the factor. Within

@@ -21,7 +21,7 @@ from training.aligners.gradient_cache import cached_backward, gather
 from training.aligners.pairs import Captioned, Pair, Pairs
 from training.aligners.validation import Side, Validation
 from training.config import AlignmentConfig
-from training.runs.checkpoints import OrderedTrainer, skip_what_is_not_finite
+from training.runs.checkpoints import OrderedTrainer
 from training.runs.log_lines import LOG, LogLines
 from vlm.errors import UserError
 from vlm.machine import usable_cores
@@ -51,7 +51,6 @@ class PairCollator:
 class AlignerTrainer(OrderedTrainer):
     """`described`: how it is trained, for the aligner's folder."""
 
-    optimizer: torch.optim.Optimizer | None
     control: TrainerControl
 
     def __init__(
@@ -61,25 +60,17 @@ class AlignerTrainer(OrderedTrainer):
         self.alignment, self.validation, self.described = alignment, validation, described
         self.losses: dict[str, list[float]] = defaultdict(list)
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def new_optimizer(self, model: Any) -> torch.optim.Optimizer:
         """AdamW; matrices decay, vectors and the temperature do not."""
-        if self.optimizer is None:
-            aligner: Aligner = self.model  # type: ignore[assignment]
-            # Encoders' weights that nothing depends on stay among them, as earlier checkpoints have them in their places
-            trained = [
-                each for each in aligner.parameters() if each.requires_grad or aligner.encoders_trained
-            ]
-            groups = [
-                {
-                    "params": [each for each in trained if each.ndim > 1],
-                    "weight_decay": self.args.weight_decay,
-                },
-                {"params": [each for each in trained if each.ndim < 2], "weight_decay": 0.0},
-            ]
-            betas = (self.args.adam_beta1, self.args.adam_beta2)
-            self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate, betas=betas)
-            self.optimizer.register_step_pre_hook(skip_what_is_not_finite)
-        return self.optimizer
+        aligner: Aligner = self.model  # type: ignore[assignment]
+        # Encoders' weights that nothing depends on stay among them, as earlier checkpoints have them in their places
+        trained = [each for each in aligner.parameters() if each.requires_grad or aligner.encoders_trained]
+        groups = [
+            {"params": [each for each in trained if each.ndim > 1], "weight_decay": self.args.weight_decay},
+            {"params": [each for each in trained if each.ndim < 2], "weight_decay": 0.0},
+        ]
+        betas = (self.args.adam_beta1, self.args.adam_beta2)
+        return torch.optim.AdamW(groups, lr=self.args.learning_rate, betas=betas)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None

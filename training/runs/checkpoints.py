@@ -53,8 +53,11 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 
 class OrderedTrainer(Trainer):
-    """Trainer that takes its examples in the order that they are laid out in, and whose checkpoints are kept as here. A
-    process has one GPU: divided among several by the Trainer, a batch would lose which picture is of which conversation."""
+    """Trainer that takes its examples in the order that they are laid out in, skips a step whose gradients are not finite,
+    and whose checkpoints are kept as here. A process has one GPU: divided among several by the Trainer, a batch would lose
+    which picture is of which conversation."""
+
+    optimizer: torch.optim.Optimizer | None
 
     def __init__(self, *, args: TrainingArguments, **parts: Any) -> None:
         if args.n_gpu > 1:
@@ -64,6 +67,17 @@ class OrderedTrainer(Trainer):
             )
             args._n_gpu = 1
         super().__init__(args=args, **parts)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            optimizer = self.new_optimizer(model)
+            optimizer.register_step_pre_hook(skip_what_is_not_finite)
+            self.optimizer = optimizer
+        return self.optimizer
+
+    def new_optimizer(self, model: Any) -> torch.optim.Optimizer:
+        """The Trainer's own; a subclass may have another."""
+        return super().create_optimizer(model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)

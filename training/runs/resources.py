@@ -27,9 +27,10 @@ GOES_ON = "give the command again; it goes on from its last checkpoint, which is
 
 
 @contextmanager
-def training_in(output: Path, data: Path) -> Iterator[None]:
-    """Within it this command alone trains in `output`, and a full disk or memory is a UserError."""
-    with alone_in(output), memory_limit(GOES_ON), disk_limit(output, data, resume=GOES_ON, like=output):
+def training_in(output: Path, data: Path, spare: str) -> Iterator[None]:
+    """Within it this command alone trains in `output`, and a full disk or memory is a UserError. `spare` says how a run
+    of this kind takes less memory, and goes on."""
+    with alone_in(output), memory_limit(spare), disk_limit(output, data, resume=GOES_ON, like=output):
         yield
 
 
@@ -56,19 +57,15 @@ def disk_limit(*folders: Path, resume: str, like: Path | None = None) -> Iterato
 
 
 @contextmanager
-def memory_limit(resume: str) -> Iterator[None]:
-    """Within it a full memory is a UserError, for training."""
+def memory_limit(spare: str) -> Iterator[None]:
+    """Within it a full memory is a UserError, for training. `spare` says what to do."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch's own is a RuntimeError
         if not is_memory_full(error):
             raise
         where = "GPU" if isinstance(error, torch.OutOfMemoryError) else "machine"
-        raise UserError(
-            f"The memory of the {where} is full: in a copy of the preset choose a smaller batch_size with as much more "
-            "gradient_accumulation, or gradient_checkpointing: true (fewer pictures with --slice spare the machine's "
-            f"memory only), and {resume}."
-        ) from error
+        raise UserError(f"The memory of the {where} is full: {spare}.") from error
 
 
 def is_disk_full(error: BaseException | None, folders: Sequence[Path]) -> bool:

@@ -4,6 +4,7 @@ Each measure is a function of sums over the examples, which is what lets resampl
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -44,19 +45,24 @@ Totals = dict[str, dict[str, Any]]  # measure -> value, low, high, of
 
 def columns_of(items: Sequence[Item]) -> dict[str, np.ndarray]:
     """n items -> columns [n] to be summed: each mean's score and where there is one, counts of BLEU and the like."""
-    columns: dict[str, np.ndarray] = {}
-    for name in MEANS:
-        found = [item["scores"].get(name) for item in items]
-        columns[name] = np.array([score or 0.0 for score in found])
-        columns[f"{name} of"] = np.array([float(score is not None) for score in found])
+    columns = to_sum({name: [item["scores"].get(name) for item in items] for name in MEANS})
     for name in (*POLAR, *SUMMED):
         columns[name] = np.array([item["scores"].get(name) or 0.0 for item in items])
     counts = [bleu_counts(item["answer"], item["references"]) for item in items]
     return columns | {name: np.array([each[name] for each in counts]) for name in BLEU_COLUMNS}
 
 
-def _mean(score: str) -> Measure:
-    return (lambda sums: sums[score] / sums[f"{score} of"]), (lambda sums: sums[f"{score} of"])
+def to_sum(columns: Mapping[str, Sequence[float | None]]) -> dict[str, np.ndarray]:
+    """Columns [n] that lack some values -> what `mean_of` divides: zeros there, and "NAME of", how many it has."""
+    found = {}
+    for name, column in columns.items():
+        found[name] = np.array([value or 0.0 for value in column])
+        found[f"{name} of"] = np.array([float(value is not None) for value in column])
+    return found
+
+
+def mean_of(name: str) -> OfSums:
+    return lambda sums: sums[name] / sums[f"{name} of"]
 
 
 def _polar(sums: Sums, truth: str = "") -> np.ndarray:
@@ -67,7 +73,9 @@ def _polar(sums: Sums, truth: str = "") -> np.ndarray:
 def _measures() -> dict[str, Measure]:
     """Name -> (value, number of examples), both of sums. "Hallucination" is POPE's (arXiv:2305.10355): yes to what is not
     there; an answer that is neither yes nor no is not a yes."""
-    measures = {total: _mean(score) for score, total in MEANS.items()}
+    measures: dict[str, Measure] = {
+        total: (mean_of(score), itemgetter(f"{score} of")) for score, total in MEANS.items()
+    }
     for n in ORDERS:
         measures[f"bleu_{n}"] = (lambda sums, n=n: bleu(sums, n)), (lambda sums: sums["exact of"])  # type: ignore
     measures["chair_i"] = (lambda s: s["invented"] / s["objects"]), (lambda s: s["objects"])
@@ -104,6 +112,11 @@ def totals_of(
     return found
 
 
+def known(found: Mapping[str, dict[str, Any]]) -> Totals:
+    """The measures that some example has."""
+    return {name: each for name, each in found.items() if each["value"] is not None}
+
+
 def right_share(items: Sequence[Item]) -> dict[str, Any] | None:
     """The share of right answers with Wilson's interval; None where none is right or wrong, as among captions."""
     verdicts = [bool(item["right"]) for item in items if item["right"] is not None]
@@ -120,9 +133,12 @@ def by_group(items: Sequence[Item]) -> dict[str, dict[str, Any]]:
             chosen = [index for index, of_item in enumerate(of_items) if of_item == name]
             pictures = [items[index]["picture"] for index in chosen]
             scores = totals_of(pictures, {key: column[chosen] for key, column in columns.items()})
-            metrics = {key: score for key, score in scores.items() if score["value"] is not None}
             right = right_share([items[index] for index in chosen])
-            found.setdefault(group, {})[name] = {"n": len(chosen), "accuracy": right, "metrics": metrics}
+            found.setdefault(group, {})[name] = {
+                "n": len(chosen),
+                "accuracy": right,
+                "metrics": known(scores),
+            }
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from training.scores.captions import BLEU_COLUMNS, ORDERS, bleu, bleu_counts, cider, meteor, rouge_l
 from training.scores.clip_score import clip_scores
-from training.scores.measures import OfSums, totals_of
+from training.scores.measures import OfSums, mean_of, to_sum, totals_of
 from training.scores.predictions import Prediction
 from training.scores.retrieval import RECALLS, average_precision, first_rank
 from training.scores.spice import spice
@@ -21,18 +21,17 @@ CAPTION, ANSWERS, IMAGES = "`answer` and `references`", "`answer` and `answers`"
 RANKING, LIKELIHOOD = "`ranked` and `relevant`", "`log_likelihood` and `tokens`"
 
 
-def _mean(name: str, keys: str) -> tuple[str, str, OfSums]:
-    return keys, name, lambda sums: sums[name] / sums[f"{name} of"]
-
-
 # The keys that it takes, the column whose lines it is of, and its value
 MEASURES: dict[str, tuple[str, str, OfSums]] = {
     **{f"bleu_{n}": (CAPTION, "bleu_words", partial(bleu, order=n)) for n in ORDERS},
-    **{name: _mean(name, CAPTION) for name in ("rouge_l", "meteor_exact_and_stem", "cider", "spice")},
-    "clip_score": _mean("clip_score", IMAGES),
-    "vqa_accuracy": _mean("vqa_accuracy", ANSWERS),
-    **{f"recall@{k}": _mean(f"recall@{k}", RANKING) for k in RECALLS},
-    "mean_average_precision": _mean("mean_average_precision", RANKING),
+    **{
+        name: (CAPTION, name, mean_of(name))
+        for name in ("rouge_l", "meteor_exact_and_stem", "cider", "spice")
+    },
+    "clip_score": (IMAGES, "clip_score", mean_of("clip_score")),
+    "vqa_accuracy": (ANSWERS, "vqa_accuracy", mean_of("vqa_accuracy")),
+    **{name: (RANKING, name, mean_of(name)) for name in map("recall@{}".format, RECALLS)},
+    "mean_average_precision": (RANKING, "mean_average_precision", mean_of("mean_average_precision")),
     "perplexity": (LIKELIHOOD, "tokens", lambda sums: np.exp(-sums["log_likelihood"] / sums["tokens"])),
 }
 
@@ -54,18 +53,13 @@ def score(predictions: Sequence[Prediction], judge: Any = None) -> Scores:
             f"No line has what a measure needs: {CAPTION} for captions, {ANSWERS} for VQA, {RANKING} for rankings, "
             f"{LIKELIHOOD} for perplexity, or {IMAGES} and --judge for CLIPScore."
         )
-    counted = {name: np.array([each or 0.0 for each in column]) for name, column in values.items()}
-    counted |= {
-        f"{name} of": np.array([float(each is not None) for each in column])
-        for name, column in values.items()
-    }
     pictures = [each.picture or f"line {place}" for place, each in enumerate(predictions)]
     measures = {
         name: (value, itemgetter(f"{column} of"))
         for name, (_, column, value) in MEASURES.items()
         if column in values
     }
-    found = totals_of(pictures, counted, measures)
+    found = totals_of(pictures, to_sum(values), measures)
     for name, (keys, _, _) in MEASURES.items():
         if name not in found:
             without_judge = name == "clip_score" and not judge

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from training.scores.measures import known
 from training.scores.results import SHARES
 from training.scores.selection import Options
 from vlm.model.adapter_folder import read_metrics
@@ -43,7 +44,7 @@ def entry_of(result: Mapping[str, Any]) -> dict[str, Any]:
         for name in SHARES:
             metrics = result["metrics"] if name == "accuracy" else result["baselines"].get(name)
             entry[name] = _as_share(metrics["cider"]) if metrics else None
-    entry["metrics"] = {name: each for name, each in result["metrics"].items() if each["value"] is not None}
+    entry["metrics"] = known(result["metrics"])
     entry["clean_up"] = {name: each for name, each in result["clean_up"].items() if name != "differences"}
     entry["by"] = {
         group: {

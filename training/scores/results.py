@@ -15,7 +15,7 @@ from training.data import Row
 from training.scores.answering import BLANK
 from training.scores.items import Item, make_items
 from training.scores.journal import Reply
-from training.scores.measures import by_group, differences, right_share, totals
+from training.scores.measures import by_group, differences, known, right_share, totals
 from training.scores.metrics import mcnemar, number_in
 from training.scores.selection import Options, most_frequent_number
 from training.scores.verdicts import in_keywords, is_right
@@ -70,7 +70,7 @@ def make_result(
         **{name: right_share(variants[name]) if name in variants else None for name in VARIANTS},
         "options": asdict(options),
         "metrics": totals(items),
-        "baselines": {name: _known(totals(made)) for name, made in variants.items()},
+        "baselines": {name: known(totals(made)) for name, made in variants.items()},
         "clean_up": clean_up(variants["draft"], items),
         "by": by_group(items),
         "answers": items,
@@ -93,10 +93,6 @@ def _add_most_frequent_number(items: Sequence[Item], rows: Sequence[Row]) -> Non
     for item, row in zip(items, rows, strict=True):
         if row.task == "count" and number_in(row.answer):
             item["scores"]["most_frequent"] = float(bool(is_right(row, number)))
-
-
-def _known(metrics: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {name: each for name, each in metrics.items() if each["value"] is not None}
 
 
 def clean_up(drafts: Sequence[Item], answers: Sequence[Item]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from training.data import Row
 from training.scores.verdicts import short_answers
 from training.scores.vqa import official_form
 from vlm.errors import UserError
+from vlm.model.heads import TASKS
+from vlm.model.text_encoders import tokenize
 
-TEXTS_OF = {"retrieval": "captions", "matching": "captions", "caption": "captions", "vqa": "questions"}
 SHORT = 3  # words that an answer of a vocabulary has at most
 
 
@@ -43,14 +44,19 @@ def examples_of(rows: Iterable[Row]) -> dict[str, list[Example]]:
     }
 
 
+def texts_of(task: str) -> str:
+    """Which of `examples_of` it learns from."""
+    return "questions" if task == "vqa" else "captions"
+
+
 def check_tasks(
     tasks: Iterable[str], examples: Mapping[str, Sequence[Example]], sources: Sequence[str]
 ) -> None:
-    """Refuse a task that there is no data for."""
+    """Refuse a task that is none, or that there is no data for."""
     for task in tasks:
-        if task not in TEXTS_OF:
-            raise UserError(f"There is no task {task!r}. Valid: {', '.join(TEXTS_OF)}.")
-        kind = TEXTS_OF[task]
+        if task not in TASKS:
+            raise UserError(f"There is no task {task!r}. Valid: {', '.join(TASKS)}.")
+        kind = texts_of(task)
         if len(examples[kind]) < 2:
             raise UserError(
                 f"The task {task!r} learns from pictures with {kind}, and the sources {', '.join(sources)} have "
@@ -100,11 +106,8 @@ class WordPieces:
         self.tokenizer, self.max_length = tokenizer, min(max_length, tokenizer.model_max_length)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids and which are there, both [B, L]; the longest text, or `max_length`, says L."""
-        tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        )
-        return tokens["input_ids"], tokens["attention_mask"].bool()
+        """Token ids and which are there, both [B, L]."""
+        return tokenize(self.tokenizer, texts, self.max_length)
 
 
 class TaskSteps(Dataset):

@@ -70,9 +70,10 @@ def content_words(text: str) -> list[str]:
 
 
 def to_keywords(text: str) -> str:
-    """The text without function words and punctuation; where that is nothing ("It is."), all of its words."""
+    """The text without function words and punctuation; where that is nothing ("It is."), all of its words, and where it
+    has none ("?"), itself."""
     said = words(text)
-    return " ".join([word for word in said if word not in FUNCTION_WORDS] or said)
+    return " ".join([word for word in said if word not in FUNCTION_WORDS] or said) or text.strip()
 
 
 def base_form(word: str) -> str:

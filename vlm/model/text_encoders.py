@@ -21,6 +21,12 @@ class TokenFeatures(NamedTuple):
     mask: Tensor
 
 
+def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
+    """Token ids and which are there, both [B, L]; the longest text, or `max_length`, says L."""
+    tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    return tokens["input_ids"], tokens["attention_mask"].bool()
+
+
 class SentenceEncoder(nn.Module):
     """A BERT-like encoder, such as MPNet (arXiv:2004.09297) -> the features of its last layer, class token first."""
 
@@ -41,11 +47,8 @@ class SentenceEncoder(nn.Module):
         return super().train(False)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids and mask, both [B, L]; the longest text, or `max_length`, says L."""
-        tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        )
-        return tokens["input_ids"], tokens["attention_mask"].bool()
+        """Token ids and mask, both [B, L], as `tokenize` gives them."""
+        return tokenize(self.tokenizer, texts, self.max_length)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """[B, L] -> [B, L, D]"""

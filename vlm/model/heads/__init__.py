@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from torch import nn
 
-from vlm.errors import UserError
 from vlm.model.heads.caption import Caption
 from vlm.model.heads.matching import Matching
 from vlm.model.heads.retrieval import Retrieval
@@ -22,9 +21,3 @@ TASKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "caption": lambda width, vocabulary, answers: Caption(width, vocabulary),
     "vqa": lambda width, vocabulary, answers: Vqa(width, answers),
 }
-
-
-def build_head(task: str, width: int, vocabulary: int, answers: int) -> nn.Module:
-    if task not in TASKS:
-        raise UserError(f"There is no task {task!r}. Valid: {', '.join(TASKS)}.")
-    return TASKS[task](width, vocabulary, answers)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vlm.errors import UserError
 from vlm.model.connectors.q_former import QFormer
-from vlm.model.heads import build_head
+from vlm.model.heads import TASKS
 from vlm.model.heads.matching import likeness_of
 from vlm.model.heads.task import TaskBatch
 from vlm.model.heads.weighting import FixedWeights, Uncertainty
@@ -42,7 +42,7 @@ class MultiTask(nn.Module):
 
 
 def build_multi_task(trunk: QFormer, weights: Mapping[str, float], weighting: str, answers: int) -> MultiTask:
-    """A head for each task of `weights`."""
+    """A head for each task of `weights`, which names those of TASKS."""
     if trunk.text is None:
         raise UserError("Tasks need a Q-Former that reads text.")
     if weighting not in WEIGHTINGS:
@@ -50,5 +50,5 @@ def build_multi_task(trunk: QFormer, weights: Mapping[str, float], weighting: st
     if not weights or min(weights.values()) <= 0:
         raise UserError("Each task needs a weight above 0, such as tasks: {caption: 1.0}.")
     vocabulary, width = trunk.text.words.weight.shape
-    heads = {task: build_head(task, width, vocabulary, answers) for task in weights}
+    heads = {task: TASKS[task](width, vocabulary, answers) for task in weights}
     return MultiTask(trunk, heads, WEIGHTINGS[weighting](weights))
