@@ -366,7 +366,7 @@ def test_a_training_run_learns_from_feedback(
     votes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finetune, "load_model_config", lambda name: tiny_config())
-    monkeypatch.setattr(finetune, "check_fit", lambda config: None)
+    monkeypatch.setattr(finetune, "check_fit", lambda *_: None)
     monkeypatch.setattr(finetune, "start_model", lambda *_: tiny_model())
     out = tmp_path / "data"
     prepare.prepare_feedback(out, votes)

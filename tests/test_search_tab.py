@@ -27,7 +27,7 @@ from vlm.chat.conversation import Composed, Conversation, Exchange
 from vlm.chat.index import Report
 from vlm.serving import received, searches
 from vlm.serving.environment import ServerSettings
-from vlm.serving.searches import Searches, SearchSession, progress_bar
+from vlm.serving.searches import WITHOUT_PICTURES, Searches, SearchSession, progress_bar
 from vlm.serving.serving import Serving
 from vlm.serving.shared_searcher import SharedSearcher
 from vlm.serving.uploads import NoRoom
@@ -88,9 +88,22 @@ def test_what_was_found_while_pictures_were_read_stays_when_they_are(
     list(handlers.embed(session))
     _, _, gallery, ask = handlers.settle(session)
     assert gallery == ask == gr.skip() and session.chosen
-    handlers.start_over(session)
+    *_, words, picture = handlers.start_over(session)
+    assert (words, picture) == ("", None)
     added(handlers, session, *folder.iterdir())
     assert handlers.settle(session)[2]["visible"]
+
+
+def test_what_is_searched_for_while_pictures_are_read_is_found_among_all_of_them(
+    handlers: Searches, folder: Path
+) -> None:
+    session = SearchSession()
+    added(handlers, session, folder / "blue.png")
+    handlers.take(session, [str(folder / "red.png")])
+    assert captions(handlers.find(session, "red", None))[0].endswith("blue.png")
+    list(handlers.embed(session))
+    assert captions(handlers.settle(session)[2:]) == captions(handlers.find(session, "red", None))
+    assert captions(handlers.find(session, "red", None))[0] == "1.00 · red.png"
 
 
 # The handlers
@@ -236,9 +249,9 @@ def test_pictures_like_the_last_one_of_the_image_tab_are_found(handlers: Searche
         handlers.find_similar(session, Conversation([Exchange("What?", ("a.png",))]), None)
     added(handlers, session, *folder.iterdir())
     asked = Conversation([Exchange("What?", (str(folder / "red.png"),))])
-    gallery, _, words, picture, _, tabs = handlers.find_similar(session, asked, None)
+    gallery, _, opened, words, picture, tabs = handlers.find_similar(session, asked, None)
     assert gallery["value"][0][1] == "1.00 · red.png"
-    assert (words, picture, tabs.selected) == ("", str(folder / "red.png"), "Search")
+    assert (words, picture, tabs.selected) == ("", str(folder / "red.png"), "Search") and opened["open"]
     composed: Composed = {"text": "", "files": [str(folder / "blue.png")]}
     gallery, *_ = handlers.find_similar(session, asked, composed)
     assert gallery["value"][0][1] == "1.00 · blue.png"
@@ -253,7 +266,8 @@ def test_a_saved_index_is_searched_later_and_its_pictures_are_recognised(
     added(handlers, session, *folder.iterdir())
     file = handlers.save(session)
     later = SearchSession()
-    assert "8 pictures in the index (8 new)." in handlers.load(later, file)[0]
+    report = handlers.load(later, file)[0]
+    assert "8 pictures in the index (8 new)." in report and WITHOUT_PICTURES in report
     shown = handlers.find(later, "red", None)
     assert captions(shown)[0].endswith("red.png")
     assert isinstance(shown[0]["value"][0][0], Image.Image)  # a card in place of the picture
@@ -265,6 +279,12 @@ def test_a_saved_index_is_searched_later_and_its_pictures_are_recognised(
     before = aligner.embedded
     added(handlers, later, *folder.iterdir())
     assert aligner.embedded == before
+    report = handlers.settle(later)[0]
+    assert (
+        "8 pictures in the index." in report
+        and "same content" not in report
+        and WITHOUT_PICTURES not in report
+    )
     assert handlers.find(later, "red", None)[0]["value"][0][0] == str(folder / "red.png")
 
 
