@@ -93,6 +93,14 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's plot, which takes longer than a tiny training."""
+    from training import finetune
+
+    monkeypatch.setattr(finetune, "draw", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def assistant() -> Iterator[Assistant]:
     """The embedded preset with its real weights and the shipped adapter."""

@@ -77,7 +77,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TrainingC
         stage = StageConfig(epochs=3, max_steps=3)
         training = replace(training, joint_stage=stage, projector_stage=replace(stage, train="projector"))
         training = replace(training, batch_size=4)
-        finetune.run(training)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(finetune, "draw", lambda *_: None)
+            finetune.run(training)
         return training
 
     return train

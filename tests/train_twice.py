@@ -29,13 +29,14 @@ if __name__ == "__main__":
 
         # For CPUs alone it would compile a way to talk through shared memory, for minutes; without it they use gloo
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    from training import finetune
     from training.config import load_training_config
-    from training.finetune import main
 
-    main()
+    finetune.draw = lambda *_: None  # type: ignore[assignment]
+    finetune.main()
     processes = PartialState()
     processes.wait_for_everyone()
     if processes.is_main_process:
         forget_the_end(Path(load_training_config(sys.argv[sys.argv.index("--preset") + 1]).output))
     processes.wait_for_everyone()
-    main()
+    finetune.main()
