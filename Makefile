@@ -20,7 +20,7 @@ test: $(VENV)/ready-to-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n auto -m "not slow and not browser"
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "slow or browser" # each with a model or a browser, that take gigabytes
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "slow or browser" # with models and browsers: gigabytes
 
 quick: $(VENV)/ready-to-test
 	$(BIN)/ruff check .

@@ -40,6 +40,12 @@ CHROMIUM_OPTIONS = [
 
 
 REAL = {"assistant", "page_address"}  # the fixtures that load the real models
+LOADING = {"test_app", "test_browser", "test_embedded", "test_openai_real"}  # the files that use them
+# What takes longest: begun in this order, the processes of `--dist loadfile` end together.
+LONGEST = """
+test_app test_browser test_embedded test_openai_real test_page test_distributed test_training test_speech test_translations
+test_spaces test_align_training test_sizes test_signals test_notebook test_bootstrap test_search_tab
+""".split()
 
 
 def pytest_configure() -> None:
@@ -58,10 +64,24 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """What needs the real models is slow."""
+    """What needs the real models is slow, and what takes longest comes first."""
     for item in items:
         if REAL.intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: [*LONGEST, item.path.stem].index(item.path.stem))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile` the files that load the real models go to one process together, which loads them once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "real" if Path(file).stem in LOADING else file
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -91,6 +111,14 @@ def seeded() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's plot, which takes longer than a tiny training."""
+    from training import finetune
+
+    monkeypatch.setattr(finetune, "draw", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

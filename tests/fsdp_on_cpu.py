@@ -1,4 +1,4 @@
-"""python -m tests.fsdp_on_cpu ...: training.finetune, its weights divided among processes on the CPU.
+"""Weights that are divided among processes on the CPU.
 
 accelerate divides them among GPUs alone, though PyTorch's FSDP runs on a CPU as well; here it is told that one of the
 kinds of devices that it does this for is a CPU.
@@ -17,10 +17,3 @@ class _Kinds:
 
 def divide_on_cpu() -> None:
     accelerate.state.DistributedType = _Kinds()  # type: ignore[misc,assignment]
-
-
-if __name__ == "__main__":
-    divide_on_cpu()
-    from training.finetune import main
-
-    main()

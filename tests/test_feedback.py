@@ -363,7 +363,7 @@ def test_feedback_of_which_nothing_can_be_learned_is_told(folder: FeedbackFolder
 
 @pytest.mark.slow
 def test_a_training_run_learns_from_feedback(
-    votes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    votes: Path, tmp_path: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finetune, "load_model_config", lambda name: tiny_config())
     monkeypatch.setattr(finetune, "check_fit", lambda *_: None)

@@ -18,6 +18,7 @@ from vlm.config_reader import PartConfig
 from vlm.errors import UserError
 from vlm.model.connectors.q_former import QFormer
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 CROSS = PartConfig("cross-attention", {"every": 1, "heads": 2, "head_size": 8})
 Q_FORMER = PartConfig("q-former", {"queries": 3, "layers": 2, "width": 16, "heads": 2})
 RESAMPLER = PartConfig("resampler", {"latents": 3, "width": 16, "heads": 2, "head_size": 8})

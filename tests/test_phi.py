@@ -304,7 +304,7 @@ def training_on(folder: Path, preset: str) -> TrainingConfig:
 
 @pytest.mark.slow
 def test_the_whole_way_both_stages_killed_resumed_and_served(
-    config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: ModelConfig, tmp_path: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preset = save_preset(config, tmp_path)
     training = training_on(tmp_path, preset)

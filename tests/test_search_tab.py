@@ -15,12 +15,12 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.conftest import CHROMIUM_OPTIONS, served
+from tests.conftest import served
 from tests.test_serving import FakeAssistant, fake_serving
 from tests.tiny_aligner import COLOURS, TinyAligner, tiny_searcher
-from tests.visiting import watch
+from tests.visiting import revisit, visit
 from vlm import Searcher, UserError
 from vlm.chat import indexing
 from vlm.chat.conversation import Composed, Conversation, Exchange
@@ -31,8 +31,6 @@ from vlm.serving.searches import WITHOUT_PICTURES, Searches, SearchSession, prog
 from vlm.serving.serving import Serving
 from vlm.serving.shared_searcher import SharedSearcher
 from vlm.serving.uploads import NoRoom
-
-PATIENCE = 90_000  # milliseconds
 
 
 def search_serving(
@@ -483,35 +481,17 @@ def test_bad_input_of_the_api_is_one_plain_sentence(client: Client, folder: Path
 # The page in a browser
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
-        yield opened
-        opened.close()
-
-
-def new_visitor(browser: Browser) -> Page:
-    page = browser.new_context(viewport={"width": 1200, "height": 1100}).new_page()
-    page.set_default_timeout(PATIENCE)
-    return page
-
-
-def open_search(page: Page, address: str) -> Page:
-    page.goto(address)
+def open_search(page: Page) -> Page:
     page.get_by_role("tab", name="Search").click()
     page.get_by_text("Choose pictures, or a zip of them").wait_for()
     return page
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A fresh visitor of the tab; what the page complains about, or asks of another machine, fails the test."""
-    opened = new_visitor(browser)
-    problems = watch(opened, address)
-    yield open_search(opened, address)
-    opened.context.close()
-    assert not problems
+def page(context: BrowserContext, address: str) -> Iterator[Page]:
+    """A fresh visitor of the tab."""
+    with revisit(context, address) as opened:
+        yield open_search(opened)
 
 
 def choose(page: Page, *files: Path) -> None:
@@ -546,7 +526,6 @@ def test_pictures_are_chosen_found_and_asked_about(page: Page, folder: Path) -> 
     expect(page.locator(".thumbnail-item:visible img").first).to_have_attribute(
         "src", re.compile(r"blue\.png")
     )
-    page.context.grant_permissions(["microphone"])
     page.get_by_role("button", name="Speak").locator("visible=true").click()
     page.get_by_role("button", name="Stop and send").wait_for()
     page.get_by_role("button", name="Similar pictures").click()
@@ -564,17 +543,17 @@ def test_an_index_is_downloaded_and_loaded_by_another_visitor_who_saw_nothing_of
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the index").click()
     download.value.save_as(tmp_path / "pictures.safetensors")
-    other = open_search(new_visitor(browser), address)
-    find(other, "a blue thing")
-    other.locator(".toast-body").get_by_text("no pictures to search in").wait_for()
-    assert "blue.png" not in other.content()
-    with other.expect_file_chooser() as chooser:
-        other.get_by_role("button", name="Load an index").click()
-    chooser.value.set_files(tmp_path / "pictures.safetensors")
-    other.get_by_text("8 pictures in the index").wait_for()
-    find(other, "lime")
-    other.get_by_text(" · lime.png").first.wait_for()
-    other.context.close()
+    with visit(browser, address) as other:
+        open_search(other)
+        find(other, "a blue thing")
+        other.locator(".toast-body").get_by_text("no pictures to search in").wait_for()
+        assert "blue.png" not in other.content()
+        with other.expect_file_chooser() as chooser:
+            other.get_by_role("button", name="Load an index").click()
+        chooser.value.set_files(tmp_path / "pictures.safetensors")
+        other.get_by_text("8 pictures in the index").wait_for()
+        find(other, "lime")
+        other.get_by_text(" · lime.png").first.wait_for()
 
 
 @pytest.mark.browser
@@ -606,8 +585,7 @@ def test_names_are_compared_as_a_bar_chart(page: Page, folder: Path) -> None:
 
 
 @pytest.mark.browser
-def test_the_tab_fits_a_phone_and_everything_on_it_has_a_name(browser: Browser, address: str) -> None:
-    page = open_search(new_visitor(browser), address)
+def test_the_tab_fits_a_phone_and_everything_on_it_has_a_name(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     unnamed = page.evaluate(
@@ -616,7 +594,6 @@ def test_the_tab_fits_a_phone_and_everything_on_it_has_a_name(browser: Browser, 
             && !each.title && !each.labels?.length && !each.placeholder).length"""
     )
     assert unnamed == 0
-    page.context.close()
 
 
 @pytest.mark.server

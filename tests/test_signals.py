@@ -53,8 +53,13 @@ def is_up(server: subprocess.Popen[bytes], address: str, log: Path) -> bool:
         return False
 
 
-def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
+def test_it_starts_without_parsing_each_of_gradios_components_and_told_twice_it_stops_at_once(
+    tmp_path: Path,
+) -> None:
     with running(tmp_path, WORDS="10000") as (server, address):
+        log = (tmp_path / "log").read_text()
+        assert "Components parsed: 2." in log  # a page of our own is read, and what was made of it
+        assert list(tmp_path.glob("uploads-*"))
         job = Client(address, verbose=False).submit("Hello?", api_name="/text")
         wait_until(lambda: bool(job.outputs()))
         server.send_signal(signal.SIGINT)
@@ -117,15 +122,3 @@ def test_what_keeps_it_from_starting_is_one_sentence(
                 app.main()
         finally:
             signal.signal(signal.SIGTERM, before)
-
-
-def test_gradio_is_imported_without_parsing_each_of_its_components() -> None:
-    count = (
-        "import ast; parsed, parse = [], ast.parse\n"
-        "ast.parse = lambda *given, **more: (parsed.append(given), parse(*given, **more))[1]\n"
-        "import app; print(sum('EVENTS' in str(source) for source, *_ in parsed))"
-    )
-
-    command = [sys.executable, "-c", count]
-    parsed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert int(parsed) == 2  # a page of our own is read, and what was made of it

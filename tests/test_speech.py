@@ -78,7 +78,7 @@ def test_a_short_recording_does_not_wait_for_the_whole_of_a_long_one(
     faster: Transcriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = open_audio(CLIP)
-    long = np.tile(np.concatenate([samples, np.zeros(SAMPLE_RATE // 2, np.float32)]), 16)
+    long = np.tile(np.concatenate([samples, np.zeros(SAMPLE_RATE // 2, np.float32)]), 10)
     model, begun = faster._engine._model, threading.Event()
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda *given: (begun.set(), encode(*given))[1])
@@ -137,8 +137,9 @@ def test_loops_and_improbable_text_are_not_plausible_and_what_is_said_again_is()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pause", [0.0, 0.3])
-@pytest.mark.parametrize("name", ["what-is-in-the-picture", "what-is-the-capital-of-France"])
+@pytest.mark.parametrize(
+    ("name", "pause"), [("what-is-in-the-picture", 0.0), ("what-is-the-capital-of-France", 0.3)]
+)
 def test_a_question_that_is_spoken_four_times_over_is_heard(
     faster: Transcriber, name: str, pause: float
 ) -> None:

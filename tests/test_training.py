@@ -41,6 +41,7 @@ from training.config import Slice, SourceConfig, StageConfig, TrainingConfig
 from training.data import Row, features, iterate_rows, pictures_of, read_rows
 from training.data.augmentation import AugmentationConfig, draw_view, paint_view, view_ids, with_views
 from training.data.features import FeatureStore
+from training.plot import draw
 from training.runs.checkpoints import OrderedTrainer, last_whole_checkpoint, skip_what_is_not_finite
 from vlm.config import LoraConfig
 from vlm.config_reader import PartConfig
@@ -585,7 +586,7 @@ def training_on(data: Path) -> TrainingConfig:
 
 
 @pytest.fixture
-def training(data: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
+def training(data: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
     monkeypatch.setattr(finetune, "load_model_config", lambda name: tiny_config())
     return training_on(data)
 
@@ -830,7 +831,9 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
     training = replace(training, validation_steps=1)
     (Path(training.data) / "card.md").write_text("# Data card\n")
     short = StageConfig(epochs=1, max_steps=1)
-    first = finetune.run(replace(training, projector_stage=short, joint_stage=short, lora_share=0.8))
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "draw", draw)
+        first = finetune.run(replace(training, projector_stage=short, joint_stage=short, lora_share=0.8))
     assert {file.name for file in first.iterdir()} >= {"data.md", "training.png"}
     still = StageConfig(epochs=1, max_steps=1, connector_learning_rate=0.0, lora_learning_rate=0.0)
     again = replace(training, output=training.output + "-again", init_from=str(first), joint_stage=still)
@@ -871,7 +874,6 @@ def test_training_goes_on_from_an_adapter(training: TrainingConfig, monkeypatch:
 def command(training: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """python -m training.finetune on the tiny model, with changes of its preset; gives the folder of the joint stage."""
     monkeypatch.setattr(finetune, "build_model", lambda config, device: tiny_model(lora=False))
-    monkeypatch.setattr(finetune, "draw", lambda *_: None)  # which takes longer than the training
     short = StageConfig("projector", max_steps=1)
     config = replace(training, projector_stage=short, joint_stage=StageConfig(epochs=8, max_steps=10))
 

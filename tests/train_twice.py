@@ -1,17 +1,14 @@
-"""python -m tests.train_twice --preset FILE: training.finetune, and in the same processes once more, as if it had been
-killed after the second step of its joint stage; on the CPU, with FSDP where the environment asks for it.
+"""training.finetune, and in the same process once more, as if it had been killed after the second step of its joint stage:
+a process of its own for the second time would import torch again, which takes longer than the training.
 
-Processes of their own for the second time would import torch again, which takes longer than the training.
+python -m tests.train_twice --preset FILE: the same as a program, which `accelerate launch` starts with DeepSpeed.
 """
 
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from accelerate import PartialState
-
-from tests.fsdp_on_cpu import divide_on_cpu
 
 
 def forget_the_end(output: Path) -> None:
@@ -21,21 +18,24 @@ def forget_the_end(output: Path) -> None:
         shutil.rmtree(output / folder)
 
 
-if __name__ == "__main__":
-    if os.environ.get("ACCELERATE_USE_FSDP"):
-        divide_on_cpu()
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
-        import deepspeed
+def train_twice(output: Path) -> None:
+    from training import finetune
 
-        # For CPUs alone it would compile a way to talk through shared memory, for minutes; without it they use gloo
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    from training.config import load_training_config
-    from training.finetune import main
-
-    main()
+    finetune.draw = lambda *_: None  # type: ignore[assignment]
+    finetune.main()
     processes = PartialState()
     processes.wait_for_everyone()
     if processes.is_main_process:
-        forget_the_end(Path(load_training_config(sys.argv[sys.argv.index("--preset") + 1]).output))
+        forget_the_end(output)
     processes.wait_for_everyone()
-    main()
+    finetune.main()
+
+
+if __name__ == "__main__":
+    import deepspeed
+
+    # For CPUs alone it would compile a way to talk through shared memory, for minutes; without it they use gloo
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    from training.config import load_training_config
+
+    train_twice(Path(load_training_config(sys.argv[sys.argv.index("--preset") + 1]).output))

@@ -161,6 +161,12 @@ document.addEventListener("error", event => {
     + `<text x="32" y="38" fill="white" font-family="sans-serif" font-size="16" text-anchor="middle">${kind.toUpperCase()}</text></svg>`;
 }, true);
 
+/* The camera begins without a second click on Gradio's own "Click to Access Webcam". */
+page.startCamera = () => setTimeout(() => {
+  const seen = [...document.querySelectorAll(".camera :is(button, video)")].filter(each => each.offsetParent);
+  if (seen[0]?.matches("button")) seen[0].click();
+}, REDRAWN);
+
 /* What is asked about stays in sight above the talk once it has scrolled away. */
 page.keepInSight = tab => {
   const chat = tab.panel.querySelector(".conversation"), above = Object.assign(document.createElement("div"), {className: "in-sight", hidden: true});

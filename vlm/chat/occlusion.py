@@ -82,6 +82,6 @@ def _painted(image: Image.Image, falls: np.ndarray) -> Image.Image:
     share = falls / falls.max() if falls.max() else falls
     mask = Image.fromarray((255 * share).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
     strength = np.asarray(mask, np.float32)[..., None] / 255
-    grey = 0.25 * np.asarray(image.convert("L"), np.float32)[..., None] + 10
+    grey = 0.3 * np.asarray(image.convert("L"), np.float32)[..., None] + 15
     painted = grey * (1 - strength) + np.asarray(image, np.float32) * strength
     return Image.fromarray(painted.round().clip(0, 255).astype(np.uint8))

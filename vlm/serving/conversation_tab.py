@@ -112,12 +112,13 @@ class ConversationTab:
     def _wire_camera(self, button: gr.Button, photo: gr.Image) -> None:
         """The button opens and closes the camera, whose photo joins the question in the box."""
         is_shown = gr.State(False)
-        button.click(
+        turned = button.click(
             lambda is_open: (not is_open, gr.update(visible=not is_open)),
             is_shown,
             [is_shown, photo],
             **UNQUEUED,
         )
+        turned.then(None, js="page.startCamera", **UNQUEUED)
         add = self.questions.add_photo
         photo.input(add, [photo, self.question], [photo, is_shown, self.question], **UNQUEUED)
 
