@@ -161,7 +161,7 @@ document.addEventListener("error", event => {
     + `<text x="32" y="38" fill="white" font-family="sans-serif" font-size="16" text-anchor="middle">${kind.toUpperCase()}</text></svg>`;
 }, true);
 
-/* The camera begins without a second click on Gradio's own "Click to Access Webcam". */
+/* The camera begins without a second click, on Gradio's own button. */
 page.startCamera = () => setTimeout(() => {
   const seen = [...document.querySelectorAll(".camera :is(button, video)")].filter(each => each.offsetParent);
   if (seen[0]?.matches("button")) seen[0].click();
