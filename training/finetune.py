@@ -95,7 +95,8 @@ def check(config: TrainingConfig) -> ModelConfig:
             f"A model in float16 cannot be trained. Set language.dtype of the preset {model_config.name!r} to bfloat16, "
             "or to float32."
         )
-    check_fit(model_config, config.max_tokens)  # before the output belongs to a run that cannot be
+    # Before the output belongs to a run that cannot be; what has begun goes on
+    check_fit(model_config, 0 if has_begun(config) else config.max_tokens)
     return model_config
 
 

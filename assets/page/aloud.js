@@ -11,21 +11,25 @@ page.hush = () => {
 };
 
 page.say = (tab, text, done = () => {}) => {
+  let waiting = 0, isOver = false;
+  const end = () => {
+    clearTimeout(waiting);
+    if (!isOver) done();
+    isOver = true;
+  };
   const silent = () => {
     note(tab, "This browser has no voice to read with.");
-    done();
+    end();
+    page.hush();
   };
   if (!window.speechSynthesis) return silent();
   page.hush();
   const said = new SpeechSynthesisUtterance(text);
   said.voice = speechSynthesis.getVoices().find(voice => voice.name === page.settings.voice) || null;
   if (tab.name === "Image") said.lang = "en";  // as it answers, whatever the page's language
-  const waiting = setTimeout(() => { if (!speechSynthesis.getVoices().length) silent(); }, BEGINS);
+  waiting = setTimeout(() => { if (!speechSynthesis.getVoices().length) silent(); }, BEGINS);
   said.onstart = () => clearTimeout(waiting);
-  said.onend = said.onerror = () => {
-    clearTimeout(waiting);
-    done();
-  };
+  said.onend = said.onerror = end;
   speechSynthesis.speak(said);
 };
 

@@ -15,7 +15,8 @@ page.follow = tab => {
     const view = scroller();
     if (!view) return;
     if (view.getAttribute("aria-live") !== "off") view.setAttribute("aria-live", "off");  // said once, below
-    const scrolledUp = view.scrollHeight >= tab.height && view.scrollTop < tab.top - NEAR;
+    const isNear = view.scrollHeight - view.scrollTop - view.clientHeight < NEAR;
+    const scrolledUp = !isNear && view.scrollHeight >= tab.height && view.scrollTop < tab.top - NEAR;
     if (scrolledUp) tab.atEnd = false;  // the event that tells of it is still to come
     if (tab.atEnd && tab.record?.exchanges.length) view.scrollTop = view.scrollHeight;
     Object.assign(tab, {top: view.scrollTop, height: view.scrollHeight});
@@ -42,10 +43,12 @@ page.changed.push((tab, wasBusy) => {
   told.textContent = tab.answered ? page.lastAnswer(tab) : "";
 });
 
-/* A button that was clicked is drawn anew, and one types on in the box. On a phone that would open its keyboard. */
+/* Where the button that was clicked is drawn anew, one types on in the box. On a phone that would open its keyboard. */
+let focused = null;
+document.addEventListener("focusin", ({target}) => { focused = target; });
 page.changed.push(tab => setTimeout(() => {
-  const nowhere = document.activeElement === document.body && getSelection().isCollapsed;
-  if (tab.panel.offsetParent && nowhere && matchMedia("(pointer: fine)").matches) page.box(tab)?.focus();
+  const isLost = document.activeElement === document.body && focused && !focused.isConnected;
+  if (isLost && tab.panel.offsetParent && matchMedia("(pointer: fine)").matches) page.box(tab)?.focus();
 }, REDRAWN));
 
 /* How the last answer came about opens below the end of what is seen. */

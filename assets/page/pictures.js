@@ -173,14 +173,20 @@ page.keepInSight = tab => {
   chat.before(above);
   let shown = "";
   const show = () => {
+    if (!chat.offsetParent) return;  // nothing is anywhere on a tab that is not shown
     const latest = [...chat.querySelectorAll(".question .pictures")].at(-1);
     const away = latest && latest.getBoundingClientRect().bottom < chat.getBoundingClientRect().top + IN_SIGHT;
     const now = away ? [...latest.querySelectorAll("button")].map(each => each.outerHTML).join("") : "";
-    if (now !== shown) above.innerHTML = shown = now;
+    if (now === shown) return;
+    const before = above.offsetHeight;
+    above.innerHTML = shown = now;
     above.hidden = !now;
+    chat.querySelector(".bubble-wrap").scrollTop += above.offsetHeight - before;  // what is read stays where it is
   };
   chat.addEventListener("scroll", show, true);
+  chat.addEventListener("load", show, true);
   new MutationObserver(show).observe(chat, {childList: true, subtree: true});
+  new ResizeObserver(show).observe(chat);
 };
 
 page.actions.zoom = button => {

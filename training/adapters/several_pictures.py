@@ -138,7 +138,7 @@ def _free(rows: Sequence[Row]) -> list[Row]:
 
 
 def _ask_the_same(one: Row, other: Row) -> bool:
-    return any(one.question in wordings and other.question in wordings for wordings in ALIKE)
+    return one.task == other.task and any(one.question in each and other.question in each for each in ALIKE)
 
 
 def _lowered(text: str) -> str:

@@ -82,7 +82,7 @@ class AdapterTrainer(OrderedTrainer):
 
 
 def mean_over_tokens(evaluated: EvalPrediction) -> dict[str, float]:
-    """Of all rows of an evaluation [N, 2]: nats a token."""
+    """Of all rows of an evaluation [N, 2]: nats a token; in several processes nearly, where a last batch is filled up."""
     loss, tokens = evaluated.predictions.sum(0)  # type: ignore[union-attr]
     return {"loss": float(loss / tokens)}
 

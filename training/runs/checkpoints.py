@@ -70,9 +70,8 @@ class OrderedTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            optimizer = self.new_optimizer(model)
-            optimizer.register_step_pre_hook(skip_what_is_not_finite)
-            self.optimizer = optimizer
+            self.optimizer = self.new_optimizer(model)
+            self.optimizer.register_step_pre_hook(skip_what_is_not_finite)
         return self.optimizer
 
     def new_optimizer(self, model: Any) -> torch.optim.Optimizer:

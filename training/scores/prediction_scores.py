@@ -30,7 +30,7 @@ MEASURES: dict[str, tuple[str, str, OfSums]] = {
     },
     "clip_score": (IMAGES, "clip_score", mean_of("clip_score")),
     "vqa_accuracy": (ANSWERS, "vqa_accuracy", mean_of("vqa_accuracy")),
-    **{name: (RANKING, name, mean_of(name)) for name in map("recall@{}".format, RECALLS)},
+    **{f"recall@{k}": (RANKING, f"recall@{k}", mean_of(f"recall@{k}")) for k in RECALLS},
     "mean_average_precision": (RANKING, "mean_average_precision", mean_of("mean_average_precision")),
     "perplexity": (LIKELIHOOD, "tokens", lambda sums: np.exp(-sums["log_likelihood"] / sums["tokens"])),
 }

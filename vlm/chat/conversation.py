@@ -123,10 +123,8 @@ class Conversation:
         self.busy = self.finished = False
         self.editing: int | None = None
         self.unsent: Composed = NOTHING
-        self.refused, self.unheard = (
-            "",
-            False,
-        )  # why there is no answer, and whether nothing was said in the recording
+        self.refused = ""
+        self.unheard = False  # whether it was refused because nothing was said in its recording
         self.key, self.cleared = "", False
         self._before: int | None = None  # the way that was shown when the last question began another
         self._edited: int | None = None  # `editing`, when it was asked

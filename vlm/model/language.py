@@ -43,7 +43,10 @@ SCALED = {
     "cohere2": "logit_scale",
     "cohere2_moe": "logit_scale",
     "hyperclovax": "logits_scaling",
+    "falcon_h1": "lm_head_multiplier",
 }
+# Kinds of models that have a table of positions, and none beyond it
+POSITIONED = {"gpt2", "gpt_neo", "gpt_bigcode", "gptj", "codegen", "opt", "biogpt", "openai-gpt", "ctrl"}
 
 
 class LanguageModel(nn.Module):
@@ -204,16 +207,14 @@ class LanguageModel(nn.Module):
 
 
 def learned_positions(config: Any) -> int | None:
-    """How many positions a model has an embedding of each for, as GPT-2, beyond which it can read nothing. None where
-    positions are rotations, which have no end."""
-    return (
-        None if getattr(config, "rope_parameters", None) else getattr(config, "max_position_embeddings", None)
-    )
+    """How many positions a model has a table of, as GPT-2, beyond which it can read nothing; None where there is none."""
+    return config.max_position_embeddings if config.model_type in POSITIONED else None
 
 
 def rescale(scores: Tensor, config: Any) -> Tensor:
-    """What a model does with the scores of its head: Cohere scales them, Granite divides them (HyperCLOVA X multiplies
-    by a number of that name), Gemma 2 caps them. Transformers has it in each model's own forward."""
+    """What the kinds of models that are known here do with the scores of their head, as Transformers has it in each
+    model's own forward: Cohere scales them, Granite divides them (HyperCLOVA X multiplies by a number of that name), Gemma
+    2 caps them."""
     if config.model_type in SCALED:
         scores = scores * getattr(config, SCALED[config.model_type])
     elif divisor := getattr(config, "logits_scaling", None):

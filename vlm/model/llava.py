@@ -46,7 +46,7 @@ def language_options(folder: Path) -> dict[str, Any]:
     text_config = config.get_text_config(decoder=True)
     if text_config is config:
         return {}
-    text_config.tie_word_embeddings = config.tie_word_embeddings
+    text_config.tie_word_embeddings = getattr(config, "tie_word_embeddings", text_config.tie_word_embeddings)
     return {"config": text_config, "key_mapping": LANGUAGE_KEYS}
 
 

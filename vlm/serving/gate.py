@@ -113,9 +113,9 @@ class Gate:
     def _give_round_back(self, given_up: Ticket) -> None:
         """To what else this person asks."""
         for each in self._line:
-            if each.person == given_up.person and each.turn > given_up.turn:
+            if each.person == given_up.person and each.turn > max(given_up.turn, self._round):
                 each.turn -= 1
-        if given_up.person in self._turns:
+        if self._turns.get(given_up.person, -1) >= self._round:
             self._turns[given_up.person] -= 1
 
     @contextmanager

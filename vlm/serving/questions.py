@@ -210,7 +210,7 @@ class Questions:
 
     def notice(self, conversation: Conversation) -> dict[str, Any]:
         """Above the composer: which question is edited, or why the last one was refused."""
-        refused = f'<p class="notice">{conversation.refused}</p>' if conversation.refused else ""
+        refused = f'<p class="notice" role="alert">{conversation.refused}</p>' if conversation.refused else ""
         editing = conversation.editing
         shown = refused if editing is None else refused + editing_notice(editing, self.tab.typed)
         return gr.update(value=shown, visible=bool(shown))

@@ -48,9 +48,8 @@ class SearchSession:
     shown: list[Found] = field(default_factory=list)
     chosen: str | None = None  # SHA-256 of the picture that was clicked
     reading: bool = False  # pictures are being embedded
-    query: tuple[str, str | None] | None = (
-        None  # words and picture that were searched for since pictures were chosen
-    )
+    # Words and picture that were searched for since pictures were chosen
+    query: tuple[str, str | None] | None = None
     used: float = 0.0  # when the index last was
     let_go: bool = False  # the index, to make room for those of others
 
@@ -112,12 +111,12 @@ class Searches:
         said = [self._said_of(session), gr.update(interactive=bool(session.waiting))]
         index = session.index
         if session.query and index:
-            found = self._found(index, session.query)
-            unchanged = [each.sha256 for each in found] == [each.sha256 for each in session.shown]
-            return [
-                *said,
-                *((gr.skip(), gr.skip()) if unchanged else self._show(session, found, scores=True)),
-            ]
+            with suppress(UserError):  # the picture that was searched by is gone
+                found = self._found(index, session.query)
+                unchanged = [each.sha256 for each in found] == [each.sha256 for each in session.shown]
+                if unchanged and session.chosen:  # one of them is being looked at
+                    return [*said, gr.skip(), gr.skip()]
+                return [*said, *self._show(session, found, scores=True)]
         entries = index.entries[:SHOWN] if index else ()
         some = [Found(each.path, 0.0, each.sha256) for each in entries]  # until something is searched for
         shown = self._show(session, some, scores=False)
@@ -130,7 +129,7 @@ class Searches:
 
     def start_over(self, session: SearchSession) -> list[Any]:
         """-> report, stop, gallery, ask, words, picture"""
-        session.index, session.let_go = None, False
+        session.index, session.query, session.let_go = None, None, False
         session.files.clear()
         session.small.clear()
         return [*self.stop(session), "", None]

@@ -1,8 +1,8 @@
 """What one trunk, a Q-Former that reads text beside its queries, is trained to do: one file a task.
 
 BLIP-2's first stage (arXiv:2301.12597) is three of them together: retrieval, matching and caption. A new one is a file with
-a module that has `loss(trunk, batch)`, a line in TASKS, one in TEXTS_OF (training/tasks/data.py: what it is trained on),
-and a case in training/tasks/scores.py (how it is measured).
+a module that has `loss(trunk, batch)`, a line in TASKS, a case in training/tasks/scores.py (how it is measured), and, where
+it learns from questions and not from captions, its name in `texts_of` (training/tasks/data.py).
 """
 
 from collections.abc import Callable
