@@ -126,7 +126,10 @@ def assistant() -> Iterator[Assistant]:
     """The embedded preset with its real weights and the shipped adapter."""
     from vlm import load_assistant
 
-    loaded = load_assistant("embedded")
+    with pytest.MonkeyPatch.context() as patched:
+        # Two threads wait for each other at every layer, and longer where another worker has a core
+        patched.setattr("vlm.engines.llama_library.usable_cores", lambda: 1)
+        loaded = load_assistant("embedded")
     yield loaded
     loaded.close()
 
