@@ -35,8 +35,8 @@ page.say = (tab, text, done = () => {}) => {
 
 page.actions.read = (button, tab) => {
   if (window.speechSynthesis?.speaking) return page.hush();
-  button.textContent = page.translated("Stop reading");
-  page.say(tab, page.words(button, tab), () => { button.textContent = page.translated("Read aloud"); });
+  button.textContent = "Stop reading";
+  page.say(tab, page.words(button, tab), () => { button.textContent = "Read aloud"; });
 };
 
 /* Show the settings of the Voice tab as they are. */

@@ -37,7 +37,7 @@ page.lastAnswer = tab => tab.words.at(-1) || "";
 page.changed.push((tab, wasBusy) => {
   if (tab.busy && !wasBusy) {  // a question was asked
     tab.atEnd = true;
-    told.textContent = page.translated("Answering…");
+    told.textContent = "Answering…";
   }
   if (!wasBusy || tab.busy) return;
   told.textContent = tab.answered ? page.lastAnswer(tab) : "";

@@ -110,8 +110,8 @@ class Assistant:
         already); spoken words are added to the typed ones. Raises UserError for input that cannot be answered."""
         start = time.perf_counter()
         settings = settings or self.settings
-        answer = Answer(model=self.model, engine=self.engine.name, device=self.engine.device)
-        answer = replace(answer, preset=self.config.name)
+        engine, preset = self.engine, self.config.name
+        answer = Answer(model=self.model, engine=engine.name, device=engine.device, preset=preset)
         if audio is not None:
             yield replace(answer, stage="transcribing")
             heard = audio if isinstance(audio, Heard) else self.hear(audio, settings.language)
