@@ -165,6 +165,15 @@ def test_cells_are_trained_once_and_told_in_a_table(
         compare_parts.run(arguments)
 
 
+def test_a_smaller_batch_with_more_accumulation_takes_as_many_steps() -> None:
+    comparison = load_comparison("smollm2-135m")
+    training = replace(comparison.training, batch_size=4, gradient_accumulation=4)
+    for each in (comparison, replace(comparison, training=training)):
+        config = cell_config(each, "mlp")
+        cell = cell_training(each, config, Path("mlp.yaml"), 1600, Path("runs"), Path("data"))
+        assert (cell.projector_stage.max_steps, cell.joint_stage.max_steps) == (25, 75)
+
+
 def test_a_wrong_cell_and_a_wrong_part_are_told_before_anything_is_trained(
     arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, Route, ViewportSize, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, ViewportSize, expect
 
 from tests.chatting import ChattingAssistant
 from tests.conftest import EXAMPLES, free_port, served
@@ -1179,31 +1179,49 @@ QUIET_FOR_LONG = """() => {
 }"""
 
 
+def hands_free(page: Page) -> Locator:
+    return page.locator("[data-setting=handsFree]:visible")
+
+
 def test_hands_free_listens_answers_aloud_and_listens_again_until_it_is_switched_off(
     page: Page, assistant: ChattingAssistant
 ) -> None:
     page.evaluate(FAKE_SPEECH)
     page.get_by_role("tab", name="Voice").click()
     before = page.locator("[data-action=speak]:visible").bounding_box()
-    page.get_by_label("Hands-free").check()
+    hands_free(page).check()
     page.get_by_role("button", name="Stop and send").wait_for()
     after = page.locator("[data-action=speak]:visible").bounding_box()
     assert before and after and before["y"] == after["y"]
     expect(answers(page)).to_have_count(1)  # the sentence was over, and sent without a click
     page.wait_for_function("window.spoken.length === 1")
     page.get_by_role("button", name="Stop and send").wait_for()
-    page.get_by_label("Hands-free").uncheck()
+    hands_free(page).uncheck()
     page.get_by_role("button", name="Speak", exact=True).wait_for()
     page.evaluate(QUIET_FOR_LONG)
-    page.get_by_label("Hands-free").check()
+    hands_free(page).check()
     page.get_by_role("button", name="Stop and send").wait_for()
     page.wait_for_function("window.first ||= recording, recording !== first")  # quiet is not kept
     page.get_by_role("button", name="Stop and send").wait_for()
     page.get_by_role("tab", name="Text").click()
     page.get_by_role("tab", name="Voice").click()
-    expect(page.get_by_label("Hands-free")).not_to_be_checked()
+    expect(hands_free(page)).not_to_be_checked()
     page.get_by_role("button", name="Speak", exact=True).wait_for()
     assert len(assistant.asked) == 1
+
+
+def test_a_picture_is_talked_about_hands_free(page: Page, assistant: ChattingAssistant) -> None:
+    page.evaluate(FAKE_SPEECH)
+    page.get_by_role("tab", name="Image").click()
+    add_picture(page, "cat.jpg")
+    hands_free(page).check()
+    expect(answers(page)).to_have_count(2, timeout=30_000)  # the second question is about the same picture
+    hands_free(page).uncheck()
+    page.get_by_role("button", name="Speak", exact=True).wait_for()
+    assert page.evaluate("window.spoken.length") >= 1
+    first, second = assistant.asked[:2]
+    assert [Path(each).stem for each in first["images"]] == ["cat"] and first["audio"] and second["audio"]
+    assert not second["images"] and second["history"][0].images == first["images"]
 
 
 # The browser asks whether the page may listen, until `allow()`.
@@ -1223,7 +1241,6 @@ def test_who_leaves_while_the_browser_asks_for_the_microphone_is_not_listened_to
     page: Page, assistant: ChattingAssistant
 ) -> None:
     page.evaluate(ASKING)
-    hands_free = page.get_by_label("Hands-free")
     for end in ("Escape", "another tab", "hands-free off"):
         page.evaluate("streams = [], allow = null")
         page.get_by_role("tab", name="Voice").click()
@@ -1232,14 +1249,17 @@ def test_who_leaves_while_the_browser_asks_for_the_microphone_is_not_listened_to
             page.wait_for_function("Boolean(window.allow)")
             page.keyboard.press("Escape")
         else:
-            hands_free.check()
+            hands_free(page).check()
             page.wait_for_function("Boolean(window.allow)")
-            hands_free.uncheck() if end == "hands-free off" else page.get_by_role("tab", name="Text").click()
+            if end == "hands-free off":
+                hands_free(page).uncheck()
+            else:
+                page.get_by_role("tab", name="Text").click()
         page.evaluate("allow()")
         page.wait_for_function(RELEASED)
         page.get_by_role("tab", name="Voice").click()
         page.get_by_role("button", name="Speak", exact=True).wait_for()
-        expect(hands_free).not_to_be_checked()
+        expect(hands_free(page)).not_to_be_checked()
         assert not assistant.asked
 
 

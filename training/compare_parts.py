@@ -43,8 +43,8 @@ from vlm.whole_files import write_json, write_whole
 
 log = logging.getLogger("training")
 SPARE = (
-    "in a copy of the preset choose a smaller batch_size or gradient_checkpointing: true, and begin again with another "
-    "--output and --results"
+    "in a copy of the preset choose a smaller batch_size with as much more gradient_accumulation, or "
+    "gradient_checkpointing: true, and begin again with another --output and --results"
 )
 ROOT = Path(__file__).parents[1]
 UNTRAINED = "untrained"
@@ -98,7 +98,7 @@ def cell_training(
     training, own = comparison.training, own_parts(comparison, config.name)
     rate = {RATE: own[RATE]} if RATE in own else {}
     train = "projector+lora" if config.lora.rank else "projector+language"
-    steps = max(2, examples // training.batch_size)
+    steps = max(2, examples // (training.batch_size * training.gradient_accumulation))
     alone = max(1, round(comparison.projector_share * steps))
     return replace(
         training,
@@ -157,7 +157,7 @@ def cost(
     trained = [each for part in model.train_only(training.joint_stage.train).values() for each in part]
     return {
         "examples": examples,
-        "batch_size": training.batch_size,
+        "batch_size": training.batch_size * training.gradient_accumulation,
         "trained_parameters": sum(parameter.numel() for parameter in trained),
         "loss": last_loss(Path(training.output) / LOG),
         **({"core_seconds_a_step": round(step_seconds(model, store, training), 2)} if on_cpu else {}),

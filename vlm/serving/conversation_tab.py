@@ -19,12 +19,12 @@ from vlm.serving.voting import Voting
 CONNECT = """page.connect({element, trigger, props, upload, watch}, ["spoken", "suggested", "again", "go_on", "edit",
     "leave", "turn", "opened", "fresh", "looked", "close", "voted", "arranged", "attached"])"""
 SPEAK = """<div class="bar"><button type="button" data-action="speak" aria-pressed="false"
-    title="One click starts, the next one sends">Speak</button>"""
+    title="One click starts, the next one sends">Speak</button>
+    <label><input type="checkbox" data-setting="handsFree"> Hands-free</label>"""
 NOTE = """<span class="bar-foot"><span class="bar-note" role="status"></span>
     <button type="button" data-action="drop" hidden>Cancel</button></span></div>"""
 VOICE = """<label class="choose-recording">Choose a recording
     <input type="file" accept="audio/*" data-action="recording"></label>
-    <label><input type="checkbox" data-setting="handsFree"> Hands-free</label>
     <label><input type="checkbox" data-setting="readAlways"> Always read aloud</label>
     <label>Voice <select data-setting="voice"><option value="">The browser's own</option></select></label>"""
 
