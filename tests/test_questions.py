@@ -121,6 +121,20 @@ def test_a_spoken_question_is_asked_again_in_its_words_once_its_recording_is_del
     assert (conversation.exchanges[-1].question, conversation.exchanges[-1].recording) == ("", str(spoken))
 
 
+def test_who_speaks_again_need_not_take_what_was_not_heard_out_of_the_box(
+    questions: Questions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "received", str)
+    recording = str(EXAMPLES / "what-color-is-it.wav")
+    box: Composed = {"text": "Look.", "files": [CAT, str(tmp_path / "spoken.weba")]}
+    questions.ask_spoken(conversation := Conversation(), box, None, clicked(path=recording))
+    asked = conversation.exchanges[-1]
+    assert (asked.question, asked.pictures, asked.recording) == ("Look.", (CAT,), recording)
+    box["files"].append(str(EXAMPLES / "why-is-the-sky-blue.wav"))  # one that was chosen is not thrown away
+    with pytest.raises(UserError, match="one recording at a time"):
+        questions.ask_spoken(Conversation(), box, None, clicked(path=recording))
+
+
 def test_more_pictures_than_a_conversation_holds_are_not_even_opened(
     questions: Questions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

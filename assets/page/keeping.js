@@ -41,6 +41,9 @@ const isNoRoom = problem => problem?.name === "QuotaExceededError";
 
 page.asked = exchange => [exchange.question.trim(), exchange.answer?.transcript].filter(Boolean).join(" ");
 
+/* Its first question, as it is shown: one that was edited is its title too. */
+const titleOf = record => page.asked(wayShown(record)[0] || record.exchanges[0]).slice(0, 80) || UNHEARD;
+
 const pathsIn = record => record.exchanges.flatMap(each => [...each.pictures, ...(each.recording ? [each.recording] : [])]);
 
 /* What a record's files are, of which a tab has those that it opened or kept before. */
@@ -91,8 +94,8 @@ async function keep(tab, record, files) {
     inTab.set(`shown ${name}`, record.key);
     tab.files = files;
   }
-  const named = before && before.title !== UNHEARD;
-  const title = named ? before.title : page.asked(record.exchanges[0]).slice(0, 80) || UNHEARD;
+  const isRenamed = before && before.title !== titleOf(before.record);
+  const title = isRenamed ? before.title : titleOf(record);
   const changed = before && lengths(before.record) === lengths(record) ? before.changed : Date.now();
   const kept = {};  // a file that the server has no more stays as it was
   for (const path of pathsIn(record)) {

@@ -79,7 +79,8 @@ class Questions:
         recording = received(str(spoken.path))
         if recording is None:
             raise UserError("The recording did not arrive here. Please speak again.")
-        self._take_down(conversation, composed_exchange(composed or NOTHING, recording), settings)
+        written = _without_spoken(composed or NOTHING)
+        self._take_down(conversation, composed_exchange(written, recording), settings)
         self.serving.no_more_ahead(conversation)
 
     def ask_suggested(
@@ -222,6 +223,11 @@ class Questions:
         composed = composed or NOTHING
         files = [*composed["files"], *([photo] if photo else [])]
         return gr.update(value=None, visible=False), False, composed | {"files": files}
+
+
+def _without_spoken(composed: Composed) -> Composed:
+    """What was spoken and came back to the box unheard gives way to what is spoken now."""
+    return composed | {"files": [path for path in composed["files"] if Path(path).stem != SPOKEN_STEM]}
 
 
 def _check_present(exchange: Exchange) -> None:
