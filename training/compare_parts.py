@@ -153,14 +153,18 @@ def cost(
     model: VisionLanguageModel, store: FeatureStore, training: TrainingConfig, examples: int
 ) -> dict[str, Any]:
     """What training took: examples, parameters, loss, and on a CPU the seconds of one of its cores for a step."""
-    on_cpu = model.language.model.device.type == "cpu"
+    on_cpu, batches = model.language.model.device.type == "cpu", training.gradient_accumulation
     trained = [each for part in model.train_only(training.joint_stage.train).values() for each in part]
     return {
         "examples": examples,
-        "batch_size": training.batch_size * training.gradient_accumulation,
+        "batch_size": training.batch_size * batches,
         "trained_parameters": sum(parameter.numel() for parameter in trained),
         "loss": last_loss(Path(training.output) / LOG),
-        **({"core_seconds_a_step": round(step_seconds(model, store, training), 2)} if on_cpu else {}),
+        **(
+            {"core_seconds_a_step": round(batches * step_seconds(model, store, training), 2)}
+            if on_cpu
+            else {}
+        ),
     }
 
 
@@ -173,7 +177,7 @@ def last_loss(log: Path) -> float | None:
 
 
 def step_seconds(model: VisionLanguageModel, store: FeatureStore, training: TrainingConfig) -> float:
-    """The least of a few steps of the joint stage, in seconds of processor time, which other programs do not lengthen."""
+    """The least of a few batches of the joint stage, in seconds of processor time, which other programs do not lengthen."""
     known = read_rows(Path(training.data), "train", training.source_names)
     rows = [row for row in known if row.picture in store]
     system = load_model_config(training.model).answers.image_system

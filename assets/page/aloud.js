@@ -39,7 +39,7 @@ page.actions.read = (button, tab) => {
   page.say(tab, page.words(button, tab), () => { button.textContent = "Read aloud"; });
 };
 
-/* Show the settings of the Voice tab as they are. */
+/* Show the settings of a tab's bar as they are. */
 page.showVoices = tab => {
   page.set("handsFree", false);  // nobody expects a page to listen when it is opened
   for (const input of tab.panel.querySelectorAll("input[data-setting]")) input.checked = Boolean(page.settings[input.dataset.setting]);
