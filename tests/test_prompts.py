@@ -3,14 +3,16 @@ are text."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 
 from tests.tiny import CHAT_TEMPLATE, CONTROL, tiny_tokenizer
+from tests.tiny_llava import LLAVA_TEMPLATE, PHI_TEMPLATE, bytes_tokenizer, pairs_tokenizer
 from tests.tiny_phi import GEMMA_CONTROL, GEMMA_TEMPLATE, phi_tokenizer, tokenizer_with
 from vlm.errors import UserError
-from vlm.model.chat_templates import VICUNA
+from vlm.model.chat_templates import AS_PARTS, VICUNA
 from vlm.model.prompts import IGNORE, VISUAL, PromptTurn, collate, encode, end_ids, pad_id, segments
 
 TOKENIZER = tiny_tokenizer()
@@ -204,6 +206,32 @@ def test_an_answer_is_learned_behind_what_it_is_served_behind(
     assert text_of(taught.ids[len(asked) :]).startswith("D.<|im_end|>")
     assert learned(taught.labels[len(asked) :]) == "D.<|im_end|>"
     assert learned(taught.labels[: len(asked)]) == ("B.<|im_end|>" if earlier else "")
+
+
+OF_PARTS = "{{ bos_token }}" + AS_PARTS + LLAVA_TEMPLATE
+
+
+@pytest.mark.parametrize("system", [None, "Look."])
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        pairs_tokenizer(VICUNA, begins=True),
+        pairs_tokenizer(OF_PARTS, begins=True),
+        pairs_tokenizer(PHI_TEMPLATE, begins=False),
+        bytes_tokenizer(),
+    ],
+    ids=["vicuna", "llava-hf", "phi", "qwen"],
+)
+def test_the_ids_of_a_talk_are_those_of_its_text_read_as_one(tokenizer: Any, system: str | None) -> None:
+    """Llama's tokenizer puts a space in front of whatever it is given: in front of each word that is read apart there
+    would be two."""
+    turns = [PromptTurn("What is this?", "a hat"), PromptTurn("And what?", "is what"), PromptTurn("So?")]
+    messages = [{"role": "system", "content": system}] if system else []
+    for turn in turns:
+        messages += [{"role": "user", "content": turn.question}]
+        messages += [{"role": "assistant", "content": turn.answer}] if turn.answer else []
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert encode(tokenizer, turns, 1, system).ids == tokenizer(text, add_special_tokens=False).input_ids
 
 
 def test_a_template_without_a_system_role_gets_its_words_before_the_first_question() -> None:

@@ -97,6 +97,13 @@ function itemOf(entry) {
   return item;
 }
 
+/* Where what had the focus is gone, the next key goes on from this conversation, or from Undo where it is gone as well. */
+function refocus(key) {
+  if (document.activeElement.offsetParent) return;  // it is still to be seen
+  const item = [...list.querySelectorAll("ul > li")].find(each => each.dataset.key === key);
+  (item || list.querySelector(".undo")).querySelector("button").focus({preventScroll: true});
+}
+
 /* On a small window the list lies over the talk. */
 function leaveList() {
   if (innerWidth < WIDE) page.toggle("list");
@@ -135,7 +142,8 @@ const listActions = {
         if (isNoRoom(problem)) setTimeout(() => refuse(NO_ROOM));  // the click that ended the writing would hide it
       });
       item.remove();
-      page.showList();
+      await page.showList();
+      refocus(item.dataset.key);
     });
   },
   async delete(key) {
@@ -151,7 +159,8 @@ const listActions = {
     const said = list.querySelector(".undo");
     said.hidden = false;
     said.firstElementChild.textContent = `“${undone.title}” was deleted.`;
-    page.showList();
+    await page.showList();
+    refocus(key);
   },
   async undo() {
     const entry = undone;
@@ -164,7 +173,8 @@ const listActions = {
       undone = null;
       list.querySelector(".undo").hidden = true;
     }
-    page.showList();
+    await page.showList();
+    refocus(entry?.key);
     const begun = page.tabs[entry?.tab]?.record?.exchanges.length;  // another conversation since
     if (entry && wasShown && !begun) page.open(entry.key);
   },

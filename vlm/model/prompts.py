@@ -67,18 +67,22 @@ def encode(
     marks = (*control_tokens(tokenizer).values(), USER, ASSISTANT, SYSTEM)
     apart = any(each in (system or "") for each in marks)
     frame = template_frame(tokenizer, len(turns), bool(turns[-1].answer), SYSTEM if apart else system)
-    for turn, (before_user, before_answer, after_answer) in zip(turns, frame, strict=True):
+    for place, (turn, (before_user, before_answer, after_answer)) in enumerate(
+        zip(turns, frame, strict=True)
+    ):
         before, words = before_user, ""
         if apart and SYSTEM in before:
             head, before = before.split(SYSTEM)
-            add(_control(tokenizer, head) + text_ids(tokenizer, system or ""), learn=False)
+            add(_control(tokenizer, head, before_words=True) + text_ids(tokenizer, system or ""), learn=False)
         for tags in turn.picture_tags:
             add(_together(tokenizer, before, words, ""), learn=False)
             add([VISUAL] * tokens_per_picture, learn=False)
             before, words = "", f"\nTags: {tags}.\n" if tags else "\n"
-        add(_together(tokenizer, before, words + turn.question.strip(), before_answer), learn=False)
+        asked = words + turn.question.strip()
+        add(_together(tokenizer, before, asked, before_answer, before_words=bool(turn.answer)), learn=False)
         if turn.answer:
-            ending = _control(tokenizer, after_answer)
+            asked_on = place + 1 < len(turns) and not turns[place + 1].picture_tags
+            ending = _control(tokenizer, after_answer, behind_words=True, before_words=asked_on)
             # learn where to stop as well
             add(text_ids(tokenizer, turn.answer.strip()) + ending[:1], learn=True)
             add(ending[1:], learn=False)
@@ -177,20 +181,33 @@ def pad_id(tokenizer: Any) -> int:
     return next((id for id in found if id is not None and id != tokenizer.eos_token_id), 0)
 
 
-def _together(tokenizer: Any, before: str, words: str, after: str) -> list[int]:
+def _together(tokenizer: Any, before: str, words: str, after: str, before_words: bool = False) -> list[int]:
     """The template's text around somebody's words, read as one text: some tokenizers put a space in front of whatever
-    they are given. Words that spell a control token are read apart."""
+    they are given. Words that spell a control token are read apart. `before_words`: others follow."""
     whole = f"{before}{words}{after}"
     if all(
         whole.count(token) == before.count(token) + after.count(token)
         for token in control_tokens(tokenizer).values()
     ):
-        return _control(tokenizer, whole)
-    return _control(tokenizer, before) + text_ids(tokenizer, words) + _control(tokenizer, after)
+        return _control(tokenizer, whole, before_words=before_words)
+    return [
+        *_control(tokenizer, before, before_words=True),
+        *text_ids(tokenizer, words),
+        *_control(tokenizer, after, behind_words=True, before_words=before_words),
+    ]
 
 
-def _control(tokenizer: Any, text: str) -> list[int]:
+def _control(tokenizer: Any, text: str, behind_words: bool = False, before_words: bool = False) -> list[int]:
+    """The template's text, whose control tokens are obeyed. A space that it has beside words that are read apart would be
+    there twice where the tokenizer puts one in front of whatever it is given, as Llama 2's does."""
+    behind_words, before_words = behind_words and text.startswith(" "), before_words and text.endswith(" ")
+    if (behind_words or before_words) and _puts_a_space(tokenizer):
+        text = text.removeprefix(" " * behind_words).removesuffix(" " * before_words)
     return _tokenise(tokenizer, text, split_special_tokens=False)
+
+
+def _puts_a_space(tokenizer: Any) -> bool:
+    return tokenizer.convert_ids_to_tokens(text_ids(tokenizer, "a"))[0].startswith(("\u2581", "\u0120"))
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
