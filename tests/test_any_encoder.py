@@ -32,19 +32,22 @@ from transformers import (
 )
 
 from tests.conftest import EXAMPLES, ROOT
-from tests.tiny import TinyVision
+from tests.tiny import TinyVision, tiny_model
 from training import convert
 from training.data import read_rows
 from training.data.features import FeatureStore
-from vlm.config import ModelConfig, VisionConfig, load_model_config
+from vlm.config import LanguageConfig, LoraConfig, ModelConfig, VisionConfig, load_model_config
 from vlm.config_reader import PartConfig, from_dict
 from vlm.describe import analysis, table
 from vlm.errors import UserError
+from vlm.model.adapter import load_adapter, save_adapter
+from vlm.model.adapter_fit import check_adapter
 from vlm.model.analysis import hidden_sizes
 from vlm.model.embeddings import Precomputed, read_embeddings
 from vlm.model.encoders import build_encoder, describe_features
 from vlm.model.sizes import check_fit, describe
 from vlm.model.tiles import Tiled, best_grid, cut
+from vlm.model.vlm import build_model
 from vlm.weights.resolve import sha256_of
 
 SIZES: dict[str, Any] = {
@@ -340,6 +343,40 @@ def test_training_reads_embeddings_in_place_of_an_encoder(tmp_path: Path) -> Non
         store.add([("d", b"")], nameless)
     written(tmp_path, "parquet", values + 1)
     assert FeatureStore(tmp_path, config).folder != store.folder  # what was computed anew is read anew
+
+
+def test_what_was_trained_on_embeddings_looks_at_pictures_through_the_encoder_that_made_them(
+    tmp_path: Path, cat: Image.Image
+) -> None:
+    language = tiny_model(lora=False).language
+    language.model.save_pretrained(tmp_path / "tiny")  # type: ignore[operator]
+    language.tokenizer.save_pretrained(tmp_path / "tiny")
+    save_encoder("siglip", tmp_path / "siglip")
+    served = ModelConfig(
+        name="served",
+        vision=VisionConfig("transformers", str(tmp_path / "siglip"), features="grid", layer=-1, tags=0),
+        connector=PartConfig("mlp", {"hidden": 8, "merge": 2}),
+        language=LanguageConfig(str(tmp_path / "tiny"), dtype="float32", engine="torch"),
+        lora=LoraConfig(rank=0),
+    )
+    seen = build_encoder(served.vision).see([cat])
+    file = tmp_path / "seen.safetensors"
+    save_file({"embeddings": seen}, file, metadata={"pictures": '["a"]'})
+    trained = replace(served, vision=VisionConfig("embeddings", str(file), tags=0))
+    learned = build_model(trained, "cpu")
+    save_adapter(learned, tmp_path / "adapter", trained, {}, torch.float32)
+    check_adapter(tmp_path / "adapter", served)
+    looking = build_model(served, "cpu")
+    load_adapter(looking, tmp_path / "adapter")
+    assert torch.equal(looking.eyes.connector(looking.eyes.vision.see([cat])), learned.eyes.connector(seen))
+    with_tags = replace(served, vision=VisionConfig(tags=4))
+    with pytest.raises(UserError, match="does not fit the preset 'served'"):
+        check_adapter(tmp_path / "adapter", with_tags)
+    smaller = replace(served, vision=VisionConfig(image_size=64, tags=0))
+    with pytest.raises(
+        UserError, match=r"0.weight in projector.safetensors has the shape \[8, 128\] and not"
+    ):
+        load_adapter(build_model(smaller, "cpu"), tmp_path / "adapter")
 
 
 def test_hidden_sizes_are_those_of_the_models_that_people_ask_for() -> None:

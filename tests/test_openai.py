@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from vlm.model.prompts import PromptTurn, encode
 from vlm.serving.environment import read_environment
 from vlm.serving.limits import TryLater
 from vlm.serving.openai.answers import Telling
+from vlm.serving.openai.requests import Message, conversation
 from vlm.serving.serving import Serving
 
 pytestmark = pytest.mark.server
@@ -293,6 +295,32 @@ def test_a_conversation_is_handed_on_with_its_roles(client: OpenAI, tiny: Assist
     assert only.prompt == expected
 
 
+def test_messages_of_one_side_in_a_row_are_joined_once_however_many_they_are() -> None:
+    many = [Message(role="user", content="x" * 1000)] * 20_000
+    start = time.process_time()
+    _, (said,) = conversation(many)
+    assert len(said.question) == 20_000 * 1002 - 2
+    assert time.process_time() - start < 3  # each joined to all before it took minutes
+
+
+def test_an_answer_without_words_is_none(client: OpenAI, tiny: Assistant) -> None:
+    said = [*words("One?", " "), *words("Two?"), {"role": "assistant", "content": None}, *words("Three?")]
+    told(client, said, max_tokens=2, stream=None)
+    assert "user\nOne?\n\nTwo?\n\nThree?<|im_end|>" in asked(tiny)[0].prompt
+
+
+def test_whoever_waits_holds_files_and_no_decoded_pictures(
+    client: OpenAI, tiny: Assistant, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[Any] = []
+    stream = serving.stream
+    monkeypatch.setattr(serving, "stream", lambda *given: handed.append(given) or stream(*given))
+    told(client, [*red(), {"role": "assistant", "content": "A square."}, *red()])
+    ((_, pictures, _, (earlier,), _),) = handed
+    assert all(isinstance(each, Path) for each in (*pictures, *earlier.images))
+    assert not any(each.exists() for each in pictures)  # they go with the request
+
+
 def test_a_picture_earlier_in_the_conversation_is_still_seen(client: OpenAI, tiny: Assistant) -> None:
     answer = ask(client, [*red(), {"role": "assistant", "content": "A square."}, *words("Which?")])
     assert answer.model == ADAPTER
@@ -404,6 +432,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": words("", "Hi.", "Hello?")[1:]},
         "begins with a message of the user",
     ),
+    "instructions last": (
+        {"messages": [*words("Hello?", "Hi."), {"role": "system", "content": "Be kind."}]},
+        "last message must be the user's",
+    ),
+    "a long talk": ({"messages": words(*["x" * 7000] * 601)}, "At most 4,000,000 characters"),
     "the assistant last": ({"messages": words("Hello?", "Hi.")}, "last message must be the user's"),
     "no message": ({"messages": []}, "messages: "),
     "no question": ({"messages": words(" ")}, "type or speak a question"),
@@ -413,7 +446,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools is not supported"),
     "an unknown part": (
         {"messages": [{"role": "user", "content": [{"type": "video_url"}]}]},
-        r"messages\.0\.content",
+        r"messages\.0\.content\.0\.type: Input should be 'text'",
     ),
     "an address that is none": (
         {
@@ -572,6 +605,22 @@ def test_a_request_waits_for_its_turn_behind_the_pages_questions(
     page.close()
     waiting.join(5)
     assert answers
+
+
+def test_a_stream_that_has_nothing_to_tell_says_so_now_and_then(
+    slow: tuple[str, Slow, Serving], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, _, serving = slow
+    monkeypatch.setattr("vlm.serving.openai.routes.SILENCE_SECONDS", 0.05)
+    page = serving.stream("Hello?")
+    assert next(page)
+    body = {"model": BASE, "messages": words("Hello?"), "stream": True, "max_tokens": 2}
+    with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=60) as response:
+        lines = response.iter_lines()
+        assert any(line.startswith(":") for line in islice(lines, 20))
+        page.close()
+        assert list(lines)[-2:] == ["data: [DONE]", ""]
+    assert told(client_of(address), words("Hello?"), max_tokens=2)
 
 
 def test_an_error_within_a_stream_is_told_in_it(

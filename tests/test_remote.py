@@ -2,6 +2,7 @@
 the real model. Faults of a server become a sentence, and the next question works."""
 
 import base64
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,15 +10,19 @@ from contextlib import closing
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from PIL import Image, ImageFilter
 
 from tests.chat_server import (
+    CHOICE,
+    CHUNK,
     Answer,
     ChatServer,
     Endless,
+    Handler,
     chat_server,
     cuts,
     drops,
@@ -41,7 +46,7 @@ from vlm.chat import clean_up
 from vlm.chat.remote_writer import JPEG_QUALITY, RemoteWriter
 from vlm.chat.reply import MAX_PICTURES, Pipeline
 from vlm.config import REMOTE, LanguageConfig, ModelConfig, load_model_config
-from vlm.engines.remote import ADDRESS, KEY, RemoteServer
+from vlm.engines.remote import ADDRESS, EXTENSIONS, KEY, RemoteServer
 from vlm.inputs.images import as_jpeg
 from vlm.inputs.speech import Heard
 from vlm.model.prompts import PromptTurn
@@ -139,6 +144,39 @@ def test_all_settings_reach_the_server(server: ChatServer) -> None:
     assert asked["repetition_penalty"] == asked["repeat_penalty"] == 1.2
     assert server.keys == ["Bearer secret"]
     assistant.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(400, "Unrecognized request argument supplied: top_k"), (422, "min_p: extra fields not permitted")],
+)
+def test_a_server_that_knows_openais_settings_alone_gets_no_others(
+    server: ChatServer, far: Assistant, status: int, message: str
+) -> None:
+    server.answers.append(refuses(status, error(message, "invalid_request_error", status)))
+    assert far.answer("Hello?").text == far.answer("Hello?").text == "All is well."
+    first, *others = server.asked
+    assert first.keys() >= EXTENSIONS and len(others) == 2  # it is remembered
+    assert all(each.keys() == first.keys() - EXTENSIONS for each in others)
+
+
+def test_a_text_may_hold_whatever_ends_a_line_elsewhere(server: ChatServer, far: Assistant) -> None:
+    odd = "One\u2028two\u2029three\x85four\x0bfive"
+    chunk = CHUNK | {"choices": [CHOICE | {"delta": {"content": odd}, "finish_reason": "stop"}]}
+
+    def says_raw(handler: Handler, _: dict[str, Any]) -> None:
+        handler.begin()
+        handler.send(f"data: {json.dumps(chunk, ensure_ascii=False)}\r\n\r\ndata: [DONE]\r\n\r\n")
+        handler.send("")
+
+    server.answers.append(says_raw)
+    assert far.answer("Hello?").text == odd
+
+
+def test_an_answer_whose_length_was_used_up_by_thoughts_says_so(server: ChatServer, far: Assistant) -> None:
+    server.answers.append(says(finish="length"))
+    with pytest.raises(UserError, match="used up before its first word. Please allow a longer one"):
+        far.answer("Hello?")
 
 
 def test_an_answer_that_reached_the_length_limit_is_not_ended(server: ChatServer, far: Assistant) -> None:
@@ -271,6 +309,7 @@ def test_warming_up_says_in_the_log_what_the_server_lacks(
     [
         error("This model's maximum context length is 4096 tokens. However, you requested 5000", "", 400),
         error("the request exceeds the available context size", "exceed_context_size_error", 400),
+        error("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000", "validation", 422),
     ],
 )
 def test_older_turns_are_left_out_where_all_do_not_fit(
@@ -280,13 +319,14 @@ def test_older_turns_are_left_out_where_all_do_not_fit(
         Turn("What?", "A cup.", (picture("red"),)),
         *(Turn(f"Question {number}?", "Yes.") for number in range(5)),
     ]
-    server.answers.extend([refuses(400, body), refuses(400, body)])
+    refused = refuses(body["error"]["code"], body)
+    server.answers.extend([refused, refused])
     answer = far.answer("And now?", history=history, settings=Settings(clean_up=False))
     assert answer.left_out == 5
     kept = server.asked[-1]["messages"][1:]
     assert [part["type"] for part in kept[0]["content"]] == ["image_url", "text"]  # the picture stays
     assert kept[0]["content"][-1]["text"] == "Question 4?"
-    server.answers.append(refuses(400, body))
+    server.answers.append(refused)
     with pytest.raises(UserError, match="do not fit.*shorten the question"):
         far.answer("And now?")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -260,6 +261,44 @@ def test_a_request_and_the_folder_hold_only_so_much(tmp_path: Path) -> None:
 
         sent = httpx.post(f"{address}gradio_api/upload", content=pieces())
         assert sent.status_code == 411
+
+
+def test_a_body_that_stops_coming_is_given_up_and_its_room_is_free_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm.serving.body.SILENT_SECONDS", 0.2)
+    _, serving = talking(words=1)
+    folder = Uploads(tmp_path, 3 * 2**20)
+    with served(serving, uploads=folder) as address:
+        port = int(address.rstrip("/").rpartition(":")[2])
+        for path in ("gradio_api/call/text", "v1/files"):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+                kind = "multipart/form-data; boundary=b" if path == "v1/files" else "application/json"
+                head = f"POST /{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+                connection.sendall(f"{head}Content-Length: {2**21}\r\n\r\n--b".encode())
+                wait_until(lambda: folder.size() >= 2**21, 5)
+                assert connection.recv(1000).startswith(b"HTTP/1.1 408"), path
+            folder._measured = -10.0
+            wait_until(lambda: folder.size() == 0, 5)
+
+
+def test_what_did_not_come_is_not_counted_and_nobody_takes_the_room_of_all(tmp_path: Path) -> None:
+    limits = ServerSettings(request_mb=64, uploads_mb=40, allowed_hosts=("localhost",))
+    _, serving = talking(limits, words=1)
+
+    def pieces() -> Iterator[bytes]:
+        yield json.dumps({"data": text_with()}).encode()
+
+    kind = {"Content-Type": "application/json"}
+    with served(serving, uploads=Uploads(tmp_path, 40 * 2**20)) as address:
+        for _ in range(4):  # programs that do not say how much comes: it could be 32 MB each time
+            sent = httpx.post(f"{address}gradio_api/call/text", content=pieces(), headers=kind)
+            assert sent.status_code == 200
+            time.sleep(1.1)  # until the folder is measured
+        files = {"files": b"x" * (5 * 2**20)}
+        sent, again, refused = (httpx.post(f"{address}gradio_api/upload", files=files) for _ in range(3))
+        assert (sent.status_code, again.status_code, refused.status_code) == (200, 200, 429)
+        assert "One person can send 10 MB of files in 4 hours here" in refused.text
 
 
 def test_a_question_about_pictures_leaves_no_empty_files(

@@ -175,6 +175,23 @@ def test_accounts_hold_for_tools_too() -> None:
     assert len(assistant.asked) == 1
 
 
+def test_nobody_takes_all_sessions() -> None:
+    _, serving = talking(replace(PUBLIC, tools=True), words=1)
+    begin = {"jsonrpc": "2.0", "id": 1, "method": "initialize"}
+    begin["params"] = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "x", "version": "1"},
+    }
+    accepting = {"Accept": "application/json, text/event-stream"}
+    with served(serving) as address:
+        sent = [
+            httpx.post(f"{address}gradio_api/mcp/", json=begin, headers=accepting).status_code
+            for _ in range(11)
+        ]
+    assert sent == [200] * 10 + [429]
+
+
 def test_without_the_setting_there_are_no_tools() -> None:
     _, serving = talking(PUBLIC)
     with served(serving) as address:

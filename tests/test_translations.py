@@ -263,6 +263,7 @@ ELSEWHERE = {  # what only programs, the shell and whoever starts the server mee
     "The engine is a server: set {} to its address, such as http://host:8000/v1.",
     "{} must be an address such as http://host:8000/v1, and is {}.",
     "One person can send {} pictures before their question a minute here.",
+    "One person can send {} requests for a session a minute here.",
     "{} is not served here. Whoever runs the server can add it to ALLOWED_HOSTS.",
     "Pages of other sites may not use this server. Add theirs to ALLOWED_HOSTS.",
     "There is nothing here.",
@@ -308,6 +309,8 @@ def told_in(module: str) -> Iterator[str]:
                 yield plain(filled(parts))
             case ast.Call(ast.Name("Limit"), [ast.Constant(str(things)), _]):
                 yield plain(f"One person can send {{}} {things} a minute here.")
+            case ast.Call(ast.Name("Limit"), [ast.Constant(str(things)), _, _]):
+                yield plain(f"One person can send {{}} {things} in {{}} hours here.")
 
 
 def test_every_refusal_that_people_meet_is_in_the_table() -> None:

@@ -79,7 +79,7 @@ class LocalWriter:
     ) -> Generator[Written | None, None, None]:
         ids = text_ids(self.tokenizer, begun)
         before, text = len(ids), begun
-        prompt, left_out = self._fit(turns, sights, system, settings.max_new_tokens, ids)
+        prompt, left_out = yield from self._fit(turns, sights, system, settings.max_new_tokens, ids)
         read, ends = sum(map(len, prompt)), end_ids(self.tokenizer)
         sampling = replace(settings.sampling(ends), begun=tuple(ids))
         with closing(self.engine.stream(prompt, bool(sights), sampling)) as tokens:
@@ -115,9 +115,9 @@ class LocalWriter:
         system: str | None,
         answer_length: int,
         begun: Sequence[int],
-    ) -> tuple[Prompt, int]:
+    ) -> Generator[None, None, tuple[Prompt, int]]:
         """The prompt with what the answer has `begun`, without the oldest turns where all would not fit, and how many those
-        are.
+        are. Yields while it counts, which can be stopped: a talk of a million words takes seconds.
 
         Turns go by half a context at a time, counted from the first: what follows is read anew then, and that is not to
         happen again at the next question. Pictures of a turn that is left out stay, since later questions may be about
@@ -131,13 +131,21 @@ class LocalWriter:
         room, left_out = self.engine.context - answer_length - len(begun), 0
         ids = ids_of(turns)
         if len(ids) > room:
-            for left_out in _beginnings([len(ids_of([turn])) for turn in turns], max(1, room // 2)):
-                ids = ids_of(_from(turns, left_out))
-                if len(ids) <= room:
+            sizes = []
+            for turn in turns:
+                yield
+                sizes.append(len(ids_of([turn])))
+            for first in reversed(
+                _beginnings(sizes, max(1, room // 2))
+            ):  # from the shortest on: few of them fit
+                yield
+                fewer = ids_of(_from(turns, first))
+                if len(fewer) > room:
                     break
-            else:
+                ids, left_out = fewer, first
+            if len(ids) > room:
                 raise UserError(
-                    f"The question takes {len(ids)} tokens and its answer up to {answer_length}, and at most "
+                    f"The question takes {len(fewer)} tokens and its answer up to {answer_length}, and at most "
                     f"{self.engine.context} fit. Please shorten the question or ask for a shorter answer."
                 )
         return segments([*ids, *begun], visual_tokens), left_out

@@ -91,7 +91,7 @@ class RemoteWriter:
             "max_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
-            "top_k": 0,  # all
+            "top_k": -1,  # all
             "min_p": settings.min_p,
             "repetition_penalty": settings.repetition_penalty,  # vLLM's name, and llama.cpp's
             "repeat_penalty": settings.repetition_penalty,

@@ -9,7 +9,7 @@ import json
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, NamedTuple
 
@@ -25,6 +25,16 @@ PAUSES = 0.3, 1.0  # seconds before a dropped connection is tried again, while n
 ADDRESS = "VLM_REMOTE"
 KEY = "VLM_REMOTE_KEY"
 LET_GO = "The server was let go of. Please ask again."
+
+
+# Of a request, what is not OpenAI's own: some servers refuse it by name
+EXTENSIONS = {"top_k", "min_p", "repetition_penalty", "repeat_penalty"}
+REFUSALS = httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY
+TOO_LONG = "context", "max_new_tokens"  # words of vLLM, llama.cpp and OpenAI, and of TGI
+
+
+class Refused(Exception):
+    """The server knows OpenAI's own settings only."""
 
 
 class TooLong(UserError):
@@ -56,6 +66,7 @@ class RemoteServer:
     def __init__(self, url: str, key: str = "", silence: float = SILENCE_SECONDS) -> None:
         self.device = _host(url)
         self._silence = silence
+        self._refused: set[str] = set()  # of EXTENSIONS
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -120,7 +131,7 @@ class RemoteServer:
             for pause in (*PAUSES, None):
                 begun = False
                 try:
-                    async for piece in self._ask(request):
+                    async for piece in self._asked(request):
                         begun = begun or piece != NOTHING_YET
                         put(piece)
                     break
@@ -132,12 +143,22 @@ class RemoteServer:
         except Exception as error:  # handed to whoever waits
             put(error)
 
+    async def _asked(self, request: dict[str, Any]) -> AsyncIterator[Piece]:
+        """Of what the server is not known to refuse."""
+        try:
+            async for piece in self._ask({name: request[name] for name in request.keys() - self._refused}):
+                yield piece
+        except Refused:
+            self._refused = EXTENSIONS
+            async for piece in self._asked(request):
+                yield piece
+
     async def _ask(self, request: dict[str, Any]) -> AsyncIterator[Piece]:
         async with self._client.stream("POST", "chat/completions", json=request) as response:
             if response.status_code != httpx.codes.OK:
                 await response.aread()
-                raise await self._refusal(response, str(request["model"]))
-            async for line in response.aiter_lines():
+                raise await self._refusal(response, request)
+            async for line in _lines(response):
                 if not line.startswith("data:"):  # an empty line, or a comment that keeps the connection open
                     continue
                 data = line.removeprefix("data:").strip()
@@ -163,11 +184,11 @@ class RemoteServer:
                 raise
             raise Unavailable(self._no_api) from error
 
-    async def _refusal(self, response: httpx.Response, model: str) -> UserError:
+    async def _refusal(self, response: httpx.Response, request: Mapping[str, Any]) -> Exception:
         """What an answer other than 200 means, and what to do."""
         status, message = response.status_code, _message(_json(response))
         if status == httpx.codes.NOT_FOUND:
-            return await self._missing(model)
+            return await self._missing(str(request["model"]))
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             return Unavailable(f"{self._server} wants a key, or another one. Set {KEY}.")
         if status == httpx.codes.TOO_MANY_REQUESTS:
@@ -176,7 +197,9 @@ class RemoteServer:
             return Unavailable(
                 f"{self._server} failed ({status}: {message}). Its log says more. Please try again."
             )
-        if status == httpx.codes.BAD_REQUEST and "context" in message.lower():
+        if status in REFUSALS and any(name in message for name in EXTENSIONS & request.keys()):
+            return Refused()
+        if status in REFUSALS and any(word in message.lower() for word in TOO_LONG):
             return TooLong(
                 f"The question and its answer do not fit ({message}). Please shorten the question, or ask for a shorter "
                 "answer."
@@ -245,6 +268,16 @@ def _host(url: str) -> str:
     if address.scheme not in ("http", "https") or not address.host:
         raise UserError(f"{ADDRESS} must be an address such as http://host:8000/v1, and is {url!r}.")
     return address.netloc.decode()
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """httpx's own lines also end at separators that stand within a text (U+2028 and others)."""
+    begun = b""
+    async for piece in response.aiter_bytes():
+        *lines, begun = (begun + piece).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
+    yield begun.decode(errors="replace")
 
 
 def _json(response: httpx.Response) -> Any:

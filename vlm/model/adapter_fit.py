@@ -69,6 +69,9 @@ def _differing(trained: ModelConfig, config: ModelConfig) -> tuple[Any, Any] | N
         if part in ("vision", "language") and _called(theirs.weights) == _called(ours.weights):
             # a repository on the hub, and a folder of its name wherever it lies, hold the same
             theirs = replace(theirs, weights=ours.weights)
+        if part == "vision" and theirs.encoder == "embeddings":
+            # an encoder that makes such vectors may look at new pictures; the connector tells whether their sizes fit
+            theirs = replace(ours, tags=theirs.tags)
         if theirs != ours:
             return theirs, ours
     return None

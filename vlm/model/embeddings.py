@@ -72,8 +72,8 @@ class Precomputed(Encoder):
 
     def preprocess(self, image: Image.Image) -> Tensor:
         raise UserError(
-            f"The preset reads the embeddings in {self.file.name}, and there is no encoder for another picture. Name the "
-            "encoder that made them as vision.encoder to look at new pictures."
+            f"The preset reads the embeddings in {self.file.name}, and there is no encoder for another picture. To look at "
+            "new pictures, serve a copy of the preset whose vision.encoder and vision.weights are those that made them."
         )
 
 

@@ -11,6 +11,7 @@ from vlm.serving.openai.errors import ApiError
 
 Message = MutableMapping[str, Any]
 JSON_BYTES = 32 * 2**20  # a picture of 20 MB as text is 27 MB
+SILENT_SECONDS = 60  # of a body under way, whose announced size is kept free meanwhile
 MAX_VALUES = 100_000  # in one JSON body: a list of 30 MB of nothing takes a gigabyte once it is read
 ESCAPED = re.compile(rb"\\.", re.DOTALL)
 DISCONNECT: Message = {"type": "http.disconnect"}
@@ -50,7 +51,8 @@ class ValueCount:
 
 
 class BoundedBody:
-    """`receive` and `send` for the app. What is too large is answered with 413, and for the app the client is gone.
+    """`receive` and `send` for the app. What is too large is answered with 413, what stops coming with 408, and for
+    the app the client is gone.
 
     `gone` is set once the client is."""
 
@@ -64,7 +66,7 @@ class BoundedBody:
     ) -> None:
         self._receive, self._send = receive, send
         self._path, self._most_bytes, self._files = path, most_bytes, files
-        self._bytes, self._values = 0, ValueCount()
+        self.bytes, self._values = 0, ValueCount()
         self._refused = self._complete = self._started = False
         self._watch: asyncio.Task[None] | None = None
         self.gone = asyncio.Event()
@@ -73,17 +75,21 @@ class BoundedBody:
         if self._complete:
             await self.gone.wait()
             return DISCONNECT
-        message = await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), SILENT_SECONDS)
+        except TimeoutError:
+            return await self._refuse(408, f"Nothing has come for {SILENT_SECONDS} seconds.")
         if message["type"] == "http.disconnect":
             self._complete = True
             self.gone.set()
             return message
         chunk = message.get("body", b"")
-        self._bytes += len(chunk)
+        self.bytes += len(chunk)
         if not self._files:
             self._values.add(chunk)
-        if self._bytes > self._most_bytes or self._values.total > MAX_VALUES:
-            return await self._refuse()
+        if self.bytes > self._most_bytes or self._values.total > MAX_VALUES:
+            most = f"At most {self._most_bytes // 2**20} MB and {MAX_VALUES:,} values"
+            return await self._refuse(413, f"{most} can be sent at once.")
         if not message.get("more_body", False):
             self._complete = True
             self._watch = asyncio.create_task(self._wait_for_end())
@@ -103,12 +109,11 @@ class BoundedBody:
             pass
         self.gone.set()
 
-    async def _refuse(self) -> Message:
+    async def _refuse(self, status: int, reason: str) -> Message:
         """Nothing more of the body is read."""
         self._complete = self._refused = True
         self.gone.set()
         if not self._started:
-            reason = f"At most {self._most_bytes // 2**20} MB and {MAX_VALUES:,} values can be sent at once."
-            response = JSONResponse(refusal_body(self._path, 413, reason), 413, {"Connection": "close"})
+            response = JSONResponse(refusal_body(self._path, status, reason), status, {"Connection": "close"})
             await response({"type": "http"}, self._receive, self._send)
         return DISCONNECT

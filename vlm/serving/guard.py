@@ -19,13 +19,16 @@ from vlm.serving.body import JSON_BYTES, BoundedBody, Message, Refused, refusal_
 from vlm.serving.callers import CALLER, SCOPE_KEY, Caller, Listeners
 from vlm.serving.environment import LOOPBACK, ServerSettings, is_loopback
 from vlm.serving.limits import Limit, TryLater
-from vlm.serving.uploads import NoRoom, Uploads
+from vlm.serving.uploads import KEEP_SECONDS, NoRoom, Uploads
 
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 
 UPLOAD = "/gradio_api/upload"
+TOOLS = "/gradio_api/mcp"
+SESSIONS_A_MINUTE = 10
+SHARES = 4  # one person sends at most such a share of UPLOADS_MB, while files are kept
 OPEN_TO_ALL = ("/health",)
 LARGE_BYTES = 2**20  # of a body that counts as files, whatever it is
 API_FILES = ("/v1/files", "/v1/audio/transcriptions")
@@ -63,6 +66,9 @@ class Guard:
             *settings.allowed_hosts,
         }
         self._megabytes = Limit("MB of files", settings.request_mb)
+        # so that one person does not take the room of all
+        self._kept = Limit("MB of files", max(1, settings.uploads_mb / SHARES), KEEP_SECONDS // 3600)
+        self._sessions = Limit("requests for a session", SESSIONS_A_MINUTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,6 +80,7 @@ class Guard:
             headers = Headers(scope=scope)
             self._check_place(scope, headers)
             person = await self._person(scope, headers)
+            self._check_sessions(scope, headers, person)
             most = self._check_size(scope, headers)
             announced = self._announce(scope, headers, person, most)
             body = BoundedBody(receive, send, scope["path"], most, _holds_files(headers))
@@ -90,6 +97,8 @@ class Guard:
             await self.app(scope, body.receive, body.send)
         finally:
             body.end()
+            if announced and self.settings.public:
+                self._charge(person, -max(0, announced - body.bytes))
             if self.uploads:
                 self.uploads.arrived(announced)
             if key and self.listeners.go(key):
@@ -133,6 +142,12 @@ class Guard:
             raise Refused(401, "Please give your name and password.")
         return f"user {user}"
 
+    def _check_sessions(self, scope: Scope, headers: Headers, person: str) -> None:
+        """Raises TryLater for who begins more sessions with the tools than they need: there is room for so many in all."""
+        begins = scope["method"] == "POST" and "mcp-session-id" not in headers
+        if self.settings.public and begins and scope["path"].rstrip("/") == TOOLS:
+            self._sessions.take(person)
+
     def _check_size(self, scope: Scope, headers: Headers) -> int:
         """How large the body may be. Raises Refused where it says of itself that it is larger, or holds files and does not
         say."""
@@ -154,16 +169,23 @@ class Guard:
         # JSON may hold files as data URLs.
         if not (_holds_files(headers) or _is_upload(scope) or size > LARGE_BYTES):
             return 0
-        if self.settings.public:
-            self._megabytes.take(person, size / 2**20)
-        if self.uploads is None:
-            return 0
         size = max(size, 1)
+        if self.settings.public:
+            for limit in (self._megabytes, self._kept):
+                limit.check(person)
+            self._charge(person, size)
+        if self.uploads is None:
+            return size
         try:
             self.uploads.announce(size)
         except NoRoom as full:
             raise Refused(507, str(full)) from full
         return size
+
+    def _charge(self, person: str, size: int) -> None:
+        """Below zero, what was announced and did not come is given back."""
+        for limit in (self._megabytes, self._kept):
+            limit.charge(person, size / 2**20)
 
     def _with_headers(self, send: Send) -> Send:
         async def sending(message: Message) -> None:

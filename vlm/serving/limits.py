@@ -1,4 +1,4 @@
-"""How much one person may ask for in a minute."""
+"""How much one person may ask for in a minute, or in some hours."""
 
 import math
 import time
@@ -37,10 +37,12 @@ class Bucket:
 
 
 class Limit:
-    """At most `a_minute` of `things` by one person; what was not used for a minute may be used at once."""
+    """At most so many `things` by one person in a minute, or in `hours`; what was not used for so long may be used at
+    once."""
 
-    def __init__(self, things: str, a_minute: float) -> None:
-        self.things, self.a_minute = things, a_minute
+    def __init__(self, things: str, most: float, hours: int = 0) -> None:
+        self.things, self.most, self.hours = things, most, hours
+        self.seconds = hours * 3600 or 60
         self._buckets: dict[str, Bucket] = {}
         self._lock = Lock()
 
@@ -57,20 +59,23 @@ class Limit:
             bucket.left -= amount
 
     def charge(self, person: str, amount: float) -> None:
-        """Take what was used already, and so without a refusal."""
+        """Take what was used already, and so without a refusal; below zero, give back what was not used."""
         with self._lock:
             self._bucket(person).left -= amount
 
     def _check(self, bucket: Bucket) -> None:
         if bucket.left < 1:
-            reason = f"One person can send {self.a_minute:g} {self.things} a minute here."
-            raise TryLater(reason, (1 - bucket.left) * 60 / self.a_minute)
+            within = f"in {self.hours} hours" if self.hours else "a minute"
+            reason = f"One person can send {self.most:g} {self.things} {within} here."
+            raise TryLater(reason, (1 - bucket.left) * self.seconds / self.most)
 
     def _bucket(self, person: str) -> Bucket:
         now = time.monotonic()
         if len(self._buckets) > 10_000:
-            self._buckets = {name: each for name, each in self._buckets.items() if now - each.at < 600}
-        bucket = self._buckets.setdefault(person, Bucket(self.a_minute, now))
-        filled = bucket.left + (now - bucket.at) * self.a_minute / 60
-        bucket.left, bucket.at = min(self.a_minute, filled), now
+            self._buckets = {
+                name: each for name, each in self._buckets.items() if now - each.at < 10 * self.seconds
+            }
+        bucket = self._buckets.setdefault(person, Bucket(self.most, now))
+        filled = bucket.left + (now - bucket.at) * self.most / self.seconds
+        bucket.left, bucket.at = min(self.most, filled), now
         return bucket

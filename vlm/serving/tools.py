@@ -19,11 +19,11 @@ from vlm.errors import UserError
 from vlm.serving.body import JSON_BYTES
 from vlm.serving.callers import CALLER, SCOPE_KEY
 from vlm.serving.endpoints import QuestionEndpoints
+from vlm.serving.guard import TOOLS
 from vlm.serving.limits import duration
 from vlm.serving.plain_errors import plain_sentence
 from vlm.serving.search_endpoints import SearchEndpoints
 
-PATH = "/gradio_api/mcp"
 SESSIONS, IDLE_SECONDS = 500, 600
 PROGRESS_SECONDS = 1.0
 # Threads of their own: a call holds one while it waits, and the server needs its others for all else
@@ -119,7 +119,7 @@ def tool_server(endpoints: QuestionEndpoints, searches: SearchEndpoints) -> Fast
     """Its `session_manager` is to run while it is served."""
     server = FastMCP(
         "Ask a picture",
-        streamable_http_path=PATH,
+        streamable_http_path=TOOLS,
         max_request_body_size=JSON_BYTES,
         max_sessions=SESSIONS,
         session_idle_timeout=IDLE_SECONDS,

@@ -94,7 +94,7 @@ def usage(answer: Answer) -> dict[str, int]:
 
 
 def event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(data)}\n\n"  # in ASCII: some clients end a line at a separator within a text
 
 
 LAST_EVENT = "data: [DONE]\n\n"

@@ -10,6 +10,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from vlm.chat.answer import Answer, Settings, Turn
+from vlm.chat.records import MAX_RECORD
 from vlm.chat.reply import check_count
 from vlm.errors import UserError
 from vlm.inputs.speech import Heard
@@ -54,6 +55,10 @@ class Asking:
         check_count(max(sent))  # those of which messages count together depends on the adapter
         if sum(sent) > MAX_SENT:
             raise UserError(f"At most {MAX_SENT} pictures can be sent at once. Please leave out the oldest.")
+        if sum(len(each.question) + len(each.answer) for each in said) > MAX_RECORD:
+            raise UserError(
+                f"At most {MAX_RECORD:,} characters can be sent at once. Please leave out the oldest messages."
+            )
         if len(said[-1].recordings) > 1:
             raise UserError("Please send one recording at a time.")
         return Chat(said, asked.settings(self.serving.assistant.settings, system))
@@ -69,13 +74,14 @@ class Asking:
         finally:
             self._under_way -= 1
 
-    async def snapshots(self, request: Request, chat: Chat) -> AsyncGenerator[Answer, None]:
-        """Raises Gone once the connection is closed, at which the model stops."""
+    async def snapshots(self, request: Request, chat: Chat) -> AsyncGenerator[Answer | None, None]:
+        """The answer as it grows; None says that there is nothing new. Raises Gone once the connection is closed, at which
+        the model stops."""
         async with self.place():
             with self.media.uploads.passing() as folder:
                 *earlier, last = chat.said
                 history = [await self._turn(request, each, folder) for each in earlier]
-                pictures = await self.media.pictures(last.pictures)
+                pictures = await self.media.pictures(last.pictures, folder)
                 recordings = await self.media.recordings(last.recordings, folder)
                 asked = (last.question, pictures, next(map(str, recordings), None), history, chat.settings)
                 async with aclosing(self._each(request, self.serving.stream(*asked))) as answers:
@@ -84,18 +90,19 @@ class Asking:
 
     async def heard(self, request: Request, recording: Path, language: str = "") -> Heard:
         """What is said in a recording. Raises Gone as well."""
-        async with aclosing(self._each(request, self.serving.transcribe(str(recording), language))) as heard:
-            return await anext(heard)
+        async with aclosing(self._each(request, self.serving.transcribe(str(recording), language))) as items:
+            return await anext_something(items)
 
     async def _turn(self, request: Request, said: Said, folder: Path) -> Turn:
         """An earlier exchange; what was spoken in it is heard again."""
         recordings = await self.media.recordings(said.recordings, folder)
         heard = [(await self.heard(request, recording)).text for recording in recordings]
         question = " ".join(part for part in (said.question, *heard) if part)
-        return Turn(question, said.answer, await self.media.pictures(said.pictures))
+        return Turn(question, said.answer, await self.media.pictures(said.pictures, folder))
 
-    async def _each(self, request: Request, items: Iterator[Item | None]) -> AsyncGenerator[Item, None]:
-        """The items but None, which says that there is nothing new."""
+    async def _each(
+        self, request: Request, items: Iterator[Item | None]
+    ) -> AsyncGenerator[Item | None, None]:
         with closing(items):  # type: ignore[type-var]
             while True:
                 item: Any = await to_thread.run_sync(next, items, ENDED, limiter=self._threads)
@@ -103,5 +110,11 @@ class Asking:
                     return
                 if await request.is_disconnected():
                     raise Gone
-                if item is not None:
-                    yield item
+                yield item
+
+
+async def anext_something(items: AsyncIterator[Item | None]) -> Item:
+    """The next item that is not None."""
+    while True:
+        if (item := await anext(items)) is not None:
+            return item

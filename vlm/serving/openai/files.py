@@ -68,11 +68,11 @@ class ApiFiles:
 
     @contextmanager
     def passing(self, size: int = 0) -> Iterator[Path]:
-        """A folder for recordings that are read once: it counts with the uploads, and goes with them after a kill."""
+        """A folder for what comes with one request: it counts with the uploads, and goes with them after a kill."""
         _hold(size)
         parent = Path(self._folder.name)
         parent.mkdir(exist_ok=True)  # it is swept away when it is empty for long
-        with tempfile.TemporaryDirectory(prefix="recordings-", dir=parent) as folder:
+        with tempfile.TemporaryDirectory(prefix="passing-", dir=parent) as folder:
             yield Path(folder)
 
     def get(self, identity: str) -> ApiFile:

@@ -1,4 +1,5 @@
-"""Pictures and recordings as messages have them -> pictures in memory, recordings as files.
+"""Pictures and recordings as messages have them -> files, which are opened again when the model is free: decoded, those of
+all who wait would not fit into memory.
 
 A picture is a data URL, an upload or, where its host is allowed, an address; a recording is base64 or an upload.
 """
@@ -8,7 +9,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
 from vlm.inputs.audio import MAX_RECORDING_BYTES
@@ -28,26 +28,30 @@ class Media:
     def __init__(self, uploads: ApiFiles, picture_hosts: Collection[str]) -> None:
         self.uploads, self.picture_hosts = uploads, picture_hosts
 
-    async def pictures(self, references: Iterable[str]) -> tuple[Image.Image, ...]:
-        return tuple([await self._picture(each) for each in references])
+    async def pictures(self, references: Iterable[str], folder: Path) -> tuple[Path, ...]:
+        """Each is checked to be one. What is sent or fetched is put into the folder."""
+        return tuple([await self._picture(each, folder) for each in references])
 
     async def recordings(self, given: Iterable[InputAudio | str], folder: Path) -> list[Path]:
         """What is sent as base64 is put into the folder."""
         return [await run_in_threadpool(self._recording, each, folder) for each in given]
 
-    async def _picture(self, reference: str) -> Image.Image:
-        if reference.startswith(PREFIX):
-            return await run_in_threadpool(open_image, self.uploads.get(reference).path)
+    async def _picture(self, reference: str, folder: Path) -> Path:
         if reference.startswith(("http://", "https://")):
-            return await run_in_threadpool(open_image, await self._fetched(reference))
-        if not reference.startswith("data:"):
+            return await run_in_threadpool(_kept, await self._fetched(reference), folder)
+        if not reference.startswith((PREFIX, "data:")):
             raise ApiError(
                 400,
                 "A picture is sent as data:image/...;base64,..., or by the identifier of an uploaded file.",
             )
-        return await run_in_threadpool(
-            lambda: open_image(data_of(reference, "The picture", MAX_PICTURE_BYTES))
-        )
+        return await run_in_threadpool(self._given, reference, folder)
+
+    def _given(self, reference: str, folder: Path) -> Path:
+        if not reference.startswith(PREFIX):
+            return _kept(data_of(reference, "The picture", MAX_PICTURE_BYTES), folder)
+        path = self.uploads.get(reference).path
+        open_image(path)
+        return path
 
     async def _fetched(self, address: str) -> bytes:
         """No redirection is followed: it could lead to a host that is not allowed."""
@@ -76,9 +80,20 @@ class Media:
     def _recording(self, given: InputAudio | str, folder: Path) -> Path:
         if isinstance(given, str):
             return self.uploads.get(given).path
-        path = folder / f"recording-{len(list(folder.iterdir()))}.{given.format}"
-        path.write_bytes(bytes_of(given.data, "The recording", MAX_RECORDING_BYTES))
-        return path
+        return _put(
+            bytes_of(given.data, "The recording", MAX_RECORDING_BYTES), folder, f"recording.{given.format}"
+        )
+
+
+def _kept(picture: bytes, folder: Path) -> Path:
+    open_image(picture)
+    return _put(picture, folder, "picture")
+
+
+def _put(content: bytes, folder: Path, name: str) -> Path:
+    path = folder / f"{len(list(folder.iterdir()))}-{name}"
+    path.write_bytes(content)
+    return path
 
 
 def _host(address: str) -> str:

@@ -6,6 +6,7 @@ but whatever would change the answer and is not to be had here is refused.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -62,13 +63,13 @@ class Message(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class ChatRequest(BaseModel):
     model: str
     messages: list[Message] = Field(min_length=1)
-    stream: bool = False
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -120,8 +121,9 @@ def read_request(body: Mapping[str, Any]) -> ChatRequest:
     try:
         return ChatRequest.model_validate(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        # a content may be text or parts: what is wrong with it is told by the deeper of the two
+        first = max(error.errors(include_url=False, include_input=False), key=lambda each: len(each["loc"]))
+        where = ".".join(str(each) for each in first["loc"] if each not in ("str", "list[Part]"))
         raise ApiError(400, f"{where}: {first['msg']}.", None, where) from error
 
 
@@ -135,23 +137,26 @@ def _check_role(message: Any, where: str) -> None:
 def conversation(messages: Sequence[Message]) -> tuple[str, list[Said]]:
     """The instructions of the system, wherever they stand, and who said what. Messages of one side in a row are one."""
     system: list[str] = []
-    said: list[Said] = []
+    spoken: list[tuple[bool, Said]] = []  # whether it is an answer, and what it says
     for number, message in enumerate(messages):
         if message.role in ("system", "developer"):
             system.append(_words(message, number))
-        elif message.role == "assistant":
-            if not said:
-                raise ApiError(400, "A conversation begins with a message of the user.", None, "messages")
-            answer = _joined(said[-1].answer, _words(message, number))
-            said[-1] = replace(said[-1], answer=answer)
+        elif message.role == "user":
+            spoken.append((False, _question(message, number)))
+        elif (words := _words(message, number)).strip():
+            spoken.append((True, Said(words)))
+    said: list[Said] = []
+    for is_answer, group in groupby(spoken, key=lambda each: each[0]):
+        together = _together([each for _, each in group])
+        if not is_answer:
+            said.append(together)
+        elif said:
+            said[-1] = replace(said[-1], answer=together.question)
         else:
-            question = _question(message, number)
-            if said and not said[-1].answer:
-                question = _together(said.pop(), question)
-            said.append(question)
-    if not said or messages[-1].role == "assistant":
+            raise ApiError(400, "A conversation begins with a message of the user.", None, "messages")
+    if not said or said[-1].answer or messages[-1].role == "assistant":
         raise ApiError(400, "The last message must be the user's: it is what is answered.", None, "messages")
-    return _joined(*system), said
+    return _joined(system), said
 
 
 def _words(message: Message, number: int) -> str:
@@ -184,13 +189,14 @@ def _question(message: Message, number: int) -> Said:
             texts.append(given)
         else:
             pictures.append(given.url if isinstance(given, ImageUrl) else given)
-    return Said(_joined(*texts), "", tuple(pictures), tuple(recordings))
+    return Said(_joined(texts), "", tuple(pictures), tuple(recordings))
 
 
-def _together(one: Said, other: Said) -> Said:
-    pictures, recordings = one.pictures + other.pictures, one.recordings + other.recordings
-    return Said(_joined(one.question, other.question), "", pictures, recordings)
+def _together(parts: Sequence[Said]) -> Said:
+    pictures = tuple(each for part in parts for each in part.pictures)
+    recordings = tuple(each for part in parts for each in part.recordings)
+    return Said(_joined([part.question for part in parts]), "", pictures, recordings)
 
 
-def _joined(*texts: str) -> str:
+def _joined(texts: Sequence[str]) -> str:
     return "\n\n".join(text for text in texts if text.strip())

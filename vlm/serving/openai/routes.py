@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from vlm.chat.answer import Answer
 from vlm.serving.openai.access import check_access
 from vlm.serving.openai.answers import Completion, Telling, closing_events, event
-from vlm.serving.openai.asking import Asking, Chat, Gone
+from vlm.serving.openai.asking import Asking, Chat, Gone, anext_something
 from vlm.serving.openai.bodies import form_of, json_of
 from vlm.serving.openai.errors import ApiError, OpenAIRoute, api_error
 from vlm.serving.openai.files import ApiFiles, copy, suffix_of
@@ -32,6 +32,9 @@ from vlm.weights.resolve import public_name
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it
 EVERY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 TRANSCRIPT_SHAPES = "json", "text", "verbose_json"
+# Of a stream, after which a comment is sent: proxies and programs give a silent one up after a minute
+SILENCE_SECONDS = 10.0
+COMMENT = ": nothing new yet\n\n"
 TRANSCRIPTION_NAME = "whisper-1"  # what clients ask for where nobody told them another
 
 
@@ -73,10 +76,10 @@ class OpenAIHandlers:
         completion = Completion(self._answering(chat))
         answers = self.asking.snapshots(request, chat)
         try:
-            if not asked.stream:
-                return await _whole(completion, telling, answers)
             # what is refused is refused before the first chunk, while there is a status to tell it with
-            first = await anext(answers)
+            first = await anext_something(answers)
+            if not asked.stream:
+                return await _whole(completion, telling, first, answers)
         except Gone:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         with_usage = bool(asked.stream_options and asked.stream_options.include_usage)
@@ -152,37 +155,52 @@ class OpenAIHandlers:
         return shape
 
 
-async def _whole(completion: Completion, telling: Telling, answers: AsyncGenerator[Answer, None]) -> Response:
-    text = ""
+async def _whole(
+    completion: Completion, telling: Telling, first: Answer, answers: AsyncGenerator[Answer | None, None]
+) -> Response:
+    text, latest = "", first
     async with aclosing(answers):
-        async for answer in answers:
-            text += telling.new(answer)
-            if telling.stopped:
-                break
-    return JSONResponse(completion.whole(text, telling.finish_reason(answer), answer))
+        async for new, snapshot in _told(telling, first, answers):
+            text, latest = text + new, snapshot
+    return JSONResponse(completion.whole(text, telling.finish_reason(latest), latest))
 
 
 async def _events(
     completion: Completion,
     telling: Telling,
     first: Answer,
-    answers: AsyncGenerator[Answer, None],
+    answers: AsyncGenerator[Answer | None, None],
     with_usage: bool,
 ) -> AsyncIterator[str]:
-    """`first` is the first of the snapshots, which `answers` goes on from."""
+    latest, said = first, time.monotonic()
     async with aclosing(answers):
         try:
             yield event(completion.beginning())
-            answer: Answer | None = first
-            while answer and not telling.stopped:
-                latest = answer
-                if text := telling.new(latest):
-                    yield event(completion.piece(text))
-                # To their end, not to the last of them: an answer that is closed before counts as stopped
-                answer = None if telling.stopped else await anext(answers, None)
+            async for new, snapshot in _told(telling, first, answers):
+                latest = snapshot
+                if new or time.monotonic() - said > SILENCE_SECONDS:
+                    yield event(completion.piece(new)) if new else COMMENT
+                    said = time.monotonic()
             for each in closing_events(completion, telling.finish_reason(latest), latest, with_usage):
                 yield each
         except Gone:
             return
         except Exception as problem:
             yield event(api_error(problem).body)
+
+
+async def _told(
+    telling: Telling, first: Answer, answers: AsyncGenerator[Answer | None, None]
+) -> AsyncIterator[tuple[str, Answer]]:
+    """What is new to tell, mostly nothing, and the latest snapshot. `first` is the first one, which `answers` goes on from.
+
+    To their end, not to the last of them, unless a stop has come: an answer that is closed before counts as stopped."""
+    latest = first
+    yield telling.new(first), first
+    while not telling.stopped:
+        try:
+            snapshot = await anext(answers)
+        except StopAsyncIteration:
+            return
+        latest = snapshot or latest
+        yield telling.new(latest), latest
