@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -19,6 +21,7 @@ from vlm.config import LanguageConfig, ModelConfig
 from vlm.config_reader import PartConfig
 from vlm.engines import build, llama_library
 from vlm.engines.build import Built, build_engine
+from vlm.engines.fused_words import load_fused_words
 from vlm.engines.llama_cpp import LlamaCppEngine
 from vlm.engines.llama_library import LibraryProblem, load_library
 from vlm.engines.lora_gguf import KEPT, lora_as_gguf
@@ -128,6 +131,18 @@ def test_cross_attention_is_served_by_torch_and_refused_to_llama_cpp(weights: st
         UserError, match="llama.cpp holds the fusions prefix and fused, .* has cross-attention"
     ):
         build_engine(fused_with(weights, cross, "llama.cpp"), None, "cpu")
+
+
+def test_over_gemma_llama_cpp_is_refused_the_fusion_of_words(tmp_path: Path) -> None:
+    """It scales the words of Gemma, and not the embeddings that it is given."""
+    writer = gguf.GGUFWriter(tmp_path / "gemma.gguf", "gemma2")
+    writer.add_tensor("token_embd.weight", np.zeros((8, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UserError, match="fused over Gemma. Set language.engine to torch"):
+        load_fused_words(PartConfig("fused"), tmp_path / "gemma.gguf", None)
 
 
 @pytest.mark.parametrize("mode", ["add", "gate"])

@@ -49,7 +49,7 @@ SPARE = (
 ROOT = Path(__file__).parents[1]
 UNTRAINED = "untrained"
 FIRST_STAGE, RATE = "connector_from", "connector_learning_rate"  # keys of a cell that are training's
-TIMED = 2  # steps; the first is slower
+TIMED = 2  # batches; the first is slower
 
 
 @dataclass(frozen=True)

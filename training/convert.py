@@ -222,7 +222,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-@command()
+@command("convert")
 def main() -> None:
     arguments = parse()
     try:

@@ -31,14 +31,14 @@ from training.tasks.scores import score_tasks
 from vlm.config import TextConfig, VisionConfig
 from vlm.config_reader import PartConfig, load_preset, to_dict
 from vlm.errors import UserError
-from vlm.model.adapter import TASKS_FILE
+from vlm.model.adapter import CONNECTOR_FILE, TASKS_FILE
 from vlm.model.connectors import connector_settings
 from vlm.model.connectors.q_former import QFormer, without_text
 from vlm.model.encoders import build_encoder
 from vlm.model.heads.multi_task import MultiTask, build_multi_task
 from vlm.model.text_encoders import load_words
 from vlm.terminal import command
-from vlm.weights.tensor_files import save_tensors
+from vlm.weights.tensor_files import save_tensors, to_store
 from vlm.whole_files import write_json, write_whole
 
 log = logging.getLogger("training")
@@ -182,10 +182,8 @@ def train(model: MultiTask, steps: TaskSteps, config: TasksConfig) -> None:
 
 
 def save(model: MultiTask, folder: Path, vocabulary: Vocabulary) -> None:
-    trunk = {name: each.detach().cpu().contiguous() for name, each in model.trunk.state_dict().items()}
-    save_tensors(without_text(trunk), folder / "projector.safetensors")
-    rest = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
-    save_tensors(rest, folder / TASKS_FILE)
+    save_tensors(without_text(to_store(model.trunk.state_dict(), torch.float32)), folder / CONNECTOR_FILE)
+    save_tensors(to_store(model.state_dict(), torch.float32), folder / TASKS_FILE)
     write_whole(folder / "answers.json", json.dumps(vocabulary.answers, ensure_ascii=False))
 
 

@@ -11,14 +11,14 @@ from vlm.errors import UserError
 
 
 @contextmanager
-def command(name: str = "") -> Iterator[None]:
+def command(name: str) -> Iterator[None]:
     """Every command's `main` is within it: the terminal shows anything, and a UserError is one line, `name: ...`, on stderr
     and exit status 1."""
     show_anything()
     try:
         yield
     except UserError as error:
-        raise SystemExit(f"{name}: {error}" if name else str(error)) from None
+        raise SystemExit(f"{name}: {error}") from None
 
 
 def show_anything() -> None:

@@ -18,13 +18,13 @@ const storage = kind => {
 const inBrowser = storage("localStorage"), inTab = storage("sessionStorage");
 
 const page = {
-  tabs: {},      // name -> the connection to a conversation tab: element, trigger, upload, panel, record, words, busy
+  tabs: {},      // name -> the connection to a conversation tab: trigger, upload, panel, record, words, busy
   waiting: {},   // name -> those who wait for that tab to appear
   actions: {},   // name -> (button, tab) => what it does
   changed: [],   // functions that are told of a tab whose conversation has changed; recording.js goes before aloud.js
 
   connect({element, trigger, props, upload, watch}, served) {
-    const tab = {name: props.tab, element, trigger, upload, served, files: {}, record: null, growing: null, words: [], busy: false};
+    const tab = {name: props.tab, trigger, upload, served, files: {}, record: null, growing: null, words: [], busy: false};
     tab.panel = element.closest("[role=tabpanel]");
     page.tabs[tab.name] = tab;
     watch("value", () => {

@@ -14,6 +14,7 @@ from vlm.errors import UserError
 from vlm.inputs.images import open_image
 from vlm.model.aligner import Aligner
 from vlm.model.alignment import ALIGNER_FILE, ALIGNERS, load_aligner_model
+from vlm.model.text_encoders import tokenize
 
 SCALE = 2.5  # of the cosine, with which the paper spreads CLIP's over 0 to 1
 PROMPT = "A photo depicts {}"  # what the paper has CLIP read
@@ -39,10 +40,8 @@ class PlainClip:
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """[B, E] of unit length"""
         asked = [PROMPT.format(text) for text in texts]
-        tokens = self.tokenizer(
-            asked, padding=True, truncation=True, max_length=CLIP_LENGTH, return_tensors="pt"
-        )
-        return functional.normalize(self.text_half(**tokens).text_embeds.float(), dim=-1)
+        ids, mask = tokenize(self.tokenizer, asked, CLIP_LENGTH)
+        return functional.normalize(self.text_half(ids, mask.long()).text_embeds.float(), dim=-1)
 
 
 def load_judge(name: str) -> Aligner | PlainClip:

@@ -85,19 +85,12 @@ def _summary(both: Mapping[str, Tensor]) -> dict[str, float]:
 def recall_lost(whole: Tensor, cut: Tensor, owners: Sequence[int]) -> dict[str, dict[str, float | None]]:
     """Similarities of texts to pictures [T, P] by whole vectors and by shorter ones, and the picture that each text is
     of -> how much fewer pictures the shorter ones find, with the interval of the paired difference."""
-    right = _own_pictures(whole, owners)
+    right = torch.tensor(owners)[:, None] == torch.arange(whole.shape[1])
     found = ranks(whole, right), ranks(cut, right)
     lost = {str(k): ((found[0] <= k).double() - (found[1] <= k).double()).numpy() for k in RECALLS}
     sums = resampled_sums([str(each) for each in owners], lost | {"texts": np.ones(len(owners))})
     means = {f"t2i_recall@{k}": interval(sums[k] / sums["texts"]) for k in lost}
     return {name: dict(zip(("value", "low", "high"), mean, strict=True)) for name, mean in means.items()}
-
-
-def _own_pictures(similarities: Tensor, owners: Sequence[int]) -> Tensor:
-    """Where in [T, P] each text meets the picture that it is of."""
-    right = torch.zeros_like(similarities, dtype=torch.bool)
-    right[torch.arange(len(owners)), torch.tensor(owners)] = True
-    return right
 
 
 def chance(pictures: int, texts_each: int) -> Mapping[str, float]:

@@ -9,7 +9,7 @@ labels of which no noun phrase is made.
 import json
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from PIL import Image
@@ -153,14 +153,10 @@ def slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", label.lower().replace("’", "")).strip("-")
 
 
-OPENED: dict[Path, tuple[dict, dict]] = {}  # an icon set is a few megabytes of JSON: read once
-
-
+@cache  # an icon set is a few megabytes of JSON
 def open_icons(folder: Path) -> tuple[dict, dict]:
-    if folder not in OPENED:
-        icons, names = (json.loads((folder / name).read_text()) for name in ("icons.json", "chars.json"))
-        OPENED[folder] = icons, names
-    return OPENED[folder]
+    icons, names = (json.loads((folder / name).read_text()) for name in ("icons.json", "chars.json"))
+    return icons, names
 
 
 def load_icon(icons: dict, name: str) -> Image.Image:

@@ -160,8 +160,7 @@ def phrase_of(name: str, text: Path) -> str:
     caption = re.split(r"[.!?—]", caption)[0].strip()
     if not re.match(r"(An?|Some|Two) ", caption) or re.search(r"\b(is|are|called|means|used)\b", caption):
         return ""
-    phrase = caption[0].lower() + caption[1:]
-    return phrase
+    return caption[0].lower() + caption[1:]
 
 
 def group_of(name: str) -> str:

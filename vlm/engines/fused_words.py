@@ -21,7 +21,14 @@ class WordRows:
     """Ids [n] -> embeddings [n, Dl] in float32. The file stays on the disk; only the rows asked for are read."""
 
     def __init__(self, weights: Path) -> None:
-        stored = next((each for each in gguf.GGUFReader(weights).tensors if each.name == NAME), None)
+        reader = gguf.GGUFReader(weights)
+        kind = reader.get_field("general.architecture")
+        if kind and str(kind.contents()).startswith("gemma"):
+            # llama.cpp scales its words, and not embeddings that it is given
+            raise UserError(
+                "llama.cpp cannot hold the fusion fused over Gemma. Set language.engine to torch."
+            )
+        stored = next((each for each in reader.tensors if each.name == NAME), None)
         if stored is None:
             raise UserError(f"{weights.name} holds no {NAME}. Set language.engine to torch.")
         self._data, self._form = stored.data, stored.tensor_type

@@ -33,7 +33,6 @@ def check_language(config: Any) -> None:
 def write_language(model: Any, tokenizer: Any, file: Path, kind: Kind, name: str) -> None:
     """`model`: Transformers' own, a LoRA merged or none. `name` is shown to people."""
     config = model.config
-    check_language(config)
     writer = gguf.GGUFWriter(file, config.model_type)
     writer.add_type(gguf.GGUFType.MODEL)
     swallowing = any(token.rstrip for token in tokenizer.added_tokens_decoder.values())

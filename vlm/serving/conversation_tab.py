@@ -57,10 +57,9 @@ class ConversationTab:
             [self.chat, self.bar],
             **QUEUED | {"trigger_mode": "multiple"},
         )
-        looking = Looking(serving)
         if tab.pictures:
             looks = self.bar.looked(
-                looking.look,
+                Looking(serving).look,
                 [self.conversation, self.bar],
                 self.looked,
                 show_progress="hidden",

@@ -82,10 +82,10 @@ def read_environment(environment: Mapping[str, str]) -> ServerSettings:
             raise UserError(f"{name} must be a whole number from {least} to {most:,}, not {text!r}.")
         return int(text)
 
-    # a Space sets the names that Gradio reads
     certificate, key = (_file(name, given.get(name)) for name in ("TLS_CERTIFICATE", "TLS_KEY"))
     if (certificate is None) != (key is None):
         raise UserError("TLS_CERTIFICATE and TLS_KEY go together: set both, or neither.")
+    # a Space sets the names that Gradio reads
     port = "PORT" if "PORT" in given else "GRADIO_SERVER_PORT"
     hosts = given.get("ALLOWED_HOSTS", "*" if space else "")
     _check_proxies(given.get("FORWARDED_ALLOW_IPS", ""))
