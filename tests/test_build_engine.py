@@ -141,7 +141,7 @@ def test_over_gemma_llama_cpp_is_refused_the_fusion_of_words(tmp_path: Path) -> 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(UserError, match="fused over Gemma. Set language.engine to torch"):
+    with pytest.raises(LibraryProblem, match="fused over Gemma, as torch can"):
         load_fused_words(PartConfig("fused"), tmp_path / "gemma.gguf", None)
 
 

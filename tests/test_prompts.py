@@ -208,6 +208,11 @@ def test_an_answer_is_learned_behind_what_it_is_served_behind(
     assert learned(taught.labels[: len(asked)]) == ("B.<|im_end|>" if earlier else "")
 
 
+LLAMA_2 = (  # without a role of the system
+    "{% for message in messages %}{% if message['role'] == 'system' %}{{ raise_exception('none') }}"
+    "{% elif message['role'] == 'user' %}{{ bos_token + '[INST] ' + message['content'].strip() + ' [/INST]' }}"
+    "{% else %}{{ ' '  + message['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
 OF_PARTS = "{{ bos_token }}" + AS_PARTS + LLAVA_TEMPLATE
 
 
@@ -217,10 +222,11 @@ OF_PARTS = "{{ bos_token }}" + AS_PARTS + LLAVA_TEMPLATE
     [
         pairs_tokenizer(VICUNA, begins=True),
         pairs_tokenizer(OF_PARTS, begins=True),
+        pairs_tokenizer(LLAMA_2, begins=True),
         pairs_tokenizer(PHI_TEMPLATE, begins=False),
         bytes_tokenizer(),
     ],
-    ids=["vicuna", "llava-hf", "phi", "qwen"],
+    ids=["vicuna", "llava-hf", "llama-2", "phi", "qwen"],
 )
 def test_the_ids_of_a_talk_are_those_of_its_text_read_as_one(tokenizer: Any, system: str | None) -> None:
     """Llama's tokenizer puts a space in front of whatever it is given: in front of each word that is read apart there
@@ -230,6 +236,8 @@ def test_the_ids_of_a_talk_are_those_of_its_text_read_as_one(tokenizer: Any, sys
     for turn in turns:
         messages += [{"role": "user", "content": turn.question}]
         messages += [{"role": "assistant", "content": turn.answer}] if turn.answer else []
+    if system and tokenizer.chat_template == LLAMA_2:
+        messages[:2] = [{"role": "user", "content": f"{system}\n\n{turns[0].question}"}]
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert encode(tokenizer, turns, 1, system).ids == tokenizer(text, add_special_tokens=False).input_ids
 

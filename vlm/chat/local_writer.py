@@ -117,7 +117,7 @@ class LocalWriter:
         begun: Sequence[int],
     ) -> Generator[None, None, tuple[Prompt, int]]:
         """The prompt with what the answer has `begun`, without the oldest turns where all would not fit, and how many those
-        are. Yields while it counts, which can be stopped: a talk of a million words takes seconds.
+        are. Yields between the turns that it counts, where it can be stopped: a long talk takes seconds.
 
         Turns go by half a context at a time, counted from the first: what follows is read anew then, and that is not to
         happen again at the next question. Pictures of a turn that is left out stay, since later questions may be about

@@ -71,7 +71,7 @@ class Pipeline:
             answer = _styled(replace(answer, text=text, draft=draft), settings)
         else:
             answer = yield from self._reply_about_pictures(answer, turns, settings, begun)
-        if not answer.text and answer.tokens and not answer.ended:
+        if not answer.text and not answer.ended:
             raise NoAnswer(
                 "The answer's length was used up before its first word. Please allow a longer one."
             )

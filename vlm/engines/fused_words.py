@@ -10,6 +10,7 @@ from gguf.quants import dequantize
 from torch import Tensor
 
 from vlm.config_reader import PartConfig
+from vlm.engines.llama_library import LibraryProblem
 from vlm.errors import UserError
 from vlm.model.adapter import load_part
 from vlm.model.fusion import Fusion, fusion_settings
@@ -25,9 +26,7 @@ class WordRows:
         kind = reader.get_field("general.architecture")
         if kind and str(kind.contents()).startswith("gemma"):
             # llama.cpp scales its words, and not embeddings that it is given
-            raise UserError(
-                "llama.cpp cannot hold the fusion fused over Gemma. Set language.engine to torch."
-            )
+            raise LibraryProblem("llama.cpp cannot hold the fusion fused over Gemma, as torch can")
         stored = next((each for each in reader.tensors if each.name == NAME), None)
         if stored is None:
             raise UserError(f"{weights.name} holds no {NAME}. Set language.engine to torch.")

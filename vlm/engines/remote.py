@@ -288,9 +288,9 @@ def _json(response: httpx.Response) -> Any:
 
 
 def _message(body: Any) -> str:
-    """What an error of OpenAI's form says, in one line; older vLLM has it at the top."""
+    """What an error of OpenAI's form says, in one line; older vLLM has it at the top, FastAPI as its `detail`."""
     if not isinstance(body, dict):
         return "no reason given"
     inner = body.get("error", body)
-    said = inner.get("message") if isinstance(inner, dict) else inner
+    said = inner.get("message", inner.get("detail")) if isinstance(inner, dict) else inner
     return " ".join(str(said or "no reason given").split())[:300].rstrip(".")

@@ -51,6 +51,10 @@ def with_own_language(config: ModelConfig, folder: Path) -> ModelConfig:
 def check_adapter(folder: Path, config: ModelConfig) -> None:
     """Refuse an adapter of another model with a sentence that names both."""
     trained = adapter_config(folder)
+    seen, seeing = trained.vision, config.vision
+    if seen.encoder == "embeddings" != seeing.encoder and seen.tags == seeing.tags:
+        # the encoder that made them may look at new pictures; the connector tells whether its sizes fit
+        trained = replace(trained, vision=seeing)
     if differing := _differing(trained, config):
         theirs, ours = differing
         raise UserError(
@@ -69,9 +73,6 @@ def _differing(trained: ModelConfig, config: ModelConfig) -> tuple[Any, Any] | N
         if part in ("vision", "language") and _called(theirs.weights) == _called(ours.weights):
             # a repository on the hub, and a folder of its name wherever it lies, hold the same
             theirs = replace(theirs, weights=ours.weights)
-        if part == "vision" and theirs.encoder == "embeddings":
-            # an encoder that makes such vectors may look at new pictures; the connector tells whether their sizes fit
-            theirs = replace(ours, tags=theirs.tags)
         if theirs != ours:
             return theirs, ours
     return None

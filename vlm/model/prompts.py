@@ -70,21 +70,25 @@ def encode(
     for place, (turn, (before_user, before_answer, after_answer)) in enumerate(
         zip(turns, frame, strict=True)
     ):
-        before, words = before_user, ""
+        before, words, behind_system = before_user, "", False
         if apart and SYSTEM in before:
             head, before = before.split(SYSTEM)
             add(_control(tokenizer, head, before_words=True) + text_ids(tokenizer, system or ""), learn=False)
+            behind_system = True
         for tags in turn.picture_tags:
-            add(_together(tokenizer, before, words, ""), learn=False)
+            add(_together(tokenizer, before, words, "", behind_system), learn=False)
             add([VISUAL] * tokens_per_picture, learn=False)
-            before, words = "", f"\nTags: {tags}.\n" if tags else "\n"
+            before, words, behind_system = "", f"\nTags: {tags}.\n" if tags else "\n", False
         asked = words + turn.question.strip()
-        add(_together(tokenizer, before, asked, before_answer, before_words=bool(turn.answer)), learn=False)
+        add(_together(tokenizer, before, asked, before_answer, behind_system, before_words=True), learn=False)
         if turn.answer:
+            answer = turn.answer.strip()
+            if after_answer.startswith(tuple(f" {token}" for token in control_tokens(tokenizer).values())):
+                answer, after_answer = f"{answer} ", after_answer[1:]  # as Llama 2's
             asked_on = place + 1 < len(turns) and not turns[place + 1].picture_tags
             ending = _control(tokenizer, after_answer, behind_words=True, before_words=asked_on)
             # learn where to stop as well
-            add(text_ids(tokenizer, turn.answer.strip()) + ending[:1], learn=True)
+            add(text_ids(tokenizer, answer) + ending[:1], learn=True)
             add(ending[1:], learn=False)
     return Encoded(ids, labels)
 
@@ -181,17 +185,24 @@ def pad_id(tokenizer: Any) -> int:
     return next((id for id in found if id is not None and id != tokenizer.eos_token_id), 0)
 
 
-def _together(tokenizer: Any, before: str, words: str, after: str, before_words: bool = False) -> list[int]:
+def _together(
+    tokenizer: Any,
+    before: str,
+    words: str,
+    after: str,
+    behind_words: bool = False,
+    before_words: bool = False,
+) -> list[int]:
     """The template's text around somebody's words, read as one text: some tokenizers put a space in front of whatever
-    they are given. Words that spell a control token are read apart. `before_words`: others follow."""
+    they are given. Words that spell a control token are read apart, as are others that stand before it or behind it."""
     whole = f"{before}{words}{after}"
     if all(
         whole.count(token) == before.count(token) + after.count(token)
         for token in control_tokens(tokenizer).values()
     ):
-        return _control(tokenizer, whole, before_words=before_words)
+        return _control(tokenizer, whole, behind_words, before_words)
     return [
-        *_control(tokenizer, before, before_words=True),
+        *_control(tokenizer, before, behind_words, before_words=True),
         *text_ids(tokenizer, words),
         *_control(tokenizer, after, behind_words=True, before_words=before_words),
     ]

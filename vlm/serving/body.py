@@ -2,14 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from vlm.serving.openai.errors import ApiError
 
 Message = MutableMapping[str, Any]
+UPLOAD = "/gradio_api/upload"
 JSON_BYTES = 32 * 2**20  # a picture of 20 MB as text is 27 MB
 SILENT_SECONDS = 60  # of a body under way, whose announced size is kept free meanwhile
 MAX_VALUES = 100_000  # in one JSON body: a list of 30 MB of nothing takes a gigabyte once it is read
@@ -25,9 +26,16 @@ class Refused(Exception):
         super().__init__(reason)
 
 
-def refusal_body(path: str, status: int, reason: str) -> dict[str, Any]:
-    """What is said to a program: in OpenAI's form under /v1, else as Gradio does."""
-    return ApiError(status, reason).body if path.startswith("/v1/") else {"error": reason, "detail": reason}
+def is_upload(path: str) -> bool:
+    return path.rstrip("/") == UPLOAD
+
+
+def refusal_response(path: str, status: int, reason: str, headers: Mapping[str, str]) -> Response:
+    """To a program in OpenAI's form under /v1, else as Gradio does; of an upload the page shows the text as it is."""
+    if is_upload(path):
+        return PlainTextResponse(reason, status, headers)
+    body = ApiError(status, reason).body if path.startswith("/v1/") else {"error": reason, "detail": reason}
+    return JSONResponse(body, status, headers)
 
 
 class ValueCount:
@@ -114,6 +122,6 @@ class BoundedBody:
         self._complete = self._refused = True
         self.gone.set()
         if not self._started:
-            response = JSONResponse(refusal_body(self._path, status, reason), status, {"Connection": "close"})
+            response = refusal_response(self._path, status, reason, {"Connection": "close"})
             await response({"type": "http"}, self._receive, self._send)
         return DISCONNECT

@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import Response
 
 from vlm.serving.accounts import Accounts
-from vlm.serving.body import JSON_BYTES, BoundedBody, Message, Refused, refusal_body
+from vlm.serving.body import JSON_BYTES, BoundedBody, Message, Refused, is_upload, refusal_response
 from vlm.serving.callers import CALLER, SCOPE_KEY, Caller, Listeners
 from vlm.serving.environment import LOOPBACK, ServerSettings, is_loopback
 from vlm.serving.limits import Limit, TryLater
@@ -25,10 +25,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 
-UPLOAD = "/gradio_api/upload"
 TOOLS = "/gradio_api/mcp"
 SESSIONS_A_MINUTE = 10
-SHARES = 4  # one person sends at most such a share of UPLOADS_MB, while files are kept
+SHARES = 4  # one person sends about such a share of UPLOADS_MB at most, while files are kept
 OPEN_TO_ALL = ("/health",)
 LARGE_BYTES = 2**20  # of a body that counts as files, whatever it is
 API_FILES = ("/v1/files", "/v1/audio/transcriptions")
@@ -97,8 +96,8 @@ class Guard:
             await self.app(scope, body.receive, body.send)
         finally:
             body.end()
-            if announced and self.settings.public:
-                self._charge(person, -max(0, announced - body.bytes))
+            if announced:
+                self._charge(scope, headers, person, -max(0, announced - body.bytes))
             if self.uploads:
                 self.uploads.arrived(announced)
             if key and self.listeners.go(key):
@@ -158,7 +157,7 @@ class Guard:
                 most = min(most, API_FILE_BYTES)
         if int(headers.get("content-length") or 0) > most:
             raise Refused(413, f"At most {most // 2**20} MB can be sent at once.")
-        if (_holds_files(headers) or _is_upload(scope)) and "content-length" not in headers:
+        if _keeps_files(scope, headers) and "content-length" not in headers:
             raise Refused(411, "Please say how large the files are (Content-Length).")
         return most
 
@@ -167,25 +166,29 @@ class Guard:
         told = "content-length" in headers or scope["method"] != "POST"
         size = int(headers.get("content-length") or 0) if told else most
         # JSON may hold files as data URLs.
-        if not (_holds_files(headers) or _is_upload(scope) or size > LARGE_BYTES):
+        if not (_keeps_files(scope, headers) or size > LARGE_BYTES):
             return 0
         size = max(size, 1)
         if self.settings.public:
-            for limit in (self._megabytes, self._kept):
+            for limit in self._limits(scope, headers):
                 limit.check(person)
-            self._charge(person, size)
-        if self.uploads is None:
-            return size
-        try:
-            self.uploads.announce(size)
-        except NoRoom as full:
-            raise Refused(507, str(full)) from full
+        if self.uploads is not None:
+            try:
+                self.uploads.announce(size)
+            except NoRoom as full:
+                raise Refused(507, str(full)) from full
+        self._charge(scope, headers, person, size)
         return size
 
-    def _charge(self, person: str, size: int) -> None:
+    def _limits(self, scope: Scope, headers: Headers) -> list[Limit]:
+        """What comes as JSON goes with its request."""
+        return [self._megabytes, *([self._kept] if _keeps_files(scope, headers) else [])]
+
+    def _charge(self, scope: Scope, headers: Headers, person: str, size: int) -> None:
         """Below zero, what was announced and did not come is given back."""
-        for limit in (self._megabytes, self._kept):
-            limit.charge(person, size / 2**20)
+        if self.settings.public:
+            for limit in self._limits(scope, headers):
+                limit.charge(person, size / 2**20)
 
     def _with_headers(self, send: Send) -> Send:
         async def sending(message: Message) -> None:
@@ -200,8 +203,8 @@ class Guard:
         return sending
 
 
-def _is_upload(scope: Scope) -> bool:
-    return scope["path"].rstrip("/") == UPLOAD
+def _keeps_files(scope: Scope, headers: Headers) -> bool:
+    return _holds_files(headers) or is_upload(scope["path"])
 
 
 def _holds_files(headers: Headers) -> bool:
@@ -253,6 +256,4 @@ def refusal(scope: Scope, refused: Refused | TryLater) -> Response:
         headers["Retry-After"] = str(refused.seconds)
     if status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Ask a picture", charset="UTF-8"'
-    if _is_upload(scope):  # the page shows the text as it is
-        return PlainTextResponse(str(refused), status, headers)
-    return JSONResponse(refusal_body(scope["path"], status, str(refused)), status, headers)
+    return refusal_response(scope["path"], status, str(refused), headers)

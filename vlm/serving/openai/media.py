@@ -91,6 +91,7 @@ def _kept(picture: bytes, folder: Path) -> Path:
 
 
 def _put(content: bytes, folder: Path, name: str) -> Path:
+    folder.mkdir(exist_ok=True)  # it is swept away when it is empty for long
     path = folder / f"{len(list(folder.iterdir()))}-{name}"
     path.write_bytes(content)
     return path

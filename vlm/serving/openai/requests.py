@@ -16,6 +16,12 @@ from vlm.serving.openai.errors import ApiError
 from vlm.serving.openai.files import RECORDING_PREFIX
 
 MAX_STOPS = 4
+UNIONS = {
+    "str",
+    "list[Part]",
+    "list[str]",
+    "ImageUrl",
+}  # in where pydantic finds an error, and not in what was sent
 CHOSEN = {"temperature", "top_p", "min_p", "repetition_penalty", "seed"}  # of `Settings`, by the same names
 # Key -> the values that ask for nothing
 NOT_HERE: dict[str, tuple[Any, ...]] = {
@@ -123,7 +129,7 @@ def read_request(body: Mapping[str, Any]) -> ChatRequest:
     except ValidationError as error:
         # a content may be text or parts: what is wrong with it is told by the deeper of the two
         first = max(error.errors(include_url=False, include_input=False), key=lambda each: len(each["loc"]))
-        where = ".".join(str(each) for each in first["loc"] if each not in ("str", "list[Part]"))
+        where = ".".join(str(each) for each in first["loc"] if each not in UNIONS)
         raise ApiError(400, f"{where}: {first['msg']}.", None, where) from error
 
 
