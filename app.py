@@ -43,7 +43,7 @@ def main() -> None:
 
 def run(settings: ServerSettings, accounts: Accounts | None, uploads: Uploads) -> None:
     assistant = load_assistant(settings.preset, settings.adapter)
-    serving = Serving(assistant, settings.preset, settings.adapter, settings)
+    serving = Serving(assistant, settings)
     if spaces and spaces.config.Config.zero_gpu:
         borrow_gpu(assistant, spaces)
     else:

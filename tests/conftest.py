@@ -155,9 +155,10 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def serving(presets: Path) -> Serving:
     """The page's model, served by torch: the preset "one"."""
     from vlm import load_assistant
+    from vlm.serving.environment import ServerSettings
     from vlm.serving.serving import Serving
 
-    return Serving(load_assistant("one"), "one")
+    return Serving(load_assistant("one"), ServerSettings("one"))
 
 
 def free_port() -> int:

@@ -480,7 +480,7 @@ def test_a_conversation_that_is_deleted_while_it_is_answered_does_not_come_back(
 def test_a_server_that_is_stopped_leaves_the_page_what_it_has_said(browser: Browser) -> None:
     assistant = ChattingAssistant()
     assistant.slow, assistant.script["Slow?"] = 0.05, " ".join(["word"] * 400)
-    serving = Serving(assistant, "one", None, ServerSettings(stop_seconds=0))  # type: ignore[arg-type]
+    serving = Serving(assistant, ServerSettings("one", stop_seconds=0))  # type: ignore[arg-type]
     serving.model.presets = ["one"]
     with served(serving) as address, visit(browser, address, BRIEF) as page:
         page.get_by_role("tab", name="Text").click()

@@ -19,6 +19,7 @@ from vlm import Answer, Assistant, Settings, UserError
 from vlm.engines import Prompt, Sampling
 from vlm.inputs.speech import Heard
 from vlm.serving.ahead import LOOK_UP_SECONDS
+from vlm.serving.environment import ServerSettings
 from vlm.serving.serving import Serving
 
 pytestmark = pytest.mark.server
@@ -27,7 +28,7 @@ SHORT = Settings(max_new_tokens=4)
 
 
 def fake_serving(assistant: FakeAssistant) -> Serving:
-    return Serving(assistant, assistant.name)  # type: ignore[arg-type]
+    return Serving(assistant, ServerSettings(assistant.name))  # type: ignore[arg-type]
 
 
 def answered(serving: Serving, *question: Any) -> Answer:
@@ -144,7 +145,7 @@ def test_the_adapter_of_the_start_comes_back_with_its_preset(
 ) -> None:
     loaded: list[tuple[str, str | None]] = []
     monkeypatch.setattr("vlm.serving.switch.load_assistant", lambda *names: loaded.append(names) or two)
-    chosen = Serving(FakeAssistant("one"), "one", "runs/mine/adapter")  # type: ignore[arg-type]
+    chosen = Serving(FakeAssistant("one"), ServerSettings("one", "runs/mine/adapter"))  # type: ignore[arg-type]
     chosen.switch("two")
     chosen.switch("one")
     assert loaded == [("two", None), ("one", "runs/mine/adapter")]

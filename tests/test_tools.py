@@ -28,7 +28,7 @@ pytestmark = pytest.mark.server
 
 CAT, SAILBOAT = EXAMPLES / "cat.jpg", EXAMPLES / "sailboat.jpg"
 VOICE = EXAMPLES / "what-is-in-the-picture.wav"
-TOOLS = ServerSettings(tools=True)
+TOOLS = ServerSettings("one", tools=True)
 
 
 class LookingAssistant(TalkingAssistant):
@@ -47,7 +47,7 @@ def data_url(path: Any, kind: str) -> str:
 def address() -> Iterator[str]:
     assistant = LookingAssistant()
     assistant.go_on.set()
-    with served(Serving(assistant, "one", None, TOOLS), load_searcher=tiny_searcher) as address:  # type: ignore[arg-type]
+    with served(Serving(assistant, TOOLS), load_searcher=tiny_searcher) as address:  # type: ignore[arg-type]
         yield address
 
 
@@ -122,7 +122,7 @@ def test_text_search_and_classify_answer(address: str) -> None:
 def test_what_a_tool_is_not_told_is_as_the_preset_says() -> None:
     assistant = ChattingAssistant()
     assistant.settings = Settings(max_new_tokens=30, repetition_penalty=1.0, clean_up=False)
-    with served(Serving(assistant, "one", None, TOOLS)) as address:  # type: ignore[arg-type]
+    with served(Serving(assistant, TOOLS)) as address:  # type: ignore[arg-type]
         use(address, "text", question="Hello?")
         use(address, "image", question="What?", images=[data_url(CAT, "image/jpeg")], max_new_tokens=40)
     text, image = (asked["settings"] for asked in assistant.asked)

@@ -38,19 +38,13 @@ Seen = TypeVar("Seen")
 
 
 class Serving:
-    """`adapter` goes with `preset`, as they were given at the start."""
+    """`assistant` is that of the settings' preset and adapter."""
 
-    def __init__(
-        self,
-        assistant: Assistant,
-        preset: str = "embedded",
-        adapter: str | None = None,
-        settings: ServerSettings | None = None,
-    ) -> None:
-        self.model = LoadedModel(assistant, preset, adapter)
+    def __init__(self, assistant: Assistant, settings: ServerSettings | None = None) -> None:
+        self.settings = settings or ServerSettings()
+        self.model = LoadedModel(assistant, self.settings.preset, self.settings.adapter)
         self._gate = Gate(lambda: self.model.parallel)
         self._speech, self._looks = Gate(lambda: RECORDINGS_AT_ONCE), Gate(lambda: LOOKS_AT_ONCE)
-        self.settings = settings or ServerSettings()
         self.measures, self.searcher = Measures(), SharedSearcher()
         self._stopping = self._out_of_time = False
         self._under_way, self._ended = 0, Condition()
