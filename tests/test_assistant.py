@@ -459,6 +459,7 @@ def test_speech_is_heard_first_and_then_treated_like_typed_words(tiny: Assistant
         ({}, "type or speak"),
         ({"question": "  \n "}, "type or speak"),
         ({"question": "x" * 20_000}, "20,000 characters and at most 8,000 fit"),
+        ({"question": "caf\udce9?"}, "half of a character"),
         ({"question": "What?", "images": [b"not a picture"]}, "picture|image"),
         ({"question": "What?", "images": ["/no/such/picture.png"]}, "picture"),
         ({"audio": ""}, "Nothing was heard"),

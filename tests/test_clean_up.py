@@ -20,6 +20,8 @@ def test_the_examples_that_the_model_is_shown_would_be_taken(question: str, note
 def test_a_sentence_that_keeps_the_draft_is_the_answer() -> None:
     assert judge("What is this?", "A dog.", "Answer: This is a dog") == ("This is a dog.", "accepted")
     assert judge("What color is it?", "Teal.", "It is Teal.") == ("It is teal.", "accepted")
+    assert judge("What city is this?", "Paris", "It is Paris.") == ("It is Paris.", "accepted")
+    assert judge("Is it red or blue?", "Red", "It is red.") == ("It is red.", "accepted")
 
 
 def test_a_sentence_that_invents_is_not() -> None:

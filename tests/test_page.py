@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, V
 from tests.chatting import ChattingAssistant
 from tests.conftest import EXAMPLES, free_port, served
 from tests.test_serving import wait_until
-from tests.visiting import add_picture, answers, ask, box, open_page, revisit, visit, wait_until_idle
+from tests.visiting import add_picture, answers, ask, box, drop_on, open_page, revisit, visit, wait_until_idle
 from vlm.chat.occlusion import Look
 from vlm.inputs.speech import Heard
 from vlm.serving.environment import ServerSettings
@@ -810,16 +810,8 @@ def test_the_api_is_described_from_the_settings_and_at_its_address(
         expect(page.locator(".api-docs")).to_contain_text('api_name="/image"')
 
 
-FILE_IN_HAND = """([name, type, bytes]) => {
-    const carried = new DataTransfer();
-    carried.items.add(new File([new Uint8Array(bytes)], name, {type}));
-    return carried;
-}"""
-
-
 def drop(page: Page, path: Path, kind: str) -> None:
-    carried = page.evaluate_handle(FILE_IN_HAND, [path.name, kind, list(path.read_bytes())])
-    page.locator(".conversation:visible").dispatch_event("drop", {"dataTransfer": carried})
+    drop_on(page.locator(".conversation:visible"), path, kind)
 
 
 def test_a_recording_dropped_on_the_voice_tab_is_asked_there(
@@ -914,8 +906,7 @@ def test_a_large_picture_is_scaled_down_before_it_is_sent(
     Image.effect_noise((2600, 2000), 90).convert("RGB").save(tmp_path / "large.png")
     assert (tmp_path / "large.png").stat().st_size > 4 * 2**20
     page.locator(".composer input[type=file]").first.set_input_files(tmp_path / "large.png")
-    page.locator(".thumbnail-item:visible").wait_for()
-    ask(page, "What is this?")
+    ask(page, "What is this?")  # it waits for the picture
     expect(answers(page)).to_have_count(1)
     (sent,) = assistant.asked[-1]["images"]
     assert max(Image.open(sent).size) == 2048

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.conftest import EXAMPLES
 from tests.test_serving import FakeAssistant
 from vlm import Answer, Settings
-from vlm.chat.conversation import Composed, Conversation, Exchange
+from vlm.chat.conversation import NOTHING, Composed, Conversation, Exchange
 from vlm.chat.records import from_record, to_record
 from vlm.errors import UserError
 from vlm.serving import keeping
@@ -57,6 +57,16 @@ def test_a_follow_up_goes_to_the_end_whatever_is_edited(questions: Questions, ed
     questions.ask_suggested(conversation, None, clicked(text="What color is it?"))
     assert [each.question for each in conversation.exchanges][-1] == "What color is it?"
     assert len(conversation.exchanges) == 3 and conversation.editing is None
+
+
+def test_what_is_said_anew_is_asked_without_the_words_before(
+    questions: Questions,
+) -> None:
+    spoken = Questions(questions.serving, conversation_tabs(EXAMPLES)[2])
+    conversation = talk()
+    assert Keeping(spoken).edit(conversation, None, None, clicked(at=1))[1]["value"] == NOTHING
+    assert conversation.editing == 1
+    assert Keeping(questions).edit(talk(), None, None, clicked(at=1))[1]["value"]["text"] == "And?"
 
 
 def test_an_edited_question_that_is_refused_is_edited_alone_and_cancelled_without_a_loss(

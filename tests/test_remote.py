@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
@@ -174,6 +175,18 @@ def test_a_text_may_hold_whatever_ends_a_line_elsewhere(server: ChatServer, far:
 
     server.answers.append(says_raw)
     assert far.answer("Hello?").text == odd
+
+
+def test_a_model_that_writes_well_is_left_alone(server: ChatServer, far: Assistant) -> None:
+    plainly, asked = Settings(clean_up=False), "What is written?"
+    far.pipeline = replace(far.pipeline, puts_right=False)  # as with a preset that does not clean up
+    for said in ('{"band": "Duran Duran"}', "The band is Duran Duran.", "def f(x): ...\n1,\n1", "a cup"):
+        server.answers.append(says(said))
+        answer = far.answer(asked, [picture("red")], settings=plainly)
+        assert (answer.text, answer.draft) == (said, said)
+    far.pipeline = replace(far.pipeline, puts_right=True)
+    server.answers.append(says("a cup a cup a cup"))
+    assert far.answer(asked, [picture("red")], settings=plainly).text == "A cup."
 
 
 def test_an_answer_whose_length_was_used_up_by_thoughts_says_so(server: ChatServer, far: Assistant) -> None:

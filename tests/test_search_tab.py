@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.conftest import served
 from tests.test_serving import FakeAssistant, fake_serving
 from tests.tiny_aligner import COLOURS, TinyAligner, tiny_searcher
-from tests.visiting import revisit, visit
+from tests.visiting import drop_on, revisit, visit
 from vlm import Searcher, UserError
 from vlm.chat import indexing
 from vlm.chat.conversation import Composed, Conversation, Exchange
@@ -205,7 +206,11 @@ def test_pictures_that_come_while_others_are_embedded_wait_for_their_turn(
     handlers.take(session, [str(folder / "blue.png")])
     assert not list(first)
     assert handlers.settle(session)[1]["interactive"]
-    list(handlers.embed(session))
+    second = handlers.embed(session)
+    next(second)
+    assert handlers.settle(session)[1]["interactive"]  # what is told of the first comes late
+    assert not handlers.stop(session)[1]["interactive"]
+    list(second)
     report, stop, *_ = handlers.settle(session)
     assert "2 pictures in the index" in report and not stop["interactive"]
     handlers.take(session, [str(folder / "lime.png")])
@@ -508,7 +513,7 @@ def find(page: Page, words: str) -> None:
 @pytest.mark.browser
 def test_pictures_are_chosen_found_and_asked_about(page: Page, folder: Path) -> None:
     choose(page, *sorted(folder.iterdir()))
-    page.get_by_text("8 pictures in the index (8 new).").wait_for()
+    page.locator("#tabs").get_by_text("8 pictures in the index (8 new).").wait_for()
     find(page, "a blue thing")
     first = page.locator(".thumbnail-item:visible, .gallery-item:visible").first
     expect(first).to_contain_text(" · blue.png")
@@ -535,11 +540,26 @@ def test_pictures_are_chosen_found_and_asked_about(page: Page, folder: Path) -> 
 
 
 @pytest.mark.browser
+def test_of_a_folder_its_pictures_are_taken_and_what_is_dropped_stays_on_the_tab(
+    page: Page, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(folder / "red.png", tmp_path)
+    (tmp_path / "film.mp4").write_bytes(bytes(65 * 2**20))  # more than a file may have
+    (tmp_path / ".DS_Store").write_bytes(bytes(10))
+    page.locator("input[webkitdirectory]").set_input_files(tmp_path)
+    page.locator("#tabs").get_by_text("1 picture in the index (1 new).").wait_for()
+    drop_on(page.get_by_placeholder("A dog on a beach"), folder / "blue.png", "image/png")
+    page.locator("#tabs").get_by_text("2 pictures in the index (1 new).").wait_for()
+    expect(page.get_by_role("tab", name="Search")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#told")).to_contain_text("2 pictures in the index")  # for a screen reader
+
+
+@pytest.mark.browser
 def test_an_index_is_downloaded_and_loaded_by_another_visitor_who_saw_nothing_of_it_before(
     page: Page, browser: Browser, address: str, folder: Path, tmp_path: Path
 ) -> None:
     choose(page, *sorted(folder.iterdir()))
-    page.get_by_text("8 pictures in the index").wait_for()
+    page.locator("#tabs").get_by_text("8 pictures in the index").wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the index").click()
     download.value.save_as(tmp_path / "pictures.safetensors")
@@ -551,7 +571,7 @@ def test_an_index_is_downloaded_and_loaded_by_another_visitor_who_saw_nothing_of
         with other.expect_file_chooser() as chooser:
             other.get_by_role("button", name="Load an index").click()
         chooser.value.set_files(tmp_path / "pictures.safetensors")
-        other.get_by_text("8 pictures in the index").wait_for()
+        other.locator("#tabs").get_by_text("8 pictures in the index").wait_for()
         find(other, "lime")
         other.get_by_text(" · lime.png").first.wait_for()
 
@@ -562,7 +582,7 @@ def test_mistakes_are_plain_messages_and_nothing_is_lost(page: Page, folder: Pat
     page.locator(".toast-body").get_by_text("no pictures to search in").wait_for()
     (tmp_path / "bad.png").write_bytes(b"no picture")
     choose(page, folder / "red.png", tmp_path / "bad.png")
-    page.get_by_text("1 was left out").wait_for()
+    page.locator("#tabs").get_by_text("1 was left out").wait_for()
     find(page, "x" * 10_000)
     page.locator(".toast-body").get_by_text("10,000 characters").wait_for()
     expect(page.get_by_placeholder("A dog on a beach")).to_have_value("x" * 10_000)

@@ -15,8 +15,9 @@ from tests.test_layout import MODULES, ROOT
 from training import convert
 from vlm.__main__ import main
 from vlm.chat.answer import Answer, Settings
+from vlm.errors import UserError
 from vlm.serving import accounts
-from vlm.terminal import show_anything, to_json
+from vlm.terminal import command, show_anything, to_json
 
 COMMANDS = [
     name for name, file in MODULES.items() if name != "app" and '__name__ == "__main__"' in file.read_text()
@@ -49,6 +50,14 @@ def test_accounts_explains_itself_and_asks_no_pipe(
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     with pytest.raises(SystemExit, match="^accounts: Please type a name and a password"):
         accounts.main()
+
+
+def test_a_command_ends_in_one_line_or_at_ctrl_c_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    for problem, ended in ((UserError("No."), "vlm: No."), (KeyboardInterrupt(), 130)):
+        with pytest.raises(SystemExit) as end, command("vlm"):
+            raise problem
+        assert end.value.code == ended
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_the_terminal_does_not_know_is_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,9 @@ def test_spaces_stops_and_the_first_capital_are_put_right(said: str, tidied: str
         "\u4e00\u53ea\u68d5\u8272\u7684\u72d7",
         "\u0643\u0644\u0628 \u0628\u0646\u064a",
         "Hello :)",
+        '["cat", "dog"]',
+        "| Tue | Yes | Yes |",
+        "{1,\n1}",
     ],
 )
 def test_numbers_addresses_code_lists_and_other_scripts_stay_as_they_are(text: str) -> None:
@@ -253,6 +256,8 @@ def test_a_clean_up_that_says_the_same_is_accepted(draft: str, candidate: str, q
         ("cat above dog", "A dog above a cat.", "", "changes the order of the words"),
         ("A dog.", "Is it a dog?", "What is it?", "turns the answer into a question"),
         ("Two cats and a dog.", "Two cats. A dog.", "What is this?", 'drops "and"'),
+        ("Dog brown sofa.", "There is a cat, a dog and a brown sofa.", "Is there a cat?", 'adds "cat"'),
+        ("Man young beard.", "The old man has a young beard.", "Is the man old?", 'adds "old"'),
         ("A dog.", "", "", "is empty"),
         ("A dog.", "...", "", "is empty"),
         ("A dog.", "It is a " + "very " * 40 + "dog.", "", "is too long"),

@@ -107,6 +107,7 @@ def test_a_file_is_hashed_once_and_again_when_it_was_altered(
         patch.setattr("vlm.weights.cache.sha256_of", lambda _: pytest.fail("read again"))
         assert has_hash(file, sha256(b"right"))
     assert not has_hash(file, sha256(b"other"))
+    assert not has_hash(file / "below", sha256(b"right"))  # a file in place of the folder
     file.write_bytes(b"wrong")
     assert not has_hash(file, sha256(b"right"))
     file.unlink()

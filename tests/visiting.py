@@ -142,3 +142,15 @@ def bot_text(page: Page) -> str:
 def add_picture(page: Page, name: str) -> None:
     page.locator(".composer input[type=file]").first.set_input_files(EXAMPLES / name)
     page.locator(".thumbnail-item:visible").first.wait_for()
+
+
+FILE_IN_HAND = """([name, type, bytes]) => {
+    const carried = new DataTransfer();
+    carried.items.add(new File([new Uint8Array(bytes)], name, {type}));
+    return carried;
+}"""
+
+
+def drop_on(onto: Locator, path: Path, kind: str) -> None:
+    carried = onto.page.evaluate_handle(FILE_IN_HAND, [path.name, kind, list(path.read_bytes())])
+    onto.dispatch_event("drop", {"dataTransfer": carried})

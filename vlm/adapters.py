@@ -99,7 +99,8 @@ def _export_whole(config: ModelConfig, adapter: Path, export: Export, output: Pa
     dtype = export.precision or str(stored.dtype or torch.float16).removeprefix("torch.")
     language = build_language(replace(config.language, dtype=dtype, quantisation="none"), "cpu")
     model = VisionLanguageModel(eyes, build_fusion(config.fusion, language.causal), language)
-    apart = lora_folder(adapter) if export.form == "gguf" or export.keep_lora else None
+    keeps_lora = export.form == "gguf" or (export.form == "llava" and export.keep_lora)
+    apart = lora_folder(adapter) if keeps_lora else None
     if apart is None:
         load_adapter(model, adapter)
         language.merge_lora()

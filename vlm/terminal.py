@@ -13,12 +13,14 @@ from vlm.errors import UserError
 @contextmanager
 def command(name: str) -> Iterator[None]:
     """Every command's `main` is within it: the terminal shows anything, and a UserError is one line, `name: ...`, on stderr
-    and exit status 1."""
+    and exit status 1; Ctrl-C is the shell's 130."""
     show_anything()
     try:
         yield
     except UserError as error:
         raise SystemExit(f"{name}: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def show_anything() -> None:

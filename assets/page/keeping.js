@@ -37,6 +37,7 @@ page.store = (() => {
 })();
 
 const NO_ROOM = "There is no room in this browser to keep more conversations. Delete some, or save them as files first.";
+const NOT_KEPT = "This browser keeps no conversations, as in a private window: they are gone with this page.";
 const isNoRoom = problem => problem?.name === "QuotaExceededError";
 
 page.asked = exchange => [exchange.question.trim(), exchange.answer?.transcript].filter(Boolean).join(" ");
@@ -111,7 +112,7 @@ async function keep(tab, record, files) {
 // One after the other, or an older state could be the last that is written. Tabs take turns, where the page is secure enough
 // for the browser to have locks.
 const inTurn = write => navigator.locks ? navigator.locks.request("ask-a-picture", write) : write();
-let keeping = Promise.resolve();
+let keeping = Promise.resolve(), refused = false;
 page.changed.push((tab, wasBusy) => {
   if (tab.busy && !wasBusy) deleted.delete(tab.record.key);  // it is still shown, and goes on
   // A question that was left before its first word stays as it was kept: whoever opens its conversation finds it in the box.
@@ -123,6 +124,8 @@ page.changed.push((tab, wasBusy) => {
   }).catch(problem => {
     console.warn(problem);
     if (isNoRoom(problem)) note(tab, NO_ROOM);
+    else if (!refused) note(tab, NOT_KEPT);
+    refused ||= !isNoRoom(problem);
   });
 });
 

@@ -1,11 +1,14 @@
 /* Where the model looked lies over the page as a dialog. It takes the focus when it comes and gives it back. Escape, its own
    button, the next question and another conversation close it. */
 
+const DOUBLE_CLICK = 1000;  // milliseconds
 const lookOf = tab => tab.panel.querySelector(".looked");
 
-document.addEventListener("click", ({target}) => {
-  const button = target.closest?.("[data-action=looked]"), tab = button && page.tabOf(button);
-  if (tab) tab.look = {button, key: tab.record?.key, focused: false};  // it comes when it is its turn
+document.addEventListener("click", event => {
+  const button = event.target.closest?.("[data-action=looked]"), tab = button && page.tabOf(button);
+  if (!tab) return;
+  if (tab.look && event.timeStamp - tab.look.at < DOUBLE_CLICK) return event.stopPropagation();
+  tab.look = {button, key: tab.record?.key, focused: false, at: event.timeStamp};  // it comes when it is its turn
 }, true);
 
 /* Keep the focus in the dialog, whose content is made anew with each step. */

@@ -64,7 +64,39 @@ document.addEventListener("change", async event => {
   const input = event.target;
   if (handing || input.type !== "file" || !input.closest(".composer")) return;
   event.stopImmediatePropagation();
-  hand(input, await madeReady([...input.files], page.tabOf(input)));
+  await handReady(input, [...input.files], page.tabOf(input));
+}, true);
+
+// Of a folder all but its pictures is left out: a film would be too large, and the others with it.
+const LARGEST = 64 * 1024 * 1024;  // bytes, of any file (vlm/serving/launch.py)
+const isPicture = file => (file.type.startsWith("image/") || /\.(tiff?|avif|webp)$/i.test(file.name)) && file.size <= LARGEST;
+document.addEventListener("change", event => {
+  const input = event.target, files = [...input.files || []], pictures = files.filter(isPicture);
+  if (handing || !input.webkitdirectory || !pictures.length || pictures.length === files.length) return;
+  event.stopImmediatePropagation();
+  hand(input, pictures);
+}, true);
+
+/* Until they are there the question waits: it would go without them. */
+async function handReady(input, files, tab) {
+  Object.assign(tab, {preparing: true, held: false});
+  try {
+    const ready = await madeReady(files, tab);
+    tab.held &&= ready.length > 0;
+    hand(input, ready);
+  } finally {
+    tab.preparing = false;
+  }
+}
+
+const isSending = event => event.type === "click" ? event.target.closest?.(".composer .submit-button")
+  : event.key === "Enter" && !event.shiftKey && event.target.matches?.(".composer textarea");
+for (const name of ["click", "keydown"]) document.addEventListener(name, event => {
+  const tab = isSending(event) && page.tabOf(event.target);
+  if (!tab?.preparing) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  tab.held = true;  // until they stand in the composer
 }, true);
 
 /* Put files into the composer of the Image tab; a recording is asked on the Voice tab where that is shown. */
@@ -72,7 +104,7 @@ async function give(files) {
   const recordings = page.shown()?.panel.querySelector("[data-action=recording]");
   if (recordings && files[0].type.startsWith("audio/")) return hand(recordings, files);
   const tab = await page.tab("Image");
-  hand(tab.panel.querySelector(".composer input[type=file]"), await madeReady(files, tab));
+  await handReady(tab.panel.querySelector(".composer input[type=file]"), files, tab);
 }
 
 /* The server looks at a picture as soon as it stands in the composer, while its question is typed or spoken. */
@@ -82,7 +114,11 @@ page.tellOfPictures = tab => {
   new MutationObserver(() => {
     const sources = [...composer.querySelectorAll(".thumbnail-wrapper img")].map(image => image.src);
     const now = sources.filter(each => !each.startsWith("data:"));  // the sign of a picture that cannot be shown
-    if (now.some(each => !before.includes(each))) tab.trigger("attached");
+    if (now.some(each => !before.includes(each))) {
+      tab.trigger("attached");
+      if (tab.held) setTimeout(() => composer.querySelector(".submit-button")?.click(), REDRAWN);
+      tab.held = false;
+    }
     before = now;
   }).observe(composer, {childList: true, subtree: true, attributeFilter: ["src"]});
 };
@@ -126,17 +162,44 @@ document.addEventListener("keydown", event => {
   move(thumbnail, waiting(thumbnail).indexOf(thumbnail) + step);
 }, true);
 
+/* What was dropped, and all that is in a folder. */
+async function filesOfDrop(dropped) {
+  const entries = [...dropped.items].map(each => each.webkitGetAsEntry?.()).filter(Boolean), files = [...dropped.files];
+  if (!entries.some(each => each.isDirectory)) return files;
+  return (await Promise.all(entries.map(filesWithin))).flat().filter(isPicture);
+}
+
+async function filesWithin(entry) {
+  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  const reader = entry.createReader(), files = [];
+  for (let some; !some || some.length;) {  // a hundred at a time
+    some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    files.push(...(await Promise.all(some.map(filesWithin))).flat());
+  }
+  return files;
+}
+
+/* Pictures to search in: while others are sent, Gradio shows how far they are in place of the input, and these wait. */
+async function chooseForSearch(panel, dropped) {
+  const files = await filesOfDrop(dropped), input = () => panel.querySelector("input[type=file][multiple]:not([webkitdirectory])");
+  while (!input()) await new Promise(go => setTimeout(go, REDRAWN));
+  hand(input(), files);
+}
+
 const isSearch = target => target.closest?.("[role=tabpanel]") && !page.tabOf(target);
 
 for (const name of ["dragover", "drop"]) document.addEventListener(name, event => {
   const files = event.dataTransfer?.files || [];
   if (!event.dataTransfer?.types.includes("Files")) return;
-  const takesThem = isSearch(event.target) && event.target.closest(".block")?.querySelector("input[type=file]");
-  document.body.classList.toggle("dragging", name === "dragover" && !takesThem);
-  if (takesThem) return;
+  const search = isSearch(event.target) ? event.target.closest("[role=tabpanel]") : null;
+  const takesOne = search && event.target.closest(".block")?.querySelector("input[type=file]:not([multiple])");
+  document.body.classList.toggle("dragging", name === "dragover" && !takesOne);
+  if (takesOne) return;
   event.preventDefault();
   event.stopPropagation();
-  if (files.length && name === "drop") give([...files]);
+  if (name !== "drop" || !files.length) return;
+  if (search?.querySelector(".find")) chooseForSearch(search, event.dataTransfer);
+  else give([...files]);
 }, true);
 for (const name of ["dragleave", "dragend"]) document.addEventListener(name, event => {
   if (!event.relatedTarget) document.body.classList.remove("dragging");

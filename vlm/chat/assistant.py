@@ -177,6 +177,10 @@ class Assistant:
 def _check_question(question: str) -> None:
     if not question:
         raise UserError("Please type or speak a question.")
+    try:
+        question.encode()
+    except UnicodeEncodeError:  # of a terminal with another encoding, or cut out of a text
+        raise UserError("The question holds half of a character. Please write it again.") from None
     if len(question) > LONGEST_QUESTION:
         raise UserError(
             f"The question has {len(question):,} characters and at most {LONGEST_QUESTION:,} fit. "
@@ -212,7 +216,8 @@ def load_assistant(
         answers = config.answers
         with closed_on_failure(writer.engine):
             several = folder is None or knows_several_pictures(folder)
-            pipeline = Pipeline(writer, answers.image_system, answers.text_system, several)
+            said = answers.image_system, answers.text_system
+            pipeline = Pipeline(writer, *said, several, puts_right=answers.clean_up)
             return Assistant(pipeline, transcriber.result(), config, folder, notice)
 
 

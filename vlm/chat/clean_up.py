@@ -45,6 +45,9 @@ EXAMPLES = (
     ("Is the dog to the left or to the right of the cat?", "Left.", "Left."),
 )
 WRITTEN_OUT = re.compile(r"[A-Z0-9].*[.!]", re.DOTALL)
+ASKS_A_NAME = re.compile(
+    r"\b(?:who|whose|where|name[sd]?|city|country|place|brand|language)\b", re.IGNORECASE
+)
 KEYWORDS_FROM = 3  # words; fewer are an answer with or without function words
 
 
@@ -72,7 +75,9 @@ def judge(question: str, draft: str, rewriting: str) -> tuple[str, str]:
     if candidate == draft:
         return draft, "unchanged"
     accepted, reason = keeps_meaning(draft, candidate, question)
-    return (_in_lower_case(draft, candidate), "accepted") if accepted else (draft, f"rejected: {reason}")
+    if not accepted:
+        return draft, f"rejected: {reason}"
+    return candidate if ASKS_A_NAME.search(question) else _in_lower_case(draft, candidate), "accepted"
 
 
 def _in_lower_case(draft: str, sentence: str) -> str:

@@ -143,6 +143,8 @@ class LocalWriter:
                 if len(fewer) > room:
                     break
                 ids, left_out = fewer, first
+            if len(ids) > room and begun:
+                raise UserError("This answer cannot grow any longer here.")
             if len(ids) > room:
                 raise UserError(
                     f"The question takes {len(fewer)} tokens and its answer up to {answer_length}, and at most "

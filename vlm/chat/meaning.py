@@ -18,6 +18,7 @@ _FRAME = re.compile(
     r"|in (?:the|this) (?:picture|image|photo)\b|the answer is\b)",
     re.IGNORECASE,
 )
+_YES_OR_NO = re.compile(r"\s*(?:is|are|was|were|does|do|did|has|have|can|could|will|would)\b", re.IGNORECASE)
 _OPENER = re.compile(  # "No, it is red." and, of keywords, "No no dog.", but not "No dog is red."
     r"\W*(?:(yes|yeah|yep)\b"
     r"|(?:no|nope)\b(?=\W*$|\s*[,.;:!\u2013\u2014]|\s-|\s+(?:it|he|she|they|this|that|there|no|not)\b))",
@@ -114,6 +115,8 @@ def _restatement_reason(old: _Claim, new: _Claim, question: str) -> str:
 def _content_reason(old: _Claim, new: _Claim, question: str) -> str:
     had, has = Counter(map(base_form, old.content)), Counter(map(base_form, new.content))
     free = _addable(question, numbers=not old.content)
+    if _YES_OR_NO.match(question) and not (old.opener or re.search(r"\bor\b", question, re.IGNORECASE)):
+        free = Counter()  # "Is there a cat?", answered "Dog on a sofa.": what was asked about is not seen
     dropped = [word for word in old.content if base_form(word) not in has]
     added = [word for word in new.content if not had[base_form(word)] and not free[base_form(word)]]
     if dropped and added:

@@ -36,6 +36,8 @@ class Pipeline:
     image_system: str
     text_system: str | None = None  # None: the template's own
     several_pictures: bool = True  # whether the adapter was trained on conversations about more than one
+    # Whether answers about pictures are put right: those of a model that writes well, even JSON or a table, are left alone
+    puts_right: bool = True
 
     def read_ahead(self, pictures: Sequence[Picture], history: Sequence[Turn]) -> Iterator[None]:
         """Read what stands before a question that is still to come, pictures and tags, so that its answer begins sooner;
@@ -134,7 +136,8 @@ class Pipeline:
             for turn, group in zip(turns, sights, strict=True)
         ]
         answer = yield from self._draft(answer, prompt, sights, settings, begun)
-        draft, text = answer.text.strip(), tidy(strip_echo(answer.text, question))
+        draft = answer.text.strip()
+        text = tidy(strip_echo(draft, question)) if self.puts_right else draft
         if not answer.ended and not draft.endswith("."):
             text = text.removesuffix(".")  # it was cut off, and no sentence ends there
         answer = replace(answer, draft=draft, text=text)

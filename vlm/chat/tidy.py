@@ -11,6 +11,7 @@ import unicodedata
 LONGEST_PHRASE_WORDS = 40  # a repeated phrase longer than this is left alone, so that the search stays linear
 _MEANT_TWICE = frozenset({"bye", "choo", "ha", "had", "that", "yo", "so", "no", "tom", "knock", "cha"})
 _LIST_ITEM = re.compile(r"[-*+\u2022]\s|\d+[.)]\s")
+_CODE = re.compile(r"[`|{\[]")  # or a table, or JSON
 _UNSHOWN = re.compile(r"[\u200b\u2060\ufeff\ufffd\x00-\x08\x0e-\x1f\x7f]")
 _LEFT_TO_READ = re.compile(r"://|@|^www\.|^[/~\\]", re.IGNORECASE)  # an address or a path
 _SPACE_BEFORE_STOP = re.compile(r"(?<=\S)\s+(?=[,;!?]+(?:\s|$)|\.(?:\s|\.|$)|:(?:\s|$))")
@@ -26,7 +27,7 @@ def tidy(text: str) -> str:
 
 def _tidy_once(text: str) -> str:
     text = _UNSHOWN.sub(" ", unicodedata.normalize("NFC", text)).strip()
-    if "`" in text:  # code: its spaces and commas are its own
+    if _CODE.search(text):  # its spaces and commas are its own
         return text
     lines: list[str] = []
     for line in map(_tidy_line, text.splitlines()):

@@ -57,6 +57,10 @@ class Keeping:
             raise UserError("This question is no longer here.")
         conversation.edit(number, composed or NOTHING)
         asked = conversation.exchanges[number]
+        if (
+            not self.questions.tab.typed
+        ):  # it is said again; in the box, which is not shown, the words would be asked as well
+            return self.questions.page(conversation, NOTHING)
         words = replace(asked, question=asked.asked, recording=None, pictures=asked.present_pictures)
         return self.questions.page(conversation, words.composed_before(NOTHING))
 

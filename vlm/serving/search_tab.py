@@ -18,6 +18,11 @@ DOWNLOAD = """file => {
 
 # A gallery that shows one picture large goes on doing so with other pictures, whatever its update says
 ALL_AT_ONCE = """() => document.querySelector(".found .preview .top-panel button:last-of-type")?.click()"""
+# Once Gradio has drawn them; the one that is looked at stays open, and with it its button
+SETTLED = f"""() => setTimeout(() => {{
+    document.querySelector("#told").textContent = document.querySelector(".report")?.textContent || "";
+    if (!document.querySelector(".ask-about")?.offsetParent) ({ALL_AT_ONCE})();
+}}, REDRAWN)"""
 IN_SIGHT = f"""() => {{
     ({ALL_AT_ONCE})();
     document.querySelector(".find")?.scrollIntoView({{behavior: "smooth"}});
@@ -73,7 +78,9 @@ class SearchTab:
             interactive=False,
             buttons=["fullscreen"],
         )
-        self.ask = gr.Button("Ask about this picture", variant="primary", visible=False)
+        self.ask = gr.Button(
+            "Ask about this picture", variant="primary", visible=False, elem_classes="ask-about"
+        )
 
     def _build_classification(self) -> None:
         with gr.Accordion("Which of these names fits a picture?", open=False), gr.Row():
@@ -100,7 +107,7 @@ class SearchTab:
         ]
         for each in embedded:
             settled = each.then(plainly(searches.settle), session, page, **UNQUEUED)
-            settled.then(None, js=ALL_AT_ONCE, **UNQUEUED)
+            settled.then(None, js=SETTLED, **UNQUEUED)
         stopped = self.stop.click(None, cancels=embedded, api_visibility="private")
         stopped.then(plainly(searches.stop), session, page, **UNQUEUED)
         cleared = self.again.click(None, cancels=embedded, api_visibility="private")

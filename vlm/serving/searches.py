@@ -108,7 +108,8 @@ class Searches:
     def settle(self, session: SearchSession) -> list[Any]:
         """After the embedding, however it ended. What was searched for meanwhile is found among all. -> report, stop,
         gallery, ask"""
-        said = [self._said_of(session), gr.update(interactive=bool(session.waiting))]
+        under_way = bool(session.waiting) or session.reading  # of files that were chosen meanwhile
+        said = [self._said_of(session), gr.update(interactive=under_way)]
         index = session.index
         if session.query and index:
             with suppress(UserError):  # the picture that was searched by is gone
@@ -125,7 +126,8 @@ class Searches:
     def stop(self, session: SearchSession) -> list[Any]:
         """Once it is stopped, what waits is let go of too. -> report, stop, gallery, ask"""
         session.waiting.clear()
-        return self.settle(session)
+        report, _, *page = self.settle(session)
+        return [report, gr.update(interactive=False), *page]
 
     def start_over(self, session: SearchSession) -> list[Any]:
         """-> report, stop, gallery, ask, words, picture"""

@@ -23,7 +23,7 @@ MANIFEST = "manifest.json"
 
 def cache_folder() -> Path:
     """Where files made from wheels are kept; `VLM_CACHE` moves it."""
-    return Path(os.environ.get("VLM_CACHE", "~/.cache/vlm")).expanduser()
+    return Path(os.environ.get("VLM_CACHE") or "~/.cache/vlm").expanduser()
 
 
 def sha256_of(path: Path) -> str:
@@ -43,7 +43,7 @@ def has_hash(path: Path, sha256: str) -> bool:
                 return True
         if sha256_of(path) != sha256:
             return False
-    except FileNotFoundError:
+    except OSError:  # it is not there, or cannot be read: whoever makes it anew says why that fails
         return False
     with suppress(OSError):  # a cache that this account may only read
         _stamp(path).write_text(json.dumps(seen))
