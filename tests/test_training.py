@@ -938,7 +938,7 @@ def test_a_run_that_was_killed_goes_on_with_its_own_settings_alone(
 
     with monkeypatch.context() as patch:
         patch.setattr(AdapterTrainer, "training_step", step_or_not)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="130"):
             command()
     slower = StageConfig(epochs=8, max_steps=10, lora_learning_rate=1.0e-5)
     with pytest.raises(SystemExit, match=r"lora_learning_rate was 0\.0003 and is 1e-05"):

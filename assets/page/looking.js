@@ -7,7 +7,7 @@ const lookOf = tab => tab.panel.querySelector(".looked");
 document.addEventListener("click", event => {
   const button = event.target.closest?.("[data-action=looked]"), tab = button && page.tabOf(button);
   if (!tab) return;
-  if (tab.look && event.timeStamp - tab.look.at < DOUBLE_CLICK) return event.stopPropagation();
+  if (tab.look?.button === button && event.timeStamp - tab.look.at < DOUBLE_CLICK) return event.stopPropagation();
   tab.look = {button, key: tab.record?.key, focused: false, at: event.timeStamp};  // it comes when it is its turn
 }, true);
 
