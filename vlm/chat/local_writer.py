@@ -135,9 +135,8 @@ class LocalWriter:
             for turn in turns:
                 yield
                 sizes.append(len(ids_of([turn])))
-            for first in reversed(
-                _beginnings(sizes, max(1, room // 2))
-            ):  # from the shortest on: few of them fit
+            # from the shortest on: few of them fit
+            for first in reversed(_beginnings(sizes, max(1, room // 2))):
                 yield
                 fewer = ids_of(_from(turns, first))
                 if len(fewer) > room:

@@ -114,9 +114,7 @@ def _restatement_reason(old: _Claim, new: _Claim, question: str) -> str:
 
 def _content_reason(old: _Claim, new: _Claim, question: str) -> str:
     had, has = Counter(map(base_form, old.content)), Counter(map(base_form, new.content))
-    free = _addable(question, numbers=not old.content)
-    if _YES_OR_NO.match(question) and not (old.opener or re.search(r"\bor\b", question, re.IGNORECASE)):
-        free = Counter()  # "Is there a cat?", answered "Dog on a sofa.": what was asked about is not seen
+    free = _addable(question, numbers=not old.content, confirmed=bool(old.opener))
     dropped = [word for word in old.content if base_form(word) not in has]
     added = [word for word in new.content if not had[base_form(word)] and not free[base_form(word)]]
     if dropped and added:
@@ -130,9 +128,12 @@ def _content_reason(old: _Claim, new: _Claim, question: str) -> str:
     return f'repeats "{_list(repeated)}"' if repeated else ""
 
 
-def _addable(question: str, numbers: bool) -> Counter[str]:
-    """The question's words that may stand in the answer; of "Is the ball red or blue?" only "ball"."""
+def _addable(question: str, numbers: bool, confirmed: bool) -> Counter[str]:
+    """The question's words that may stand in the answer; of "Is the ball red or blue?" only "ball", and of "Is there a
+    cat?" none unless the answer says yes or no: "Dog on a sofa." does not tell of it."""
     choice = re.search(r"\bor\b", question, re.IGNORECASE)
+    if _YES_OR_NO.match(question) and not choice and not confirmed:
+        return Counter()
     asked = re.split(r"[,:]|\bor\b", question, maxsplit=1, flags=re.IGNORECASE)[0] if choice else question
     found = _claim(asked).content
     bases = [base_form(word) for word in (found[:-1] if choice else found)]

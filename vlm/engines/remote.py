@@ -25,8 +25,6 @@ PAUSES = 0.3, 1.0  # seconds before a dropped connection is tried again, while n
 ADDRESS = "VLM_REMOTE"
 KEY = "VLM_REMOTE_KEY"
 LET_GO = "The server was let go of. Please ask again."
-
-
 # Of a request, what is not OpenAI's own: some servers refuse it by name
 EXTENSIONS = {"top_k", "min_p", "repetition_penalty", "repeat_penalty"}
 REFUSALS = httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY

@@ -64,8 +64,9 @@ def encode(
 
     if not all(turn.answer for turn in turns[:-1]):
         raise UserError("An earlier question has no answer. Leave it out, or give its answer.")
-    marks = (*control_tokens(tokenizer).values(), USER, ASSISTANT, SYSTEM)
-    apart = any(each in (system or "") for each in marks)
+    control = tuple(control_tokens(tokenizer).values())
+    apart = any(each in (system or "") for each in (*control, USER, ASSISTANT, SYSTEM))
+    spaced = tuple(f" {token}" for token in control)
     frame = template_frame(tokenizer, len(turns), bool(turns[-1].answer), SYSTEM if apart else system)
     for place, (turn, (before_user, before_answer, after_answer)) in enumerate(
         zip(turns, frame, strict=True)
@@ -83,7 +84,7 @@ def encode(
         add(_together(tokenizer, before, asked, before_answer, behind_system, before_words=True), learn=False)
         if turn.answer:
             answer = turn.answer.strip()
-            if after_answer.startswith(tuple(f" {token}" for token in control_tokens(tokenizer).values())):
+            if after_answer.startswith(spaced):
                 answer, after_answer = f"{answer} ", after_answer[1:]  # as Llama 2's
             asked_on = place + 1 < len(turns) and not turns[place + 1].picture_tags
             ending = _control(tokenizer, after_answer, behind_words=True, before_words=asked_on)
